@@ -1,0 +1,6 @@
+"""Measurement operators: y = A x + sigma_y n."""
+
+from .base import LinearOperator
+from .inpainting import Inpainting
+
+__all__ = ["Inpainting", "LinearOperator"]

@@ -1,0 +1,227 @@
+"""Priors whose denoiser, score and posterior are known in closed form: the measuring stick for every solver."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..noise import Streams, derive
+from ..operators.base import LinearOperator
+from ..schedules import VP, Schedule
+from .base import Prior
+
+if TYPE_CHECKING:
+    from ..samplers import Sampler
+
+
+class GaussianMixture(Prior):
+    """x_0 ~ sum_k w_k N(mu_k, C_k), with full covariances, which may be singular.
+
+    All algebra is float64 in the eigenbasis of each C_k, so every noise level is a diagonal problem.
+
+    Args:
+        weights: (K,), >= 0; normalised here.
+        means: (K, d) or (K, *shape).
+        covs: (K, d, d), or (d, d) shared by all components.
+        shape: (C, H, W) with C H W = d; the default is (1, 1, d).
+        schedule: noise schedule; the default is VP linear.
+
+    Raises:
+        UsageError: shapes that do not fit, negative weights, or a covariance that is not positive semi-definite.
+    """
+
+    name = "gaussian mixture"
+
+    def __init__(
+        self,
+        weights: Tensor | Sequence[float],
+        means: Tensor | Sequence[Sequence[float]],
+        covs: Tensor | Sequence[Sequence[Sequence[float]]],
+        shape: tuple[int, int, int] | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__()
+        self.schedule = schedule or VP("linear")
+        raw = torch.as_tensor(weights, dtype=torch.float64)
+        if raw.ndim != 1 or bool((raw < 0).any()) or not float(raw.sum()) > 0:
+            raise UsageError("weights must be (K,) numbers >= 0 with a positive sum")
+        self.weights = raw / raw.sum()
+        self.means = torch.as_tensor(means, dtype=torch.float64).reshape(len(raw), -1)
+        d = self.means.shape[1]
+        self.dim = d
+        self.shape: tuple[int, int, int] = shape or (1, 1, d)
+        if math.prod(self.shape) != d:
+            raise UsageError(f"shape {self.shape} has {math.prod(self.shape)} elements but the means have {d}")
+        covs = torch.as_tensor(covs, dtype=torch.float64).expand(len(raw), d, d)
+        self.covs = (covs + covs.mT) / 2
+        values, self._vectors = torch.linalg.eigh(self.covs)
+        floor = -1e-9 * values.abs().amax().clamp(min=1e-300)
+        if bool((values < floor).any()):
+            raise UsageError("a covariance is not positive semi-definite")
+        self._values = values.clamp(min=0)
+
+    def with_schedule(self, schedule: Schedule) -> GaussianMixture:
+        """The same distribution under another noise schedule."""
+        return GaussianMixture(self.weights, self.means, self.covs, self.shape, schedule)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x_0], (*shape,) float64."""
+        return (self.weights @ self.means).reshape(self.shape)
+
+    @property
+    def cov(self) -> Tensor:
+        """Cov[x_0], (d, d) float64."""
+        centred = self.means - self.weights @ self.means
+        return torch.einsum("k,kij->ij", self.weights, self.covs + centred[:, :, None] * centred[:, None, :])
+
+    def log_prob(self, x: Tensor, t: Tensor | float = 0.0) -> Tensor:
+        """log p(x_t) for x (N, *shape); t = 0 is the density of x_0. Returns (N,) float64.
+
+        Raises:
+            UsageError: t = 0 and a singular covariance, where there is no density.
+        """
+        log_parts, _, _ = self._parts(x, self._dense_times(x, t))
+        return torch.logsumexp(log_parts, 1)
+
+    def responsibilities(self, x_t: Tensor, t: Tensor | float = 0.0) -> Tensor:
+        """p(component | x_t), (N, K) float64, for x_t (N, *shape)."""
+        times = torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
+        log_parts, _, _ = self._parts(x_t, times)
+        return torch.softmax(log_parts, 1)
+
+    def score(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """grad log p(x_t) = (alpha_t D - x_t) / sigma_t^2, (N, *shape), without its cancellation at small sigma_t.
+
+        Raises:
+            UsageError: t = 0 and a singular covariance.
+        """
+        times = self._dense_times(x_t, t)
+        log_parts, rotated, variance = self._parts(x_t, times)
+        pull = torch.einsum("nkj,kij->nki", rotated / variance, self._vectors)
+        return -torch.einsum("nk,nki->ni", torch.softmax(log_parts, 1), pull).reshape(x_t.shape).to(x_t)
+
+    def _dense_times(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """t as (N,) float64, where p(x_t) has a density."""
+        times = torch.as_tensor(t, dtype=torch.float64).expand(len(x))
+        if bool((times == 0).any()) and bool((self._values <= 0).any()):
+            raise UsageError("a component has a singular covariance and so no density at t = 0; use t > 0")
+        return times
+
+    def _parts(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log w_k N(x_t; alpha mu_k, alpha^2 C_k + sigma^2 I) (N, K); residuals in each eigenbasis and variances (N, K, d)."""
+        alpha, sigma = self.schedule.alpha(t)[:, None, None], self.schedule.sigma(t)[:, None, None]
+        x = x_t.to(device="cpu", dtype=torch.float64).flatten(1)
+        centred = x[:, None, :] - alpha * self.means
+        rotated = torch.einsum("nki,kij->nkj", centred, self._vectors)
+        variance = (alpha**2 * self._values + sigma**2).clamp(min=1e-300)
+        log_density = -0.5 * (rotated.square() / variance + variance.log() + math.log(2 * math.pi)).sum(2)
+        return self.weights.log() + log_density, rotated, variance
+
+    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        log_parts, rotated, variance = self._parts(x_t, t)
+        alpha = self.schedule.alpha(t)[:, None, None]
+        shift = torch.einsum("nkj,kij->nki", alpha * self._values / variance * rotated, self._vectors)
+        mean = torch.einsum("nk,nki->ni", torch.softmax(log_parts, 1), self.means + shift)
+        return mean.reshape(x_t.shape).to(x_t)
+
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int,
+        steps: int = 50,
+        sampler: Sampler | None = None,
+        size: tuple[int, int] | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Exact samples (num, *shape), float32; with a ``sampler``, samples through the diffusion instead."""
+        if sampler is not None:
+            return super().sample(num, seed=seed, steps=steps, sampler=sampler, size=size, batch_size=batch_size)
+        if num < 1:
+            raise UsageError(f"num must be at least 1, not {num}")
+        noise = Streams([derive("exact", seed, i) for i in range(num)])
+        chosen = torch.searchsorted(self.weights.cumsum(0), noise.uniform().double()).clamp(max=len(self.weights) - 1)
+        z = noise.normal(self.dim).double() * self._values[chosen].sqrt()
+        x = self.means[chosen] + torch.einsum("nj,nij->ni", z, self._vectors[chosen])
+        return x.reshape(num, *self.shape).float()
+
+    def posterior(self, operator: LinearOperator, y: Tensor, sigma_y: float = 0.0) -> GaussianMixture:
+        """The exact p(x_0 | y) for y = A x_0 + sigma_y n.
+
+        Args:
+            operator: A, for one image.
+            y: one measurement, (1, ...).
+            sigma_y: standard deviation of n; 0 is allowed and gives singular covariances.
+
+        Raises:
+            UsageError: more than one measurement, or a y that no component can produce when sigma_y = 0.
+        """
+        matrix, values = self._linear_system(operator, y)
+        parts = [self._condition(k, matrix, values, sigma_y) for k in range(len(self.weights))]
+        log_weights = self.weights.log() + torch.stack([log_evidence for log_evidence, _, _ in parts])
+        if not bool(torch.isfinite(log_weights).any()):
+            raise UsageError("no component of the mixture can produce this y; pass sigma_y > 0 or another y")
+        weights = torch.softmax(log_weights, 0)
+        means, covs = torch.stack([mean for _, mean, _ in parts]), torch.stack([cov for _, _, cov in parts])
+        return GaussianMixture(weights, means, covs, self.shape, self.schedule)
+
+    def log_evidence(self, operator: LinearOperator, y: Tensor, sigma_y: float) -> float:
+        """log p(y) for one measurement y (1, ...), over the entries of y that carry information."""
+        matrix, values = self._linear_system(operator, y)
+        parts = [self._condition(k, matrix, values, sigma_y)[0] for k in range(len(self.weights))]
+        return float(torch.logsumexp(self.weights.log() + torch.stack(parts), 0))
+
+    def _linear_system(self, operator: LinearOperator, y: Tensor) -> tuple[Tensor, Tensor]:
+        """A as a matrix (m, d) and y (m,), without rows of zeros (pixels off a mask), which say nothing."""
+        if len(y) != 1:
+            raise UsageError(f"the exact posterior takes one measurement (1, ...), not {len(y)}")
+        basis = torch.eye(self.dim, dtype=torch.float64).reshape(self.dim, *self.shape)
+        matrix = torch.cat([operator(row[None]).flatten(1) for row in basis]).mT.double()
+        seen = matrix.abs().amax(1) > 0
+        return matrix[seen], y.double().flatten()[seen]
+
+    def _condition(self, k: int, matrix: Tensor, y: Tensor, sigma_y: float) -> tuple[Tensor, Tensor, Tensor]:
+        """log N(y; A mu, A C A^T + sigma_y^2 I), posterior mean and covariance of component k."""
+        mean, cov = self.means[k], self.covs[k]
+        cross = cov @ matrix.mT
+        innovation = matrix @ cross + sigma_y**2 * torch.eye(len(y), dtype=torch.float64)
+        values, vectors = torch.linalg.eigh((innovation + innovation.mT) / 2)
+        positive = values > 1e-12 * values.amax().clamp(min=1e-300)
+        inverse = torch.where(positive, 1 / values.clamp(min=1e-300), 0)
+        residual = vectors.mT @ (y - matrix @ mean)
+        impossible = bool((residual[~positive].abs() > 1e-6).any())
+        log_density = -0.5 * (residual.square() * inverse + torch.where(positive, values.log(), 0)).sum()
+        log_density = log_density - 0.5 * math.log(2 * math.pi) * positive.sum()
+        gain = cross @ vectors * inverse @ vectors.mT
+        new_cov = cov - gain @ cross.mT
+        log_evidence = torch.tensor(-math.inf, dtype=torch.float64) if impossible else log_density
+        return log_evidence, mean + gain @ (y - matrix @ mean), (new_cov + new_cov.mT) / 2
+
+
+class Gaussian(GaussianMixture):
+    """x_0 ~ N(mean, cov).
+
+    Args:
+        mean: (d,) or (*shape,).
+        cov: (d, d), positive semi-definite.
+        shape: (C, H, W); the default is (1, 1, d).
+        schedule: noise schedule; the default is VP linear.
+    """
+
+    name = "gaussian"
+
+    def __init__(
+        self,
+        mean: Tensor | Sequence[float],
+        cov: Tensor | Sequence[Sequence[float]],
+        shape: tuple[int, int, int] | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        mean = torch.as_tensor(mean, dtype=torch.float64).flatten()
+        super().__init__([1.0], mean[None], torch.as_tensor(cov, dtype=torch.float64)[None], shape, schedule)

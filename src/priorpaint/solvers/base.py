@@ -1,0 +1,205 @@
+"""What a solver is, and the frame that all of them share: rows, chunks, streams, checks."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from .. import transitions
+from ..errors import UsageError
+from ..noise import Seed, Streams, image_seeds
+from ..operators.base import LinearOperator
+from ..priors.base import Prior
+
+__all__ = ["Callback", "Cost", "Field", "STRICT", "Solver", "Task", "settings"]
+
+Callback = Callable[[int, int, Tensor], None]
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Network evaluations: ``forward`` without and ``backward`` with a gradient through the network."""
+
+    forward: int
+    backward: int
+
+
+@dataclass
+class Task:
+    """One chunk of rows, each a pair (image, sample).
+
+    Attributes:
+        prior: the prior.
+        operator: the operator of the N rows.
+        y: measurements (N, ...), float32, on the prior's device.
+        sigma_y: standard deviation of the measurement noise, in units of image values.
+        noise: one stream a row.
+        shape: (C, H, W) of the images.
+        report: called as report(step, x0_estimate) after each step; may raise ``Cancelled``.
+        initial: images (N, C, H, W) to start from, or None.
+    """
+
+    prior: Prior
+    operator: LinearOperator
+    y: Tensor
+    sigma_y: float
+    noise: Streams
+    shape: tuple[int, int, int]
+    report: Callable[[int, Tensor], None]
+    initial: Tensor | None = None
+
+    def start(self, t: Tensor) -> Tensor:
+        """x_t (N, C, H, W) at the first time: pure noise, or the initial images noised to t."""
+        noise = self.noise.normal(*self.shape)
+        if self.initial is None:
+            return self.prior.initial(noise)
+        return transitions.perturb(self.prior.schedule, self.initial, t, noise)
+
+
+class Solver(ABC):
+    """A method that draws samples of p(x | y). Its hyper-parameters are its fields.
+
+    Class attributes:
+        title: the method's name in the literature.
+        reference: paper.
+        needs: what it asks of prior and operator: any of ``gradient``, ``mask``, ``linear``.
+        cost_formula: NFE of one sample in terms of the fields.
+    """
+
+    title: ClassVar[str]
+    reference: ClassVar[str]
+    needs: ClassVar[frozenset[str]]
+    cost_formula: ClassVar[str]
+
+    @abstractmethod
+    def cost(self, num_samples: int = 1) -> Cost:
+        """Network evaluations for ``num_samples`` samples of one image."""
+
+    @abstractmethod
+    def _steps(self) -> int:
+        """Number of reports that one chunk makes."""
+
+    @abstractmethod
+    def _run(self, task: Task) -> Tensor:
+        """Samples (N, C, H, W) in the prior's space."""
+
+    def sample(
+        self,
+        prior: Prior,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        sigma_y: float = 0.0,
+        num_samples: int = 1,
+        seed: Seed = 0,
+        batch_size: int | None = None,
+        callback: Callback | None = None,
+        initial: Tensor | None = None,
+    ) -> Tensor:
+        """Samples of p(x | y).
+
+        Args:
+            prior: the prior.
+            operator: A in y = A x + sigma_y n; its parameters are for one image or for all B.
+            y: measurements (B, ...), image values in [-1, 1]; not changed.
+            sigma_y: standard deviation of the measurement noise, in the same units; >= 0.
+            num_samples: samples of each image.
+            seed: an int, or one an image; sample i of an image is the same in any batch and with any ``batch_size``.
+            batch_size: rows (image, sample) computed at a time; None is all of them.
+            callback: called as callback(step, total, x0_estimate (rows, C, H, W)); may raise ``Cancelled``.
+            initial: images (B, num_samples, C, H, W) that a method with the field ``t_init`` starts from, at that time.
+
+        Returns:
+            (B, num_samples, C, H, W), float32.
+
+        Raises:
+            UsageError: arguments that do not fit together.
+            Cancelled: from the callback.
+        """
+        y, shape = self._prepare(prior, operator, y, sigma_y, num_samples, batch_size)
+        starts = self._starts(initial, (len(y), num_samples, *shape), y)
+        rows = [(image, sample) for image in range(len(y)) for sample in range(num_samples)]
+        size = batch_size or max(len(rows), 1)
+        chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
+        seeds = image_seeds(seed, y)
+        done = []
+        for number, chunk in enumerate(chunks):
+            images = torch.tensor([image for image, _ in chunk])
+            task = Task(
+                prior,
+                operator.select(images),
+                y[images.to(y.device)],
+                float(sigma_y),
+                Streams.for_samples([seeds[i] for i, _ in chunk], [k for _, k in chunk], device=prior.device),
+                shape,
+                _reporter(callback, number * self._steps(), len(chunks) * self._steps()),
+                None if starts is None else torch.stack([starts[i, k] for i, k in chunk]),
+            )
+            done.append(prior.decode(self._run(task).detach()).float())
+        return torch.cat(done).reshape(len(y), num_samples, *done[0].shape[1:])
+
+    def _starts(self, initial: Tensor | None, shape: tuple[int, ...], y: Tensor) -> Tensor | None:
+        """Checked ``initial`` on y's device."""
+        t_init = getattr(self, "t_init", 1.0)
+        if initial is None:
+            if t_init < 1:
+                raise UsageError(f"t_init = {t_init} starts below pure noise and so needs initial images; pass initial")
+            return None
+        if not hasattr(self, "t_init"):
+            raise UsageError(f"{self.title} does not start from given images; use a method with the setting t_init")
+        if initial.shape != shape:
+            raise UsageError(f"initial must have the shape {shape}, not {tuple(initial.shape)}")
+        return initial.detach().to(y)
+
+    def _prepare(
+        self,
+        prior: Prior,
+        operator: LinearOperator,
+        y: Tensor,
+        sigma_y: float,
+        num_samples: int,
+        batch_size: int | None,
+    ) -> tuple[Tensor, tuple[int, int, int]]:
+        """Checked and cleaned y, and the shape of one image in the prior's space."""
+        if num_samples < 1:
+            raise UsageError(f"num_samples must be at least 1, not {num_samples}")
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+        if not 0 <= sigma_y < math.inf:
+            raise UsageError(f"sigma_y is a standard deviation and cannot be {sigma_y}")
+        if len(y) == 0:
+            raise UsageError("y holds no image")
+        channels, height, width = operator.image_shape(y)
+        y = operator.measured(y.detach().to(device=prior.device, dtype=torch.float32))
+        if not bool(torch.isfinite(y).all()):
+            raise UsageError("y holds values that are not finite (NaN or infinity)")
+        if channels != prior.shape[0]:
+            raise UsageError(f"the prior {prior.name} has {prior.shape[0]} channels and the image has {channels}")
+        prior.check_size(height, width)
+        return y, (channels, height, width)
+
+
+def _reporter(callback: Callback | None, before: int, total: int) -> Callable[[int, Tensor], None]:
+    def report(step: int, x_0: Tensor) -> None:
+        if callback is not None:
+            callback(before + step, total, x_0.detach())
+
+    return report
+
+
+def explain(cls: type[Solver]) -> dict[str, tuple[str, Any, str]]:
+    """Each hyper-parameter of a solver: name -> (type, default, meaning)."""
+    schema = TypeAdapter(cls).json_schema()["properties"]
+    return {
+        field.name: (str(field.type), schema[field.name].get("default"), schema[field.name].get("description", ""))
+        for field in fields(cls)  # type: ignore[arg-type]
+    }

@@ -1,0 +1,80 @@
+"""Replacement, also called blended or imputation: noise the known pixels to each level and paste them in.
+
+Song et al. 2021, "Score-Based Generative Modeling through SDEs", Sec. 5 and App. I.2. Biased: the filled part is never
+told about the known part of the same level, and more steps do not help; RePaint's resampling mostly does.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .. import transitions
+from ..errors import UsageError
+from ..operators.inpainting import Inpainting
+from ..schedules import Schedule
+from ..transitions import like
+from .base import STRICT, Cost, Field, Solver, Task, settings
+
+
+@settings(frozen=True, config=STRICT)
+class Replacement(Solver):
+    """x_s = m k_s + (1 - m) STEP(eta)(x_t), with k_s = alpha_s y + sigma_s z and k_0 = y."""
+
+    title: ClassVar[str] = "Replacement (blended, imputation)"
+    reference: ClassVar[str] = "Song et al., Score-Based Generative Modeling through SDEs, ICLR 2021"
+    needs: ClassVar[frozenset[str]] = frozenset({"mask"})
+    cost_formula: ClassVar[str] = "steps forward"
+
+    steps: int = Field(100, ge=1, description="steps of the time grid")
+    eta: float = Field(1.0, ge=0, le=1, description="noise of a step: 1 is DDPM ancestral, 0 is DDIM")
+    clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1]")
+    t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
+    spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
+
+    def cost(self, num_samples: int = 1) -> Cost:
+        return Cost(self.steps * num_samples, 0)
+
+    def _steps(self) -> int:
+        return self.steps
+
+    @torch.no_grad()
+    def _run(self, task: Task) -> Tensor:
+        known = known_mask(task, self.title)
+        schedule = task.prior.schedule
+        times = schedule.grid(self.steps, self.spacing, start=self.t_init)
+        x_t = task.start(times[0])
+        for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+            x_0 = task.prior.denoise(x_t, t)
+            x_0 = x_0.clamp(-1, 1) if self.clip else x_0
+            u = transitions.step(schedule, x_t, x_0, t, s, task.noise.normal_like(x_t), self.eta)
+            x_t = paste(schedule, u, task, known, s)
+            task.report(index + 1, x_0)
+        return x_t
+
+
+def known_mask(task: Task, title: str) -> Tensor:
+    """m (N|1, C|1, H, W) as bool.
+
+    Raises:
+        UsageError: the operator is not a mask, or the prior is not in pixel space.
+    """
+    if not isinstance(task.operator, Inpainting):
+        raise UsageError(f"{title} works with a mask only; use dps for {type(task.operator).__name__}")
+    return task.operator.mask(task.y) > 0
+
+
+def paste(schedule: Schedule, u: Tensor, task: Task, known: Tensor, s: Tensor) -> Tensor:
+    """u with its known pixels replaced by y noised to level s; y itself at s = 0.
+
+    With noisy y the noise that y already has is not added again, and below the level sigma_s = alpha_s sigma_y, where y
+    is noisier than x_s, nothing is replaced (Kawar et al. 2022, DDRM).
+    """
+    alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
+    variance = sigma_s**2 - (alpha_s * task.sigma_y) ** 2
+    z = task.noise.normal_like(u)
+    if float(variance) < 0:
+        return u
+    return torch.where(known, like(alpha_s, u) * task.y + like(variance.sqrt(), u) * z, u)

@@ -1,0 +1,87 @@
+"""The Gaussian algebra between two noise levels; the only place that has it.
+
+Times run down: t is the noisier level, s < t the next one. With lambda = log(sigma / alpha):
+    x_t | x_s ~ N(alpha_{t|s} x_s, var_{t|s}),   alpha_{t|s} = alpha_t / alpha_s,
+    var_{t|s} = sigma_t^2 - alpha_{t|s}^2 sigma_s^2 = -sigma_t^2 expm1(2 (lambda_s - lambda_t))   (DDPM: beta_t)
+    x_s | x_t, x_0 has variance v = sigma_s^2 var_{t|s} / sigma_t^2     (DDPM: beta-tilde_t)
+The expm1 forms keep full precision for tiny steps and at both ends (s = 0: lambda = -inf).
+
+Coefficients are float64 and meet an image only through ``like``, which casts them to the image's dtype and device and
+shapes them for broadcasting; so float32 images stay float32. ``t`` and ``s`` are 0-d or (N,) float64 tensors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .schedules import Schedule
+
+
+def like(coefficient: Tensor, x: Tensor) -> Tensor:
+    """A 0-d or (N,) coefficient, cast to x's dtype and device and shaped to broadcast against x (N, ...)."""
+    coefficient = coefficient.to(device=x.device, dtype=x.dtype)
+    return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def forward(schedule: Schedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(alpha_{t|s}, var_{t|s}) of x_t | x_s for s < t, float64."""
+    s, t = s.to(torch.float64), t.to(torch.float64)
+    shrink = torch.expm1(2 * (schedule.log_ratio(s) - schedule.log_ratio(t)))
+    return schedule.alpha(t) / schedule.alpha(s), -schedule.sigma(t) ** 2 * shrink
+
+
+def backward_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+    """v = Var[x_s | x_t, x_0] for s < t, float64; 0 at s = 0."""
+    s, t = s.to(torch.float64), t.to(torch.float64)
+    shrink = torch.expm1(2 * (schedule.log_ratio(s) - schedule.log_ratio(t)))
+    return -schedule.sigma(s) ** 2 * shrink
+
+
+def backward_weights(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
+    """(a, b) with E[x_s | x_t, x_0] = a x_t + b x_0 when the step adds noise of variance eta^2 v (eta = 0: DDIM)."""
+    s, t = s.to(torch.float64), t.to(torch.float64)
+    gap = 2 * (schedule.log_ratio(s) - schedule.log_ratio(t))
+    # sqrt(sigma_s^2 - eta^2 v) = sigma_s exp(kept), and alpha_s - a alpha_t = -alpha_s expm1(gap / 2 + kept).
+    kept = 0.5 * torch.log1p(eta**2 * torch.expm1(gap))
+    a = schedule.sigma(s) / schedule.sigma(t) * torch.exp(kept)
+    return a, -schedule.alpha(s) * torch.expm1(gap / 2 + kept)
+
+
+def perturb(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """x_t = alpha_t x_0 + sigma_t noise; x_0 and noise (N, ...)."""
+    t = t.to(torch.float64)
+    return like(schedule.alpha(t), x_0) * x_0 + like(schedule.sigma(t), x_0) * noise
+
+
+def noise_up(schedule: Schedule, x_s: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """UP: a draw of x_t | x_s for s < t; x_s and noise (N, ...)."""
+    ratio, variance = forward(schedule, s, t)
+    return like(ratio, x_s) * x_s + like(variance.sqrt(), x_s) * noise
+
+
+def epsilon(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+    """The noise eps = (x_t - alpha_t x_0) / sigma_t that an estimate x_0 implies; t > 0."""
+    t = t.to(torch.float64)
+    return (x_t - like(schedule.alpha(t), x_t) * x_0) / like(schedule.sigma(t), x_t)
+
+
+def step_mean(
+    schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, eta: float | Tensor = 1.0
+) -> Tensor:
+    """Mean of STEP(eta): alpha_s x_0 + sqrt(sigma_s^2 - eta^2 v) eps, for s < t."""
+    a, b = backward_weights(schedule, t, s, eta)
+    return like(a, x_t) * x_t + like(b, x_t) * x_0
+
+
+def step(
+    schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Tensor, eta: float | Tensor = 1.0
+) -> Tensor:
+    """STEP(eta): a draw of x_s given x_t and the estimate x_0. eta = 1 is DDPM ancestral, eta = 0 is DDIM."""
+    std = eta * backward_variance(schedule, t, s).sqrt()
+    return step_mean(schedule, x_t, x_0, t, s, eta) + like(std, x_t) * noise
+
+
+def ddim(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """STEP(0): the deterministic DDIM step (Song, Meng and Ermon 2021)."""
+    return step_mean(schedule, x_t, x_0, t, s, 0.0)
