@@ -1,0 +1,42 @@
+"""Image files in and out: the only room that touches them.
+
+Inside the library a mask says 1 where a pixel is *known*; in files white means *repaint*. Only this package converts.
+"""
+
+from __future__ import annotations
+
+from priorpaint.imaging.composing import compose
+from priorpaint.imaging.masks import Mask, grow, mask_from_alpha, mask_from_boxes, parse_box, read_mask
+from priorpaint.imaging.reading import MAX_PIXELS, MIN_SIDE, Picture, read_picture
+from priorpaint.imaging.sheets import contact_sheet, hole_overlay, uncertainty_picture
+from priorpaint.imaging.writing import (
+    check_output,
+    lossy,
+    save_picture,
+    write_array_atomic,
+    write_bytes_atomic,
+    write_text_atomic,
+)
+
+__all__ = [
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "Mask",
+    "Picture",
+    "check_output",
+    "compose",
+    "contact_sheet",
+    "grow",
+    "hole_overlay",
+    "lossy",
+    "mask_from_alpha",
+    "mask_from_boxes",
+    "parse_box",
+    "read_mask",
+    "read_picture",
+    "save_picture",
+    "uncertainty_picture",
+    "write_array_atomic",
+    "write_bytes_atomic",
+    "write_text_atomic",
+]

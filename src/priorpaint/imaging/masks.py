@@ -1,0 +1,171 @@
+"""Masks from files, from transparency and from boxes. In files white means *repaint*; here True means *known*."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn.functional import max_pool2d
+
+from priorpaint.errors import UsageError
+from priorpaint.imaging.reading import Picture, load_upright
+
+Box = tuple[int, int, int, int]
+
+_THRESHOLD = 128
+_GREY = (16, 239)
+_GREY_SHARE = 0.01
+_HOLE_SHARE = 0.90
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Which pixels are known.
+
+    Attributes:
+        known: (H, W), bool, True where the pixel is known and must not change.
+        warnings: what the user should hear about, one sentence each.
+    """
+
+    known: NDArray[np.bool_]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def hole_share(self) -> float:
+        """The part of the pixels that is to be repainted, between 0 and 1."""
+        return float(1 - self.known.mean())
+
+
+def read_mask(source: str | Path | Image.Image, size: tuple[int, int], *, means: str = "repaint") -> Mask:
+    """Read a mask for a picture of `size` = (width, height), both upright.
+
+    Values of 128 and above count as white. White says *repaint* with `means="repaint"` and *keep* with `means="keep"`.
+    A mask with transparency is read by its opacity where that varies (opaque = white, as painting programs export a
+    painted layer), else by its luminance.
+
+    Raises:
+        UsageError: the file cannot be read, has another size, leaves nothing to repaint or nothing known.
+    """
+    if means not in ("repaint", "keep"):
+        raise UsageError(f"White in a mask can mean 'repaint' or 'keep', not {means!r}.")
+    loaded = load_upright(source, picture=False)
+    name, image = loaded.name, loaded.image
+    if image.size != size:
+        mask_size, picture_size = (f"{width}x{height}" for width, height in (image.size, size))
+        raise UsageError(f"{name} is {mask_size} but the picture is {picture_size}; make the mask {picture_size}.")
+    values = _mask_values(image)
+    white = values >= _THRESHOLD
+    if white.all() or not white.any():
+        raise UsageError(_one_sided(name, white=bool(white.all()), means=means))
+    grey = np.count_nonzero((values >= _GREY[0]) & (values <= _GREY[1])) / values.size
+    complaints = []
+    if grey > _GREY_SHARE:
+        complaints.append(
+            f"{name} is grey in {grey:.0%} of its pixels (a soft brush or JPEG?); "
+            f"values from {_THRESHOLD} count as white."
+        )
+    return _checked(white if means == "keep" else ~white, complaints)
+
+
+def mask_from_alpha(picture: Picture) -> Mask:
+    """The transparent pixels of a picture (opacity below 128 of 255) are to be repainted.
+
+    Raises:
+        UsageError: the picture has no transparency, no transparent pixel, or no opaque one.
+    """
+    if picture.alpha is None:
+        raise UsageError(f"{picture.name} has no transparency to take the mask from; give a mask file or a box.")
+    known = picture.alpha >= _THRESHOLD
+    if known.all():
+        raise UsageError(f"{picture.name} has no transparent pixel, so nothing to repaint; erase the part to fill.")
+    if not known.any():
+        raise UsageError(f"{picture.name} is transparent everywhere, so nothing is known; erase only the part to fill.")
+    return _checked(known, [])
+
+
+def mask_from_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Mask:
+    """Boxes (x, y, width, height) in pixels from the upper left corner are to be repainted.
+
+    Raises:
+        UsageError: there is no box, a box is empty or reaches outside the picture, or the boxes cover everything.
+    """
+    if not boxes:
+        raise UsageError("There is no box to repaint; give at least one as x,y,width,height.")
+    width, height = size
+    known = np.ones((height, width), dtype=np.bool_)
+    for x, y, w, h in boxes:
+        text = f"{x},{y},{w},{h}"
+        if w <= 0 or h <= 0:
+            raise UsageError(f"The box {text} is empty; its width and height must be at least 1.")
+        if x < 0 or y < 0 or x + w > width or y + h > height:
+            raise UsageError(f"The box {text} reaches outside the picture, which is {width}x{height}; keep it inside.")
+        known[y : y + h, x : x + w] = False
+    if not known.any():
+        raise UsageError("The boxes cover the whole picture, so nothing is known; leave a part of it uncovered.")
+    return _checked(known, [])
+
+
+def parse_box(text: str) -> Box:
+    """The box (x, y, width, height) that "x,y,width,height" says, in whole pixels.
+
+    Raises:
+        UsageError: the text is not four whole numbers with commas between.
+    """
+    try:
+        x, y, w, h = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"The box {text!r} is not x,y,width,height in whole pixels, such as 40,30,64,64.") from error
+    return x, y, w, h
+
+
+def grow(known: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """The mask (H, W) with its holes grown by a square of `pixels` in every direction (the Chebyshev distance).
+
+    Raises:
+        UsageError: `pixels` is negative, or the grown holes leave nothing known.
+    """
+    if pixels < 0:
+        raise UsageError(f"A mask grows by 0 or more pixels, not by {pixels}.")
+    if pixels == 0:
+        return known.copy()
+    hole = torch.from_numpy(~known).float()[None, None]
+    reach = min(pixels, max(known.shape))
+    # Row by row and then column by column: the same square, at a cost that grows with its side only.
+    hole = max_pool2d(hole, (1, 2 * reach + 1), stride=1, padding=(0, reach))
+    hole = max_pool2d(hole, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
+    grown: NDArray[np.bool_] = (hole[0, 0] == 0).numpy()
+    if not grown.any():
+        raise UsageError(f"Grown by {pixels} pixels, the mask leaves nothing known; grow it less.")
+    return grown
+
+
+def _mask_values(image: Image.Image) -> NDArray[np.uint8]:
+    """How white each pixel is, (H, W), 0 to 255."""
+    if image.mode.startswith("I;16"):
+        return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+    if image.mode in ("I", "F"):
+        raise UsageError(f"The mask is in mode {image.mode}; save it as an 8-bit black and white picture.")
+    if image.has_transparency_data:
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        if alpha.min() != alpha.max():
+            return alpha.astype(np.uint8)
+    return np.asarray(image.convert("RGB").convert("L")).astype(np.uint8)
+
+
+def _one_sided(name: str, *, white: bool, means: str) -> str:
+    colour, other = ("white", "black") if white else ("black", "white")
+    if white == (means == "repaint"):
+        return f"{name} is {colour} everywhere, so nothing is known; leave what is to be kept {other}."
+    return f"{name} is {colour} everywhere, so there is nothing to repaint; paint what is to be filled {other}."
+
+
+def _checked(known: NDArray[np.bool_], complaints: list[str]) -> Mask:
+    share = 1 - known.mean()
+    if share > _HOLE_SHARE:
+        complaints = [*complaints, f"The mask has {share:.0%} of the picture repainted; is it inverted?"]
+    return Mask(known, tuple(complaints))

@@ -1,0 +1,278 @@
+"""Reading pictures: one upright PIL image with everything that must survive, and its values as a tensor."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from priorpaint.errors import UsageError
+
+MIN_SIDE = 16
+MAX_PIXELS = 40_000_000
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+FILE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP")
+
+_ORIENTATION = 274
+_BITS_PER_SAMPLE = 258
+# A TIFF keeps its pixel layout and its description in one table; only the description may travel to another file.
+_TIFF_DESCRIPTION = {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853}
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture as it was given, upright.
+
+    Attributes:
+        image: the pixels, loaded, with the EXIF orientation applied once.
+        mode: the Pillow mode, one of 1, L, LA, P, RGB, RGBA, I;16.
+        size: (width, height) of the upright picture, in pixels.
+        format: the file format (PNG, JPEG, ...), or None for an image that was made in memory.
+        name: how messages call it.
+        icc: the bytes of the ICC profile; the values are never converted.
+        exif: the EXIF block without its orientation tag.
+        alpha: the opacity (H, W), uint8, 255 = opaque; None where the picture cannot be transparent.
+        warnings: what the user should hear about, one sentence each.
+    """
+
+    image: Image.Image
+    mode: str
+    size: tuple[int, int]
+    format: str | None = None
+    name: str = "The picture"
+    icc: bytes | None = None
+    exif: bytes | None = None
+    alpha: NDArray[np.uint8] | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def grey(self) -> bool:
+        """Whether the picture has one channel of values (alpha not counted)."""
+        return self.mode in ("1", "L", "LA", "I;16")
+
+    @property
+    def levels(self) -> int:
+        """The value of white: 65535 for 16-bit pictures, else 255."""
+        return 65535 if self.mode == "I;16" else 255
+
+    def values(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """The stored values without alpha, (H, W, 1) for grey and (H, W, 3) for colour, from 0 to `levels`."""
+        if self.mode == "I;16":
+            return np.array(self.image, dtype=np.uint16)[..., None]
+        if self.grey:
+            grey = self.image.getchannel("L") if self.mode == "LA" else self.image.convert("L")
+            return np.array(grey, dtype=np.uint8)[..., None]
+        return np.array(self.image.convert("RGB"), dtype=np.uint8)
+
+    def to_tensor(self, channels: int = 3) -> Tensor:
+        """The picture as a tensor (1, channels, H, W), float32 in [-1, 1]: black is -1, white is 1.
+
+        With `channels=3` a grey picture gives three equal channels; `channels=1` takes a grey picture, or a colour
+        picture whose channels are equal. Alpha is left out.
+
+        Raises:
+            UsageError: for `channels=1` where the picture has colours, and for other numbers of channels.
+        """
+        if channels not in (1, 3):
+            raise UsageError(f"A picture becomes 1 or 3 channels, not {channels}.")
+        values = self.values()
+        if channels < values.shape[2]:
+            if (values != values[..., :1]).any():
+                raise UsageError(f"{self.name} has colours, but one channel was asked for; convert it to grey first.")
+            values = values[..., :1]
+        planes = np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
+        tensor = torch.from_numpy(planes).div_(self.levels / 2).sub_(1)
+        return tensor.expand(1, channels, -1, -1).contiguous()
+
+
+def read_picture(source: str | Path | Image.Image) -> Picture:
+    """Read a picture from a file (PNG, JPEG, WebP, TIFF, BMP) or take a PIL image.
+
+    The EXIF orientation is applied exactly once. Grey pictures may have 16 bits; colour pictures have 8 bits a channel
+    (Pillow would silently drop the lower half of 16-bit colours, so such files are refused).
+
+    Raises:
+        UsageError: the file is missing, damaged, animated, not a picture, of an unsupported mode or format, smaller
+            than 16 pixels on a side, or larger than 40 megapixels.
+    """
+    loaded = load_upright(source)
+    name, image = loaded.name, loaded.image
+    upright = _plain(image)
+    if upright.mode not in MODES:
+        raise UsageError(f"{name} is in mode {image.mode}, which cannot be kept; convert it to RGB, RGBA or grey.")
+    return Picture(
+        image=upright,
+        mode=upright.mode,
+        size=upright.size,
+        format=loaded.format,
+        name=name,
+        icc=image.info.get("icc_profile") or None,
+        exif=loaded.exif,
+        alpha=_alpha(upright),
+        warnings=loaded.warnings,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A loaded, upright image and what its file said beside the pixels."""
+
+    name: str
+    image: Image.Image
+    format: str | None
+    exif: bytes | None
+    warnings: tuple[str, ...]
+
+
+def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> Loaded:
+    """The loaded, upright first frame of a source; the caller's own image object keeps its pixels.
+
+    With `picture=False` (masks) the modes and depths that only matter for keeping values are let through.
+    """
+    with _quiet():
+        if isinstance(source, Image.Image) and not _unread_tiff(source):
+            return _finish("The picture" if picture else "The mask", source, picture=picture)
+        name = str(getattr(source, "filename", source))
+        with _open_file(name) as file, _open_image(name, file) as image:
+            if image.format not in FILE_FORMATS:
+                raise UsageError(f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first.")
+            return _finish(name, image, picture=picture)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings (picture bombs, odd metadata) off the screen: our own checks say what matters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _unread_tiff(image: Image.Image) -> bool:
+    """Whether the pixels of a TIFF are still to be read, which must not be left to Pillow (see `_open_image`)."""
+    return image.format == "TIFF" and bool(getattr(image, "tile", ())) and bool(getattr(image, "filename", ""))
+
+
+def _open_file(name: str) -> BinaryIO:
+    try:
+        return open(name, "rb")
+    except FileNotFoundError as error:
+        raise UsageError(f"{name} does not exist; check the path.") from error
+    except OSError as error:
+        raise UsageError(f"{name} cannot be opened ({error.strerror}); check the file.") from error
+
+
+def _open_image(name: str, file: BinaryIO) -> Image.Image:
+    """The image in an open file; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped."""
+    try:
+        return Image.open(file)
+    except Image.DecompressionBombError as error:
+        raise UsageError(f"{name} has more than {MAX_PIXELS // 10**6} megapixels; make it smaller first.") from error
+    except UnidentifiedImageError as error:
+        raise UsageError(f"{name} is not a picture that can be read; give a PNG, JPEG, WebP, TIFF or BMP.") from error
+    except Exception as error:  # damaged headers: every reader has its own kind of error
+        raise _damaged(name, error) from error
+
+
+def _finish(name: str, image: Image.Image, *, picture: bool) -> Loaded:
+    _check_size(name, image.size)
+    try:
+        frames = getattr(image, "n_frames", 1)
+        deep = picture and _deep_colour(image)
+    except Exception as error:  # counting frames walks through the file, which may be damaged anywhere
+        raise _damaged(name, error) from error
+    # MPO is what phones write: a JPEG whose further frames are previews or gain maps.
+    if frames > 1 and image.format != "MPO":
+        raise UsageError(f"{name} has {frames} frames or pages; save the one that you want as a single picture.")
+    if deep:
+        raise UsageError(f"{name} has 16 bits a channel, of which only 8 would be read; convert it to 8 bits first.")
+    try:
+        upright = ImageOps.exif_transpose(image)  # loads first, and a TIFF has turned itself by then and lost the tag
+    except Exception as error:  # damaged data: every decoder has its own kind of error
+        raise _damaged(name, error) from error
+    _check_size(name, upright.size)
+    exif, complaints = _exif_block(image, name)
+    return Loaded(name, upright, "JPEG" if image.format == "MPO" else image.format, exif, complaints)
+
+
+def _damaged(name: str, error: Exception) -> UsageError:
+    return UsageError(f"{name} is damaged or incomplete ({error}); copy or export it again.")
+
+
+def _check_size(name: str, size: tuple[int, int]) -> None:
+    width, height = size
+    if min(size) < MIN_SIDE:
+        raise UsageError(f"{name} is {width}x{height}; a picture needs at least {MIN_SIDE} pixels on each side.")
+    if width * height > MAX_PIXELS:
+        megapixels = f"{width * height / 1e6:.1f}"
+        limit = MAX_PIXELS // 10**6
+        raise UsageError(f"{name} is {width}x{height} ({megapixels} megapixels); make it at most {limit} megapixels.")
+
+
+def _deep_colour(image: Image.Image) -> bool:
+    """Whether the file has more bits than Pillow's 8-bit mode for it holds (grey 16 bit is read in full)."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+        return max(bits) > 8 and not (image.mode.startswith("I;16") and max(bits) == 16)
+    if image.format != "PNG" or image.mode.startswith("I;16"):
+        return False
+    tiles = getattr(image, "tile", None)
+    if tiles:
+        return "16" in str(tiles[0][3])  # the raw mode, such as RGB;16B
+    filename = str(getattr(image, "filename", ""))
+    if not filename or not Path(filename).is_file():  # loaded before it came here: what was lost cannot be seen
+        return False
+    with open(filename, "rb") as file:
+        return file.read(25)[24:] == b"\x10"  # IHDR: the byte after width and height is the bit depth
+
+
+def _exif_block(image: Image.Image, name: str) -> tuple[bytes | None, tuple[str, ...]]:
+    """The EXIF bytes without orientation (and, from a TIFF, without its pixel layout)."""
+    try:
+        exif = Image.Exif()
+        exif.load(image.getexif().tobytes())
+        unwanted = {_ORIENTATION} if image.format != "TIFF" else set(exif) - _TIFF_DESCRIPTION
+        for tag in unwanted & set(exif):
+            del exif[tag]
+        return (exif.tobytes() if len(exif) else None), ()
+    except Exception as error:  # a broken metadata block is no reason to refuse the picture
+        return None, (f"The EXIF data of {name} cannot be read ({error}) and will not be in the results.",)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """A copy that is bound to no file, with only the entries of `info` that belong to the pixels."""
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype("<u2")
+        plain = Image.frombytes("I;16", image.size, values.tobytes())
+    else:
+        plain = image.copy()
+    plain.info = {key: image.info[key] for key in ("transparency", "dpi") if key in image.info}
+    return plain
+
+
+def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
+    if image.mode in ("LA", "RGBA"):
+        return np.array(image.getchannel("A"), dtype=np.uint8)
+    if not image.has_transparency_data:
+        return None
+    if image.mode == "P":
+        return np.array(image.convert("RGBA").getchannel("A"), dtype=np.uint8)
+    opaque = np.array(image, dtype=np.uint16) != transparent_value(image)
+    if opaque.ndim == 3:
+        opaque = opaque.any(axis=2)
+    return np.where(opaque, 255, 0).astype(np.uint8)
+
+
+def transparent_value(image: Image.Image) -> NDArray[np.uint16]:
+    """The one stored value that means "transparent" in a PNG without an alpha channel (1, L, I;16, RGB)."""
+    key = np.array(image.info["transparency"], dtype=np.uint16)
+    return (key > 0).astype(np.uint16) if image.mode == "1" else key

@@ -1,0 +1,224 @@
+"""Pictures for the eye: the uncertainty as colours, the hole as a tint, and a labelled sheet of everything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from priorpaint.errors import UsageError
+
+# Dark blue over purple and orange to pale yellow. The anchors sit at positions in proportion to their lightness, so
+# that equal steps of the value look like equal steps of brightness, on grey prints and to colour-blind eyes too.
+_ANCHORS = np.array(
+    [
+        (6, 8, 36),
+        (38, 22, 88),
+        (88, 28, 122),
+        (142, 40, 124),
+        (198, 60, 104),
+        (240, 104, 78),
+        (252, 168, 92),
+        (255, 242, 190),
+    ]
+)
+_TINT = np.array((255, 45, 110))
+_PAPER = (250, 250, 248)
+_INK = (38, 38, 42)
+_MARGIN = 20
+_LABEL = 26
+_SMALLEST_CELL = 160
+_LARGEST_CELL = 512
+
+
+def colour_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Colours (..., 3) for values in [0, 1]; lightness (CIE L*) rises evenly with the value."""
+    lightness = _lightness(_ANCHORS)
+    positions = (lightness - lightness[0]) / (lightness[-1] - lightness[0])
+    channels = [np.interp(values, positions, _ANCHORS[:, channel]) for channel in range(3)]
+    colours: NDArray[np.uint8] = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    return colours
+
+
+def uncertainty_picture(
+    std: NDArray[np.floating],
+    known: NDArray[np.bool_],
+    *,
+    background: Image.Image | None = None,
+    top: float | None = None,
+    legend: bool = True,
+) -> Image.Image:
+    """The standard deviation between completions as colours in the hole, with a scale below.
+
+    Args:
+        std: (H, W), in units of pixel values on the scale [-1, 1], at least 0.
+        known: (H, W), bool; known pixels show the background, dimmed, or plain grey.
+        background: the input, of the same size.
+        top: the value of the brightest colour; by default a round number at or above the 99.5th percentile in the hole.
+        legend: whether to add the scale below the picture, which is then enlarged by a whole factor where it is small.
+
+    Raises:
+        UsageError: the shapes differ, or values in the hole are negative or not finite.
+    """
+    if std.shape != known.shape:
+        raise UsageError(f"The uncertainty is {std.shape} but the mask is {known.shape}; they must be equal.")
+    inside = std[~known]
+    if not np.isfinite(inside).all() or (inside < 0).any():
+        raise UsageError("A standard deviation must be finite and at least 0; the given one is not.")
+    limit = _round_up(float(np.percentile(inside, 99.5)) if inside.size else 0.0) if top is None else top
+    pixels = _dimmed(background, known.shape)
+    pixels[~known] = colour_map(np.clip(inside / limit, 0, 1))
+    picture = Image.fromarray(pixels)
+    return _with_legend(picture, limit) if legend else picture
+
+
+def hole_overlay(image: Image.Image, known: NDArray[np.bool_]) -> Image.Image:
+    """The picture as RGB with its hole (known is False) tinted, so that both the mask and what it hides are seen."""
+    pixels = np.array(shown(image))
+    pixels[~known] = np.rint(0.3 * pixels[~known] + 0.7 * _TINT).astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def shown(image: Image.Image) -> Image.Image:
+    """The picture as 8-bit RGB, with what is transparent over a checkerboard."""
+    if image.mode == "I;16":
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rows, columns = np.indices((image.height, image.width), dtype=np.int32) // 8
+    board = np.where((rows + columns) % 2 == 0, 235, 205).astype(np.uint8)
+    paper = Image.fromarray(board).convert("RGBA")
+    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+
+
+def contact_sheet(
+    original: Image.Image,
+    known: NDArray[np.bool_],
+    completions: Sequence[Image.Image],
+    *,
+    mean: Image.Image | None = None,
+    uncertainty: Image.Image | None = None,
+    labels: Sequence[str] | None = None,
+    max_side: int = _LARGEST_CELL,
+    max_width: int = 2200,
+) -> Image.Image:
+    """A labelled grid: the input with its hole tinted, every completion, the mean and the uncertainty picture.
+
+    Args:
+        original: the input.
+        known: (H, W), bool, False in the hole.
+        completions: pictures of the input's size.
+        mean: the mean of the completions.
+        uncertainty: from `uncertainty_picture`, with or without its scale.
+        labels: one a completion; "sample 1", "sample 2", ... by default.
+        max_side: no picture is shown larger than this, in pixels; small ones are enlarged by a whole factor.
+        max_width: of the sheet, in pixels; the number of columns follows from it.
+
+    Raises:
+        UsageError: the number of labels differs from the number of completions.
+    """
+    names = [f"sample {k + 1}" for k in range(len(completions))] if labels is None else list(labels)
+    if len(names) != len(completions):
+        raise UsageError(f"The sheet has {len(completions)} completions but {len(names)} labels; give one for each.")
+    pictures = [*zip(names, completions, strict=True), ("mean", mean), ("uncertainty", uncertainty)]
+    scale = _cell_scale(original.size, max_side)
+    cells = [("input, hole tinted", _fit(hole_overlay(original, known), original.width, scale))]
+    cells += [(name, _fit(image, original.width, scale)) for name, image in pictures if image is not None]
+    return _grid(cells, max_width)
+
+
+def _lightness(rgb: NDArray[np.integer]) -> NDArray[np.float64]:
+    """CIE L* (0 to 100) of sRGB colours (..., 3) from 0 to 255."""
+    value = np.asarray(rgb, dtype=np.float64) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
+    dark = luminance <= 216 / 24389
+    lightness: NDArray[np.float64] = np.where(dark, luminance * 24389 / 27, 116 * np.cbrt(luminance) - 16)
+    return lightness
+
+
+def _round_up(value: float) -> float:
+    """The next of 1, 2, 3, 4, 5, 6, 8, 10 times a power of ten, so that the scale has short numbers."""
+    if value <= 0:
+        return 0.01
+    unit = 10.0 ** math.floor(math.log10(value))
+    step = next(step for step in (1, 2, 3, 4, 5, 6, 8, 10, 20) if step * unit >= value * (1 - 1e-9))
+    return float(f"{step * unit:.6g}")
+
+
+def _dimmed(background: Image.Image | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A pale grey version (H, W, 3) of the background: its dark tones lifted, to stand apart from the colours."""
+    if background is None:
+        return np.full((*shape, 3), 214, dtype=np.uint8)
+    if (background.height, background.width) != shape:
+        raise UsageError(f"The background is {background.width}x{background.height}, unlike the uncertainty {shape}.")
+    table = np.rint(165 + 0.32 * np.arange(256)).astype(np.uint8)
+    return np.array(shown(background).convert("L").point(table.tolist()).convert("RGB"))
+
+
+def _with_legend(picture: Image.Image, top: float) -> Image.Image:
+    """The picture with a scale below, whose letters grow with the picture so that they survive a reduction."""
+    factor = max(1, round(_cell_scale(picture.size, _LARGEST_CELL)))
+    if factor > 1:
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    unit = max(1.0, picture.width / 420)
+    font = ImageFont.load_default(size=13 * unit)
+    pad, bar = round(8 * unit), round(12 * unit)
+    caption = "standard deviation (values from -1 to 1)"
+    text_height = round(18 * unit)
+    width = max(picture.width, math.ceil(font.getlength(caption)) + 2 * pad)
+    canvas = Image.new("RGB", (width, picture.height + 3 * pad + bar + 2 * text_height), _PAPER)
+    canvas.paste(picture, ((width - picture.width) // 2, 0))
+    length = min(width - 2 * pad, round(400 * unit))
+    left, upper = (width - length) // 2, picture.height + pad
+    ramp = colour_map(np.linspace(0, 1, length))
+    canvas.paste(Image.fromarray(np.repeat(ramp[None], bar, axis=0)), (left, upper))
+    draw = ImageDraw.Draw(canvas)
+    for share, anchor in ((0.0, "la"), (0.5, "ma"), (1.0, "ra")):
+        where = (left + share * length, upper + bar + pad // 2)
+        draw.text(where, f"{share * top:.3g}", fill=_INK, font=font, anchor=anchor)
+    draw.text((width / 2, upper + bar + pad // 2 + text_height), caption, fill=_INK, font=font, anchor="ma")
+    return canvas
+
+
+def _cell_scale(size: tuple[int, int], max_side: int) -> float:
+    longest = max(size)
+    if longest > max_side:
+        return max_side / longest
+    return float(max(1, min(max_side // longest, math.ceil(_SMALLEST_CELL / min(size)))))
+
+
+def _fit(image: Image.Image, width: int, scale: float) -> Image.Image:
+    """The picture at `scale`; an uncertainty picture that was enlarged for its legend already stays as it is."""
+    rgb = shown(image)
+    if scale == 1 or (scale > 1 and rgb.width > width):
+        return rgb
+    size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
+    if scale > 1:
+        return rgb.resize(size, Image.Resampling.NEAREST)
+    return rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)  # by boxes first: far faster on large pictures
+
+
+def _grid(cells: Sequence[tuple[str, Image.Image]], max_width: int) -> Image.Image:
+    """Cells in rows of equal columns, each with its label above, the rows as even as they get."""
+    font = ImageFont.load_default(size=16)
+    column = max(max(image.width, math.ceil(font.getlength(name))) for name, image in cells)
+    most = max(1, (max_width - _MARGIN) // (column + _MARGIN))
+    rows = math.ceil(len(cells) / most)
+    columns = math.ceil(len(cells) / rows)
+    heights = [
+        _LABEL + max(image.height for _, image in cells[row * columns : (row + 1) * columns]) for row in range(rows)
+    ]
+    size = (_MARGIN + columns * (column + _MARGIN), _MARGIN + sum(heights) + rows * _MARGIN)
+    sheet = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for index, (name, image) in enumerate(cells):
+        row, place = divmod(index, columns)
+        left = _MARGIN + place * (column + _MARGIN)
+        upper = _MARGIN + sum(heights[:row]) + row * _MARGIN
+        draw.text((left, upper), name, fill=_INK, font=font)
+        sheet.paste(image, (left, upper + _LABEL))
+    return sheet

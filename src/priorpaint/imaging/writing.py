@@ -1,0 +1,178 @@
+"""Writing files: each one is complete under its name, or it is not there at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from priorpaint.errors import UsageError
+from priorpaint.imaging.reading import Picture
+
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
+_WEBP_SIDE = 16383
+_JPEG_SIDE = 65535
+
+
+def lossy(path: str | Path) -> bool:
+    """Whether a file of this name cannot keep the known pixels bit-identical (JPEG; WebP is written lossless)."""
+    return _format(path) == "JPEG"
+
+
+def check_output(path: str | Path, image: Image.Image) -> None:
+    """Say before the work starts that a file of this name cannot hold a picture of this mode and size.
+
+    Raises:
+        UsageError: unknown suffix; transparency in JPEG or BMP; 16 bits in anything but PNG and TIFF; sides too long
+            for WebP or JPEG.
+    """
+    file_format = _format(path)
+    if file_format in ("JPEG", "BMP") and image.has_transparency_data:
+        raise UsageError(f"{path} cannot keep the picture's transparency; write PNG, WebP or TIFF instead.")
+    if file_format not in ("PNG", "TIFF") and image.mode == "I;16":
+        raise UsageError(f"{path} cannot keep the picture's 16 bits; write PNG or TIFF instead.")
+    if file_format == "TIFF" and image.mode == "I;16" and image.has_transparency_data:
+        raise UsageError(f"{path} cannot keep a transparent value in 16 bits; write PNG instead.")
+    longest = {"WEBP": _WEBP_SIDE, "JPEG": _JPEG_SIDE}.get(file_format)
+    if longest is not None and max(image.size) > longest:
+        raise UsageError(f"{path} cannot have sides of more than {longest} pixels; write PNG or TIFF instead.")
+
+
+def save_picture(
+    image: Image.Image,
+    path: str | Path,
+    picture: Picture | None = None,
+    *,
+    quality: int = 95,
+    info: Mapping[str, str] | None = None,
+) -> None:
+    """Write a picture atomically in the format that the suffix names, replacing a file of that name.
+
+    PNG, TIFF, WebP (lossless, colours under transparent pixels included) and BMP keep every pixel; JPEG does not (see
+    `lossy`) and is written with full colour resolution (4:4:4). WebP has no grey and no palette mode, so those come
+    back as equal RGB(A) colours; so do palette and single-colour transparency in TIFF. BMP has no place for metadata.
+
+    Args:
+        image: what to write.
+        path: where to; the folder must exist.
+        picture: whose ICC profile and EXIF block go into the file.
+        quality: of JPEG, 1 to 100.
+        info: texts by keyword; written into PNG files only, as iTXt.
+
+    Raises:
+        UsageError: the format cannot hold the picture (`check_output`), or the file cannot be written.
+    """
+    check_output(path, image)
+    if not 1 <= quality <= 100:
+        raise UsageError(f"The quality of a JPEG is 1 to 100, not {quality}.")
+    file_format = _format(path)
+    options = _options(file_format, quality=quality, info=info or {})
+    metadata = _metadata(image, picture)
+    if file_format == "TIFF" and "exif" not in metadata:
+        options["compression"] = "tiff_adobe_deflate"  # libtiff cannot write the sub-tables of an EXIF block
+    stored = _storable(image, file_format)
+    with _atomic(Path(path)) as file:
+        stored.save(file, format=file_format, **metadata, **options)
+
+
+def write_bytes_atomic(path: str | Path, data: bytes) -> None:
+    """Write bytes under a temporary name in the same folder, then rename: readers see the old file or the new one."""
+    with _atomic(Path(path)) as file:
+        file.write(data)
+
+
+def write_text_atomic(path: str | Path, text: str) -> None:
+    """Write text as UTF-8, atomically."""
+    write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_array_atomic(path: str | Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy (no pickles), atomically."""
+    with _atomic(Path(path)) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[BinaryIO]:
+    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        with open(temporary, "x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror or error}); check the folder.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a power cut, where the system lets folders be synced."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError:  # network folders refuse this; the file itself is safe by then
+        return
+    finally:
+        os.close(handle)
+
+
+def _format(path: str | Path) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise UsageError(f"{path} has no picture suffix; use one of {', '.join(FORMATS)}.")
+    return FORMATS[suffix]
+
+
+def _options(file_format: str, *, quality: int, info: Mapping[str, str]) -> dict[str, Any]:
+    if file_format == "JPEG":
+        return {"quality": quality, "subsampling": 0}
+    if file_format == "WEBP":
+        return {"lossless": True, "exact": True}
+    if file_format != "PNG" or not info:
+        return {}
+    texts = PngImagePlugin.PngInfo()
+    for keyword, text in info.items():
+        texts.add_itxt(keyword, text)
+    return {"pnginfo": texts}
+
+
+def _metadata(image: Image.Image, picture: Picture | None) -> dict[str, Any]:
+    metadata: dict[str, Any] = {}
+    if picture is None:
+        return metadata
+    if picture.icc:
+        metadata["icc_profile"] = picture.icc
+    if picture.exif:
+        metadata["exif"] = picture.exif
+    if "dpi" in picture.image.info:
+        metadata["dpi"] = picture.image.info["dpi"]
+    return metadata
+
+
+def _storable(image: Image.Image, file_format: str) -> Image.Image:
+    """The image in a mode that the format holds without losing a value."""
+    if file_format == "JPEG" and image.mode == "P":
+        return image.convert("RGB")
+    if file_format in ("TIFF", "WEBP") and "transparency" in image.info:
+        return image.convert("RGBA" if image.mode in ("P", "RGB") else "LA")
+    return image

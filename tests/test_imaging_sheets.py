@@ -1,0 +1,126 @@
+"""The colour map, the uncertainty picture and the contact sheet."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from priorpaint.errors import UsageError
+from priorpaint.imaging import contact_sheet, hole_overlay, uncertainty_picture
+from priorpaint.imaging.sheets import _lightness, _round_up, colour_map
+
+
+def square_hole(height: int = 60, width: int = 80) -> np.ndarray:
+    known = np.ones((height, width), dtype=bool)
+    known[20:40, 30:50] = False
+    return known
+
+
+def test_lightness_rises_evenly_with_the_value() -> None:
+    values = np.linspace(0, 1, 101)
+    lightness = _lightness(colour_map(values))
+    assert (np.diff(lightness) > 0).all()
+    line = lightness[0] + values * (lightness[-1] - lightness[0])
+    assert np.abs(lightness - line).max() < 2.5  # of 100; mixing sRGB between anchors is not quite linear in L*
+    assert lightness[0] < 5
+    assert lightness[-1] > 90
+
+
+def test_lightness_of_known_colours() -> None:
+    colours = np.array([(0, 0, 0), (255, 255, 255), (119, 119, 119), (255, 0, 0)])
+    np.testing.assert_allclose(_lightness(colours), [0, 100, 50.03, 53.24], atol=0.02)
+
+
+def test_scales_end_at_short_numbers() -> None:
+    assert [_round_up(value) for value in (0, 0.011, 0.1, 0.3001, 0.47, 0.95, 1.2)] == [
+        0.01, 0.02, 0.1, 0.4, 0.5, 1.0, 2.0,
+    ]  # fmt: skip
+
+
+def test_uncertainty_is_coloured_in_the_hole_only() -> None:
+    known = square_hole()
+    std = np.zeros(known.shape)
+    std[20:40, 30:50] = np.linspace(0, 0.4, 20)
+    std[0, 0] = np.nan  # known pixels are not looked at
+    picture = uncertainty_picture(std, known, top=0.4, legend=False)
+    assert (picture.mode, picture.size) == ("RGB", (80, 60))
+    pixels = np.asarray(picture)
+    np.testing.assert_array_equal(pixels[30, 30:50], colour_map(np.linspace(0, 1, 20)))
+    assert (pixels[known] == pixels[0, 0]).all()
+    background = Image.fromarray(np.tile(np.arange(80, dtype=np.uint8) * 3, (60, 1)))
+    pixels = np.asarray(uncertainty_picture(std, known, background=background, legend=False)).astype(int)
+    assert (pixels[known].max(axis=1) == pixels[known].min(axis=1)).all()
+    assert (np.diff(pixels[0, :, 0]) >= 0).all()
+    assert pixels[0, 79, 0] > pixels[0, 0, 0] + 50
+
+
+@pytest.mark.parametrize("size", [(16, 16), (400, 300), (1500, 300)])
+def test_the_scale_is_added_below(size: tuple[int, int]) -> None:
+    known = np.ones(size[::-1], dtype=bool)
+    known[4:8, 4:8] = False
+    plain = uncertainty_picture(np.full(known.shape, 0.1), known, legend=False)
+    full = uncertainty_picture(np.full(known.shape, 0.1), known)
+    factor = 10 if size == (16, 16) else 1
+    assert full.height > size[1] * factor
+    left = (full.width - size[0] * factor) // 2
+    shown = full.crop((left, 0, left + size[0] * factor, size[1] * factor))
+    np.testing.assert_array_equal(np.asarray(shown)[::factor, ::factor], np.asarray(plain))
+    strip = np.asarray(full)[size[1] * factor :]
+    assert (np.abs(strip.astype(int) - colour_map(np.array(0.5)).astype(int)).sum(axis=2) < 12).any()
+    assert (strip == (38, 38, 42)).all(axis=2).any()  # ink: the numbers
+
+
+def test_uncertainty_that_makes_no_sense() -> None:
+    known = square_hole()
+    with pytest.raises(UsageError, match="must be equal"):
+        uncertainty_picture(np.zeros((3, 3)), known)
+    for value in (-0.1, np.nan, np.inf):
+        with pytest.raises(UsageError, match="must be finite and at least 0"):
+            uncertainty_picture(np.full(known.shape, value), known)
+    with pytest.raises(UsageError, match="background is 10x10"):
+        uncertainty_picture(np.zeros(known.shape), known, background=Image.new("L", (10, 10)))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_the_overlay_tints_the_hole_only(mode: str) -> None:
+    known = square_hole()
+    pixels = np.asarray(hole_overlay(Image.new(mode, (80, 60)), known)).astype(int)
+    assert pixels.shape == (60, 80, 3)
+    tinted = pixels[..., 0] - pixels[..., 1] > 100
+    np.testing.assert_array_equal(tinted, ~known)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((1200, 800), (512, 341)), ((300, 200), (300, 200)), ((64, 40), (256, 160))]
+)
+def test_the_sheet_shows_every_picture_once(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    known = np.ones(size[::-1], dtype=bool)
+    known[8:16, 8:16] = False
+    colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
+    completions = [Image.new("RGB", size, colour) for colour in colours]
+    sheet = contact_sheet(
+        Image.new("RGB", size, (90, 90, 10)),
+        known,
+        completions,
+        mean=Image.new("RGB", size, (80, 5, 90)),
+        uncertainty=uncertainty_picture(np.zeros(known.shape), known),
+        max_width=1800,
+    )
+    assert sheet.width <= 1800
+    pixels = np.asarray(sheet)
+    for colour in [*colours, (80, 5, 90)]:
+        rows, columns = np.nonzero((pixels == colour).all(axis=2))
+        assert len(rows) == shown[0] * shown[1]
+        assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == shown
+
+
+def test_labels_and_widths() -> None:
+    known = square_hole()
+    pictures = [Image.new("RGB", (80, 60))] * 3
+    with pytest.raises(UsageError, match="3 completions but 1 labels"):
+        contact_sheet(pictures[0], known, pictures, labels=["one"])
+    narrow = contact_sheet(pictures[0], known, pictures, max_width=1)
+    wide = contact_sheet(pictures[0], known, pictures)
+    assert narrow.height > 3 * 160 > wide.height
+    assert wide.width > 3 * 160 > narrow.width
