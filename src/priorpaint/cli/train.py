@@ -1,0 +1,140 @@
+"""``priorpaint train``: a prior from a folder of pictures."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.priors.unet import UNetConfig, parse_counts
+from priorpaint.training.config import TrainConfig
+from priorpaint.training.loop import Outcome, Report
+from priorpaint.training.loop import train as run_training
+
+_PLAIN_SECONDS = 30.0
+_NOTES_SHOWN = 10
+
+
+def train(
+    data: Annotated[list[Path], typer.Option("--data", help="Folder, picture or tar file of pictures; repeatable.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for checkpoint, weights, samples and log.")],
+    val: Annotated[list[Path] | None, typer.Option("--val", help="Held-out pictures; repeatable.")] = None,
+    size: Annotated[int, typer.Option(help="Side of the crops in pixels.")] = 64,
+    wide: Annotated[int, typer.Option(help="Side of the wide crops of every 4th batch in pixels; 0 = none.")] = 0,
+    channels: Annotated[str, typer.Option(help="Width of each level of the network.")] = "48,80,128,192",
+    blocks: Annotated[str, typer.Option(help="Residual blocks of each level.")] = "2,2,2,2",
+    batch: Annotated[int, typer.Option(help="Crops in a batch.")] = 32,
+    crops: Annotated[int | None, typer.Option(help="Budget in crops.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Budget in hours, over all resumptions.")] = None,
+    lr: Annotated[float, typer.Option(help="Learning rate of Muon.")] = 0.01,
+    adam_lr: Annotated[float, typer.Option(help="Learning rate of Adam (all but the inner convolutions).")] = 1e-3,
+    ema: Annotated[float, typer.Option(help="Largest decay of the moving average.")] = 0.999,
+    sigma_min: Annotated[float, typer.Option(help="Smallest noise level; pictures are in [-1, 1].")] = 0.01,
+    sigma_max: Annotated[float, typer.Option(help="Largest noise level; pictures are in [-1, 1].")] = 8.0,
+    p_mean: Annotated[float, typer.Option(help="Mean of ln sigma in training.")] = -1.2,
+    p_std: Annotated[float, typer.Option(help="Standard deviation of ln sigma in training.")] = 1.3,
+    balance: Annotated[bool, typer.Option(help="Give every noise level the same say in the loss.")] = True,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or float32.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of weights, crops and noise.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Continue from OUT/checkpoint.pt where it exists.")] = True,
+    init: Annotated[Path | None, typer.Option(help="Weights file to start from.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: as many as torch takes.")] = None,
+    validate_minutes: Annotated[float, typer.Option(help="Minutes between validations and exports.")] = 10.0,
+) -> None:
+    """Train a denoising prior on pictures; stop it at any time, the same command goes on from there."""
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        config = TrainConfig(
+            data=tuple(map(str, data)), out=str(out), val=tuple(map(str, val or ())), size=size, wide=wide, batch=batch,
+            network=UNetConfig(parse_counts(channels, "--channels"), parse_counts(blocks, "--blocks")),
+            crops=crops, hours=hours, lr=lr, adam_lr=adam_lr, ema=ema, seed=seed, p_mean=p_mean, p_std=p_std,
+            sigma_min=sigma_min, sigma_max=sigma_max, balance=balance, precision=precision,
+            init=None if init is None else str(init), resume=resume, validate_minutes=validate_minutes,
+            sheet_minutes=validate_minutes,
+        )  # fmt: skip
+        outcome = _run(config)
+    except PriorpaintError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+    if outcome.stopped_by:
+        typer.echo(f"Stopped after {outcome.crops} crops; the same command goes on from there.", err=True)
+        raise typer.Exit(128 + outcome.stopped_by)
+    typer.echo(f"Trained on {outcome.crops} crops in {_clock(outcome.seconds)}; weights: {out / 'weights.safetensors'}")
+
+
+def _run(config: TrainConfig) -> Outcome:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return run_training(config, _Lines())
+    with _bar(console) as show:
+        return run_training(config, show)
+
+
+class _Lines:
+    """One line every half minute, for logs."""
+
+    def __init__(self) -> None:
+        self._last = -_PLAIN_SECONDS
+
+    def __call__(self, report: Report) -> None:
+        for note in _short(report.notes):
+            print(note, file=sys.stderr, flush=True)
+        now = time.monotonic()
+        if report.psnr is None and report.fraction < 1 and (report.crops == 0 or now - self._last < _PLAIN_SECONDS):
+            return
+        self._last = now
+        print(f"{report.fraction:6.1%} {_words(report)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[_Bar]:
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as progress:
+        yield _Bar(progress)
+
+
+class _Bar:
+    """A rich progress bar; validation results are printed above it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("reading pictures", total=1.0)
+
+    def __call__(self, report: Report) -> None:
+        for note in _short(report.notes):
+            self._progress.console.print(note, highlight=False)
+        if report.psnr is not None:
+            self._progress.console.print(_words(report), highlight=False)
+        self._progress.update(self._task, completed=report.fraction, description=_words(report, psnr=False))
+
+
+def _short(notes: tuple[str, ...]) -> tuple[str, ...]:
+    more = len(notes) - _NOTES_SHOWN
+    return notes if more <= 0 else (*notes[:_NOTES_SHOWN], f"... and {more} more files skipped.")
+
+
+def _words(report: Report, psnr: bool = True) -> str:
+    left = _clock(report.seconds_left)
+    text = f"{report.crops} crops  loss {report.loss:.4f}  {report.rate:.1f} images/s  {left} left"
+    if report.psnr is None or not psnr:
+        return text
+    return f"{text}  held-out PSNR " + " ".join(f"{level}: {value:.2f}" for level, value in report.psnr.items())
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds))) if seconds < float("inf") else "unknown time"
+
+
+if __name__ == "__main__":
+    typer.run(train)

@@ -1,0 +1,203 @@
+"""A norm-free residual U-Net for denoising pictures of any size.
+
+The picture is cut into 2x2 blocks (space to depth), so that the costly convolutions run at half resolution. The noise
+level enters twice: as a constant input plane, which lets every filter scale with it, and as a per-channel scale and
+shift inside every block (FiLM, Perez et al. 2018). There is no attention and no normalisation over the picture: what a
+pixel becomes depends on its neighbourhood and never on the size of the picture around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from priorpaint.errors import UsageError
+
+_FREQUENCIES = 16
+_MAX_LOG_FREQUENCY = 4.0
+# Blocks start close to the identity; without normalisation this keeps activations of order one at any depth.
+_BRANCH_GAIN = 0.1
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The shape of a `UNet`.
+
+    Args:
+        channels: width of each level, from half resolution downwards; each level halves height and width.
+        blocks: residual blocks of each level (on the way down, and again on the way up except for the last level).
+        embedding: width of the embedding of the noise level.
+        in_channels: channels of the picture (3 = RGB, 1 = grey).
+
+    Raises:
+        UsageError: a width or count is not positive, or the two lists differ in length.
+    """
+
+    channels: tuple[int, ...] = (48, 80, 128, 192)
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    embedding: int = 64
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(int(c) for c in self.channels))
+        object.__setattr__(self, "blocks", tuple(int(b) for b in self.blocks))
+        if not self.channels or len(self.channels) != len(self.blocks):
+            raise UsageError(
+                f"The network has {len(self.channels)} channel counts and {len(self.blocks)} block counts; "
+                "give one of each per level."
+            )
+        if min(*self.channels, *self.blocks, self.embedding, self.in_channels) < 1:
+            raise UsageError("Channel counts, block counts and the embedding width of a network must be positive.")
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(film(conv(x), embedding)))."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.first = _new(nn.Conv2d, channels, channels, 3, padding=1)
+        self.second = _new(nn.Conv2d, channels, channels, 3, padding=1)
+        self.film = _new(nn.Linear, embedding, 2 * channels)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = torch.addcmul(shift, self.first(x), 1 + scale)
+        out: Tensor = x + self.second(F.relu(h))
+        return out
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw new weights from ``generator``."""
+        _kaiming(self.first, generator)
+        _kaiming(self.second, generator, gain=_BRANCH_GAIN)
+        _zero(self.film)
+
+
+class UNet(nn.Module):
+    """The raw network F(x, c_noise); see `UNetConfig` for its shape.
+
+    Args:
+        config: widths and depths.
+        seed: seed of the initial weights; the output layer starts at zero, so an untrained F is 0 everywhere.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, config: UNetConfig | None = None, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config = config or UNetConfig()
+        widths, width = config.channels, config.embedding
+        planes = 4 * config.in_channels
+        self.register_buffer("frequencies", torch.linspace(0, _MAX_LOG_FREQUENCY, _FREQUENCIES).exp(), persistent=False)
+        self.embed = nn.Sequential(
+            _new(nn.Linear, 2 * _FREQUENCIES, width), nn.SiLU(), _new(nn.Linear, width, width), nn.SiLU()
+        )
+        self.head = _new(nn.Conv2d, planes + 1, widths[0], 3, padding=1)
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.encoder = nn.ModuleList(_level(c, n, width) for c, n in zip(widths[:-1], config.blocks[:-1], strict=True))
+        self.shrink = nn.ModuleList(_new(nn.Conv2d, a, b, 2, stride=2) for a, b in pairs)
+        self.bottom = _level(widths[-1], config.blocks[-1], width)
+        self.grow = nn.ModuleList(_new(nn.ConvTranspose2d, b, a, 2, stride=2) for a, b in pairs)
+        self.decoder = nn.ModuleList(_level(c, n, width) for c, n in zip(widths[:-1], config.blocks[:-1], strict=True))
+        self.tail = _new(nn.Conv2d, widths[0], planes, 3, padding=1)
+        self.initialise(seed)
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the input must be a multiple of this many pixels."""
+        return int(2 ** len(self.config.channels))
+
+    def initialise(self, seed: int) -> None:
+        """Draw new weights from ``seed``; torch's global generator is neither read nor moved."""
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.initialise(generator)
+        for layer in (self.head, *self.shrink, *self.grow, self.embed[0], self.embed[2]):
+            _kaiming(layer, generator)
+        _zero(self.tail)
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """Evaluate the network.
+
+        Args:
+            x: scaled noisy pictures, shape (N, C, H, W), H and W multiples of `multiple`.
+            c_noise: ln(sigma) / 4, shape (N,).
+
+        Returns:
+            Raw output, shape (N, C, H, W).
+
+        Raises:
+            UsageError: wrong number of channels, or a height or width that the network cannot halve often enough.
+        """
+        self._check(x)
+        angles = c_noise[:, None] * self.frequencies
+        embedding = self.embed(torch.cat([angles.sin(), angles.cos()], dim=1))
+        h = F.pixel_unshuffle(x, 2)
+        plane = c_noise[:, None, None, None].to(h.dtype).expand(-1, 1, *h.shape[2:])
+        h = self.head(torch.cat([h, plane], dim=1).contiguous(memory_format=torch.channels_last))
+        skips = []
+        for level, shrink in zip(self.encoder, self.shrink, strict=True):
+            h = _run(level, h, embedding)
+            skips.append(h)
+            h = shrink(h)
+        h = _run(self.bottom, h, embedding)
+        for level, grow, skip in zip(reversed(self.decoder), reversed(self.grow), reversed(skips), strict=True):
+            h = _run(level, grow(h) + skip, embedding)
+        return F.pixel_shuffle(self.tail(h), 2)
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.config.in_channels:
+            raise UsageError(
+                f"The network reads pictures of shape (N, {self.config.in_channels}, H, W); got {tuple(x.shape)}."
+            )
+        if x.shape[2] % self.multiple or x.shape[3] % self.multiple:
+            raise UsageError(
+                f"Height and width must be multiples of {self.multiple} for this network; pad the picture of "
+                f"{x.shape[2]}x{x.shape[3]} pixels."
+            )
+
+
+def _new(kind: type[nn.Module], *args: int, **options: int) -> Any:
+    """A layer whose weights are not drawn yet: torch would draw them from its global generator."""
+    return skip_init(kind, *args, **options)  # type: ignore[no-untyped-call]
+
+
+def _level(channels: int, count: int, embedding: int) -> nn.ModuleList:
+    return nn.ModuleList(ResidualBlock(channels, embedding) for _ in range(count))
+
+
+def _run(blocks: Any, h: Tensor, embedding: Tensor) -> Tensor:
+    for block in blocks:
+        h = block(h, embedding)
+    return h
+
+
+def _kaiming(layer: Any, generator: torch.Generator, gain: float = 1.0) -> None:
+    # A stride-2 transposed convolution feeds each output pixel from one tap, so its fan-in is the channel count alone.
+    taps = 1 if isinstance(layer, nn.ConvTranspose2d) else layer.weight[0, 0].numel() if layer.weight.ndim == 4 else 1
+    inputs = layer.weight.shape[0] if isinstance(layer, nn.ConvTranspose2d) else layer.weight.shape[1]
+    with torch.no_grad():
+        layer.weight.normal_(0, gain * (2 / (inputs * taps)) ** 0.5, generator=generator)
+        layer.bias.zero_()
+
+
+def _zero(layer: Any) -> None:
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+
+
+def parse_counts(text: str | Sequence[int], name: str) -> tuple[int, ...]:
+    """``"48,80,128"`` -> (48, 80, 128); raises `UsageError` naming ``name`` where it is no list of whole numbers."""
+    if not isinstance(text, str):
+        return tuple(text)
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{name} must be whole numbers between commas, such as 48,80,128; got {text!r}.") from None

@@ -1,0 +1,1 @@
+"""Training of a prior: pictures, loss, optimizers, loop."""

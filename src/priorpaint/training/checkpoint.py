@@ -1,0 +1,56 @@
+"""The full state of a training run in one file that a killed run, or another machine, continues from."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from priorpaint.errors import UsageError
+from priorpaint.priors.unet import UNetConfig
+from priorpaint.priors.weights_file import write_atomically
+
+FORMAT = 1
+_KEYS = ("network", "ema", "optimizers", "balance", "step", "crops", "seconds", "config")
+
+
+@dataclass
+class Progress:
+    """How far a run is: updates, crops seen, seconds spent (over all resumptions)."""
+
+    step: int = 0
+    crops: int = 0
+    seconds: float = 0.0
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], progress: Progress) -> None:
+    """Write the state atomically; a crash leaves the previous checkpoint."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state, **asdict(progress)}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, network: UNetConfig) -> tuple[dict[str, Any], Progress]:
+    """Read a checkpoint onto the CPU; only tensors and plain values are read, nothing is executed.
+
+    Raises:
+        UsageError: the file is damaged, of another version, or holds another network.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        missing = [key for key in _KEYS if key not in state]
+    except (RuntimeError, OSError, EOFError, TypeError, pickle.UnpicklingError):
+        raise UsageError(f"{path} is not a readable checkpoint; delete it, or start afresh with --no-resume.") from None
+    if missing or state.get("format") != FORMAT:
+        raise UsageError(f"{path} is no checkpoint of this version; start afresh with --no-resume, or another --out.")
+    if UNetConfig(**state["config"]["network"]) != network:
+        found = state["config"]["network"]
+        raise UsageError(
+            f"{path} holds a network with channels {found['channels']} and blocks {found['blocks']}; ask for the same, "
+            "start afresh with --no-resume, or use another --out."
+        )
+    return state, Progress(int(state["step"]), int(state["crops"]), float(state["seconds"]))

@@ -1,0 +1,107 @@
+"""What a training run is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from priorpaint.errors import UsageError
+from priorpaint.priors.unet import UNetConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run; noise levels are standard deviations for pictures in [-1, 1].
+
+    Args:
+        data: folders (searched recursively), picture files or tar files of pictures.
+        out: folder for checkpoint.pt, weights.safetensors, samples.png and log.jsonl.
+        val: held-out pictures, as ``data``; without them nothing is validated.
+        network: shape of the network.
+        size: side of the training crops in pixels.
+        wide: side of the wide crops in pixels, 0 for none: every fourth batch holds fewer crops of this side, at the
+            same cost, so that deep levels see context beyond ``size``.
+        scales: factors at which each picture is also offered.
+        batch: crops in a batch and process.
+        crops, hours: the budget, by whichever is given (both: by whichever ends first); counted over all resumptions.
+            A batch of wide crops counts as ``batch``.
+        lr: learning rate of Muon (convolutions); ``adam_lr`` is Adam's for everything else.
+        ema: largest decay of the moving average of the weights.
+        p_mean, p_std: ln sigma ~ N(p_mean, p_std^2), clamped to [ln sigma_min, ln sigma_max].
+        balance: divide each crop's loss by the running mean of its noise level.
+        precision: "auto" (bf16 where the machine computes in it), "bf16" or "float32".
+        init: weights file to start from instead of random weights.
+        resume: continue from out/checkpoint.pt where it exists.
+        checkpoint_seconds, report_seconds, validate_minutes, sheet_minutes: how often.
+
+    Raises:
+        UsageError: a value that cannot be used.
+    """
+
+    data: tuple[str, ...]
+    out: str
+    val: tuple[str, ...] = ()
+    network: UNetConfig = field(default_factory=UNetConfig)
+    size: int = 64
+    wide: int = 0
+    scales: tuple[float, ...] = (1.0, 0.7, 0.5, 0.35)
+    batch: int = 32
+    crops: int | None = None
+    hours: float | None = None
+    lr: float = 0.01
+    adam_lr: float = 1e-3
+    ema: float = 0.999
+    seed: int = 0
+    p_mean: float = -1.2
+    p_std: float = 1.3
+    sigma_min: float = 0.01
+    sigma_max: float = 8.0
+    sigma_data: float = 0.5
+    balance: bool = True
+    precision: str = "auto"
+    init: str | None = None
+    resume: bool = True
+    checkpoint_seconds: float = 45.0
+    report_seconds: float = 30.0
+    validate_minutes: float = 10.0
+    sheet_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise UsageError("Training needs pictures: name at least one folder, picture or tar file.")
+        if self.crops is None and self.hours is None:
+            raise UsageError("Training needs a budget: give a number of crops or a number of hours.")
+        if (self.crops is not None and self.crops < 1) or (self.hours is not None and not self.hours > 0):
+            raise UsageError("The budget must be positive: at least one crop, or more than 0 hours.")
+        if self.batch < 1 or not self.lr > 0 or not self.adam_lr > 0 or not 0 <= self.ema < 1 or self.seed < 0:
+            raise UsageError("Batch and learning rates must be positive, the seed not negative and 0 <= ema < 1.")
+        if not 0 < self.sigma_min < self.sigma_max or not self.p_std > 0 or not self.sigma_data > 0:
+            raise UsageError("Noise levels need 0 < sigma_min < sigma_max, p_std > 0 and sigma_data > 0.")
+        if self.precision not in ("auto", "bf16", "float32"):
+            raise UsageError(f"Precision must be auto, bf16 or float32; got {self.precision!r}.")
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
+            raise UsageError("Every scale of the pictures must lie in (0, 1].")
+        multiple = 2 ** len(self.network.channels)
+        for name, side in (("size", self.size), ("wide", self.wide)):
+            if side % multiple or side < 0 or (name == "size" and side == 0):
+                raise UsageError(f"{name} must be a multiple of {multiple} pixels for this network; got {side}.")
+        if self.wide and self.wide <= self.size:
+            raise UsageError(f"wide must be larger than size ({self.size}), or 0 for none; got {self.wide}.")
+
+    @property
+    def folder(self) -> Path:
+        """``out`` as a path."""
+        return Path(self.out)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for checkpoints and logs."""
+        return asdict(self)
+
+    def facts(self) -> dict[str, Any]:
+        """What a weights file says about its training; of a source only the end of its path."""
+        keys = ("size", "wide", "scales", "batch", "lr", "adam_lr", "ema", "seed", "p_mean", "p_std", "balance")
+        values = self.as_dict()
+        sources = sorted("/".join(Path(source).parts[-2:]) for source in self.data)
+        facts = {key: values[key] for key in keys}
+        return {"data": sources, "initialised_from_weights": self.init is not None, **facts}

@@ -1,0 +1,288 @@
+"""The training loop: crops, EDM loss, Muon and Adam, moving average, checkpoints, validation, export."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from priorpaint.errors import PriorError, UsageError
+from priorpaint.priors.unet import UNet
+from priorpaint.priors.weights_file import WeightsMetadata, load_weights, save_weights
+from priorpaint.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from priorpaint.training.config import TrainConfig
+from priorpaint.training.data import Pictures, centre_crops, to_float
+from priorpaint.training.ema import EMA
+from priorpaint.training.loss import Balance, NoiseLevels, edm_loss
+from priorpaint.training.machine import accelerator
+from priorpaint.training.optim import Optimizers, parameter_count, rate_factor
+from priorpaint.training.stopping import StopFlag
+from priorpaint.training.validate import denoising_psnr, sample_sheet
+
+VALIDATION_SIDE = 128
+_NOTIFY_SECONDS = 1.0
+_PREFETCH = 2
+
+
+@dataclass(frozen=True)
+class Report:
+    """The state of a run, given to ``on_progress`` about once a second and after each validation.
+
+    Args:
+        crops, seconds: seen and spent, over all resumptions.
+        fraction: share of the budget that is spent, 0..1.
+        loss: mean EDM loss (unbalanced) since the last line of log.jsonl.
+        rate: crops per second since this start.
+        seconds_left: estimate until the end of the budget.
+        psnr: dB for each noise level (1/255), just after a validation only.
+        notes: sentences for the user, such as the files that were skipped.
+    """
+
+    crops: int
+    seconds: float
+    fraction: float
+    loss: float
+    rate: float
+    seconds_left: float
+    psnr: dict[str, float] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``stopped_by`` is the number of the signal, 0 where the budget was used up."""
+
+    crops: int
+    seconds: float
+    stopped_by: int
+
+
+def train(config: TrainConfig, on_progress: Callable[[Report], None] = lambda report: None) -> Outcome:
+    """Train a network, or go on with it, until the budget is used up or a SIGINT or SIGTERM comes.
+
+    Writes checkpoint.pt, weights.safetensors (moving average, float16), samples.png and log.jsonl to ``config.out``.
+
+    Raises:
+        MissingExtra: accelerate is not installed.
+        UsageError: pictures, checkpoint or settings that cannot be used.
+        PriorError: ``config.init`` cannot be read, or the loss is no longer finite.
+    """
+    with StopFlag() as stop:
+        return _Run(config, on_progress).go(stop)
+
+
+class _Run:
+    """Everything that lives from the first to the last step."""
+
+    def __init__(self, config: TrainConfig, on_progress: Callable[[Report], None]) -> None:
+        self.config, self.on_progress = config, on_progress
+        self.accelerator = accelerator(config.precision)
+        channels = config.network.in_channels
+        self.pictures = Pictures(config.data, config.size, wide=config.wide, scales=config.scales, channels=channels)
+        self.notes = tuple(self.pictures.skipped)
+        self.levels = NoiseLevels(config.p_mean, config.p_std, config.sigma_min, config.sigma_max)
+        network, self.progress, state = self._start()
+        device = self.accelerator.device
+        network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network, self.ema = network, EMA(network, config.ema)
+        self.optimizers, self.balance = Optimizers(network, config.lr, config.adam_lr), Balance(self.levels)
+        if state is not None:
+            self.ema.load_state_dict(state["ema"])
+            self.optimizers.load_state_dict(state["optimizers"])
+            self.balance.means = state["balance"]
+        self.wrapped: Any = self.accelerator.prepare(network)
+        self.validation = self._validation()
+        self.psnr: dict[str, float] | None = None
+        self.loss_sum, self.loss_count = torch.zeros((), device=device), 0
+        self.loss, self.rate, self.spent = 0.0, 0.0, 0.0
+
+    def _start(self) -> tuple[UNet, Progress, dict[str, Any] | None]:
+        path = self.config.folder / "checkpoint.pt"
+        network = UNet(self.config.network, seed=self.config.seed)
+        if self.config.resume and path.exists():
+            state, progress = load_checkpoint(path, self.config.network)
+            network.load_state_dict(state["network"])
+            return network, progress, state
+        if self.config.init is not None:
+            loaded, _ = load_weights(self.config.init)
+            if loaded.config != self.config.network:
+                raise UsageError(
+                    f"{self.config.init} holds a network with channels {loaded.config.channels} and blocks "
+                    f"{loaded.config.blocks}; ask for the same."
+                )
+            network.load_state_dict(loaded.state_dict())
+        return network, Progress(), None
+
+    def _validation(self) -> Tensor | None:
+        if not self.config.val or not self.accelerator.is_main_process:
+            return None
+        skipped: list[str] = []
+        channels = self.config.network.in_channels
+        crops = centre_crops(self.config.val, VALIDATION_SIDE, self.network.multiple, channels, skipped)
+        self.notes += tuple(skipped)
+        return crops.to(self.accelerator.device)
+
+    def go(self, stop: StopFlag) -> Outcome:
+        """Train until the end of the budget or a signal."""
+        self.began, self.first_crop, self.before = time.monotonic(), self.progress.crops, self.progress.seconds
+        now = self.began
+        saved = noticed = reported = validated = drawn = now
+        self._notify(self.notes)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = [self._submit(pool, self.progress.step + ahead) for ahead in range(_PREFETCH)]
+            while not self._over(stop):
+                waiting.append(self._submit(pool, self.progress.step + _PREFETCH))
+                self._step(waiting.pop(0).result())
+                now = time.monotonic()
+                if not self.accelerator.is_main_process:
+                    continue
+                if now - noticed >= _NOTIFY_SECONDS:
+                    self._notify()
+                    noticed = now
+                if now - reported >= self.config.report_seconds:
+                    self._log()
+                    reported = now
+                if now - saved >= self.config.checkpoint_seconds:
+                    self._save()
+                    saved = time.monotonic()
+                if now - validated >= 60 * self.config.validate_minutes:
+                    self._validate()
+                    validated = time.monotonic()
+                if now - drawn >= 60 * self.config.sheet_minutes:
+                    self._draw()
+                    drawn = time.monotonic()
+        if self.accelerator.is_main_process:
+            self._finish(stop)
+        return Outcome(self.progress.crops, self.progress.seconds, stop.number)
+
+    def _over(self, stop: StopFlag) -> bool:
+        self.progress.seconds = self.before + time.monotonic() - self.began
+        signs = torch.tensor([self.fraction(), float(stop.number)], dtype=torch.float64)
+        if self.accelerator.num_processes > 1:
+            # Clocks and signals differ between processes; all must take the last step together.
+            gathered = self.accelerator.gather(signs.float().to(self.accelerator.device)).view(-1, 2).cpu()
+            signs = gathered.amax(0).double()
+            stop.number = int(signs[1])
+        self.spent = float(signs[0])
+        return self.spent >= 1 or stop.number != 0
+
+    def fraction(self) -> float:
+        """Share of the budget that is spent."""
+        crops, hours = self.config.crops, self.config.hours
+        by_crops = self.progress.crops / crops if crops else 0.0
+        by_time = self.progress.seconds / (3600 * hours) if hours else 0.0
+        return max(by_crops, by_time)
+
+    def _submit(self, pool: ThreadPoolExecutor, step: int) -> Future[Tensor]:
+        return pool.submit(self.pictures.batch, self._number(step), self.config.batch, seed=self.config.seed)
+
+    def _number(self, step: int) -> int:
+        return int(step * self.accelerator.num_processes + self.accelerator.process_index)
+
+    def _step(self, pixels: Tensor) -> None:
+        device = self.accelerator.device
+        x_0 = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
+        # Noise follows the batch number, so that a resumed run sees what an uninterrupted one would have seen.
+        seed = self.config.seed * 1_000_003 + self._number(self.progress.step)
+        generator = torch.Generator(device).manual_seed(seed)
+        sigma = self.levels.draw(len(x_0), generator)
+        noise = torch.empty_like(x_0, memory_format=torch.contiguous_format).normal_(generator=generator)
+        losses = edm_loss(self.wrapped, x_0, sigma, noise, self.config.sigma_data)
+        weighed = self.balance.weigh(losses, sigma) if self.config.balance else losses
+        self.accelerator.backward(weighed.mean())
+        self.optimizers.step(rate_factor(self.progress.step, self.spent))
+        self.ema.update(self.network, self.progress.step)
+        self.progress.step += 1
+        self.progress.crops += self.config.batch * self.accelerator.num_processes
+        self.loss_sum += losses.detach().mean()
+        self.loss_count += 1
+
+    def _loss(self) -> float:
+        if self.loss_count:
+            self.loss = float(self.loss_sum) / self.loss_count
+        if not self.loss < float("inf"):
+            raise PriorError("The training loss is no longer finite; resume from the checkpoint with a smaller --lr.")
+        return self.loss
+
+    def _notify(self, notes: tuple[str, ...] = (), psnr: dict[str, float] | None = None) -> None:
+        self.progress.seconds = self.before + time.monotonic() - self.began
+        here = self.progress.seconds - self.before
+        rate = (self.progress.crops - self.first_crop) / max(here, 1e-6)
+        config, left = self.config, []
+        if config.crops and rate > 0:
+            left.append((config.crops - self.progress.crops) / rate)
+        if config.hours:
+            left.append(3600 * config.hours - self.progress.seconds)
+        seconds_left = max(0.0, min(left)) if left else float("inf")
+        fraction = min(1.0, self.fraction())
+        self.on_progress(
+            Report(self.progress.crops, self.progress.seconds, fraction, self._loss(), rate, seconds_left, psnr, notes)
+        )
+        self.rate = rate
+
+    def _log(self, psnr: dict[str, float] | None = None) -> None:
+        self._notify(psnr=psnr)
+        line: dict[str, Any] = {"crops": self.progress.crops, "seconds": round(self.progress.seconds, 1)}
+        line |= {"loss": round(self._loss(), 5), "crops_per_second": round(self.rate, 2)}
+        line |= {} if psnr is None else {"psnr": {level: round(value, 3) for level, value in psnr.items()}}
+        self.config.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.config.folder / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.loss_sum.zero_()
+        self.loss_count = 0
+
+    def _save(self) -> None:
+        self._loss()  # a diverged state must not replace a good one
+        self.progress.seconds = self.before + time.monotonic() - self.began
+        state = {
+            "network": self.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
+            "balance": self.balance.means,
+            "config": self.config.as_dict(),
+        }
+        save_checkpoint(self.config.folder / "checkpoint.pt", state, self.progress)
+
+    def _validate(self) -> None:
+        if self.validation is not None:
+            self.psnr = denoising_psnr(self.ema.network, self.validation, self.config.sigma_data)
+            self._log(self.psnr)
+        self._export()
+
+    def _export(self) -> None:
+        facts = self.config.facts() | {
+            "crops": self.progress.crops,
+            "seconds": round(self.progress.seconds),
+            "pictures": len(self.pictures.names),
+            "parameters": parameter_count(self.network),
+            "held_out_psnr_db": self.psnr,
+        }
+        config = self.config
+        metadata = WeightsMetadata(config.sigma_data, config.sigma_min, config.sigma_max, facts)
+        save_weights(config.folder / "weights.safetensors", self.ema.network, metadata)
+
+    def _draw(self) -> None:
+        config = self.config
+        shape = (config.network.in_channels, config.size, config.size)
+        sheet = sample_sheet(
+            self.ema.network, self.validation, shape, config.sigma_max, config.sigma_min, config.sigma_data
+        )
+        config.folder.mkdir(parents=True, exist_ok=True)
+        temporary = config.folder / ".samples.tmp.png"
+        sheet.save(temporary)
+        temporary.replace(config.folder / "samples.png")
+
+    def _finish(self, stop: StopFlag) -> None:
+        self._save()
+        if stop.number:
+            return
+        self._draw()
+        self._validate()
+        if self.validation is None:
+            self._log()

@@ -1,0 +1,124 @@
+"""The network and its weights file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from priorpaint.errors import PriorError, UsageError
+from priorpaint.priors.unet import UNet, UNetConfig
+from priorpaint.priors.weights_file import WeightsMetadata, load_weights, save_weights
+
+TINY = UNetConfig((8, 12), (1, 2), embedding=16)
+
+
+@pytest.fixture
+def network() -> UNet:
+    network = UNet(TINY, seed=3)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+def rewrite(path: Path, change: Any) -> None:
+    """Write ``path`` again after ``change(tensors, entry)``."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        entry = json.loads(file.metadata()["priorpaint"])
+    tensors = load_file(path)
+    change(tensors, entry)
+    save_file(tensors, path, {"priorpaint": json.dumps(entry)})
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 0.0), (torch.float16, 1e-3)])
+def test_round_trip(network: UNet, tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
+    metadata = WeightsMetadata(0.5, 0.02, 6.0, {"crops": 12})
+    save_weights(tmp_path / "a" / "w.safetensors", network, metadata, dtype)
+    loaded, found = load_weights(tmp_path / "a" / "w.safetensors")
+    assert found == metadata and loaded.config == TINY and not loaded.training
+    torch.testing.assert_close(loaded.state_dict(), network.state_dict(), atol=tolerance, rtol=tolerance)
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["w.safetensors"]
+
+
+def test_damaged_files_are_refused(network: UNet, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(PriorError, match="no weights file"):
+        load_weights(path)
+    path.write_bytes(b"not a safetensors file")
+    with pytest.raises(PriorError, match="not a readable safetensors"):
+        load_weights(path)
+    save_weights(path, network, WeightsMetadata())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(PriorError, match="not a readable safetensors"):
+        load_weights(path)
+    save_file(network.state_dict(), path)
+    with pytest.raises(PriorError, match="not written by priorpaint"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t, e: t.pop("tail.bias"), "tail.bias"),
+        (lambda t, e: t.update(extra=torch.zeros(1)), "extra"),
+        (lambda t, e: t.update({"tail.bias": torch.zeros(5)}), "tail.bias"),
+        (lambda t, e: t["tail.bias"].fill_(float("nan")), "not finite"),
+        (lambda t, e: e.update(format=99), "update priorpaint"),
+        (lambda t, e: e.update(architecture="other"), "update priorpaint"),
+        (lambda t, e: e["config"].update(attention=True), "attention"),
+        (lambda t, e: e["config"].update(channels=[]), "incomplete"),
+        (lambda t, e: e.pop("schedule"), "incomplete"),
+        (lambda t, e: e.update(sigma_data="wide"), "incomplete"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(network: UNet, tmp_path: Path, change: Any, words: str) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, network, WeightsMetadata())
+    rewrite(path, change)
+    with pytest.raises(PriorError, match=words):
+        load_weights(path)
+
+
+def test_weights_that_are_not_finite_are_not_written(network: UNet, tmp_path: Path) -> None:
+    with torch.no_grad():
+        network.tail.bias[0] = 1e6  # finite in float32, infinite in float16
+    with pytest.raises(PriorError, match="not finite"):
+        save_weights(tmp_path / "w.safetensors", network, WeightsMetadata())
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    before = torch.get_rng_state()
+    one, same, other = UNet(TINY, seed=1), UNet(TINY, seed=1), UNet(TINY, seed=2)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(one.head.weight, same.head.weight) and not torch.equal(one.head.weight, other.head.weight)
+    assert not one(torch.ones(1, 3, 8, 8), torch.zeros(1)).detach().any()
+
+
+def test_a_pixel_feels_its_neighbourhood_and_not_the_size_of_the_picture(network: UNet) -> None:
+    # The receptive field of this network is under 40 px, so the middle of a large picture equals that of a crop of it.
+    x = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    level = torch.tensor([-0.3])
+    with torch.no_grad():
+        whole, crop = network(x, level), network(x[:, :, 16:112, 16:112], level)
+    torch.testing.assert_close(whole[:, :, 56:72, 56:72], crop[:, :, 40:56, 40:56], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 6, 8), (1, 3, 8, 10), (1, 1, 8, 8), (3, 8, 8)])
+def test_pictures_that_do_not_fit_are_refused(network: UNet, shape: tuple[int, ...]) -> None:
+    assert network.multiple == 4
+    with pytest.raises(UsageError):
+        network(torch.zeros(shape), torch.zeros(1))
+
+
+def test_grey_pictures() -> None:
+    assert UNet(UNetConfig((4,), (1,), in_channels=1))(torch.zeros(2, 1, 6, 4), torch.zeros(2)).shape == (2, 1, 6, 4)

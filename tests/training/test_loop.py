@@ -1,0 +1,172 @@
+"""The whole loop: it learns, and a killed run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from priorpaint.cli.train import train as train_command
+from priorpaint.errors import UsageError
+from priorpaint.priors.unet import UNetConfig
+from priorpaint.priors.weights_file import load_weights
+from priorpaint.training.config import TrainConfig
+from priorpaint.training.data import centre_crops
+from priorpaint.training.loop import Report, train
+from priorpaint.training.loss import edm_denoise
+
+TINY = UNetConfig((8, 8), (1, 1), embedding=16)
+
+
+def config(pictures: Path, out: Path, crops: int, **options: object) -> TrainConfig:
+    return TrainConfig(
+        (str(pictures),), str(out), network=TINY, size=16, batch=8, crops=crops, precision="float32",
+        **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def state(folder: Path) -> dict[str, object]:
+    loaded: dict[str, object] = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return loaded
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    for part in ("network", "ema"):
+        torch.testing.assert_close(state(one)[part], state(other)[part], rtol=1e-4, atol=1e-6)
+
+
+def test_a_hundred_steps_denoise_better_than_doing_nothing_and_than_no_training(pictures: Path, tmp_path: Path) -> None:
+    reports: list[Report] = []
+    outcome = train(config(pictures, tmp_path / "out", 960, val=(str(pictures),)), reports.append)
+    assert (outcome.crops, outcome.stopped_by) == (960, 0)
+    network, metadata = load_weights(tmp_path / "out" / "weights.safetensors")
+    clean = centre_crops([pictures], 40, 4, 3, [])
+    sigma = torch.full((len(clean),), 0.4)
+    noisy = clean + 0.4 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        error = (edm_denoise(network, noisy, sigma, metadata.sigma_data) - clean).square().mean()
+    wiener = (noisy * (0.25 / (0.16 + 0.25)) - clean).square().mean()
+    assert float(error) < 0.75 * float(wiener) < float((noisy - clean).square().mean())
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["crops"] == 960 and set(lines[-1]["psnr"]) == {"15", "25", "50", "75", "100"}
+    assert (tmp_path / "out" / "samples.png").stat().st_size > 1000
+    assert metadata.training["crops"] == 960 and str(tmp_path) not in json.dumps(dict(metadata.training))
+    assert reports[-1].fraction == 1.0 and reports[-1].psnr is not None
+
+
+def start(pictures: Path, out: Path, crops: int) -> subprocess.Popen[str]:
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from priorpaint.training.config import TrainConfig\n"
+        "from priorpaint.training.loop import train\n"
+        "from priorpaint.priors.unet import UNetConfig\n"
+        f"c = TrainConfig(({str(pictures)!r},), {str(out)!r}, network=UNetConfig((8, 8), (1, 1), embedding=16),"
+        f" size=16, batch=8, crops={crops}, precision='float32', checkpoint_seconds=0.0)\n"
+        "raise SystemExit(train(c).stopped_by)\n"
+    )
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "PYTHONPATH": source + os.pathsep + os.environ.get("PYTHONPATH", "")}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_resumes_as_if_uninterrupted(pictures: Path, tmp_path: Path, number: signal.Signals) -> None:
+    budget = 4000  # some seconds: the signal comes long before the end
+    process = start(pictures, tmp_path / "killed", budget)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "killed" / "checkpoint.pt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    code = process.wait(60)
+    assert code == (-number if number == signal.SIGKILL else number)
+    done = state(tmp_path / "killed")["crops"]
+    assert isinstance(done, int) and 0 < done < budget
+    final = done + 80
+    # The learning rate follows the budget; below 60 % of it, it is the same for both budgets.
+    train(config(pictures, tmp_path / "killed", final * 2, report_seconds=0.0), _StopAt(final))
+    train(config(pictures, tmp_path / "whole", final * 2, report_seconds=0.0), _StopAt(final))
+    assert_same_weights(tmp_path / "killed", tmp_path / "whole")
+
+
+class _StopAt:
+    """Sends this process SIGTERM once enough crops are seen."""
+
+    def __init__(self, crops: int) -> None:
+        self.crops, self.sent = crops, False
+
+    def __call__(self, report: Report) -> None:
+        if report.crops >= self.crops and not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_weights_start_a_new_run_and_another_network_is_refused(pictures: Path, tmp_path: Path) -> None:
+    train(config(pictures, tmp_path / "first", 16))
+    weights = str(tmp_path / "first" / "weights.safetensors")
+    train(config(pictures, tmp_path / "second", 8, init=weights))
+    assert state(tmp_path / "second")["crops"] == 8
+    other = UNetConfig((8, 12), (1, 1), embedding=16)
+    for options in ({"init": weights}, {}):
+        folder = tmp_path / ("third" if options else "first")
+        wrong = TrainConfig((str(pictures),), str(folder), network=other, size=16, crops=8, **options)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="ask for the same"):
+            train(wrong)
+
+
+def test_a_damaged_checkpoint_is_one_sentence(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(UsageError, match="not a readable checkpoint"):
+        train(config(pictures, tmp_path / "out", 8))
+    assert train(config(pictures, tmp_path / "out", 8, resume=False)).crops == 8
+
+
+def arguments(pictures: Path, out: Path, crops: int) -> list[str]:
+    words = ["--data", str(pictures), "--out", str(out), "--size", "16", "--channels", "8,8", "--blocks", "1,1"]
+    return [*words, "--crops", str(crops), "--precision", "float32"]
+
+
+def test_ctrl_c_at_the_command_line_saves_and_exits_130(pictures: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    command = [sys.executable, "-m", "priorpaint.cli.train", *arguments(pictures, tmp_path / "out", 10**7)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "images/s" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "goes on from there" in rest and "Traceback" not in rest
+    crops = state(tmp_path / "out")["crops"]
+    assert isinstance(crops, int)
+    result = CliRunner().invoke(app(), arguments(pictures, tmp_path / "out", crops + 64))
+    assert result.exit_code == 0 and f"Trained on {crops + 64} crops" in " ".join(result.stdout.split())
+
+
+def app() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(train_command)
+    return app
+
+
+def test_errors_at_the_command_line_are_one_sentence(pictures: Path, tmp_path: Path) -> None:
+    cases = {
+        "There is no folder": arguments(tmp_path / "no", tmp_path / "out", 8),
+        "budget must be positive": arguments(pictures, tmp_path / "out", 0),
+        "--channels must be whole numbers": [*arguments(pictures, tmp_path / "out", 8), "--channels", "8;8"],
+        "There is no weights file": [*arguments(pictures, tmp_path / "out", 8), "--init", str(tmp_path / "no")],
+    }
+    for words, case in cases.items():
+        result = CliRunner().invoke(app(), case)
+        assert result.exit_code == (1 if "weights file" in words else 2)
+        assert result.stderr.startswith("error: ") and words in result.stderr and result.stderr.count("\n") == 1
