@@ -1,0 +1,59 @@
+# `make demo` and `make test` work as the first command in an empty clone: Python >= 3.10 is all they need.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out/demo
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test slow lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    fill in an example picture and say where the results are"
+	@echo "make test    run the fast tests"
+	@echo "make slow    run the slow tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff sort imports and reformat"
+	@echo "make clean   remove .venv, caches and out/"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "priorpaint needs Python >= 3.10; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { rm -f $(BIN)/python; echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# A stamp each for the two sets of packages; both are redone when a pin or a dependency changes.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing priorpaint into $(VENV) (a few minutes the first time)"
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing priorpaint and the development tools into $(VENV) (a few minutes the first time)"
+	$(INSTALL) -e ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	$(BIN)/priorpaint inpaint examples/chelsea.png examples/chelsea-strokes.png -o $(OUT) --samples 4 --seed 0 --overwrite
+	@echo "The completions, their mean, the uncertainty picture and the contact sheet are in $(OUT):"
+	@ls $(OUT)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv out build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,117 @@
+"""LPIPS: distance between deep features (Zhang, Isola, Efros, Shechtman, Wang 2018), heads v0.1.
+
+The weights are read from a safetensors file that the caller names; none are shipped. Keys: ``conv{i}.weight`` and
+``conv{i}.bias`` (five convolutions are AlexNet, thirteen are VGG16) and ``lin{i}.weight`` (1, C, 1, 1), i = 0..4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import PriorError, UsageError
+
+_MEAN = (-0.030, -0.088, -0.188)
+_STD = (0.458, 0.448, 0.450)
+
+
+@dataclass(frozen=True)
+class _Backbone:
+    """A chain of 3-channel-in convolutions with ReLU: where it is tapped, where it is pooled, and how it strides."""
+
+    name: str
+    convolutions: int
+    taps: tuple[int, ...]  # features are compared after these convolutions
+    pools: tuple[int, ...]  # max-pooling before these convolutions
+    pool_size: int
+    strides: tuple[int, ...]
+    paddings: tuple[int, ...]
+
+
+_ALEX = _Backbone("AlexNet", 5, (0, 1, 2, 3, 4), (1, 2), 3, (4, 1, 1, 1, 1), (2, 2, 1, 1, 1))
+_VGG = _Backbone("VGG16", 13, (1, 3, 6, 9, 12), (2, 4, 7, 10), 2, (1,) * 13, (1,) * 13)
+
+
+class LPIPS:
+    """LPIPS with the AlexNet or VGG16 backbone, whichever the file holds.
+
+    Args:
+        path: safetensors file with the keys of the module's docstring; half-precision weights are widened to float32.
+        device: where the features are computed.
+
+    Raises:
+        PriorError: the file is missing, is not safetensors, or holds neither backbone.
+    """
+
+    def __init__(self, path: str | Path, *, device: torch.device | str = "cpu") -> None:
+        weights = {name: tensor.to(device, torch.float32) for name, tensor in _read(Path(path)).items()}
+        found = sum(name.startswith("conv") and name.endswith(".weight") for name in weights)
+        backbone = next((each for each in (_ALEX, _VGG) if each.convolutions == found), None)
+        if backbone is None or not _expected(backbone) <= weights.keys():
+            raise PriorError(f"{path} holds no LPIPS weights: conv0..4 (AlexNet) or conv0..12 (VGG16) and lin0..4")
+        self._backbone = backbone
+        self._weights = weights
+        self.name = backbone.name
+        self.device = torch.device(device)
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """LPIPS(a, b), differentiable, 0 for equal pictures.
+
+        Args:
+            a: RGB pictures (B, 3, H, W) in [-1, 1].
+            b: RGB pictures (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            (B,) float32.
+
+        Raises:
+            UsageError: shapes differ, are not RGB, or are too small for the backbone.
+        """
+        if a.ndim != 4 or a.shape != b.shape or a.shape[1] != 3:
+            raise UsageError(f"LPIPS compares two RGB batches (B, 3, H, W), not {tuple(a.shape)} and {tuple(b.shape)}")
+        if min(a.shape[2:]) < 32:
+            raise UsageError(f"LPIPS needs pictures of at least 32 x 32 pixels, not {a.shape[2]} x {a.shape[3]}")
+        distance = torch.zeros(len(a), device=self.device)
+        for level, (f, g) in enumerate(zip(self._features(a), self._features(b), strict=True)):
+            difference = (_unit(f) - _unit(g)).square()
+            distance = distance + F.conv2d(difference, self._weights[f"lin{level}.weight"]).mean(dim=(1, 2, 3))
+        return distance
+
+    def _features(self, x: Tensor) -> list[Tensor]:
+        net, taps = self._backbone, []
+        mean, std = (x.new_tensor(c, dtype=torch.float32, device=self.device).view(1, 3, 1, 1) for c in (_MEAN, _STD))
+        h = (x.to(self.device, torch.float32) - mean) / std
+        for i in range(net.convolutions):
+            if i in net.pools:
+                h = F.max_pool2d(h, net.pool_size, stride=2)
+            weight, bias = self._weights[f"conv{i}.weight"], self._weights[f"conv{i}.bias"]
+            h = F.relu(F.conv2d(h, weight, bias, stride=net.strides[i], padding=net.paddings[i]))
+            if i in net.taps:
+                taps.append(h)
+        return taps
+
+
+def _unit(f: Tensor) -> Tensor:
+    norm = f.square().sum(dim=1, keepdim=True).clamp(min=1e-20).sqrt()  # the root of 0 has no gradient
+    return f / (norm + 1e-10)
+
+
+def _expected(backbone: _Backbone) -> set[str]:
+    convolutions = {f"conv{i}.{part}" for i in range(backbone.convolutions) for part in ("weight", "bias")}
+    return convolutions | {f"lin{i}.weight" for i in range(len(backbone.taps))}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise PriorError(f"there is no file {path}; LPIPS needs a safetensors file with its weights")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise PriorError(f"{path} is not a safetensors file ({error}), which LPIPS needs") from error
