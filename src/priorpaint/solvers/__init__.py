@@ -11,11 +11,13 @@ from .base import Cost, Solver, explain
 from .dps import DPS
 from .repaint import RePaint
 from .replacement import Replacement
+from .vipaint import VIPaint
 
 SOLVERS: dict[str, type[Solver]] = {
     "dps": DPS,
     "repaint": RePaint,
     "replacement": Replacement,
+    "vipaint": VIPaint,
 }
 
 __all__ = ["SOLVERS", "Cost", "Solver", "explain", "solver"]

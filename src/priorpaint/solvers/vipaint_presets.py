@@ -1,0 +1,113 @@
+"""How the corrected VIPaint (``exact``) and the published code (``official``) differ: one table, one code path.
+
+"Released" means the code at github.com/SakshiAgarwal/VIPaint (HEAD 9ec3fca); see docs/methods/vipaint.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Every choice that a preset makes; a setting of ``VIPaint`` that is not None replaces it."""
+
+    # Phase 1, optimiser: Adam with betas (0.9, 0.99).
+    iterations: int
+    mc_samples: int
+    lr: float  # of the means
+    lr_log_var: float  # in units of lr
+    lr_gate: float  # in units of lr
+    lr_decay: Literal["tail", "step"]  # constant, then linear to zero over the last 40 %; or 0.99 every ten iterations
+    # Phase 1, loss: w_rec reconstruction + beta w_kl (hierarchy + diffusion + prior).
+    beta: float
+    units: Literal["nats", "means"]  # weights 1 and 1, or 100 / pixels and 1 / elements
+    kl: Literal["exact", "released"]  # mean term (m1 - m2)^2 / (2 v2), or v2 (m1 - m2)^2 / 2
+    top: Literal["marginal", "released"]  # KL of q(z_s | z_t), or of q(z_s | z_t, z_Te) with the released weights
+    top_steps: int | None  # pairs of neighbouring times above T_e; None is the released grid
+    likelihood: Literal["gaussian", "laplace"]
+    likelihood_scale: float | None  # spread of D(z_Ts) about x_0 in image units; None is that of white data
+    # Family and its starting point.
+    eta: float  # the prior's jump between levels adds noise of variance eta^2 v
+    gate: float  # weight on the prior's mean at the start
+    coupled_top: bool  # mean of q(z_Te) is sqrt(alpha^2 + sigma^2 - tau^2) mu instead of alpha mu
+    start: Literal["matched", "released"]  # of lower levels: mu = filled, tau^2 = g v; or noised twice and 0.7 sqrt(v)
+    fill_steps: int  # before the start: x_0 <- project(D(x_0 noised to T_e)), so that holes do not start grey
+    encoding_noise: float  # added to filled A^+ y, in units of the prior's data_std
+    top_noise: float  # added to the highest mean, in units of the prior's data_std
+    # Phase 2.
+    refine_guidance: Literal["likelihood", "norm", "loss"]
+    refine_steps: int
+    refine_scale: float
+    refine_eta: float
+    refine_noise: bool  # add the noise that refine_eta leaves room for
+
+    def rate(self, iteration: int) -> float:
+        """Learning rate at an iteration (from 0) in units of the first."""
+        if self.lr_decay == "step":
+            return float(0.99 ** (iteration // 10))
+        return min(1.0, (1 - iteration / self.iterations) / 0.4)
+
+    def weights(self, pixels: int, elements: int) -> tuple[float, float]:
+        """(w_rec, w_kl) for an image of so many values and a z of so many elements."""
+        return (1.0, 1.0) if self.units == "nats" else (100 / pixels, 1 / elements)
+
+
+PRESETS: dict[str, Rules] = {
+    "exact": Rules(
+        iterations=100,
+        mc_samples=4,
+        lr=0.1,
+        lr_log_var=1.0,
+        lr_gate=1.0,
+        lr_decay="tail",
+        beta=1.0,
+        units="nats",
+        kl="exact",
+        top="marginal",
+        top_steps=100,
+        likelihood="gaussian",
+        likelihood_scale=None,
+        eta=1.0,
+        gate=0.95,
+        coupled_top=False,
+        start="matched",
+        fill_steps=10,
+        encoding_noise=0.0,
+        top_noise=0.1,
+        refine_guidance="likelihood",
+        refine_steps=100,
+        refine_scale=1.0,
+        refine_eta=1.0,
+        refine_noise=True,
+    ),
+    "official": Rules(
+        iterations=50,
+        mc_samples=5,
+        lr=0.1,
+        lr_log_var=0.01,
+        lr_gate=0.1,
+        lr_decay="step",
+        beta=100.0,
+        units="means",
+        kl="released",
+        top="released",
+        top_steps=None,
+        likelihood="laplace",
+        likelihood_scale=1.0,
+        eta=0.2**0.5,
+        gate=1 / (1 + math.exp(-5)),
+        coupled_top=True,
+        start="released",
+        fill_steps=0,
+        encoding_noise=1.0,
+        top_noise=0.8,
+        refine_guidance="loss",
+        refine_steps=400,
+        refine_scale=0.2,
+        refine_eta=0.2,
+        refine_noise=False,
+    ),
+}

@@ -1,0 +1,358 @@
+"""VIPaint: fits against exact posteriors, independence of batch, chunk and memory, presets and settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from priorpaint import transitions
+from priorpaint.errors import Cancelled, UsageError
+from priorpaint.noise import Streams
+from priorpaint.operators import Inpainting
+from priorpaint.priors import NetworkPrior
+from priorpaint.priors.analytic import Gaussian
+from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
+from priorpaint.solvers import solver
+from priorpaint.solvers import vipaint_bound as bound
+from priorpaint.solvers.vipaint import VIPaint, _Adam, _fill, _gradient
+from priorpaint.solvers.vipaint_bound import Draws, Ladder, Variational
+from tests.solvers.vipaint_toy import (
+    CIN,
+    DIAGONAL,
+    EXACT,
+    FULL,
+    SEEN,
+    SIGMA_Y,
+    Y,
+    affine_denoiser,
+    at,
+    chain,
+    evidence,
+    exact_parts,
+    family,
+    ladder,
+    likelihood,
+    toy,
+)
+
+T_S, T_E = float(at(400)), float(at(550))
+STRIDE_10 = [*range(550, 991, 10), 999]
+PARTS = ("reconstruction", "hierarchy", "diffusion", "prior")
+
+
+# --- the fit -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4])
+def test_fit_reproduces_the_exact_posterior(levels: int) -> None:
+    """The gap of the bound is KL(q || p(. | y)) or more, so it bounds the errors of mean and standard deviation:
+    a mean that is off by d has KL >= d^2 / (2 var), a ratio r of standard deviations has KL >= (r - 1)^2 / 2 for r < 1
+    and more than (r - 1)^2 / 2 for r up to 1.5."""
+    prior, count = toy(DIAGONAL), 4000
+    method = VIPaint(levels=levels, t_start=T_S, t_end=T_E, iterations=120, mc_samples=8, top_steps=40, refine_steps=40)
+    posterior = method.fit(prior, SEEN, Y, sigma_y=SIGMA_Y)
+    steps, rules = method.ladder(prior), method.rules
+    lam = Variational(*(value.double() for value in posterior.parameters.tensors()))
+    white = likelihood(prior, 1, steps.levels[-1], None).spread(steps.levels[-1])
+    value, mean, cov = evidence(prior, steps, 1.0, white)
+    gap = float(exact_parts(family(prior, steps, rules), lam, None).total()) - value
+    assert 0 <= gap < 0.02
+
+    z = posterior.ancestral(count, seed=1)[0].double().flatten(1)
+    std = cov.diagonal().sqrt()
+    slack = (2 * gap) ** 0.5 + 4 / count**0.5
+    assert bool(((z.mean(0) - mean).abs() < slack * std).all())
+    assert bool((z.std(0) / std - 1).abs().lt(slack).all())
+    assert abs(float(torch.corrcoef(z.mT)[0, 1])) < slack
+
+    # Phase 2: the unseen element is independent of y, so its law is that of the prior chain down to 0.
+    x = posterior.sample(1000, seed=2)[0].double().flatten(1)
+    times = CIN.grid(40, start=T_S)
+    down = Ladder(torch.cat([steps.levels, times[1:]]), steps.pairs)
+    free_mean, free_cov = chain(prior, down, 1.0)
+    truth = prior.posterior(SEEN, Y, SIGMA_Y)
+    slack = (2 * gap) ** 0.5 + 4 / 1000**0.5
+    assert abs(float(x[:, 1].mean() - free_mean[1])) < slack * float(free_cov[1, 1]) ** 0.5
+    assert abs(float(x[:, 1].std() / free_cov[1, 1] ** 0.5) - 1) < slack
+    assert float(free_cov[1, 1] ** 0.5) == pytest.approx(float(truth.cov[1, 1]) ** 0.5, rel=0.1)  # 40 steps are coarse
+    assert float(x[:, 0].mean()) == pytest.approx(float(truth.mean.flatten()[0]), abs=0.02)
+    assert 0 < float(x[:, 0].std()) < 1.2 * float(truth.cov[0, 0]) ** 0.5
+
+
+def test_phase_2_is_exact_for_white_data_as_its_steps_grow() -> None:
+    """With white data p(y | z_t) is the likelihood of phase 2, so from exact z_Ts the law tends to p(x_0 | y)."""
+    prior = Gaussian([0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]], schedule=CIN)
+    truth = prior.posterior(SEEN, Y, 0.5)
+    errors = []
+    alpha, sigma = CIN.alpha(at(400)), CIN.sigma(at(400))
+    z = truth.sample(2000, seed=4) * alpha.float() + sigma.float() * Streams([9]).normal(2000, 1, 1, 2)[0]
+    for steps in (10, 160):
+        x = VIPaint(levels=1, t_start=T_S, refine_steps=steps).refine(prior, SEEN, Y, z[None], sigma_y=0.5)[0]
+        x = x.double().flatten(1)
+        assert float((x.mean(0) - truth.mean.flatten()).abs().max()) < 4 / 2000**0.5
+        errors.append(float((x.std(0) / truth.cov.diagonal().sqrt() - 1).abs().max()))
+    assert errors[1] < 4 / 4000**0.5 + errors[0] / 8
+
+
+@pytest.mark.slow
+def test_one_learning_rate_for_all_parameters_reaches_the_optimum() -> None:
+    """Without Monte-Carlo error: Adam(0.9, 0.99) at 0.05 is within 5e-4 of -log p(y) in 500 steps; the published rates
+    (0.1, 0.001, 0.01) are more than 2 nats above, because variances and gates lag."""
+    prior, steps = toy(DIAGONAL), ladder((550, 400), STRIDE_10)
+    value, _, _ = evidence(prior, steps, 1.0)
+    assert value == pytest.approx(0.985006, abs=6e-7)
+    near = family(prior, steps)
+    gaps = []
+    for lr, log_var, gate in ((0.05, 1.0, 1.0), (0.1, 0.01, 0.1)):
+        lam = near.start(SEEN.pinv(Y), torch.zeros(1, 4, 1, 1, 2, dtype=torch.float64))
+        adam = _Adam(replace(EXACT, lr=lr, lr_log_var=log_var, lr_gate=gate, iterations=10**6), lam)
+        for iteration in range(500):
+            total = exact_parts(near, lam).total().sum()
+            adam.step(iteration, list(torch.autograd.grad(total, lam.tensors())))
+        gaps.append(total.item() - value)
+    assert 0 < gaps[0] < 5e-4
+    assert gaps[1] > 2
+
+
+def test_filling_keeps_y_and_moves_the_hole_towards_its_mean() -> None:
+    """A round from x_2 = b and x_1 = y gives on average the unseen element of D(alpha (y, b)), affine in b with a slope
+    below 1; many rounds therefore average to its fixed point."""
+    prior, rows, t = toy(FULL), 4000, at(550)[0]
+    like_y = likelihood(prior, rows, t, None)
+    x_0, noise = Y.expand(rows, -1, -1, -1), Streams([8])
+    for _ in range(12):
+        before = x_0
+        x_0 = _fill(like_y, before, noise.normal(*x_0.shape)[0].double(), t, None)
+        assert bool((x_0[..., 0] == 0.9).all())
+    c, gain = (value[0] for value in affine_denoiser(prior, t[None]))
+    alpha = CIN.alpha(t)
+    fixed = (c[1] + alpha * gain[1, 0] * 0.9) / (1 - alpha * gain[1, 1])
+    hole = x_0[..., 1]
+    assert float(hole.mean()) == pytest.approx(float(fixed), abs=4 * float(hole.std()) / rows**0.5)
+    assert float(fixed) == pytest.approx(-0.164, abs=1e-3)  # so much noise leaves it near the prior's mean, -0.2
+    parts = _fill(like_y, before, x_0, t, 700), _fill(like_y, before, x_0, t, None)
+    torch.testing.assert_close(*parts, rtol=0, atol=1e-12)
+
+
+# --- independence of batch, chunk and memory -----------------------------------------------------------------------
+
+
+def network_prior() -> NetworkPrior:
+    """A small convolutional network of two layers under EDM preconditioning, any size."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(2, 6, 3, padding=1), nn.Conv2d(6, 1, 3, padding=1)
+            generator = torch.Generator().manual_seed(7)
+            for parameter in self.parameters():
+                parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+
+        def forward(self, x: Tensor, level: Tensor) -> Tensor:
+            plane = level[:, None, None, None].expand(-1, 1, *x.shape[2:])
+            result: Tensor = self.second(torch.tanh(self.first(torch.cat([x, plane], 1))))
+            return result
+
+    return NetworkPrior(Net(), EDM(), (1, None, None), prediction="edm")
+
+
+def pictures(count: int) -> tuple[Inpainting, Tensor]:
+    known = (Streams([11]).normal(count, 1, 8, 8)[0] > 0).float()
+    operator = Inpainting(known)
+    return operator, operator(Streams([12]).normal(count, 1, 8, 8)[0].tanh())
+
+
+@pytest.mark.parametrize("preset", ["exact", "official"])
+def test_batch_of_three_equals_three_runs(preset: str) -> None:
+    prior, (operator, y) = network_prior(), pictures(3)
+    method = solver("vipaint", preset=preset, levels=3, iterations=6, refine_steps=5, top_steps=20)
+    together = method.sample(prior, operator, y, num_samples=2, seed=5)
+    for image in range(3):
+        alone = method.sample(
+            prior, operator.select(torch.tensor([image])), y[image : image + 1], num_samples=2, seed=5
+        )
+        torch.testing.assert_close(together[image], alone[0], rtol=0, atol=2e-4)
+    in_chunks = method.sample(prior, operator, y, num_samples=2, seed=5, batch_size=4)
+    torch.testing.assert_close(in_chunks, together, rtol=0, atol=2e-4)
+    assert not torch.equal(together[:, 0], together[:, 1])
+    assert not torch.equal(together, method.sample(prior, operator, y, num_samples=2, seed=6))
+
+
+def test_gradient_does_not_depend_on_batching_or_checkpointing() -> None:
+    prior, (operator, y) = network_prior(), pictures(3)
+    method = VIPaint(levels=3, mc_samples=4)
+    steps = method.ladder(prior)
+    near = family(prior, steps, method.rules)
+    lam = near.start(y, Streams([1, 2, 3]).normal(6, 1, 8, 8))
+    for value in lam.tensors():
+        value.requires_grad_()
+    noise = Streams([4, 5, 6]).normal(4, 4, 1, 8, 8).flatten(0, 1)
+    draws = Draws(noise[:, :3], noise[:, 3], torch.arange(12) * 8)
+    like_y = bound.Likelihood(prior, operator, y, 0.0, "gaussian", None, steps.levels[-1])
+    whole = _gradient(near, lam, like_y, draws, None)
+
+    runs: dict[str, Callable[[], list[Tensor]]] = {
+        "five rows at a time": lambda: _gradient(near, lam, like_y, draws, 5).gradient,
+        "checkpointed": lambda: (
+            _gradient(replace(near, denoise=bound.checkpointed(prior)), lam, like_y, draws, None).gradient
+        ),
+        "one image": lambda: [
+            torch.cat(values)
+            for values in zip(*(_one_image(near, lam, like_y, draws, image) for image in range(3)), strict=True)
+        ],
+    }
+    for name, run in runs.items():
+        for ours, theirs in zip(run(), whole.gradient, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+    assert all(float(value.abs().max()) > 0 for value in whole.gradient)
+    assert all(parameter.grad is None for parameter in prior.network.parameters())  # type: ignore[union-attr]
+
+
+def _one_image(
+    near: bound.Family, lam: Variational, like_y: bound.Likelihood, draws: Draws, image: int
+) -> list[Tensor]:
+    own = Variational(*(value.detach()[image : image + 1].requires_grad_() for value in lam.tensors()))
+    index = torch.tensor([image])
+    mine = replace(like_y, operator=like_y.operator.select(index), y=like_y.y[index])
+    return _gradient(near, own, mine, draws.rows(slice(4 * image, 4 * image + 4)), None).gradient
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("levels", [1, 3])
+def test_cost_is_what_runs(levels: int, checkpoint: bool) -> None:
+    prior, (operator, y) = network_prior(), pictures(2)
+    method = VIPaint(levels=levels, iterations=3, mc_samples=2, refine_steps=4, checkpoint=checkpoint)
+    method.sample(prior, operator, y, num_samples=3, batch_size=4)
+    cost = method.cost(3)
+    assert (prior.nfe.forward, prior.nfe.backward) == (2 * cost.forward, 2 * cost.backward)
+    assert cost.backward == 3 * 2 * (levels + 1) + 3 * 4
+
+
+def test_losses_have_four_parts_for_every_image_and_iteration() -> None:
+    prior, (operator, y) = network_prior(), pictures(2)
+    posterior = VIPaint(iterations=30).fit(prior, operator, y)
+    for name in PARTS:
+        assert getattr(posterior.losses, name).shape == (2, 30)
+    torch.testing.assert_close(posterior.objective, posterior.losses.total())
+    assert bool((posterior.objective[:, -5:].mean(1) < posterior.objective[:, :5].mean(1)).all())
+    assert bool((posterior.losses.hierarchy > 0).all()) and bool((posterior.losses.prior > 0).all())
+
+
+# --- the posterior that is kept ------------------------------------------------------------------------------------
+
+
+def test_posterior_is_sampled_again_and_kept(tmp_path: Path) -> None:
+    prior, (operator, y) = network_prior(), pictures(2)
+    method = VIPaint(iterations=3, refine_steps=4)
+    posterior = method.fit(prior, operator, y, seed=3)
+    before = prior.nfe.copy()
+    five, two = posterior.sample(5, seed=3), posterior.sample(2, seed=3)
+    assert (prior.nfe - before).backward == 2 * 7 * 4  # no fit among them
+    torch.testing.assert_close(five[:, :2], two, rtol=0, atol=1e-5)
+    torch.testing.assert_close(method.sample(prior, operator, y, num_samples=2, seed=3), two, rtol=0, atol=1e-5)
+    save_file(posterior.state_dict(), tmp_path / "posterior.safetensors")
+    kept = method.restore(prior, operator, load_file(tmp_path / "posterior.safetensors"))
+    assert torch.equal(kept.sample(2, seed=3), two)
+    assert torch.equal(kept.losses.diffusion, posterior.losses.diffusion)
+    with pytest.raises(UsageError, match="settings and the prior of the fit"):
+        VIPaint(levels=3).restore(prior, operator, posterior.state_dict())
+    with pytest.raises(UsageError, match="parameters.mean is missing"):
+        state = posterior.state_dict()
+        method.restore(prior, operator, {name: state[name] for name in state if name != "parameters.mean"})
+
+
+def test_known_pixels_are_kept_without_noise_and_y_is_not_changed() -> None:
+    prior, (operator, y) = network_prior(), pictures(2)
+    copy = y.clone()
+    samples = VIPaint(iterations=2, refine_steps=3).sample(prior, operator, y, num_samples=2)
+    assert torch.equal(y, copy)
+    assert samples.shape == (2, 2, 1, 8, 8) and bool(torch.isfinite(samples).all())
+    for sample in range(2):
+        assert torch.equal(operator(samples[:, sample]), y)
+
+
+def test_callback_counts_both_phases_and_cancels() -> None:
+    prior, (operator, y) = network_prior(), pictures(2)
+    method, calls = VIPaint(iterations=3, refine_steps=4), []
+
+    def callback(step: int, total: int, x_0: Tensor) -> None:
+        calls.append((step, total))
+        if len(calls) == 20:
+            raise Cancelled("enough")
+
+    method.sample(prior, operator, y, num_samples=3, batch_size=4, callback=callback)
+    assert calls == [(step, 11) for step in range(1, 12)]  # 3 iterations and 2 chunks of 4 steps
+    with pytest.raises(Cancelled):
+        method.sample(prior, operator, y, num_samples=3, batch_size=4, callback=callback)
+    assert len(calls) == 20
+
+
+# --- presets and settings ------------------------------------------------------------------------------------------
+
+
+def test_official_preset_moves_no_further_than_adam_can() -> None:
+    """50 iterations at most move a mean by 5, a log-variance by 0.05 and a gate logit by 0.5."""
+    prior = toy(DIAGONAL)
+    method = VIPaint(preset="official", t_start=T_S, t_end=T_E, refine_steps=20)
+    posterior = method.fit(prior, SEEN, Y)
+    steps, lam = method.ladder(prior), posterior.parameters
+    v = float(transitions.backward_variance(CIN, steps.levels[0], steps.levels[1]))
+    assert v**0.5 == pytest.approx(0.7497, abs=6e-5)
+    assert method.rules.eta * v**0.5 == pytest.approx(0.3353, abs=6e-5)
+    start = torch.tensor([2 * CIN.sigma(at(550)).log().item(), math.log(0.49 * v)])
+    assert 0 < float((lam.log_var - start[None, :, None, None, None]).abs().max()) <= 0.05 + 1e-6
+    assert 0 < float((lam.gate[:, 1:] - 5).abs().max()) <= 0.5 + 1e-6
+    assert bool((lam.gate[:, 0] == 5).all())
+    # 100 mean |D| over both elements, from a Laplace density of scale 1 that says |D| + log 2 of the seen one.
+    expected = 50 * posterior.losses.reconstruction + 50 * posterior.losses.kl() * 1.0
+    torch.testing.assert_close(posterior.objective, expected)
+    assert bool((posterior.losses.prior == 0).all())
+    assert posterior.sample(3).shape == (1, 3, 1, 1, 2)
+
+
+def test_default_levels_have_the_published_noise_per_unit_data() -> None:
+    prior = network_prior()  # data_std = 0.5
+    levels = VIPaint(levels=4).ladder(prior).levels
+    ratio = (prior.schedule.sigma(levels) / prior.schedule.alpha(levels)).tolist()
+    assert (ratio[0], ratio[-1]) == (pytest.approx(3.505 * 0.5), pytest.approx(1.807 * 0.5))
+    assert ratio[0] / ratio[1] == pytest.approx(ratio[2] / ratio[3])
+    index = VIPaint(levels=4).ladder(toy(DIAGONAL)).levels * 1000 - 1
+    assert index.tolist() == pytest.approx([550, 500, 450, 400], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"t_start": 0.6, "t_end": 0.4}, "t_start < t_end"),
+        ({"likelihood_scale": 0.0}, "without width"),
+        ({"preset": "official", "t_end": 0.9995}, "no step above"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told(params: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        solver("vipaint", **params).sample(toy(DIAGONAL), SEEN, Y)
+
+
+def test_settings_out_of_range_are_told() -> None:
+    with pytest.raises(UsageError, match="levels"):
+        solver("vipaint", levels=0)
+    with pytest.raises(UsageError, match="given images"):
+        solver("vipaint").sample(toy(DIAGONAL), SEEN, Y, initial=torch.zeros(1, 1, 1, 1, 2))
+
+
+def test_other_schedules_and_likelihoods_run() -> None:
+    schedules: list[Schedule] = [VP("cosine"), VE(), EDM(), Flow()]
+    for schedule in schedules:
+        prior = Gaussian([0.3, -0.2], DIAGONAL, schedule=schedule)
+        for params in ({"likelihood": "laplace"}, {"preset": "official"}, {"refine_guidance": "norm"}):
+            method = solver("vipaint", iterations=3, refine_steps=5, **params)
+            samples = method.sample(prior, SEEN, Y, num_samples=4)
+            assert bool(torch.isfinite(samples).all()), (schedule, params)
+            assert torch.equal(samples[0, :, 0, 0, 0], torch.full((4,), 0.9))
