@@ -45,7 +45,7 @@ def image_seeds(seed: Seed, y: Tensor) -> list[int]:
     Raises:
         UsageError: the number of seeds is not the number of images.
     """
-    if not isinstance(seed, Integral):
+    if not isinstance(seed, (int, Integral)):
         if not hasattr(seed, "__len__"):
             raise UsageError(f"a seed is an int or a list with one int an image, not {seed!r}")
         if len(seed) != len(y):
@@ -98,7 +98,7 @@ class Streams:
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on (0, 1) (N, *shape), float32: the next draw of each stream."""
         probability: Tensor = torch.special.ndtr(self.normal(*shape).double())
-        return probability.float().clamp(max=1 - 2**-24)  # float32 would round the last 3e-8 of the mass up to 1
+        return probability.float().clamp(2**-64, 1 - 2**-24)  # float32 would round the last 3e-8 of the mass up to 1
 
     def normal_like(self, x: Tensor) -> Tensor:
         """Standard normal in the shape, dtype and device of x (N, ...)."""

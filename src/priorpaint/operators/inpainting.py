@@ -26,7 +26,7 @@ class Inpainting(LinearOperator):
             raise UsageError(f"a mask has 2 axes (H, W) or 4 axes (B, C, H, W), not {known.ndim}")
         if not bool(((known == 0) | (known == 1)).all()):
             raise UsageError("a mask holds only 0 (unknown) and 1 (known); threshold it first")
-        self.known = known.to(torch.float32)
+        self.known = known.to(torch.float32, copy=True)  # a later change of the caller's mask changes nothing here
 
     def __call__(self, x: Tensor) -> Tensor:
         # where, not a product: a NaN or inf in a hidden pixel must not leak.

@@ -51,13 +51,19 @@ class GaussianMixture(Prior):
         if raw.ndim != 1 or bool((raw < 0).any()) or not float(raw.sum()) > 0:
             raise UsageError("weights must be (K,) numbers >= 0 with a positive sum")
         self.weights = raw / raw.sum()
-        self.means = torch.as_tensor(means, dtype=torch.float64).reshape(len(raw), -1)
+        means = torch.as_tensor(means, dtype=torch.float64)
+        if len(means) != len(raw) or not means[0].numel():
+            raise UsageError(f"there are {len(raw)} weights and {len(means)} means; pass one mean a weight")
+        self.means = means.reshape(len(raw), -1)
         d = self.means.shape[1]
         self.dim = d
         self.shape: tuple[int, int, int] = shape or (1, 1, d)
         if math.prod(self.shape) != d:
             raise UsageError(f"shape {self.shape} has {math.prod(self.shape)} elements but the means have {d}")
-        covs = torch.as_tensor(covs, dtype=torch.float64).expand(len(raw), d, d)
+        covs = torch.as_tensor(covs, dtype=torch.float64)
+        if covs.shape not in ((d, d), (len(raw), d, d), (1, d, d)):
+            raise UsageError(f"covs have shape {tuple(covs.shape)}; pass ({d}, {d}) or ({len(raw)}, {d}, {d})")
+        covs = covs.expand(len(raw), d, d)
         self.covs = (covs + covs.mT) / 2
         values, self._vectors = torch.linalg.eigh(self.covs)
         floor = -1e-9 * values.abs().amax().clamp(min=1e-300)
@@ -114,7 +120,7 @@ class GaussianMixture(Prior):
         return times
 
     def _parts(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log w_k N(x_t; alpha mu_k, alpha^2 C_k + sigma^2 I) (N, K); residuals in each eigenbasis and variances (N, K, d)."""
+        """log w_k N(x_t; alpha mu_k, alpha^2 C_k + sigma^2 I) (N, K); residuals in eigenbases, variances (N, K, d)."""
         alpha, sigma = self.schedule.alpha(t)[:, None, None], self.schedule.sigma(t)[:, None, None]
         x = x_t.to(device="cpu", dtype=torch.float64).flatten(1)
         centred = x[:, None, :] - alpha * self.means
@@ -164,18 +170,27 @@ class GaussianMixture(Prior):
         """
         matrix, values = self._linear_system(operator, y)
         parts = [self._condition(k, matrix, values, sigma_y) for k in range(len(self.weights))]
-        log_weights = self.weights.log() + torch.stack([log_evidence for log_evidence, _, _ in parts])
+        log_weights = self.weights.log() + self._log_evidences(parts)
         if not bool(torch.isfinite(log_weights).any()):
             raise UsageError("no component of the mixture can produce this y; pass sigma_y > 0 or another y")
         weights = torch.softmax(log_weights, 0)
-        means, covs = torch.stack([mean for _, mean, _ in parts]), torch.stack([cov for _, _, cov in parts])
+        means, covs = torch.stack([part[2] for part in parts]), torch.stack([part[3] for part in parts])
         return GaussianMixture(weights, means, covs, self.shape, self.schedule)
 
     def log_evidence(self, operator: LinearOperator, y: Tensor, sigma_y: float) -> float:
         """log p(y) for one measurement y (1, ...), over the entries of y that carry information."""
         matrix, values = self._linear_system(operator, y)
-        parts = [self._condition(k, matrix, values, sigma_y)[0] for k in range(len(self.weights))]
-        return float(torch.logsumexp(self.weights.log() + torch.stack(parts), 0))
+        parts = [self._condition(k, matrix, values, sigma_y) for k in range(len(self.weights))]
+        return float(torch.logsumexp(self.weights.log() + self._log_evidences(parts), 0))
+
+    def _log_evidences(self, parts: list[tuple[Tensor, int, Tensor, Tensor]]) -> Tensor:
+        """(K,) log densities of y; where ranks differ (sigma_y = 0), a lower rank is infinitely denser and wins."""
+        possible = [weight > 0 and bool(part[0].isfinite()) for weight, part in zip(self.weights, parts, strict=True)]
+        lowest = min((part[1] for part, good in zip(parts, possible, strict=True) if good), default=0)
+        never = torch.tensor(-math.inf, dtype=torch.float64)
+        return torch.stack(
+            [part[0] if good and part[1] == lowest else never for part, good in zip(parts, possible, strict=True)]
+        )
 
     def _linear_system(self, operator: LinearOperator, y: Tensor) -> tuple[Tensor, Tensor]:
         """A as a matrix (m, d) and y (m,), without rows of zeros (pixels off a mask), which say nothing."""
@@ -186,8 +201,8 @@ class GaussianMixture(Prior):
         seen = matrix.abs().amax(1) > 0
         return matrix[seen], y.double().flatten()[seen]
 
-    def _condition(self, k: int, matrix: Tensor, y: Tensor, sigma_y: float) -> tuple[Tensor, Tensor, Tensor]:
-        """log N(y; A mu, A C A^T + sigma_y^2 I), posterior mean and covariance of component k."""
+    def _condition(self, k: int, matrix: Tensor, y: Tensor, sigma_y: float) -> tuple[Tensor, int, Tensor, Tensor]:
+        """log N(y; A mu, A C A^T + sigma_y^2 I), the rank of its covariance, posterior mean and covariance."""
         mean, cov = self.means[k], self.covs[k]
         cross = cov @ matrix.mT
         innovation = matrix @ cross + sigma_y**2 * torch.eye(len(y), dtype=torch.float64)
@@ -195,13 +210,18 @@ class GaussianMixture(Prior):
         positive = values > 1e-12 * values.amax().clamp(min=1e-300)
         inverse = torch.where(positive, 1 / values.clamp(min=1e-300), 0)
         residual = vectors.mT @ (y - matrix @ mean)
-        impossible = bool((residual[~positive].abs() > 1e-6).any())
+        # y is usually a float32 image: what it is off by rounding is not a contradiction.
+        slack = 1e-6 * max(1.0, float(y.norm()))
+        impossible = bool((residual[~positive].abs() > slack).any())
         log_density = -0.5 * (residual.square() * inverse + torch.where(positive, values.log(), 0)).sum()
         log_density = log_density - 0.5 * math.log(2 * math.pi) * positive.sum()
         gain = cross @ vectors * inverse @ vectors.mT
-        new_cov = cov - gain @ cross.mT
+        # What is below the rounding error of the subtraction is 0, not a small negative variance.
+        left, axes = torch.linalg.eigh(cov - gain @ cross.mT)
+        left = torch.where(left > 1e-13 * cov.diagonal().amax(), left, 0)
+        new_cov = axes * left @ axes.mT
         log_evidence = torch.tensor(-math.inf, dtype=torch.float64) if impossible else log_density
-        return log_evidence, mean + gain @ (y - matrix @ mean), (new_cov + new_cov.mT) / 2
+        return log_evidence, int(positive.sum()), mean + gain @ (y - matrix @ mean), (new_cov + new_cov.mT) / 2
 
 
 class Gaussian(GaussianMixture):

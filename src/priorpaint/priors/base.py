@@ -110,7 +110,8 @@ class Prior(ABC):
             if want is not None and have != want:
                 raise UsageError(f"the prior {self.name} works on {side} {want}, not {have}")
             if have % self.multiple:
-                raise UsageError(f"the prior {self.name} needs a {side} that is a multiple of {self.multiple}, not {have}")
+                want = self.multiple
+                raise UsageError(f"the prior {self.name} needs a {side} that is a multiple of {want}, not {have}")
 
     @torch.no_grad()
     def sample(

@@ -22,7 +22,7 @@ class NetworkPrior(Prior):
         eps:  x_0 = (x_t - sigma F) / alpha                                    (Ho et al. 2020)
         v:    F ~ alpha eps - sigma x_0;  x_0 = (alpha x_t - sigma F) / (alpha^2 + sigma^2)   (Salimans and Ho 2022)
         x0:   x_0 = F
-        edm:  with r = sigma / alpha and z = x_t / alpha: x_0 = c_skip z + c_out F(c_in z)    (Karras et al. 2022, Eq. 7)
+        edm:  with r = sigma / alpha and z = x_t / alpha: x_0 = c_skip z + c_out F(c_in z)   (Karras et al. 2022, Eq. 7)
         flow: F ~ eps - x_0;  x_0 = (x_t - sigma F) / (alpha + sigma)          (Lipman et al. 2023)
 
     Args:
@@ -54,7 +54,7 @@ class NetworkPrior(Prior):
         if prediction not in PREDICTIONS:
             raise UsageError(f"unknown prediction {prediction!r}; choose one of {', '.join(PREDICTIONS)}")
         if prediction in ("eps", "edm") and float(schedule.alpha(torch.ones((), dtype=torch.float64))) == 0:
-            raise UsageError(f"prediction {prediction!r} divides by alpha, which is 0 at t = 1 of this schedule; use 'flow'")
+            raise UsageError(f"prediction {prediction!r} divides by alpha, which is 0 at t = 1 here; use 'flow' or 'v'")
         self.network, self.schedule, self.shape = network, schedule, shape
         self.prediction, self.sigma_data = prediction, sigma_data
         self.data_std = sigma_data if prediction == "edm" else 1.0

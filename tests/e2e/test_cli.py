@@ -1,0 +1,314 @@
+"""The command line as a user meets it: real processes, real files, exit codes, Ctrl-C.
+
+What needs no process of its own goes through `main()` in this one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import priorpaint
+from priorpaint.cli import main
+from priorpaint.priors.unet import UNet, UNetConfig
+from priorpaint.priors.weights_file import WeightsMetadata, save_weights
+
+FAST = ["--method", "replacement", "--set", "steps=3", "--threads", "1"]
+OUTPUTS = ["mean.png", "uncertainty.png", "uncertainty.npy", "sheet.png"]
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(priorpaint.__file__).parents[1]), "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "priorpaint", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def here(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """The exit code of the command line in this process; what it prints goes to capsys."""
+    monkeypatch.setattr(sys, "argv", ["priorpaint", *map(str, arguments)])
+    threads = torch.get_num_threads()
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main()
+    finally:
+        torch.set_num_threads(threads)
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture(scope="session")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny network with random weights."""
+    network = UNet(UNetConfig((8, 8), (1, 1), 8), seed=0)
+    with torch.no_grad():
+        network.tail.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
+    save_weights(path, network, WeightsMetadata())
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    values = np.random.default_rng(0).integers(0, 256, (48, 65, 3), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def hole(size: tuple[int, int] = (65, 48)) -> np.ndarray:
+    mask = np.zeros(size[::-1], dtype=np.uint8)
+    mask[10:25, 20:44] = 255
+    return mask
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    Image.fromarray(hole()).save(tmp_path / "mask.png")
+    return tmp_path / "mask.png"
+
+
+def raw(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_run_its_files_its_protection_and_its_reproduction(
+    photo: Path, mask: Path, prior: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "out"
+    arguments = ["inpaint", photo, mask, "-o", out, "--prior", prior, "--samples", "2", "--seed", "3", *FAST]
+    code, stdout, stderr = finish(start(*arguments))
+    assert code == 0, stderr
+    names = ["photo_0.png", "photo_1.png", *(f"photo_{name}" for name in OUTPUTS), "run.json"]
+    assert stdout.split() == [str(out / name) for name in names]
+    assert sorted(snapshot(out)) == sorted(names)
+    assert "2 of 2 completions" in stderr and "\x1b" not in stderr and "Traceback" not in stderr
+    info = json.loads((out / "run.json").read_text())
+
+    # Bit-identical known pixels, and the same samples again from run.json through the Python API.
+    for k in range(2):
+        assert np.array_equal(raw(out / f"photo_{k}.png")[hole() == 0], raw(photo)[hole() == 0])
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(info["machine"]["threads"])
+    again = priorpaint.inpaint(info["image"]["path"], info["mask"]["path"], info["prior"]["source"], **info["call"])
+    torch.set_num_threads(torch_threads)
+    for k, image in enumerate(again.images):
+        assert np.array_equal(raw(out / f"photo_{k}.png"), np.array(image))
+    assert again.info["prior"]["sha256"] == info["prior"]["sha256"]
+
+    # A second run touches nothing unless it is told to.
+    before = snapshot(out)
+    code, stdout, stderr = finish(start(*arguments))
+    assert code == 2 and stdout == "" and "exist already" in stderr and "--overwrite" in stderr
+    assert snapshot(out) == before
+    code, stdout, stderr = finish(start(*arguments, "--seed", "4", "--overwrite", "--json", "--quiet"))
+    assert code == 0 and stderr == ""
+    assert json.loads(stdout)["call"]["seed"] == 4
+    assert snapshot(out)["photo_0.png"] != before["photo_0.png"]
+
+
+def test_ctrl_c_keeps_finished_samples_and_exits_130(photo: Path, mask: Path, prior: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = ["inpaint", photo, mask, "-o", out, "--prior", prior, "--method", "replacement", "--threads", "1"]
+    process = start(*run, "--set", "steps=150", "--samples", "500", "--batch-size", "1")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if " 2 of 500 completions" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    code, stdout, stderr = finish(process)
+    assert code == 130, stderr
+    said = re.search(r"Stopped: (\d+) of 500 completions are finished and in", stderr)
+    assert said is not None and "Traceback" not in stderr
+    kept = int(said[1])
+    assert 2 <= kept < 500
+    files = snapshot(out)
+    assert sorted(name for name in files if re.fullmatch(r"photo_\d+\.png", name)) == sorted(
+        f"photo_{k}.png" for k in range(kept)
+    )
+    assert not [name for name in files if name.endswith(".part")]
+    info = json.loads(files["run.json"])
+    assert info["finished_samples"] == kept and info["call"]["num_samples"] == 500
+    assert str(out / "photo_1.png") in stdout.split()
+    one = priorpaint.inpaint(
+        photo, mask, prior, "replacement", steps=150, num_samples=1, seed=info["sample_seeds"][1:2], batch_size=1
+    )
+    assert np.abs(np.array(one.images[0]).astype(int) - raw(out / "photo_1.png").astype(int)).max() <= 1
+
+
+def test_errors_are_one_sentence_and_an_exit_code(photo: Path, mask: Path, prior: Path, tmp_path: Path) -> None:
+    Image.new("L", (65, 48), 0).save(tmp_path / "black.png")
+    Image.new("L", (65, 48), 255).save(tmp_path / "white.png")
+    Image.fromarray(hole((64, 48))).save(tmp_path / "small.png")
+    (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
+    cases: list[tuple[list[str | Path], int, str]] = [
+        ([photo, tmp_path / "small.png"], 2, "64x48 but the picture is 65x48"),
+        ([photo, tmp_path / "black.png"], 2, "nothing to repaint"),
+        ([photo, tmp_path / "white.png"], 2, "nothing is known"),
+        ([photo, mask, "--set", "speed=3"], 2, "its settings are steps"),
+        ([photo, mask, "--prior", tmp_path / "broken.safetensors"], 1, "not a readable safetensors file"),
+    ]
+    out = tmp_path / "out"
+    running = [
+        start("inpaint", *case[0], "-o", out, *([] if "--prior" in case[0] else ["--prior", prior])) for case in cases
+    ]
+    for process, (_, expected, message) in zip(running, cases, strict=True):
+        code, stdout, stderr = finish(process)
+        assert (code, stdout) == (expected, ""), stderr
+        assert stderr.startswith("priorpaint: ") and message in stderr and len(stderr.splitlines()) == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{tmp}/gone.png", "{mask}"], 2, "gone.png does not exist"),
+        (["{photo}", "{tmp}/gone.png"], 2, "gone.png does not exist"),
+        (["{photo}"], 2, "--box X,Y,W,H or --mask-from-alpha"),
+        (["{photo}", "--mask-from-alpha"], 2, "no transparency"),
+        (["{photo}", "{mask}", "--mask-from-alpha"], 2, "leave one of them out"),
+        (["{photo}", "--box", "1,2,3"], 2, "x,y,width,height"),
+        (["{photo}", "--box", "60,1,10,10"], 2, "outside the picture"),
+        (["{photo}", "{mask}", "--mask-means", "black"], 2, "'repaint' or 'keep'"),
+        (["{photo}", "{mask}", "--method", "magic"], 2, "the methods are"),
+        (["{photo}", "{mask}", "--set", "steps"], 2, "KEY=VALUE"),
+        (["{photo}", "{mask}", "--set", "steps=many"], 2, "steps = 'many'"),
+        (["{photo}", "{mask}", "--set", "seed=1"], 2, "no setting 'seed'"),
+        (["{photo}", "{mask}", "--prior", "magic"], 2, "no prior and no file"),
+        (["{photo}", "{mask}", "--prior", "hf:owner/name"], 2, "not yet hf:owner/name"),
+        (["{photo}", "{mask}", "--format", "gif"], 2, "png, jpg, webp, tiff or same"),
+        (["{photo}", "{mask}", "-o", "{tmp}/result.png"], 2, "-o takes a folder"),
+        (["{photo}", "{mask}", "-o", "{mask}"], 2, "-o takes a folder|is a file"),
+        (["{photo}", "{mask}", "--samples", "0"], 2, "samples"),
+        (["{photo}", "{mask}", "--nonsense"], 2, "No such option"),
+        (["{photo}", "{mask}", "--device", "nonsense"], 2, "cannot use the device"),
+    ],
+)
+def test_wrong_use(
+    arguments: list[str],
+    code: int,
+    message: str,
+    photo: Path,
+    mask: Path,
+    prior: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = [text.format(tmp=tmp_path, photo=photo, mask=mask) for text in arguments]
+    usual = [] if "--prior" in filled else ["--prior", str(prior)]
+    usual += [] if "-o" in filled else ["-o", str(tmp_path / "out")]
+    assert here(monkeypatch, "inpaint", *filled, *usual) == code
+    printed = capsys.readouterr()
+    assert re.search(message, printed.err) and printed.out == "" and "Traceback" not in printed.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unexpected_error_is_a_sentence_unless_debugging(
+    photo: Path, mask: Path, prior: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(sys.modules["priorpaint.cli.inpaint"], "run_inpaint", fail)
+    arguments = ["inpaint", photo, mask, "-o", photo.parent / "out", "--prior", prior]
+    assert here(monkeypatch, *arguments) == 1
+    assert "priorpaint: ZeroDivisionError: a bug (run again with --debug" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["priorpaint", *map(str, arguments), "--debug"])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+@pytest.mark.parametrize(("mode", "size"), [("RGB", (17, 16)), ("RGBA", (333, 257)), ("L", (64, 33)), ("P", (40, 40))])
+def test_modes_and_odd_sizes(
+    mode: str, size: tuple[int, int], prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
+    image = Image.fromarray(values, "RGBA")
+    image = image if mode == "RGBA" else image.convert("RGB").quantize(32) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "in.png")
+    run = ["inpaint", tmp_path / "in.png", "-o", tmp_path / "out", "--prior", prior, "-n", "1", "--quiet", *FAST]
+    assert here(monkeypatch, *run, "--box", "2,3,5,6", "--box", f"{size[0] - 4},{size[1] - 3},4,3") == 0
+    known = np.ones(size[::-1], dtype=bool)
+    known[3:9, 2:7] = known[-3:, -4:] = False
+    with Image.open(tmp_path / "out" / "in_0.png") as filled:
+        assert (filled.mode, filled.size) == (mode, size)
+        assert np.array_equal(np.array(filled)[known], np.array(image)[known])
+        assert not np.array_equal(np.array(filled)[~known], np.array(image)[~known])
+    deviation = np.load(tmp_path / "out" / "in_uncertainty.npy")
+    assert deviation.shape == size[::-1]
+
+
+def test_keep_polarity_and_alpha_masks(
+    photo: Path, mask: Path, prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(255 - hole()).save(tmp_path / "keep.png")
+    image = Image.open(photo).convert("RGBA")
+    image.putalpha(Image.fromarray(255 - hole()))
+    image.save(tmp_path / "cut.png")
+    run = ["--prior", prior, "-n", "1", "--quiet", *FAST]
+    assert here(monkeypatch, "inpaint", photo, mask, "-o", tmp_path / "a", *run) == 0
+    keep = ["--mask-means", "keep"]
+    assert here(monkeypatch, "inpaint", photo, tmp_path / "keep.png", "-o", tmp_path / "b", *keep, *run) == 0
+    assert here(monkeypatch, "inpaint", tmp_path / "cut.png", "--mask-from-alpha", "-o", tmp_path / "c", *run) == 0
+    assert (tmp_path / "a" / "photo_0.png").read_bytes() == (tmp_path / "b" / "photo_0.png").read_bytes()
+    filled = raw(tmp_path / "c" / "cut_0.png")
+    assert (filled[..., 3] == 255).all()
+    assert np.array_equal(filled[..., :3], raw(tmp_path / "a" / "photo_0.png"))
+
+
+def test_jpeg_says_what_it_cannot_keep_and_warnings_are_shown(
+    photo: Path, prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soft = hole()
+    soft[5:8] = 100
+    Image.fromarray(soft).save(tmp_path / "soft.png")
+    run = ["inpaint", photo, tmp_path / "soft.png", "-o", tmp_path / "out", "--prior", prior, "-n", "1", *FAST]
+    assert here(monkeypatch, *run, "--format", "jpg") == 0
+    printed = capsys.readouterr()
+    assert "JPEG cannot keep the known pixels bit-identical" in printed.err
+    assert "Warning: " in printed.err and "grey" in printed.err
+    assert (tmp_path / "out" / "photo_0.jpg").is_file()
+
+
+def test_methods_and_priors_are_listed(
+    prior: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert here(monkeypatch, "methods") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(priorpaint.SOLVERS)
+    for name in priorpaint.SOLVERS:
+        assert here(monkeypatch, "methods", name) == 0
+        shown = capsys.readouterr().out
+        assert all(f"    {setting} = " in shown for setting in priorpaint.solvers.explain(priorpaint.SOLVERS[name]))
+    assert here(monkeypatch, "methods", "magic") == 2
+    assert "the methods are" in capsys.readouterr().err
+    assert here(monkeypatch, "priors") == 0
+    assert capsys.readouterr().out.startswith("photos  ")
+    assert here(monkeypatch, "priors", prior) == 0
+    assert "sha256" in capsys.readouterr().out
+
+
+def test_version_and_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, stdout, _ = finish(start("--version"))
+    assert (code, stdout) == (0, f"priorpaint {priorpaint.__version__}\n")
+    assert here(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in ("inpaint", "methods", "priors", "train"))

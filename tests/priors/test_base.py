@@ -1,0 +1,119 @@
+"""Priors: counting, checks, casting and unconditional sampling of any denoiser."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from priorpaint import DenoiserPrior, UsageError
+from priorpaint.priors import NFE
+from priorpaint.samplers import DDIM, DDPM
+from priorpaint.schedules import EDM, VE, VP, Flow
+
+
+def shrink(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    assert t.shape == (len(x_t),) and t.dtype == torch.float64
+    return 0.5 * x_t
+
+
+def make(**kwargs: object) -> DenoiserPrior:
+    return DenoiserPrior(shrink, VP(), (2, 4, None), multiple=2, name="toy", **kwargs)  # type: ignore[arg-type]
+
+
+def test_times_may_be_a_number_one_or_many() -> None:
+    x = torch.ones(3, 2, 4, 6)
+    for t in (0.5, torch.tensor(0.5), torch.tensor([0.5]), torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)):
+        assert torch.equal(make().denoise(x, t), 0.5 * x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_output_has_the_dtype_of_the_input(dtype: torch.dtype) -> None:
+    prior = DenoiserPrior(lambda x, t: x.double(), VP(), (2, 4, 4))
+    assert prior.denoise(torch.ones(1, 2, 4, 4, dtype=dtype), 0.5).dtype == dtype
+
+
+def test_evaluations_are_counted_for_each_row() -> None:
+    prior, x = make(), torch.ones(3, 2, 4, 4)
+    prior.denoise(x, 0.5)
+    start = prior.nfe.copy()
+    prior.denoise(x[:2].requires_grad_(), 0.5)
+    y = x.clone().requires_grad_() * 2
+    prior.denoise(y, 0.5)  # the graph reaches x_t through y
+    with torch.no_grad():
+        prior.denoise(y, 0.5)
+    assert prior.nfe == NFE(6, 5) and start == NFE(3, 0)
+    assert prior.nfe - start == NFE(3, 5)
+    prior.nfe.reset()
+    assert prior.nfe == NFE(0, 0) and start == NFE(3, 0)
+
+
+def test_denoise_is_differentiable() -> None:
+    x = torch.ones(1, 2, 4, 4, requires_grad=True)
+    make().denoise(x, 0.5).sum().backward()
+    assert x.grad is not None and bool((x.grad == 0.5).all())
+
+
+def test_sizes() -> None:
+    prior = make()
+    prior.check_size(4, 10)
+    for height, width, message in ((6, 10, "height 4, not 6"), (4, 9, "multiple of 2, not 9")):
+        with pytest.raises(UsageError, match=message):
+            prior.check_size(height, width)
+
+
+def test_first_noise_has_the_width_of_x_1() -> None:
+    noise = torch.ones(1, 2, 4, 4)
+    for schedule, expected in (
+        (VP(), (4.0358e-5 * 9 + 1 - 4.0358e-5) ** 0.5),
+        (EDM(), (9 + 6400) ** 0.5),
+        (Flow(), 1.0),
+    ):
+        prior = DenoiserPrior(shrink, schedule, (2, 4, 4), data_std=3.0)
+        assert prior.initial(noise)[0, 0, 0, 0].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_samples_do_not_depend_on_num_or_batch_size() -> None:
+    prior = make()
+    sampler = DDPM(10)
+    many = prior.sample(5, seed=0, sampler=sampler, size=(4, 6))
+    assert many.shape == (5, 2, 4, 6) and many.dtype == torch.float32
+    torch.testing.assert_close(prior.sample(5, seed=0, sampler=sampler, size=(4, 6), batch_size=2), many)
+    torch.testing.assert_close(prior.sample(2, seed=0, sampler=sampler, size=(4, 6)), many[:2])
+    assert not torch.equal(prior.sample(5, seed=1, sampler=sampler, size=(4, 6)), many)
+    assert not torch.equal(many[0], many[1])
+
+
+def test_sampling_touches_no_global_generator_and_builds_no_graph() -> None:
+    weight = torch.full((), 0.5, requires_grad=True)
+    prior = DenoiserPrior(lambda x, t: weight * x, VE(), (1, 2, 2))
+    state = torch.get_rng_state()
+    out = prior.sample(2, seed=0, sampler=DDIM(5))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not out.requires_grad and prior.nfe == NFE(10, 0)
+
+
+def test_default_sampler_takes_steps() -> None:
+    prior = DenoiserPrior(shrink, VE(), (1, 2, 2))
+    prior.sample(1, seed=0, steps=8)
+    assert prior.nfe.forward == 2 * 8 - 1  # Heun
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num": 1}, "pass size="),
+        ({"num": 0, "size": (4, 4)}, "at least 1"),
+        ({"num": 2, "size": (4, 4), "batch_size": 0}, "at least 1"),
+        ({"num": 2, "size": (4, 4), "batch_size": -1}, "at least 1"),
+        ({"num": 2, "size": (4, 5)}, "multiple of 2"),
+        ({"num": 2, "size": (4, 4), "steps": 0}, "at least 1 step"),
+    ],
+)
+def test_bad_arguments(kwargs: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make().sample(seed=0, **kwargs)  # type: ignore[arg-type]
+
+
+def test_pixel_priors_encode_and_decode_nothing() -> None:
+    x = torch.rand(1, 2, 4, 4)
+    assert make().encode(x) is x and make().decode(x) is x and make().device.type == "cpu"
