@@ -1,10 +1,17 @@
 """Several plausible completions of a picture, from a diffusion model that was never trained for inpainting."""
 
+from typing import TYPE_CHECKING, Any
+
 from . import schedules
 from .errors import Cancelled, MissingExtra, PriorError, PriorpaintError, UsageError
 from .operators import Inpainting, LinearOperator
 from .priors import DenoiserPrior, NetworkPrior, Prior, analytic
 from .solvers import SOLVERS, Solver, solver
+
+if TYPE_CHECKING:
+    from .pipeline import Stopped, inpaint
+    from .priors.loading import load_prior
+    from .results import Result
 
 __version__ = "0.1.0"
 
@@ -19,9 +26,30 @@ __all__ = [
     "Prior",
     "PriorError",
     "PriorpaintError",
+    "Result",
     "Solver",
+    "Stopped",
     "UsageError",
     "analytic",
+    "inpaint",
+    "load_prior",
     "schedules",
     "solver",
 ]
+
+# Imported when first asked for, so that a program that only wants solvers and priors does not load picture formats.
+_LAZY = {"Result": "results", "Stopped": "pipeline", "inpaint": "pipeline", "load_prior": "priors.loading"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'priorpaint' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

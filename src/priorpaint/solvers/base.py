@@ -144,7 +144,9 @@ class Solver(ABC):
                 _reporter(callback, number * self._steps(), len(chunks) * self._steps()),
                 None if starts is None else torch.stack([starts[i, k] for i, k in chunk]),
             )
-            done.append(prior.decode(self._run(task).detach()).float())
+            latent = self._run(task).detach()
+            with torch.no_grad():
+                done.append(prior.decode(latent).float())
         return torch.cat(done).reshape(len(y), num_samples, *done[0].shape[1:])
 
     def _starts(self, initial: Tensor | None, shape: tuple[int, ...], y: Tensor) -> Tensor | None:

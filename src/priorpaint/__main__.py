@@ -1,0 +1,5 @@
+"""``python -m priorpaint`` is ``priorpaint``."""
+
+from priorpaint.cli import main
+
+main()

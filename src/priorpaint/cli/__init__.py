@@ -1,0 +1,76 @@
+"""The command line: ``priorpaint``. One file a command group; errors become one sentence and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Ctrl-C (143 by SIGTERM) with what is finished kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from priorpaint.errors import PriorpaintError, UsageError
+
+from .inpaint import inpaint
+from .methods import methods
+from .priors import priors
+from .train import train
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+_DEBUG = "--debug"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Fill in the missing parts of a picture with several plausible answers.",
+)
+app.command()(inpaint)
+app.command()(methods)
+app.command()(priors)
+app.command()(train)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from priorpaint import __version__
+
+        typer.echo(f"priorpaint {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option(_DEBUG, help="Show where an error came from (works at any place).")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    arguments = [argument for argument in sys.argv[1:] if argument != _DEBUG]
+    if len(arguments) < len(sys.argv) - 1:
+        app(arguments, prog_name="priorpaint")
+        return
+    try:
+        app(arguments, prog_name="priorpaint")
+    except KeyboardInterrupt:
+        _fail("stopped.", INTERRUPTED)
+    except UsageError as error:
+        _fail(str(error), WRONG_USE)
+    except PriorpaintError as error:
+        _fail(str(error), FAILED)
+    except MemoryError:
+        _fail("there is not enough memory; use --batch-size 1, a smaller picture, or close other programs.", FAILED)
+    except Exception as error:
+        _fail(f"{type(error).__name__}: {error} (run again with {_DEBUG} to see where).", FAILED)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"priorpaint: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

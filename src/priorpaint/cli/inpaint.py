@@ -1,0 +1,158 @@
+"""``priorpaint inpaint``: the main job."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from PIL import Image
+from torch import Tensor
+
+from priorpaint.errors import Cancelled, UsageError
+from priorpaint.imaging import lossy, parse_box, read_picture
+from priorpaint.imaging.writing import FORMATS
+from priorpaint.pipeline import Stopped, choose_solver
+from priorpaint.pipeline import inpaint as run_inpaint
+from priorpaint.results import Output, Result, stem_of, suffix_for
+
+from .progress import Display
+
+
+def inpaint(
+    image: Annotated[Path, typer.Argument(help="The picture: PNG, JPEG, WebP, TIFF or BMP.")],
+    mask: Annotated[Path | None, typer.Argument(help="The mask, of the same size: white = repaint.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("out"),
+    samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="How many completions.")] = 4,
+    seed: Annotated[int, typer.Option(help="Same seed, same completions.")] = 0,
+    method: Annotated[str | None, typer.Option(help="See `priorpaint methods`; default: the prior's own.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable.")
+    ] = None,
+    prior: Annotated[str, typer.Option(help="See `priorpaint priors`; or a path.")] = "photos",
+    box: Annotated[
+        list[str] | None, typer.Option("--box", metavar="X,Y,W,H", help="Repaint this box (pixels); repeatable.")
+    ] = None,
+    mask_means: Annotated[str, typer.Option(help="What white means in the mask: repaint or keep.")] = "repaint",
+    mask_from_alpha: Annotated[bool, typer.Option("--mask-from-alpha", help="Repaint what is transparent.")] = False,
+    format: Annotated[str, typer.Option(help="png, jpg, webp (lossless), tiff, or same (as the picture).")] = "png",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist already.")] = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Completions computed together.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU where there is one.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: as torch chooses.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print run.json instead of the file names.")] = False,
+) -> None:
+    """Fill in a part of a picture, several times, and write the results into a folder.
+
+    The results are STEM_0.png, STEM_1.png, ... (the completions), STEM_mean.png, STEM_uncertainty.png and .npy,
+    STEM_sheet.png (everything at a glance) and run.json (all that reproduces them), STEM being the picture's name.
+    """
+    if mask_from_alpha and mask is not None:
+        raise UsageError("--mask-from-alpha takes the place of a mask file; leave one of them out.")
+    if not out.is_dir() and out.suffix.lower() in FORMATS:
+        raise UsageError(f"-o takes a folder, and {out} looks like a file; leave the suffix out.")
+    if mask is None and not mask_from_alpha and not box:
+        raise UsageError("there is nothing to repaint; give a mask file, --box X,Y,W,H or --mask-from-alpha.")
+    boxes = [parse_box(text) for text in box or ()]
+    solver = choose_solver(prior, method, dict(_setting(text) for text in settings or ()))
+    _use_threads(threads)
+    picture = read_picture(image)
+    output = Output(out, stem_of(image), suffix_for(picture, format))
+    output.check(picture, samples, overwrite=overwrite)
+    with _signals() as signals, Display(samples, quiet=quiet) as display:
+        if lossy(output.completion(0)):
+            display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
+
+        def callback(step: int, total: int, _: Tensor) -> None:
+            display.step(step / total)
+            signals.check()
+
+        def keep(number: int, completion: Image.Image) -> None:
+            output.make_folder()
+            output.write_completion(number, completion, picture)
+            display.sample()
+
+        try:
+            result = run_inpaint(
+                picture,
+                "alpha" if mask_from_alpha else mask,
+                prior,
+                solver,
+                samples,
+                seed,
+                boxes=boxes,
+                mask_means=mask_means,
+                batch_size=batch_size,
+                callback=callback,
+                on_sample=keep,
+                device=device,
+            )
+        except Stopped as stopped:
+            kept = 0 if stopped.result is None else len(stopped.result.images)
+            display.say(f"Stopped: {kept} of {samples} completions are finished" + (f" and in {out}." if kept else "."))
+            if stopped.result is not None:
+                _finish(output, stopped.result, as_json=as_json)
+            raise typer.Exit(128 + signals.received) from None
+        for warning in result.warnings:
+            display.say(f"Warning: {warning}")
+        _finish(output, result, as_json=as_json)
+
+
+def _finish(output: Output, result: Result, *, as_json: bool) -> None:
+    """Write the summary and say on stdout what there is."""
+    output.write_summary(result)
+    files = output.files(len(result.images))
+    if as_json:
+        print(files[-1].read_text(encoding="utf-8"), end="")
+        return
+    print("\n".join(map(str, files)))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """KEY=VALUE; the method checks the key and converts the value."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set takes KEY=VALUE, such as steps=50, not {text!r}.")
+    return key.strip(), None if value.strip().lower() == "none" else value.strip()
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM end the run at the next step; a second one ends it at once."""
+
+    received = 0
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        """The handler."""
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = number
+        print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
+
+    def check(self) -> None:
+        """Raise Cancelled where a signal came."""
+        if self.received:
+            raise Cancelled("stopped by a signal")
+
+
+@contextmanager
+def _signals() -> Iterator[_Signals]:
+    signals = _Signals()
+    before = {number: signal.signal(number, signals.take) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

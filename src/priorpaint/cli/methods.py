@@ -1,0 +1,53 @@
+"""``priorpaint methods``: what methods there are, and the settings of one."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Annotated, Any
+
+import typer
+
+from priorpaint.errors import UsageError
+from priorpaint.pipeline import DEFAULTS
+from priorpaint.solvers import SOLVERS, Solver, explain
+
+_NEEDS = {
+    "gradient": "gradients through the network (more memory and time)",
+    "mask": "a mask",
+    "linear": "any linear measurement, such as a mask",
+}
+
+
+def methods(name: Annotated[str | None, typer.Argument(help="A method, to see its settings.")] = None) -> None:
+    """List the methods, or the settings of one."""
+    if name is None:
+        width = max(map(len, SOLVERS))
+        for key, cls in sorted(SOLVERS.items()):
+            default = " [default]" if key == DEFAULTS["photos"][0] else ""
+            typer.echo(f"{key:<{width}}  {cls.title}{default}: {_summary(cls)}")
+        return
+    if name not in SOLVERS:
+        raise UsageError(f"there is no method {name!r}; the methods are {', '.join(sorted(SOLVERS))}.")
+    _show(name, SOLVERS[name])
+
+
+def _summary(cls: type[Solver]) -> str:
+    return f"{cls.reference}; {cls.cost_formula}"
+
+
+def _show(name: str, cls: type[Solver]) -> None:
+    typer.echo(f"{name}: {cls.title}")
+    typer.echo(f"  reference  {cls.reference}")
+    typer.echo(f"  needs      {'; '.join(_NEEDS.get(need, need) for need in sorted(cls.needs))}")
+    typer.echo(f"  cost       network evaluations of a sample: {cls.cost_formula}")
+    typer.echo("  settings   (--set name=value)")
+    for setting, (kind, default, meaning) in explain(cls).items():
+        typer.echo(f"    {setting} = {_value(default)}  ({kind})")
+        typer.echo(textwrap.fill(meaning, 100, initial_indent="        ", subsequent_indent="        "))
+    default_method, changed = DEFAULTS["photos"]
+    if name == default_method:
+        typer.echo(f"  Without --method, photos use it with {', '.join(f'{k}={v}' for k, v in changed.items())}.")
+
+
+def _value(default: Any) -> str:
+    return "none" if default is None else str(default).lower() if isinstance(default, bool) else str(default)

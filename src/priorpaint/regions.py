@@ -1,0 +1,245 @@
+"""Where to work: windows around the holes of a picture, each with enough context, none larger than memory allows.
+
+A *window* is what the network sees at once; its *core* is the part whose hole pixels are taken from it. The plan
+looks at the hole on a grid of cells. Starting from the bounding box of everything, a box is either one window or is
+split (at a gap between holes, else in the middle) and planned in parts, whichever costs the network less. So a few
+small holes in a large picture cost only their surroundings, scattered strokes cost at most the whole picture once,
+and a hole that is too large for one window becomes a row of overlapping ones, of which each later one sees what the
+earlier ones have filled in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+
+CELL = 8
+MIN_CONTEXT, MAX_CONTEXT = 32, 128
+# What one more window costs besides its pixels, in pixels: the fixed work of a network call.
+OVERHEAD = 64 * 64
+# A hole is only cut where that saves at least this share of the work.
+SAVING = 0.2
+_SMALL = 4  # cells; a box this small is never split
+_LONG_GAP = 8  # cells; longer gaps are all equally good places for a cut
+
+
+@dataclass(frozen=True)
+class Box:
+    """Rows top ... bottom - 1 and columns left ... right - 1."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.right - self.left
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the box in an array (H, W)."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def scaled(self, factor: int) -> Box:
+        """All four numbers times ``factor``."""
+        return Box(self.top * factor, self.left * factor, self.bottom * factor, self.right * factor)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the picture that the network sees at once.
+
+    Attributes:
+        box: what it sees; rows and columns beyond the picture are reflected ones.
+        core: the box, inside the picture, whose hole pixels are taken from it.
+        thickness: about the side of the largest square that fits into the hole in the core, in pixels.
+    """
+
+    box: Box
+    core: Box
+    thickness: int
+
+    def index(self, shape: Sequence[int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Index (rows (h, 1), columns (1, w)) of the box in an array (H, W), reflected beyond the borders."""
+        rows = _reflected(self.box.top, self.box.bottom, shape[0])
+        columns = _reflected(self.box.left, self.box.right, shape[1])
+        return rows[:, None], columns[None, :]
+
+
+def plan_windows(
+    todo: Bools,
+    known: Bools | None = None,
+    *,
+    multiple: int = 1,
+    max_area: int = 1024 * 1024,
+    size: tuple[int, int] | None = None,
+) -> tuple[Window, ...]:
+    """Windows whose cores together hold every pixel of ``todo`` once.
+
+    Args:
+        todo: (H, W), True where a pixel is to be filled.
+        known: (H, W), True where a pixel can be trusted; by default all that is not ``todo``.
+        multiple: sides of a window are multiples of this.
+        max_area: most pixels of a window (it may still exceed this where context alone needs more).
+        size: (height, width) that every window must have, for a prior of a fixed size.
+
+    Returns:
+        Windows in the order in which they should be filled; none for an empty ``todo``.
+    """
+    if not todo.any():
+        return ()
+    return _Planner(todo, ~todo if known is None else known, multiple, max_area, size).plan()
+
+
+def bounding_box(mask: Bools) -> Box:
+    """The smallest box with all True pixels of a mask (H, W) that has at least one."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+
+def thickness(hole: Bools) -> int:
+    """About the side in pixels of the largest square in a hole (H, W); a hole at the border counts double."""
+    return 2 * CELL * int(_depth(_cells(hole, full=True)).max())
+
+
+class _Planner:
+    def __init__(self, todo: Bools, known: Bools, multiple: int, max_area: int, size: tuple[int, int] | None) -> None:
+        self.shape = todo.shape
+        self.todo, self.multiple, self.max_area, self.size = todo, multiple, max_area, size
+        self.occupied = _cells(todo, full=False)
+        self.depth = _depth(_cells(~known, full=True))
+
+    def plan(self) -> tuple[Window, ...]:
+        rows, columns = self.occupied.shape
+        return tuple(self._exact(window) for window in self._best(Box(0, 0, rows, columns))[1])
+
+    def _best(self, cells: Box) -> tuple[float, list[Window]]:
+        """The cheapest plan for the occupied cells of a box that has some, and its cost in pixels."""
+        inside = bounding_box(self.occupied[cells.slices])
+        cells = Box(
+            cells.top + inside.top, cells.left + inside.left, cells.top + inside.bottom, cells.left + inside.right
+        )
+        window = self._window(cells)
+        cost = window.box.area + OVERHEAD
+        fits = self._fits(window)
+        if cells.area == 1 or (fits and (max(cells.height, cells.width) <= _SMALL or self._dense(cells))):
+            return cost, [window]
+        (first_cost, first), (second_cost, second) = (self._best(half) for half in self._halves(cells))
+        if fits and cost * (1 - SAVING) <= first_cost + second_cost:
+            return cost, [window]
+        return first_cost + second_cost, first + second
+
+    def _dense(self, cells: Box) -> bool:
+        return bool(self.occupied[cells.slices].mean() > 0.5)
+
+    def _halves(self, cells: Box) -> tuple[Box, Box]:
+        """A box cut across its longer side, in the longest gap between holes, else in the middle."""
+        down = cells.height >= cells.width
+        cut = _cut(np.asarray(self.occupied[cells.slices].any(axis=1 if down else 0)))
+        if down:
+            middle = cells.top + cut
+            return Box(cells.top, cells.left, middle, cells.right), Box(middle, cells.left, cells.bottom, cells.right)
+        middle = cells.left + cut
+        return Box(cells.top, cells.left, cells.bottom, middle), Box(cells.top, middle, cells.bottom, cells.right)
+
+    def _window(self, cells: Box) -> Window:
+        height, width = self.shape
+        core = cells.scaled(CELL)
+        core = Box(core.top, core.left, min(core.bottom, height), min(core.right, width))
+        thick = 2 * CELL * int(self.depth[cells.slices].max())
+        context = min(max(thick // 2, MIN_CONTEXT), MAX_CONTEXT)
+        fixed = self.size or (None, None)
+        top, bottom = _span(core.top, core.bottom, context, height, self.multiple, fixed[0])
+        left, right = _span(core.left, core.right, context, width, self.multiple, fixed[1])
+        return Window(Box(top, left, bottom, right), core, thick)
+
+    def _fits(self, window: Window) -> bool:
+        if self.size is None:
+            return window.box.area <= self.max_area
+        return all(
+            length <= fixed or side <= fixed - 2 * (fixed // 4)
+            for length, side, fixed in zip(self.shape, (window.core.height, window.core.width), self.size, strict=True)
+        )
+
+    def _exact(self, window: Window) -> Window:
+        """The window with its core shrunk from cells to pixels."""
+        inside = bounding_box(self.todo[window.core.slices])
+        top, left = window.core.top, window.core.left
+        core = Box(top + inside.top, left + inside.left, top + inside.bottom, left + inside.right)
+        return Window(window.box, core, window.thickness)
+
+
+def _cut(occupied: Bools) -> int:
+    """Where to cut a row of cells (its ends are occupied, length >= 2): at 1 ... length - 1."""
+    length = len(occupied)
+    best, best_score = length // 2, 0.0
+    start = None
+    for place, filled in enumerate(occupied):
+        if filled and start is not None:
+            middle = (start + place) // 2
+            score = min(place - start, _LONG_GAP) + 1 - abs(2 * middle - length) / length
+            if score > best_score:
+                best, best_score = middle, score
+            start = None
+        elif not filled and start is None:
+            start = place
+    return max(best, 1)
+
+
+def _span(start: int, stop: int, context: int, length: int, multiple: int, fixed: int | None) -> tuple[int, int]:
+    """One side of a window around start ... stop: inside 0 ... length where it fits there, else beyond the end."""
+    context = context if fixed is None else min(context, fixed // 4)
+    low, high = max(0, start - context), min(length, stop + context)
+    want = -(-(high - low) // multiple) * multiple if fixed is None else fixed
+    if want >= length:
+        return 0, want
+    low = min(max(0, low - (want - (high - low)) // 2), length - want)
+    return low, low + want
+
+
+def _reflected(start: int, stop: int, length: int) -> NDArray[np.intp]:
+    """start ... stop - 1, with what lies beyond 0 ... length - 1 reflected back, the border pixel not repeated."""
+    if length == 1:
+        return np.zeros(stop - start, dtype=np.intp)
+    place = np.arange(start, stop, dtype=np.intp) % (2 * length - 2)
+    return np.where(place < length, place, 2 * length - 2 - place)
+
+
+def _cells(mask: Bools, *, full: bool) -> Bools:
+    """Cells of a mask (H, W) that are True everywhere (full) or anywhere; those at the border may be smaller."""
+    height, width = mask.shape
+    padded = np.full((-(-height // CELL) * CELL, -(-width // CELL) * CELL), full)
+    padded[:height, :width] = mask
+    blocks = padded.reshape(padded.shape[0] // CELL, CELL, padded.shape[1] // CELL, CELL)
+    return np.asarray(blocks.all(axis=(1, 3)) if full else blocks.any(axis=(1, 3)))
+
+
+def _depth(full: Bools) -> NDArray[np.int32]:
+    """For each cell the number of rings of full cells around it, itself included; beyond the border all are full."""
+    depth = np.zeros(full.shape, dtype=np.int32)
+    inside = full
+    for _ in range(max(full.shape)):
+        if not inside.any():
+            break
+        depth += inside
+        padded = np.pad(inside, 1, constant_values=True)
+        rows = padded[:-2] & padded[1:-1] & padded[2:]
+        inside = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
+    return depth
