@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from priorpaint import PriorError, UsageError, load_prior
-from priorpaint.priors.loading import PRIORS, embedded_file
+from priorpaint.priors.loading import PRIORS
 from priorpaint.priors.unet import UNet, UNetConfig
 from priorpaint.priors.weights_file import WeightsMetadata, save_weights
 
@@ -77,8 +77,6 @@ def test_an_embedded_prior_without_its_file_says_so(name: str, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_an_embedded_prior_denoises_any_size(name: str) -> None:
-    if not embedded_file(name).is_file():
-        pytest.skip(f"{embedded_file(name)} is not in this source tree yet")
     prior = load_prior(name, device="cpu")
     size = (prior.multiple * 3, prior.multiple * 2)
     assert prior.name == name
