@@ -142,6 +142,10 @@ def clamped_psnr(estimate: Tensor, x: Tensor) -> float:
 # --- inpainting -----------------------------------------------------------------------------------------------------
 
 
+# The method name that stands for the default of priorpaint.inpaint.
+MAIN_JOB = "default"
+
+
 @dataclass(frozen=True)
 class Method:
     """A solver with its settings, as the command line names it: ``name[:key=value,...]``."""
@@ -209,6 +213,19 @@ def solver_answer(
     return Answer(composed(rounded, x, known), mean, seconds, used.forward, used.backward)
 
 
+def main_job_answer(prior: Prior, x: Tensor, known: masks.Mask, num: int, seed: int, batch_size: int | None) -> Answer:
+    """``num`` completions as ``priorpaint.inpaint`` makes them by default: windows, coarse to fine, bytes."""
+    from priorpaint.pipeline import inpaint
+
+    before = prior.nfe.copy()
+    started = time.perf_counter()
+    result = inpaint(to_bytes(x[0]), ~known, prior, num_samples=num, seed=seed, batch_size=batch_size)
+    seconds = time.perf_counter() - started
+    used = prior.nfe - before
+    samples = torch.cat([to_tensor(np.asarray(image)) for image in result.images])
+    return Answer(samples, samples.mean(dim=0, keepdim=True), seconds, used.forward, used.backward)
+
+
 def composed(filled: Tensor, x: Tensor, known: masks.Mask) -> Tensor:
     """``filled`` in the hole, the true picture elsewhere."""
     return torch.where(torch.from_numpy(known), x, filled)
@@ -261,6 +278,9 @@ def _answers(
         yield name, classical_answer(name, x, known)
     for method in args.method:
         assert prior is not None  # main() refuses methods without a prior
+        if method.name == MAIN_JOB:
+            yield method.label, main_job_answer(prior, x, known, args.samples, args.seed, args.batch_size)
+            continue
         yield method.label, solver_answer(method, prior, x, known, args.samples, args.seed, args.batch_size)
 
 
@@ -285,7 +305,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("what", choices=["denoise", "inpaint", "all"])
     parser.add_argument("--weights", default="photos", help="name or file of the prior (default: %(default)s)")
     parser.add_argument("--baselines-only", action="store_true", help="measure only the programs of others")
-    parser.add_argument("--method", action="append", type=Method.parse, default=[], metavar="NAME[:KEY=VALUE,...]")
+    parser.add_argument(
+        "--method",
+        action="append",
+        type=Method.parse,
+        default=[],
+        metavar="NAME[:KEY=VALUE,...]",
+        help=f"a solver at full scale, or {MAIN_JOB!r}: what priorpaint.inpaint does by default; repeatable",
+    )
     parser.add_argument("--masks", nargs="+", choices=list(MASKS), default=list(MASKS))
     parser.add_argument("--pictures", type=int, metavar="N", help="only the first N pictures")
     parser.add_argument("--crop", type=int, default=256, help="inpaint a square in the middle (default: %(default)s)")

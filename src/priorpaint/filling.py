@@ -26,8 +26,9 @@ from .solvers import Cost, Solver
 from .solvers.vipaint import VIPaint
 from .solvers.vipaint_posterior import Posterior
 
-# Holes wider than this, in pixels, are filled from coarse to fine, starting where they are at most COARSEST wide.
-COARSE_ABOVE, COARSEST = 96, 64
+# Holes wider than this, in pixels, are filled from coarse to fine, starting where they are at most COARSEST wide. Both
+# are small, because the colour of a hole is settled far better in a few coarse pixels (docs/results/defaults.md).
+COARSE_ABOVE, COARSEST = 10, 10
 # Noise level (sigma / alpha) at which the enlarged coarse fill is handed to the finer scale: well above the detail that
 # halving a photo loses, so that the fine pass draws this anew, and below what decides the content.
 REFINE_RATIO = 0.5

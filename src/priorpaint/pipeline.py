@@ -30,8 +30,8 @@ from .solvers import solver as make_solver
 
 # The method and settings for a prior where the caller names none; "" is for all other priors.
 DEFAULTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "photos": ("repaint", {"steps": 20, "jump_length": 1, "resamplings": 2}),
-    "": ("repaint", {"steps": 20, "jump_length": 1, "resamplings": 2}),
+    "photos": ("repaint", {"steps": 10, "jump_length": 1, "resamplings": 4}),
+    "": ("repaint", {"steps": 10, "jump_length": 1, "resamplings": 4}),
 }
 # The canvases of one chunk of samples stay below this, in bytes.
 _CANVAS_BYTES = 512 * 2**20
