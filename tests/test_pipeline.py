@@ -149,6 +149,13 @@ def test_a_sample_depends_on_its_seed_and_not_on_its_company() -> None:
     assert len(set(pictures)) == 8
 
 
+@pytest.fixture
+def one_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holes of these tests are filled at full size only, so that steps can be counted."""
+    monkeypatch.setattr(filling, "COARSE_ABOVE", 96)
+
+
+@pytest.mark.usefixtures("one_scale")
 def test_info_reproduces_the_run() -> None:
     hole = hole_in((64, 48))
     first = inpaint(picture(), hole, white_prior(), num_samples=3, seed=5, method="repaint", steps=6, jump_length=2)
@@ -283,12 +290,12 @@ def test_a_wide_hole_is_filled_from_coarse_to_fine() -> None:
     prior, method = white_prior(), solver("replacement", steps=40)
     result = inpaint(picture("RGB", (420, 400)), hole, prior, method, num_samples=1)
     windows = result.info["windows"]
-    assert [window["scale"] for window in windows] == [4, 2, 1]
-    assert [window["warm"] for window in windows] == [False, True, True]
-    # 250 px at scale 4 are 63 px: there it starts from pure noise; finer scales start lower and take fewer steps.
+    assert [window["scale"] for window in windows] == [32, 16, 8, 4, 2, 1]
+    assert [window["warm"] for window in windows] == [False] + 5 * [True]
+    # 250 px at scale 32 are 8 px: there it starts from pure noise; finer scales start lower and take fewer steps.
     refiner = filling._refiner(method, prior)
     assert refiner.t_init < 1 and refiner.steps < 40  # type: ignore[attr-defined]
-    assert result.info["nfe"]["forward"] == 40 + 2 * refiner.steps  # type: ignore[attr-defined]
+    assert result.info["nfe"]["forward"] == 40 + 5 * refiner.steps  # type: ignore[attr-defined]
     values = raw(result.images[0])[hole] / 127.5 - 1
     std = ancestral_std(refiner, prior, STD**2)
     assert values.mean() == pytest.approx(MEAN, abs=0.003)
@@ -355,6 +362,7 @@ def test_vipaint_fits_once_for_all_samples() -> None:
     assert np.array_equal(raw(alone.images[0]), raw(result.images[2]))
 
 
+@pytest.mark.usefixtures("one_scale")
 def test_progress_rises_to_its_total_and_samples_come_as_they_are_finished() -> None:
     steps: list[tuple[int, int]] = []
     events: list[str] = []
@@ -384,6 +392,7 @@ def test_progress_rises_to_its_total_and_samples_come_as_they_are_finished() -> 
     assert all(finished[k] is image for k, image in enumerate(result.images))
 
 
+@pytest.mark.usefixtures("one_scale")
 def test_cancelling_keeps_what_is_finished_and_does_no_further_step() -> None:
     hole = hole_in((64, 48))
     whole = inpaint(picture(), hole, white_prior(), num_samples=3, batch_size=1, **FAST)
