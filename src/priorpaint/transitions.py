@@ -85,3 +85,16 @@ def step(
 def ddim(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """STEP(0): the deterministic DDIM step (Song, Meng and Ermon 2021)."""
     return step_mean(schedule, x_t, x_0, t, s, 0.0)
+
+
+def guidance_weight(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> Tensor:
+    """What G = grad log p(y | x_t) is multiplied by where it is added to x_s after STEP(eta).
+
+    D' = D + (sigma_t^2 / alpha_t) G inside STEP moves x_s by b (sigma_t^2 / alpha_t) G; 0 where x_t is pure noise and
+    says nothing about y.
+    """
+    _, b = backward_weights(schedule, t, s, eta)
+    alpha = schedule.alpha(t.to(torch.float64))
+    if float(alpha) == 0:
+        return torch.zeros_like(alpha)
+    return b * schedule.sigma(t.to(torch.float64)) ** 2 / alpha

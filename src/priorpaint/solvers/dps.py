@@ -79,12 +79,7 @@ class DPS(Solver):
         """What multiplies the gradient, besides ``scale``."""
         schedule = task.prior.schedule
         if self.guidance == "likelihood":
-            # D' = D + (sigma_t^2 / alpha_t) G inside STEP moves x_s by b sigma_t^2 / alpha_t G.
-            _, b = transitions.backward_weights(schedule, t, s, self.eta)
-            alpha = schedule.alpha(t)
-            if float(alpha) == 0:  # x_t is pure noise there and says nothing about y
-                return torch.zeros_like(alpha)
-            return b * schedule.sigma(t) ** 2 / alpha
+            return transitions.guidance_weight(schedule, t, s, self.eta)
         if self.scale_space == "own":
             return torch.ones((), dtype=torch.float64)
         # x_vp = x / sqrt(alpha^2 + sigma^2), so a step of x_vp(s) along grad_{x_vp(t)} is this much longer in x.

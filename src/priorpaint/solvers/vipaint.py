@@ -287,9 +287,7 @@ class VIPaint(Solver):
         noise = task.noise.normal_like(z_t) if rules.refine_noise else torch.zeros_like(z_t)
         u = transitions.step(schedule, z_t, x_0, t, s, noise, rules.refine_eta)
         if rules.refine_guidance == "likelihood":
-            # D' = D + (sigma_t^2 / alpha_t) G inside STEP moves z_s by b sigma_t^2 / alpha_t G.
-            _, b = transitions.backward_weights(schedule, t, s, rules.refine_eta)
-            weight = b * schedule.sigma(t) ** 2 / schedule.alpha(t)
+            weight = transitions.guidance_weight(schedule, t, s, rules.refine_eta)
         else:
             weight = torch.tensor(rules.weights(z_t[0].numel(), z_t[0].numel())[0], dtype=torch.float64)
         return u - like(rules.refine_scale * weight, u) * gradient, x_0
