@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import schedules
 from .errors import Cancelled, MissingExtra, PriorError, PriorpaintError, UsageError
-from .operators import Inpainting, LinearOperator
+from .operators import Inpainting, LinearOperator, Operator
 from .priors import DenoiserPrior, NetworkPrior, Prior, analytic
 from .solvers import SOLVERS, Solver, solver
 
@@ -23,6 +23,7 @@ __all__ = [
     "LinearOperator",
     "MissingExtra",
     "NetworkPrior",
+    "Operator",
     "Prior",
     "PriorError",
     "PriorpaintError",

@@ -28,18 +28,20 @@ class Sampler(ABC):
     Args:
         steps: number of steps of the grid, >= 1.
         spacing: spacing of the grid (see ``Schedule.grid``); None is the schedule's own.
+        start: first time of the grid, in (0, 1].
     """
 
     steps: int = 50
     spacing: str | None = None
+    start: float = 1.0
 
     @abstractmethod
     def step(self, prior: Prior, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         """(x_s, estimate of x_0) from x_t (N, C, H, W); t > s are 0-d float64 times."""
 
     def __call__(self, prior: Prior, x_1: Tensor, noise: Streams, callback: Callback | None = None) -> Tensor:
-        """x_0 (N, C, H, W) from x_1 (N, C, H, W)."""
-        times = prior.schedule.grid(self.steps, self.spacing)
+        """x_0 (N, C, H, W) from x_1 (N, C, H, W); with ``start`` < 1, from x at that time."""
+        times = prior.schedule.grid(self.steps, self.spacing, start=self.start)
         x_t = x_1
         for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
             x_t, x_0 = self.step(prior, x_t, t, s, noise)

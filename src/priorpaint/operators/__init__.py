@@ -1,6 +1,6 @@
 """Measurement operators: y = A x + sigma_y n."""
 
-from .base import LinearOperator
+from .base import LinearOperator, Operator
 from .inpainting import Inpainting
 
-__all__ = ["Inpainting", "LinearOperator"]
+__all__ = ["Inpainting", "LinearOperator", "Operator"]

@@ -1,15 +1,16 @@
-"""Linear measurements y = A x + sigma_y n."""
+"""Measurements y = A x + sigma_y n."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 
-class LinearOperator(ABC):
-    """A linear map from images x (B, C, H, W) to measurements y (B, ...).
+class Operator(ABC):
+    """A differentiable map from images x (B, C, H, W) to measurements y (B, ...).
 
     An operator may hold parameters for each image of a batch (masks, kernels); ``select`` picks those of some rows.
     """
@@ -17,6 +18,38 @@ class LinearOperator(ABC):
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
         """A x: (B, C, H, W) -> (B, ...)."""
+
+    @abstractmethod
+    def image_shape(self, y: Tensor) -> tuple[int, int, int]:
+        """(C, H, W) of the images that y (B, ...) measures.
+
+        Raises:
+            UsageError: y does not fit the operator.
+        """
+
+    @abstractmethod
+    def guess(self, y: Tensor) -> Tensor:
+        """A cheap image (B, C, H, W) that roughly explains y (B, ...), for methods that need a start."""
+
+    def project(self, x: Tensor, y: Tensor) -> Tensor:
+        """The image nearest to x (B, C, H, W) that agrees with y, where that is cheap; x itself where it is not."""
+        return x
+
+    def measured(self, y: Tensor) -> Tensor:
+        """y with entries that carry no information (pixels off a mask) set to 0."""
+        return y
+
+    def select(self, rows: Tensor) -> Operator:
+        """The operator of the images ``rows`` (N,) of the batch; itself where all images share it."""
+        return self
+
+    def to(self, device: torch.device) -> Operator:
+        """The same operator on a device."""
+        return self
+
+
+class LinearOperator(Operator):
+    """A linear map, with what the singular value decomposition A = U S V^T gives."""
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
@@ -31,21 +64,26 @@ class LinearOperator(ABC):
         """(A A^T + c I)^-1 r for r (B, ...) and c >= 0, a number or (B,); at c = 0 the pseudo-inverse of A A^T."""
 
     @abstractmethod
-    def image_shape(self, y: Tensor) -> tuple[int, int, int]:
-        """(C, H, W) of the images that y (B, ...) measures."""
+    def filter(self, x: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
+        """V gain(S) V^T x for x (B, C, H, W): each right singular direction scaled by a function of its singular value.
+
+        ``gain`` maps singular values >= 0, in any shape, to numbers of that shape; directions that A does not see have
+        the value 0. With it, methods written in the singular basis stay in image space.
+        """
+
+    @abstractmethod
+    def norm(self) -> float:
+        """The largest singular value (over all images of the batch)."""
+
+    def guess(self, y: Tensor) -> Tensor:
+        return self.pinv(y)
 
     def project(self, x: Tensor, y: Tensor) -> Tensor:
         """The image nearest to x (B, C, H, W) with A x = y: x + A^+ (y - A x)."""
         return x + self.pinv(y - self(x))
 
-    def measured(self, y: Tensor) -> Tensor:
-        """y with entries that carry no information (pixels off a mask) set to 0."""
-        return y
-
     def select(self, rows: Tensor) -> LinearOperator:
-        """The operator of the images ``rows`` (N,) of the batch; itself where all images share it."""
         return self
 
     def to(self, device: torch.device) -> LinearOperator:
-        """The same operator on a device."""
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,12 @@ class Inpainting(LinearOperator):
     def solve(self, r: Tensor, c: float | Tensor) -> Tensor:
         diagonal = self.mask(r) + torch.as_tensor(c, dtype=r.dtype, device=r.device).reshape(-1, 1, 1, 1)
         return torch.where(diagonal > 0, r / diagonal.clamp(min=torch.finfo(r.dtype).tiny), 0)
+
+    def filter(self, x: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
+        return gain(self.mask(x)) * x
+
+    def norm(self) -> float:
+        return float(self.known.max())
 
     def mask(self, x: Tensor) -> Tensor:
         """m in the dtype and on the device of x, broadcastable to x (B, C, H, W)."""

@@ -16,7 +16,8 @@ from torch import Tensor
 from .. import transitions
 from ..errors import UsageError
 from ..noise import Seed, Streams, image_seeds
-from ..operators.base import LinearOperator
+from ..operators.base import LinearOperator, Operator
+from ..operators.inpainting import Inpainting
 from ..priors.base import Prior
 
 __all__ = ["Callback", "Cost", "Field", "STRICT", "Solver", "Task", "settings"]
@@ -49,13 +50,19 @@ class Task:
     """
 
     prior: Prior
-    operator: LinearOperator
+    operator: Operator
     y: Tensor
     sigma_y: float
     noise: Streams
     shape: tuple[int, int, int]
     report: Callable[[int, Tensor], None]
     initial: Tensor | None = None
+
+    @property
+    def linear(self) -> LinearOperator:
+        """The operator of a method that needs a linear one, as `Solver.sample` has checked."""
+        assert isinstance(self.operator, LinearOperator)
+        return self.operator
 
     def start(self, t: Tensor) -> Tensor:
         """x_t (N, C, H, W) at the first time: pure noise, or the initial images noised to t."""
@@ -71,7 +78,8 @@ class Solver(ABC):
     Class attributes:
         title: the method's name in the literature.
         reference: paper.
-        needs: what it asks of prior and operator: any of ``gradient``, ``mask``, ``linear``.
+        needs: what it asks of prior and operator: any of ``gradient`` (through the network), ``mask`` (an
+            `Inpainting` operator) and ``linear`` (a `LinearOperator`); without the last two any `Operator` will do.
         cost_formula: NFE of one sample in terms of the fields.
     """
 
@@ -95,7 +103,7 @@ class Solver(ABC):
     def sample(
         self,
         prior: Prior,
-        operator: LinearOperator,
+        operator: Operator,
         y: Tensor,
         *,
         sigma_y: float = 0.0,
@@ -165,7 +173,7 @@ class Solver(ABC):
     def _prepare(
         self,
         prior: Prior,
-        operator: LinearOperator,
+        operator: Operator,
         y: Tensor,
         sigma_y: float,
         num_samples: int,
@@ -180,6 +188,7 @@ class Solver(ABC):
             raise UsageError(f"sigma_y is a standard deviation and cannot be {sigma_y}")
         if len(y) == 0:
             raise UsageError("y holds no image")
+        self._check_operator(operator)
         channels, height, width = operator.image_shape(y)
         y = operator.measured(y.detach().to(device=prior.device, dtype=torch.float32))
         if not bool(torch.isfinite(y).all()):
@@ -188,6 +197,13 @@ class Solver(ABC):
             raise UsageError(f"the prior {prior.name} has {prior.shape[0]} channels and the image has {channels}")
         prior.check_size(height, width)
         return y, (channels, height, width)
+
+    def _check_operator(self, operator: Operator) -> None:
+        name = type(operator).__name__
+        if "mask" in self.needs and not isinstance(operator, Inpainting):
+            raise UsageError(f"{self.title} fills in the hidden pixels of a mask and cannot use the operator {name}")
+        if "linear" in self.needs and not isinstance(operator, LinearOperator):
+            raise UsageError(f"{self.title} needs a linear measurement, and {name} is not linear; use another method")
 
 
 def _reporter(callback: Callback | None, before: int, total: int) -> Callable[[int, Tensor], None]:

@@ -64,7 +64,7 @@ class RePaint(Solver):
 
     @torch.no_grad()
     def _run(self, task: Task) -> Tensor:
-        known = known_mask(task, self.title)
+        known = known_mask(task)
         schedule = task.prior.schedule
         times = schedule.grid(self.steps, self.spacing, start=self.t_init).flip(0)  # times[level], level 0 clean
         levels = jump_levels(self.steps, self.jump_length, self.resamplings)

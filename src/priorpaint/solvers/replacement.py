@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from .. import transitions
-from ..errors import UsageError
 from ..operators.inpainting import Inpainting
 from ..schedules import Schedule
 from ..transitions import like
@@ -42,7 +41,7 @@ class Replacement(Solver):
 
     @torch.no_grad()
     def _run(self, task: Task) -> Tensor:
-        known = known_mask(task, self.title)
+        known = known_mask(task)
         schedule = task.prior.schedule
         times = schedule.grid(self.steps, self.spacing, start=self.t_init)
         x_t = task.start(times[0])
@@ -55,14 +54,9 @@ class Replacement(Solver):
         return x_t
 
 
-def known_mask(task: Task, title: str) -> Tensor:
-    """m (N|1, C|1, H, W) as bool.
-
-    Raises:
-        UsageError: the operator is not a mask, or the prior is not in pixel space.
-    """
-    if not isinstance(task.operator, Inpainting):
-        raise UsageError(f"{title} works with a mask only; use dps for {type(task.operator).__name__}")
+def known_mask(task: Task) -> Tensor:
+    """m (N|1, C|1, H, W) as bool, for a method that needs a mask."""
+    assert isinstance(task.operator, Inpainting)  # Solver.sample has checked
     return task.operator.mask(task.y) > 0
 
 

@@ -1,0 +1,120 @@
+"""Guided denoisers: methods that replace D(x_t, t) = E[x_0 | x_t] by an estimate of E[x_0 | x_t, y].
+
+With G = grad log p(y | x_t), Tweedie's formula gives E[x_0 | x_t, y] = D + (sigma_t^2 / alpha_t) G. A method that
+approximates the left side becomes a wrapper Prior -> Prior, and any sampler runs it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..operators.base import Operator
+from ..priors.base import Prior
+from ..samplers import DDIM, EulerMaruyama, Heun, Sampler
+from ..transitions import like
+from .base import STRICT, Cost, Field, Solver, Task, settings
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+
+
+class GuidedPrior(Prior):
+    """A prior whose denoiser also knows y; it counts on the wrapped prior's NFE and works in its space.
+
+    Args:
+        prior: the prior that is wrapped.
+        denoise: (x_t (N, C, H, W), t (N,) float64) -> an estimate of E[x_0 | x_t, y].
+    """
+
+    def __init__(self, prior: Prior, denoise: Denoise) -> None:
+        self.prior, self.nfe = prior, prior.nfe
+        self.schedule, self.shape, self.multiple = prior.schedule, prior.shape, prior.multiple
+        self.data_std, self.name = prior.data_std, prior.name
+        self._call = denoise
+
+    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return self._call(x_t, t)
+
+    def denoise(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """The estimate of E[x_0 | x_t, y]; ``prior`` counts the evaluations that it takes."""
+        times = torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
+        return self._denoise(x_t, times).to(x_t.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        return self.prior.device
+
+    def encode(self, image: Tensor) -> Tensor:
+        return self.prior.encode(image)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return self.prior.decode(latent)
+
+    def initial(self, noise: Tensor) -> Tensor:
+        return self.prior.initial(noise)
+
+
+@settings(frozen=True, config=STRICT)
+class GuidedSolver(Solver):
+    """A guided denoiser and the sampler that runs it; a method says how the denoiser is guided."""
+
+    steps: int = Field(100, ge=1, description="steps of the time grid")
+    sampler: Literal["ddim", "heun", "euler_maruyama"] = Field(
+        "ddim", description="'ddim': STEP(eta); 'heun': second order, deterministic; 'euler_maruyama': reverse SDE"
+    )
+    eta: float = Field(1.0, ge=0, le=1, description="noise of a 'ddim' step: 1 is DDPM ancestral, 0 is DDIM")
+    paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
+    t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
+    spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
+
+    @abstractmethod
+    def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
+        """The guided prior: its ``denoise`` approximates E[x_0 | x_t, y], so any sampler runs it.
+
+        Args:
+            prior: the prior.
+            operator: A of the N rows that will be denoised together.
+            y: measurements (N, ...).
+            sigma_y: standard deviation of the measurement noise.
+        """
+
+    @abstractmethod
+    def _one(self) -> Cost:
+        """Network evaluations of one call of the guided denoiser on one row."""
+
+    def evaluations(self) -> int:
+        """Calls of the guided denoiser in a run."""
+        return 2 * self.steps - 1 if self.sampler == "heun" else self.steps
+
+    def cost(self, num_samples: int = 1) -> Cost:
+        one, calls = self._one(), self.evaluations() * num_samples
+        return Cost(one.forward * calls, one.backward * calls)
+
+    def _steps(self) -> int:
+        return self.steps
+
+    def _sampler(self) -> Sampler:
+        if self.sampler == "heun":
+            return Heun(self.steps, self.spacing, self.t_init)
+        if self.sampler == "euler_maruyama":
+            return EulerMaruyama(self.steps, self.spacing, self.t_init)
+        return DDIM(self.steps, self.spacing, self.t_init, eta=self.eta)
+
+    @torch.no_grad()
+    def _run(self, task: Task) -> Tensor:
+        schedule = task.prior.schedule
+        guided = self.guide(task.prior, task.operator, task.y, task.sigma_y)
+        x_1 = task.start(schedule.grid(self.steps, self.spacing, start=self.t_init)[0])
+        x_0 = self._sampler()(guided, x_1, task.noise, lambda step, total, x: task.report(step, x))
+        return task.operator.project(x_0, task.y) if self.paste and task.sigma_y == 0 else x_0
+
+
+def towards(prior: Prior, x_0: Tensor, t: Tensor, gradient: Tensor) -> Tensor:
+    """D + (sigma_t^2 / alpha_t) G for D = x_0 and G = ``gradient`` (N, C, H, W), t (N,); D itself where alpha_t = 0."""
+    alpha, sigma = prior.schedule.alpha(t), prior.schedule.sigma(t)
+    weight = torch.where(alpha > 0, sigma**2 / alpha.clamp(min=torch.finfo(torch.float64).tiny), 0)
+    return x_0 + like(weight, x_0) * gradient
