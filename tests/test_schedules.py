@@ -213,7 +213,7 @@ def test_tables_against_mpmath(name: str) -> None:
         (lambda: VE(2.0, 1.0), "sigma_min < sigma_max"),
         (lambda: EDM(0.0, 1.0), "sigma_min < sigma_max"),
         (lambda: VP().grid(0), "at least 1 step"),
-        (lambda: VP().grid(5, "cubic"), "uniform, logsnr, karras, respaced"),
+        (lambda: VP().grid(5, "cubic"), "uniform, quad, logsnr, karras, respaced"),
         (lambda: VP().grid(1001, "respaced"), "2 to 1000"),
     ],
 )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .errors import UsageError
 
-SPACINGS = ("uniform", "logsnr", "karras", "respaced")
+SPACINGS = ("uniform", "quad", "logsnr", "karras", "respaced")
 
 # Below this time VE, EDM and flow leave their textbook formula and run linearly to sigma = 0, so that t = 0 is clean
 # and sigma / alpha stays strictly increasing and invertible.
@@ -61,7 +61,8 @@ class Schedule(ABC):
 
         Args:
             steps: number of steps, >= 1; each goes from one time to the next.
-            spacing: ``uniform`` in t, ``logsnr`` (uniform in log sigma/alpha), ``karras`` (uniform in
+            spacing: ``uniform`` in t, ``quad`` (1 - t is the root of a uniform grid, dense at low noise; DiffPIR's),
+                ``logsnr`` (uniform in log sigma/alpha), ``karras`` (uniform in
                 (sigma/alpha)^(1/rho), Karras et al. 2022, Eq. 5) or ``respaced`` (a table only: the indices
                 round(k (T-1)/(steps-1)) of DDPM respacing); None is the schedule's own habit.
             rho: exponent of ``karras``.
@@ -85,6 +86,8 @@ class Schedule(ABC):
         down = torch.linspace(0, 1, steps, dtype=torch.float64)
         if spacing == "uniform":
             return torch.linspace(start, 0, steps + 1, dtype=torch.float64)
+        if spacing == "quad":
+            return start * (1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64).sqrt())
         low, high = self.ratio_range
         if start < 1:
             high = math.exp(float(self.log_ratio(torch.tensor(start, dtype=torch.float64))))

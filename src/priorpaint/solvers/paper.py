@@ -1,0 +1,98 @@
+"""The frame of guided denoisers whose paper has an update of its own, besides the estimate that any sampler can run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .. import transitions
+from ..errors import UsageError
+from ..operators.base import LinearOperator, Operator
+from ..priors.base import Prior
+from .base import STRICT, Cost, Field, Task, settings
+from .guided import GuidedPrior, GuidedSolver
+
+
+@settings(frozen=True, config=STRICT)
+class PaperSolver(GuidedSolver):
+    """A guided denoiser that by default runs the update of its paper; a method says what that is."""
+
+    sampler: Literal["paper", "ddim", "heun", "euler_maruyama"] = Field(  # type: ignore[assignment]  # one choice more
+        "paper",
+        description="'paper': the paper's update; the others run the method's estimate of E[x_0 | x_t, y] instead: "
+        "'ddim': STEP(eta); 'heun': second order, deterministic; 'euler_maruyama': reverse SDE",
+    )
+    clip: bool = Field(False, description="clip the prior's estimate of x_0 to [-1, 1]")
+
+    @abstractmethod
+    def _correct(
+        self, prior: Prior, x_0: Tensor, operator: LinearOperator, y: Tensor, sigma_y: float, t: Tensor
+    ) -> Tensor:
+        """The estimate of E[x_0 | x_t, y] at a time t (0-d) from x_0 = E[x_0 | x_t] (N, C, H, W)."""
+
+    @abstractmethod
+    def _start(self, task: Task, t: Tensor) -> Tensor:
+        """x_t at the first time."""
+
+    @abstractmethod
+    def _update(self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The paper's x_s from x_t and x_0 = E[x_0 | x_t]."""
+
+    def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
+        if not isinstance(operator, LinearOperator):
+            raise UsageError(f"{self.title} needs a linear measurement, and {type(operator).__name__} is not linear")
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            x_0 = self._clipped(prior.denoise(x_t, t))
+            first = t[0]
+            if bool((t == first).all()):
+                return self._correct(prior, x_0, operator, y, sigma_y, first)
+            out = torch.empty_like(x_0)
+            for time in torch.unique(t):
+                rows = (t == time).nonzero().flatten()
+                here = rows.to(x_0.device)
+                out[here] = self._correct(prior, x_0[here], operator.select(rows), y[here], sigma_y, time)
+            return out
+
+        return GuidedPrior(prior, denoise)
+
+    def levels(self) -> list[int]:
+        """The levels of the time grid that 'paper' visits, from ``steps`` (noisiest) to 0 (clean)."""
+        return list(range(self.steps, -1, -1))
+
+    def evaluations(self) -> int:
+        if self.sampler != "paper":
+            return super().evaluations()
+        levels = self.levels()
+        return sum(after < before for before, after in zip(levels, levels[1:], strict=False))
+
+    def _one(self) -> Cost:
+        return Cost(1, 0)
+
+    def _steps(self) -> int:
+        return self.evaluations() if self.sampler == "paper" else self.steps
+
+    @torch.no_grad()
+    def _run(self, task: Task) -> Tensor:
+        if self.sampler != "paper":
+            return super()._run(task)
+        schedule = task.prior.schedule
+        times = schedule.grid(self.steps, self.spacing, start=self.t_init).flip(0)  # times[level], level 0 clean
+        levels = self.levels()
+        x_t = self._start(task, times[-1])
+        x_0, done = x_t, 0
+        for before, after in zip(levels, levels[1:], strict=False):
+            if after > before:  # time travel: the estimate that y has not touched, noised afresh
+                x_t = transitions.perturb(schedule, x_0, times[after], task.noise.normal_like(x_t))
+                continue
+            x_0 = self._clipped(task.prior.denoise(x_t, times[before]))
+            x_t = self._update(task, x_t, x_0, times[before], times[after])
+            done += 1
+            task.report(done, x_0)
+        return task.operator.project(x_t, task.y) if self.paste and task.sigma_y == 0 else x_t
+
+    def _clipped(self, x_0: Tensor) -> Tensor:
+        return x_0.clamp(-1, 1) if self.clip else x_0
