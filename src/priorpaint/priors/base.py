@@ -25,7 +25,8 @@ class NFE:
     """Network evaluations so far, one for each row of a batch.
 
     ``forward`` counts calls without a gradient; ``backward`` counts calls whose graph reaches x_t, which cost a forward
-    and a backward pass.
+    and a backward pass. A method that sends more than one backward pass through such a graph adds one for each further
+    pass, though it costs no second forward pass.
     """
 
     forward: int = 0

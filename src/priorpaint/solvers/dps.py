@@ -1,4 +1,4 @@
-"""Diffusion posterior sampling: after each ancestral step, a gradient step on the residual of the denoised image.
+"""Diffusion posterior sampling: p(x_0 | x_t) is taken as its mean, so y pulls on the residual of the denoised image.
 
 Chung et al. 2023, "Diffusion Posterior Sampling for General Noisy Inverse Problems", Algorithm 1, with the plain norm
 r = ||y - A D(x_t)|| of the published code and one norm a sample, so that a sample does not feel its batch.
@@ -6,6 +6,7 @@ r = ||y - A D(x_t)|| of the published code and one norm a sample, so that a samp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -13,82 +14,144 @@ from torch import Tensor
 
 from .. import transitions
 from ..errors import UsageError
+from ..operators.base import Operator
+from ..priors.base import Prior
 from ..schedules import Schedule
 from ..transitions import like
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from .base import STRICT, Cost, Field, Task, settings
+from .guided import GuidedPrior, LikelihoodSolver
+from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, spread, white_variance
+
+Lever = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @settings(frozen=True, config=STRICT)
-class DPS(Solver):
+class DPS(LikelihoodSolver):
     """x_s = STEP(eta)(x_t) - scale grad_{x_t} ||y - A D(x_t)||."""
 
     title: ClassVar[str] = "DPS"
     reference: ClassVar[str] = "Chung et al., Diffusion Posterior Sampling, ICLR 2023"
-    needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
-    cost_formula: ClassVar[str] = "steps forward+backward"
+    needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
+    cost_formula: ClassVar[str] = "steps forward+backward (heun: 2 steps - 1)"
 
     steps: int = Field(250, ge=1, description="steps of the time grid")
     scale: float = Field(
         1.0, ge=0, description="guidance step; in units of variance-preserving images unless scale_space is 'own'"
     )
-    eta: float = Field(1.0, ge=0, le=1, description="noise of a step: 1 is DDPM ancestral, 0 is DDIM")
     guidance: Literal["norm", "likelihood"] = Field(
-        "norm", description="'norm': gradient of the plain norm; 'likelihood': of the log-likelihood with sigma_y > 0"
+        "norm", description="'norm': gradient of the plain norm; 'likelihood': of the log-likelihood"
     )
     scale_space: Literal["vp", "own"] = Field(
         "vp", description="'vp': scale means a variance-preserving x_t, converted for other schedules; 'own': as it is"
     )
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1] before the loss")
-    paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
-    t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
-    spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
+    widen: bool = Field(
+        False, description="likelihood: variance sigma_y^2 + r_t^2, where r_t^2 is Var(x_0 | x_t) of white data"
+    )
 
-    def cost(self, num_samples: int = 1) -> Cost:
-        return Cost(0, self.steps * num_samples)
+    def likelihood(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> PointLikelihood:
+        """N(y; A D, sigma_y^2 I), or with ``widen`` N(y; A D, (sigma_y^2 + r_t^2) I); arguments as in ``guide``.
 
-    def _steps(self) -> int:
-        return self.steps
+        Raises:
+            UsageError: no noise and no ``widen``.
+        """
+        if sigma_y == 0 and not self.widen:
+            raise UsageError(
+                "guidance 'likelihood' divides by sigma_y^2; pass sigma_y > 0, set widen=True or use guidance 'norm'"
+            )
+        return PointLikelihood(prior, operator, y, sigma_y, clip=self.clip, widen=self.widen)
 
-    def _run(self, task: Task) -> Tensor:
-        schedule = task.prior.schedule
-        times = schedule.grid(self.steps, self.spacing, start=self.t_init)
-        x_t = task.start(times[0])
-        for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
-            x_t, x_0 = self._step(task, x_t, t, s)
-            task.report(index + 1, x_0)
-        return task.operator.project(x_t, task.y) if self.paste and task.sigma_y == 0 else x_t
+    def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> _Guided:
+        return self._guided(prior, operator, y, sigma_y, lambda t: self.lever(prior.schedule, t))
 
-    def _step(self, task: Task, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """(x_s, estimate of x_0)."""
-        schedule = task.prior.schedule
+    def _guided(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float, lever: Lever) -> _Guided:
+        """The guided prior; ``lever`` gives (s, b) for t, see ``GuidedSolver.lever``."""
+        if self.guidance == "norm":
+            return _Guided(prior, lambda x_t, t: self._norm(prior, operator, y, lever, x_t, t))
+        likelihood = self.likelihood(prior, operator, y, sigma_y)
+
+        def denoise(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            seen = likelihood.evaluate(x_t, t, density=False)
+            return seen.x_0, like(self.scale * spread(prior.schedule, t), x_t) * seen.gradient
+
+        return _Guided(prior, denoise)
+
+    def _norm(
+        self, prior: Prior, operator: Operator, y: Tensor, lever: Lever, x_t: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """D, and the move of D that moves x_s by -scale c grad r."""
+        seen = Denoised(prior, x_t, t)
         with torch.enable_grad():
-            x_t = x_t.detach().requires_grad_()
-            x_0 = task.prior.denoise(x_t, t)
-            x_0 = x_0.clamp(-1, 1) if self.clip else x_0
-            residual = (task.y - task.operator(task.prior.decode(x_0))).flatten(1)
-            if self.guidance == "likelihood":
-                loss = 0.5 * residual.square().sum() / self._noise_variance(task)
-            else:
-                loss = (residual.square().sum(1) + 1e-12).sqrt().sum()  # 1e-12: the norm has no gradient at 0
-            (gradient,) = torch.autograd.grad(loss, x_t)
-        x_t, x_0 = x_t.detach(), x_0.detach()
-        u = transitions.step(schedule, x_t, x_0, t, s, task.noise.normal_like(x_t), self.eta)
-        return u - like(self.scale * self._weight(task, t, s), u) * gradient, x_0
+            x_0 = seen.graph.clamp(-1, 1) if self.clip else seen.graph
+            residual = (y - operator(prior.decode(x_0))).flatten(1)
+            loss = (residual.square().sum(1) + 1e-12).sqrt().sum()  # 1e-12: the norm has no gradient at 0
+            (gradient,) = torch.autograd.grad(loss, seen.x_t)
+        s, b = lever(t)
+        return x_0.detach(), like(-self.scale * self._vp_lengths(prior.schedule, t, s) / b, x_t) * gradient
 
-    def _weight(self, task: Task, t: Tensor, s: Tensor) -> Tensor:
-        """What multiplies the gradient, besides ``scale``."""
-        schedule = task.prior.schedule
-        if self.guidance == "likelihood":
-            return transitions.guidance_weight(schedule, t, s, self.eta)
+    def _vp_lengths(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+        """c: x_vp = x / sqrt(alpha^2 + sigma^2), so a step of x_vp(s) along grad_{x_vp(t)} is c times longer in x."""
         if self.scale_space == "own":
-            return torch.ones((), dtype=torch.float64)
-        # x_vp = x / sqrt(alpha^2 + sigma^2), so a step of x_vp(s) along grad_{x_vp(t)} is this much longer in x.
+            return torch.ones_like(t)
         return _vp_length(schedule, t) * _vp_length(schedule, s)
 
-    def _noise_variance(self, task: Task) -> float:
-        if task.sigma_y == 0:
-            raise UsageError("guidance 'likelihood' divides by sigma_y^2; pass sigma_y > 0 or use guidance 'norm'")
-        return task.sigma_y**2
+    def _step(self, task: Task, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """One STEP(eta) from t to any s < t: (x_s, estimate of x_0)."""
+        schedule = task.prior.schedule
+        b = transitions.backward_weights(schedule, t, s, self.eta)[1]
+        guided = self._guided(task.prior, task.operator, task.y, task.sigma_y, lambda _: (s, b))
+        x_t = x_t.detach()
+        x_0 = guided.denoise(x_t, t)
+        return transitions.step(schedule, x_t, x_0, t, s, task.noise.normal_like(x_t), self.eta), guided.plain
+
+    def _shown(self, guided: Prior, x_0: Tensor) -> Tensor:
+        return guided.plain if isinstance(guided, _Guided) else x_0
+
+    def _one(self) -> Cost:
+        return Cost(0, 1)
+
+
+class PointLikelihood(Likelihood):
+    """p(y | x_t) ~ N(y; A D, sigma_y^2 I), or N(y; A D, (sigma_y^2 + r_t^2) I); A differentiable.
+
+    Args:
+        prior, operator, y, sigma_y: as in `Likelihood`.
+        clip: clip D to [-1, 1] first; ``x_0`` is then the clipped D.
+        widen: add r_t^2 = Var(x_0 | x_t) of white data.
+    """
+
+    def __init__(
+        self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float, *, clip: bool = False, widen: bool = False
+    ) -> None:
+        super().__init__(prior, operator, y, sigma_y)
+        self.clip, self.widen = clip, widen
+
+    def evaluate(self, x_t: Tensor, t: Tensor, *, density: bool = True) -> Evaluation:
+        variance = self.sigma_y**2 + (white_variance(self.prior, t) if self.widen else torch.zeros_like(t))
+        seen = Denoised(self.prior, x_t, t)
+        with torch.enable_grad():
+            x_0 = seen.graph.clamp(-1, 1) if self.clip else seen.graph
+            residual = (self.y - self.operator(self.prior.decode(x_0))).flatten(1)
+            square = residual.square().sum(1) / like(variance, residual).flatten()
+            (gradient,) = torch.autograd.grad(-0.5 * square.sum(), seen.x_t)
+        if not density:
+            return Evaluation(x_0.detach(), gradient)
+        log_det = self.count * variance.cpu().log()
+        return Evaluation(x_0.detach(), gradient, gaussian_log_density(square.detach(), log_det, self.count))
+
+
+class _Guided(GuidedPrior):
+    """D + move for a function (x_t, t) -> (D, move); ``plain`` is the last D, which makes the better picture."""
+
+    plain: Tensor
+
+    def __init__(self, prior: Prior, parts: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+        super().__init__(prior, self._sum)
+        self._parts = parts
+
+    def _sum(self, x_t: Tensor, t: Tensor) -> Tensor:
+        self.plain, move = self._parts(x_t, t)
+        return self.plain + move
 
 
 def _vp_length(schedule: Schedule, t: Tensor) -> Tensor:

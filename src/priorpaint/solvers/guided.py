@@ -13,11 +13,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .. import transitions
 from ..operators.base import Operator
 from ..priors.base import Prior
 from ..samplers import DDIM, EulerMaruyama, Heun, Sampler
+from ..schedules import Schedule
 from ..transitions import like
 from .base import STRICT, Cost, Field, Solver, Task, settings
+from .likelihoods import Likelihood, spread
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
@@ -97,6 +100,25 @@ class GuidedSolver(Solver):
     def _steps(self) -> int:
         return self.steps
 
+    def _shown(self, guided: Prior, x_0: Tensor) -> Tensor:
+        """What a step reports: the guided estimate x_0, or a better picture."""
+        return x_0
+
+    def lever(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(s, b) for t (N,): the next time of this solver's grid, and how far x_s moves when D(x_t, t) moves by 1.
+
+        For methods whose guidance is published as a move of x_s.
+        """
+        times = schedule.grid(self.steps, self.spacing, start=self.t_init).to(t.device)
+        below = (times[None] < t[:, None] - 1e-12).double().argmax(1)
+        return times[below], self._pull(schedule, t, times[below])
+
+    def _pull(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+        """b, the weight of D in the mean of a step from t to s; of Heun's method, in its first half."""
+        if self.sampler == "euler_maruyama":
+            return transitions.forward(schedule, s, t)[1] * schedule.alpha(t) / schedule.sigma(t) ** 2
+        return transitions.backward_weights(schedule, t, s, self.eta if self.sampler == "ddim" else 0.0)[1]
+
     def _sampler(self) -> Sampler:
         if self.sampler == "heun":
             return Heun(self.steps, self.spacing, self.t_init)
@@ -109,12 +131,28 @@ class GuidedSolver(Solver):
         schedule = task.prior.schedule
         guided = self.guide(task.prior, task.operator, task.y, task.sigma_y)
         x_1 = task.start(schedule.grid(self.steps, self.spacing, start=self.t_init)[0])
-        x_0 = self._sampler()(guided, x_1, task.noise, lambda step, total, x: task.report(step, x))
+        x_0 = self._sampler()(guided, x_1, task.noise, lambda step, total, x: task.report(step, self._shown(guided, x)))
         return task.operator.project(x_0, task.y) if self.paste and task.sigma_y == 0 else x_0
+
+
+@settings(frozen=True, config=STRICT)
+class LikelihoodSolver(GuidedSolver):
+    """A guided denoiser D' = D + (sigma_t^2 / alpha_t) G with G from an approximate likelihood p(y | x_t)."""
+
+    @abstractmethod
+    def likelihood(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Likelihood:
+        """The approximation of p(y | x_t), also a twist for SMC; arguments as in ``guide``."""
+
+    def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
+        likelihood = self.likelihood(prior, operator, y, sigma_y)
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            seen = likelihood.evaluate(x_t, t, density=False)
+            return towards(prior, seen.x_0, t, seen.gradient)
+
+        return GuidedPrior(prior, denoise)
 
 
 def towards(prior: Prior, x_0: Tensor, t: Tensor, gradient: Tensor) -> Tensor:
     """D + (sigma_t^2 / alpha_t) G for D = x_0 and G = ``gradient`` (N, C, H, W), t (N,); D itself where alpha_t = 0."""
-    alpha, sigma = prior.schedule.alpha(t), prior.schedule.sigma(t)
-    weight = torch.where(alpha > 0, sigma**2 / alpha.clamp(min=torch.finfo(torch.float64).tiny), 0)
-    return x_0 + like(weight, x_0) * gradient
+    return x_0 + like(spread(prior.schedule, t), x_0) * gradient
