@@ -167,10 +167,21 @@ def test_info_reproduces_the_run() -> None:
 
 
 def test_the_default_method_and_changes_to_it() -> None:
-    name, defaults = pipeline.DEFAULTS["photos"]
-    assert type(pipeline.choose_solver("photos", None, {})) is priorpaint.SOLVERS[name]
-    changed = pipeline.choose_solver("photos", None, {"steps": 3})
-    assert changed == solver(name, **{**defaults, "steps": 3})
+    name, narrow, wide = pipeline.DEFAULT_METHOD, pipeline.NARROW_SETTINGS, pipeline.WIDE_SETTINGS
+    assert pipeline.choose_solver(None, {}) == solver(name, **narrow)
+    assert pipeline.choose_solver(None, {}, pipeline.WIDE) == solver(name, **narrow)
+    assert pipeline.choose_solver(None, {}, pipeline.WIDE + 1) == solver(name, **wide)
+    assert pipeline.choose_solver(None, {"steps": 3}) == solver(name, **{**narrow, "steps": 3})
+    assert pipeline.choose_solver("dps", {"steps": 3}, 500) == solver("dps", steps=3)
+
+
+@pytest.mark.usefixtures("one_scale")
+def test_the_widest_hole_decides_the_default_settings() -> None:
+    for side, settings in ((20, pipeline.NARROW_SETTINGS), (80, pipeline.WIDE_SETTINGS)):
+        hole = np.zeros((112, 112), dtype=bool)
+        hole[8 : 8 + side, 8 : 8 + side] = True
+        call = inpaint(picture(size=(112, 112)), hole, white_prior(), num_samples=1).info["call"]
+        assert settings.items() <= call.items()
 
 
 def test_boxes_arrays_files_and_polarity_say_the_same(tmp_path: Path) -> None:

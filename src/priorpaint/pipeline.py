@@ -23,16 +23,18 @@ from .imaging import Mask, Picture, compose, mask_from_alpha, mask_from_boxes, r
 from .noise import Seed, derive
 from .priors import Prior
 from .priors.loading import load_prior
-from .regions import Bools, Box
+from .regions import Bools, Box, thickness
 from .results import Result
 from .solvers import SOLVERS, Solver
 from .solvers import solver as make_solver
 
-# The method and settings for a prior where the caller names none; "" is for all other priors.
-DEFAULTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "photos": ("repaint", {"steps": 10, "jump_length": 1, "resamplings": 4}),
-    "": ("repaint", {"steps": 10, "jump_length": 1, "resamplings": 4}),
-}
+# The method where the caller names none, and its settings for holes up to WIDE pixels wide and for wider ones, at about
+# the same cost: what a narrow hole holds is nearly settled by its surroundings, and many passes over few noise levels
+# find it; a wide one needs its texture drawn, which takes more levels (docs/results/defaults.md).
+DEFAULT_METHOD = "repaint"
+NARROW_SETTINGS: dict[str, Any] = {"steps": 10, "jump_length": 1, "resamplings": 4}
+WIDE_SETTINGS: dict[str, Any] = {"steps": 40, "jump_length": 1, "resamplings": 1}
+WIDE = 48
 # The canvases of one chunk of samples stay below this, in bytes.
 _CANVAS_BYTES = 512 * 2**20
 # Pixels times samples that keep a CPU busy; larger chunks are not faster and finish their first sample later.
@@ -78,7 +80,7 @@ def inpaint(
         mask: a path, PIL image or array (H, W) of the picture's size: white, True or 1 says *repaint* (see
             ``mask_means``); or "alpha": the transparent pixels are to be repainted and become opaque.
         prior: a name or path for ``load_prior``, or a ``Prior``.
-        method: a name in ``SOLVERS`` or a ``Solver``; None is the prior's entry in ``DEFAULTS``.
+        method: a name in ``SOLVERS`` or a ``Solver``; None is ``DEFAULT_METHOD``, with settings for the widest hole.
         num_samples: how many completions.
         seed: an int, from which the seeds of the samples follow; or one int a sample, as ``info["sample_seeds"]``
             lists them. A sample depends on its seed only, not on the others or on ``batch_size``.
@@ -106,7 +108,7 @@ def inpaint(
     seeds = sample_seeds(seed, num_samples)
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
-    solver = choose_solver(prior, method, params)
+    solver = choose_solver(method, params, thickness(~hole.known))
     loaded = prior if isinstance(prior, Prior) else load_prior(prior, device=device)
     job = _Job(picture, hole.known, from_alpha, loaded, solver, seeds)
     nfe = loaded.nfe.copy()
@@ -146,8 +148,13 @@ def inpaint(
     return result
 
 
-def choose_solver(prior: str | Path | Prior, method: str | Solver | None, params: dict[str, Any]) -> Solver:
-    """The solver that ``inpaint`` runs: named, given, or the prior's default with some settings changed.
+def choose_solver(method: str | Solver | None, params: dict[str, Any], width: int = 0) -> Solver:
+    """The solver that ``inpaint`` runs: named, given, or the default with some settings changed.
+
+    Args:
+        method: see ``inpaint``.
+        params: settings.
+        width: of the widest hole, in pixels, for the settings of the default.
 
     Raises:
         UsageError: an unknown method or setting, or settings beside a ready solver.
@@ -158,8 +165,8 @@ def choose_solver(prior: str | Path | Prior, method: str | Solver | None, params
         return method
     if method is not None:
         return make_solver(method, **params)
-    name, defaults = DEFAULTS.get(prior.name if isinstance(prior, Prior) else str(prior), DEFAULTS[""])
-    return make_solver(name, **{**defaults, **params})
+    settings = WIDE_SETTINGS if width > WIDE else NARROW_SETTINGS
+    return make_solver(DEFAULT_METHOD, **{**settings, **params})
 
 
 def sample_seeds(seed: Seed, num_samples: int) -> list[int]:

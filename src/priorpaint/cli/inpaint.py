@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from PIL import Image
 from torch import Tensor
 
-from priorpaint.errors import Cancelled, UsageError
+from priorpaint.errors import UsageError
 from priorpaint.imaging import lossy, parse_box, read_picture
 from priorpaint.imaging.writing import FORMATS
 from priorpaint.pipeline import Stopped, choose_solver
@@ -22,6 +17,7 @@ from priorpaint.pipeline import inpaint as run_inpaint
 from priorpaint.results import Output, Result, stem_of, suffix_for
 
 from .progress import Display
+from .stopping import signals as taken_signals
 
 
 def inpaint(
@@ -60,12 +56,13 @@ def inpaint(
     if mask is None and not mask_from_alpha and not box:
         raise UsageError("there is nothing to repaint; give a mask file, --box X,Y,W,H or --mask-from-alpha.")
     boxes = [parse_box(text) for text in box or ()]
-    solver = choose_solver(prior, method, dict(_setting(text) for text in settings or ()))
+    params = dict(_setting(text) for text in settings or ())
+    choose_solver(method, params)  # a wrong setting is told before the picture is read
     _use_threads(threads)
     picture = read_picture(image)
     output = Output(out, stem_of(image), suffix_for(picture, format))
     output.check(picture, samples, overwrite=overwrite)
-    with _signals() as signals, Display(samples, quiet=quiet) as display:
+    with taken_signals() as signals, Display(samples, quiet=quiet) as display:
         if lossy(output.completion(0)):
             display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
 
@@ -83,7 +80,7 @@ def inpaint(
                 picture,
                 "alpha" if mask_from_alpha else mask,
                 prior,
-                solver,
+                method,
                 samples,
                 seed,
                 boxes=boxes,
@@ -92,6 +89,7 @@ def inpaint(
                 callback=callback,
                 on_sample=keep,
                 device=device,
+                **params,
             )
         except Stopped as stopped:
             kept = 0 if stopped.result is None else len(stopped.result.images)
@@ -127,32 +125,3 @@ def _use_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
-
-
-class _Signals:
-    """Ctrl-C and SIGTERM end the run at the next step; a second one ends it at once."""
-
-    received = 0
-
-    def take(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = number
-        print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
-
-    def check(self) -> None:
-        """Raise Cancelled where a signal came."""
-        if self.received:
-            raise Cancelled("stopped by a signal")
-
-
-@contextmanager
-def _signals() -> Iterator[_Signals]:
-    signals = _Signals()
-    before = {number: signal.signal(number, signals.take) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

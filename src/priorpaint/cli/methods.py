@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from priorpaint.errors import UsageError
-from priorpaint.pipeline import DEFAULTS
+from priorpaint.pipeline import DEFAULT_METHOD, NARROW_SETTINGS, WIDE, WIDE_SETTINGS
 from priorpaint.solvers import SOLVERS, Solver, explain
 
 _NEEDS = {
@@ -23,7 +23,7 @@ def methods(name: Annotated[str | None, typer.Argument(help="A method, to see it
     if name is None:
         width = max(map(len, SOLVERS))
         for key, cls in sorted(SOLVERS.items()):
-            default = " [default]" if key == DEFAULTS["photos"][0] else ""
+            default = " [default]" if key == DEFAULT_METHOD else ""
             typer.echo(f"{key:<{width}}  {cls.title}{default}: {_summary(cls)}")
         return
     if name not in SOLVERS:
@@ -44,9 +44,13 @@ def _show(name: str, cls: type[Solver]) -> None:
     for setting, (kind, default, meaning) in explain(cls).items():
         typer.echo(f"    {setting} = {_value(default)}  ({kind})")
         typer.echo(textwrap.fill(meaning, 100, initial_indent="        ", subsequent_indent="        "))
-    default_method, changed = DEFAULTS["photos"]
-    if name == default_method:
-        typer.echo(f"  Without --method, photos use it with {', '.join(f'{k}={v}' for k, v in changed.items())}.")
+    if name == DEFAULT_METHOD:
+        typer.echo(f"  Without --method it runs with {_list(NARROW_SETTINGS)}, and where a hole is more than")
+        typer.echo(f"  {WIDE} pixels wide with {_list(WIDE_SETTINGS)}.")
+
+
+def _list(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _value(default: Any) -> str:
