@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,12 @@ class Operator(ABC):
     """A differentiable map from images x (B, C, H, W) to measurements y (B, ...).
 
     An operator may hold parameters for each image of a batch (masks, kernels); ``select`` picks those of some rows.
+
+    Class attributes:
+        title: one line for lists; an operator in the registry has one.
     """
+
+    title: ClassVar[str]
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -67,8 +73,9 @@ class LinearOperator(Operator):
     def filter(self, x: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
         """V gain(S) V^T x for x (B, C, H, W): each right singular direction scaled by a function of its singular value.
 
-        ``gain`` maps singular values >= 0, in any shape, to numbers of that shape; directions that A does not see have
-        the value 0. With it, methods written in the singular basis stay in image space.
+        ``gain`` maps singular values >= 0, (1|B, ., ., .), to numbers of that shape, or with one number an image
+        (B, 1, 1, 1) to what the two broadcast to; directions that A does not see have the value 0. With it, methods
+        written in the singular basis stay in image space.
         """
 
     @abstractmethod

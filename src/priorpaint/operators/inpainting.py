@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class Inpainting(LinearOperator):
     Raises:
         UsageError: values other than 0 and 1, or another number of axes.
     """
+
+    title: ClassVar[str] = "a mask: some pixels known, the others hidden"
 
     def __init__(self, known: Tensor) -> None:
         known = torch.as_tensor(known)
