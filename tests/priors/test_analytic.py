@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from priorpaint import Inpainting, UsageError
-from priorpaint.operators import LinearOperator
-from priorpaint.priors.analytic import Gaussian, GaussianMixture
+from priorpaint.operators import MatrixOperator
+from priorpaint.priors.analytic import Gaussian, GaussianMixture, LinearManifold
 from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from tests.solvers.toy import KNOWN, Y, toy_g, toy_m
 
@@ -23,28 +23,6 @@ def mixture(schedule: Schedule | None = None, dim: int = 4) -> GaussianMixture:
     means = torch.randn(3, dim, dtype=torch.float64, generator=generator)
     eye = torch.eye(dim, dtype=torch.float64)
     return GaussianMixture([0.2, 0.5, 0.3], means, mix @ mix.mT + 0.05 * eye, (1, 2, dim // 2), schedule)
-
-
-class Matrix(LinearOperator):
-    """y = M x for one image, as any operator that is not a mask."""
-
-    def __init__(self, matrix: Tensor, shape: tuple[int, int, int]) -> None:
-        self.matrix, self.shape = matrix.double(), shape
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x.double().flatten(1) @ self.matrix.mT
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return (y.double() @ self.matrix).reshape(len(y), *self.shape)
-
-    def pinv(self, y: Tensor) -> Tensor:
-        return (y.double() @ torch.linalg.pinv(self.matrix).mT).reshape(len(y), *self.shape)
-
-    def solve(self, r: Tensor, c: float | Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def image_shape(self, y: Tensor) -> tuple[int, int, int]:
-        return self.shape
 
 
 def points(prior: GaussianMixture, t: float, count: int = 6) -> Tensor:
@@ -210,7 +188,7 @@ def test_mixture_posterior_and_evidence_by_brute_force(sigma_y: float) -> None:
     prior = GaussianMixture(
         [0.3, 0.7], [[1.0, -1.0], [-0.5, 0.5]], [[[0.3, 0.2], [0.2, 0.3]], [[0.5, -0.1], [-0.1, 0.2]]]
     )
-    operator = Matrix(torch.tensor([[0.6, -1.1]]), (1, 1, 2))
+    operator = MatrixOperator(torch.tensor([[0.6, -1.1]]), (1, 1, 2))
     y = torch.tensor([[0.4]], dtype=torch.float64)
     axis = torch.linspace(-5, 5, 601, dtype=torch.float64)
     x = torch.cartesian_prod(axis, axis).reshape(-1, 1, 1, 2)
@@ -247,7 +225,7 @@ def test_posterior_of_a_posterior_is_the_posterior_of_both() -> None:
 
 
 def test_little_noise_tends_to_no_noise() -> None:
-    prior, operator = mixture(), Matrix(torch.randn(2, 4, generator=torch.Generator().manual_seed(2)), (1, 2, 2))
+    prior, operator = mixture(), MatrixOperator(torch.randn(2, 4, generator=torch.Generator().manual_seed(2)), (1, 2, 2))
     y = torch.tensor([[0.4, -0.2]], dtype=torch.float64)
     exact, near = prior.posterior(operator, y), prior.posterior(operator, y, 1e-5)
     torch.testing.assert_close(near.weights, exact.weights, rtol=0, atol=1e-6)
@@ -313,3 +291,63 @@ def test_errors(arguments: tuple[object, ...], message: str) -> None:
 def test_posterior_takes_one_measurement() -> None:
     with pytest.raises(UsageError, match="one measurement"):
         toy_g().posterior(KNOWN, Y.expand(2, 1, 1, 2))
+
+
+# -- linear manifolds --------------------------------------------------------------------------------------------------
+
+
+def test_linear_manifold_has_the_moments_of_a_z() -> None:
+    basis = torch.tensor([[1.0, 0.0], [2.0, 1.0], [0.0, 1.0]])
+    prior = LinearManifold(basis, [1.0, 2.0, 3.0])
+    torch.testing.assert_close(prior.cov, (basis @ basis.mT).double())
+    assert prior.mean.flatten().tolist() == [1.0, 2.0, 3.0]
+    x = prior.sample(500, seed=0).double().flatten(1) - prior.mean.flatten()
+    normal = torch.linalg.svd(prior.basis)[0][:, 2]
+    assert (x @ normal).abs().max() < 1e-5, "samples lie on the manifold"
+    with pytest.raises(UsageError, match="singular"):
+        prior.log_prob(prior.sample(1, seed=0))
+
+
+@pytest.mark.parametrize("family", SCHEDULES)
+def test_denoiser_of_a_linear_manifold_projects(family: str) -> None:
+    """D = alpha / (alpha^2 + sigma^2) P x_t for orthonormal columns."""
+    prior = LinearManifold.random(9, 3, seed=0, shape=(1, 3, 3), schedule=SCHEDULES[family])
+    t = torch.tensor(0.4, dtype=torch.float64)
+    alpha, sigma = prior.schedule.alpha(t), prior.schedule.sigma(t)
+    x_t = torch.randn(4, 1, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = alpha / (alpha**2 + sigma**2) * (x_t.flatten(1) @ prior.basis @ prior.basis.mT)
+    torch.testing.assert_close(prior.denoise(x_t, t).flatten(1), expected)
+
+
+@pytest.mark.parametrize("known", [10, 40])
+@pytest.mark.parametrize("sigma_y", [0.0, 0.3])
+def test_posterior_on_a_linear_manifold_of_64_pixels(known: int, sigma_y: float) -> None:
+    """In latent coordinates: z | y ~ N(S A_K^T y / s^2, S), S = (I + A_K^T A_K / s^2)^-1; pseudo-inverse at s = 0."""
+    prior = LinearManifold.random(64, 16, seed=1, shape=(1, 8, 8))
+    places = torch.randperm(64, generator=torch.Generator().manual_seed(0))[:known]
+    mask = torch.zeros(64).index_fill(0, places, 1.0)
+    operator = Inpainting(mask.reshape(8, 8))
+    noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    y = operator(prior.sample(1, seed=2) + sigma_y * noise)
+    seen = prior.basis[mask > 0]
+    if sigma_y > 0:
+        cov = torch.linalg.inv(torch.eye(16, dtype=torch.float64) + seen.mT @ seen / sigma_y**2)
+        z = cov @ seen.mT @ y.double().flatten()[mask > 0] / sigma_y**2
+    else:
+        inverse = torch.linalg.pinv(seen)
+        cov = torch.eye(16, dtype=torch.float64) - inverse @ seen
+        z = inverse @ y.double().flatten()[mask > 0]
+    posterior = prior.posterior(operator, y, sigma_y)
+    torch.testing.assert_close(posterior.mean.flatten(), prior.basis @ z, rtol=0, atol=1e-5)
+    torch.testing.assert_close(posterior.cov, prior.basis @ cov @ prior.basis.mT, rtol=0, atol=1e-9)
+
+
+def test_random_manifolds_and_bad_ones() -> None:
+    one, again, other = (LinearManifold.random(5, 2, seed=seed).basis for seed in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    torch.testing.assert_close(one.mT @ one, torch.eye(2, dtype=torch.float64))
+    for basis, message in ((torch.ones(3), "matrix"), (torch.ones(3, 2), "dependent"), (torch.eye(2, 3), "dependent")):
+        with pytest.raises(UsageError, match=message):
+            LinearManifold(basis)
+    with pytest.raises(UsageError, match="1 <= k <= d"):
+        LinearManifold.random(3, 4, seed=0)

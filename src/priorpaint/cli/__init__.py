@@ -12,9 +12,11 @@ import typer
 
 from priorpaint.errors import PriorpaintError, UsageError
 
+from .certify import certify
 from .inpaint import inpaint
 from .methods import methods
 from .priors import priors
+from .theory import theory
 from .train import train
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
@@ -27,9 +29,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Fill in the missing parts of a picture with several plausible answers.",
 )
+app.command()(certify)
 app.command()(inpaint)
 app.command()(methods)
 app.command()(priors)
+app.command()(theory)
 app.command()(train)
 
 

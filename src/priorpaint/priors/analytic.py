@@ -245,3 +245,60 @@ class Gaussian(GaussianMixture):
     ) -> None:
         mean = torch.as_tensor(mean, dtype=torch.float64).flatten()
         super().__init__([1.0], mean[None], torch.as_tensor(cov, dtype=torch.float64)[None], shape, schedule)
+
+
+class LinearManifold(Gaussian):
+    """x_0 = mean + A z with z ~ N(0, I_k): a flat k-dimensional manifold in R^d, with no noise around it.
+
+    The covariance A A^T is singular; everything of ``Gaussian`` works on it, but the density of x_0 itself, which does
+    not exist. Its eigenvalues off the manifold are exactly 0 here.
+
+    Args:
+        basis: A (d, k), of full rank; orthonormal columns give unit variance along the manifold.
+        mean: (d,) or (*shape,); the default is 0.
+        shape: (C, H, W); the default is (1, 1, d).
+        schedule: noise schedule; the default is VP linear.
+
+    Raises:
+        UsageError: A is no matrix, or its columns are linearly dependent.
+    """
+
+    name = "linear manifold"
+
+    def __init__(
+        self,
+        basis: Tensor | Sequence[Sequence[float]],
+        mean: Tensor | Sequence[float] | None = None,
+        shape: tuple[int, int, int] | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        self.basis = torch.as_tensor(basis, dtype=torch.float64)
+        if self.basis.ndim != 2 or not self.basis.numel():
+            raise UsageError(f"a basis is a matrix (d, k), not of shape {tuple(self.basis.shape)}")
+        d, k = self.basis.shape
+        super().__init__(torch.zeros(d) if mean is None else mean, self.basis @ self.basis.mT, shape, schedule)
+        axes, scales, _ = torch.linalg.svd(self.basis)
+        if k > d or float(scales[-1]) <= 1e-10 * float(scales[0]):
+            raise UsageError(f"the {k} columns of the basis are linearly dependent; pass independent directions")
+        self._vectors = axes[None]
+        self._values = torch.cat([scales.square(), torch.zeros(d - k, dtype=torch.float64)])[None]
+
+    @classmethod
+    def random(
+        cls,
+        d: int,
+        k: int,
+        *,
+        seed: int,
+        shape: tuple[int, int, int] | None = None,
+        schedule: Schedule | None = None,
+    ) -> LinearManifold:
+        """A manifold in a uniformly random direction, with orthonormal A (d, k).
+
+        Raises:
+            UsageError: not 1 <= k <= d.
+        """
+        if not 1 <= k <= d:
+            raise UsageError(f"a manifold of dimension {k} does not fit into {d} dimensions; take 1 <= k <= d")
+        gaussian = Streams([derive("manifold", seed)]).normal(d, k)[0].double()
+        return cls(torch.linalg.qr(gaussian).Q, None, shape, schedule)

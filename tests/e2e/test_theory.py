@@ -1,0 +1,77 @@
+"""``priorpaint theory`` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.e2e.test_cli import finish, here, start
+
+FAST = ["theory", "--samples", "20", "--seeds", "2", "--rounds", "12"]
+
+
+def test_table_figure_and_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    code, stdout, stderr = finish(start(*FAST, "--k", "2", "--d", "6", "--known", "4", "-o", tmp_path / "out"))
+    assert code == 0 and "Traceback" not in stderr, stderr  # matplotlib may say that it builds its font cache
+    assert (
+        all(method in stdout for method in ("RePaint ", "RePaint + reverse SDE", "RePaint+ ")) and "rho = 0." in stdout
+    )
+    numbers = json.loads((tmp_path / "out" / "theory.json").read_text())
+    assert numbers["settings"]["rounds"] == 12 and len(numbers["curves"]["RePaint+"]) == 13
+    assert sum(numbers["known"]) == 4
+    with Image.open(tmp_path / "out" / "theory.png") as picture:
+        assert picture.width > 1000 and len(picture.convert("RGB").getcolors(2**24) or []) > 50
+
+
+def test_json_mask_and_protection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert here(monkeypatch, *FAST, "--json", "--d", "3", "--mask", "011") == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["known"] == [0, 1, 1] and numbers["rho"] == pytest.approx(1 / 3)
+    (tmp_path / "theory.png").write_bytes(b"mine")
+    assert here(monkeypatch, *FAST, "-o", tmp_path) == 2
+    assert "use --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "theory.png").read_bytes() == b"mine"
+
+
+def test_an_invisible_direction_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert here(monkeypatch, *FAST, "--k", "3", "--d", "6", "--known", "1") == 0
+    assert "rho = 1: 2 of 3 directions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--k", "3"], "1 <= k <= d"),
+        (["--known", "5"], "take 0 to 2"),
+        (["--known", "2"], "hide at least one"),
+        (["--mask", "1"], "2 digits"),
+        (["--mask", "1x"], "2 digits"),
+        (["--mask", "10", "--known", "1"], "leave one of them out"),
+        (["--beta", "1.5"], "between 0 and 1"),
+        (["--tolerance", "0"], "--tolerance"),
+        (["--basis", "round"], "auto, random or diagonal"),
+        (["--basis", "diagonal", "--k", "2", "--d", "4"], "--k 1"),
+    ],
+)
+def test_wrong_use(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert here(monkeypatch, *FAST, *arguments) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.out == "" and len(printed.err.splitlines()) == 1
+
+
+def test_without_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert here(monkeypatch, *FAST, "-o", tmp_path / "out") == 1
+    assert "pip install 'priorpaint[plot]'" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert here(monkeypatch, *FAST) == 0
