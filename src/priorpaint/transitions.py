@@ -24,6 +24,12 @@ def like(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def vp_length(schedule: Schedule, t: Tensor) -> Tensor:
+    """sqrt(alpha_t^2 + sigma_t^2), float64: x_t divided by it is variance preserving; D does not change."""
+    t = t.to(torch.float64)
+    return (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2).sqrt()
+
+
 def forward(schedule: Schedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """(alpha_{t|s}, var_{t|s}) of x_t | x_s for s < t, float64."""
     s, t = s.to(torch.float64), t.to(torch.float64)

@@ -225,13 +225,14 @@ def test_posterior_of_a_posterior_is_the_posterior_of_both() -> None:
 
 
 def test_little_noise_tends_to_no_noise() -> None:
-    prior, operator = mixture(), MatrixOperator(torch.randn(2, 4, generator=torch.Generator().manual_seed(2)), (1, 2, 2))
+    matrix = torch.randn(2, 4, generator=torch.Generator().manual_seed(2))
+    prior, operator = mixture(), MatrixOperator(matrix, (1, 2, 2))
     y = torch.tensor([[0.4, -0.2]], dtype=torch.float64)
     exact, near = prior.posterior(operator, y), prior.posterior(operator, y, 1e-5)
     torch.testing.assert_close(near.weights, exact.weights, rtol=0, atol=1e-6)
     torch.testing.assert_close(near.means, exact.means, rtol=0, atol=1e-6)
     torch.testing.assert_close(near.covs, exact.covs, rtol=0, atol=1e-6)
-    torch.testing.assert_close(operator(exact.sample(20, seed=0)), y.expand(20, 2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(operator(exact.sample(20, seed=0)), y.float().expand(20, 2), rtol=0, atol=1e-5)
 
 
 def test_hidden_values_have_no_influence() -> None:

@@ -8,15 +8,41 @@ from pydantic import ValidationError
 
 from ..errors import UsageError
 from .base import Cost, Solver, explain
+from .copaint import CoPaint, CoPaintTT
+from .daps import DAPS
+from .ddnm import DDNM
+from .ddrm import DDRM
+from .diffpir import DiffPIR
 from .dps import DPS
+from .langevin import Langevin
+from .mmps import MMPS
+from .pigdm import PiGDM
+from .reddiff import RedDiff, RedDiffV
 from .repaint import RePaint
+from .repaint_plus import RePaintPlus
 from .replacement import Replacement
+from .smc import SMC
+from .tmpd import TMPD
 from .vipaint import VIPaint
 
 SOLVERS: dict[str, type[Solver]] = {
+    "copaint": CoPaint,
+    "copaint_tt": CoPaintTT,
+    "daps": DAPS,
+    "ddnm": DDNM,
+    "ddrm": DDRM,
+    "diffpir": DiffPIR,
     "dps": DPS,
+    "langevin": Langevin,
+    "mmps": MMPS,
+    "pigdm": PiGDM,
+    "reddiff": RedDiff,
+    "reddiff_v": RedDiffV,
     "repaint": RePaint,
+    "repaint_plus": RePaintPlus,
     "replacement": Replacement,
+    "smc": SMC,
+    "tmpd": TMPD,
     "vipaint": VIPaint,
 }
 
@@ -44,5 +70,8 @@ def solver(name: str, **params: Any) -> Solver:
         return cls(**params)
     except ValidationError as error:
         first = error.errors()[0]
+        whole = first.get("ctx", {}).get("error")
+        if isinstance(whole, UsageError):  # from settings that are fine alone but not together
+            raise UsageError(f"{name}: {whole}") from None
         key = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{name}: {key} = {first['input']!r} is not valid: {first['msg'].lower()}") from None

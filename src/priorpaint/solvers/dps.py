@@ -93,7 +93,7 @@ class DPS(LikelihoodSolver):
         """c: x_vp = x / sqrt(alpha^2 + sigma^2), so a step of x_vp(s) along grad_{x_vp(t)} is c times longer in x."""
         if self.scale_space == "own":
             return torch.ones_like(t)
-        return _vp_length(schedule, t) * _vp_length(schedule, s)
+        return transitions.vp_length(schedule, t) * transitions.vp_length(schedule, s)
 
     def _step(self, task: Task, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """One STEP(eta) from t to any s < t: (x_s, estimate of x_0)."""
@@ -152,7 +152,3 @@ class _Guided(GuidedPrior):
     def _sum(self, x_t: Tensor, t: Tensor) -> Tensor:
         self.plain, move = self._parts(x_t, t)
         return self.plain + move
-
-
-def _vp_length(schedule: Schedule, t: Tensor) -> Tensor:
-    return (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2).sqrt()
