@@ -1,0 +1,138 @@
+"""What a method may spend, and the settings that it spends it with.
+
+A budget is a number of network evaluations a sample. An evaluation counts once, with or without a gradient, exactly as
+``Prior.nfe`` counts (forward + backward) and as ``Solver.cost`` promises; the tables show both parts and the time,
+because an evaluation with a gradient takes two to three times as long. What all samples of a measurement share (a fit)
+is divided by their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..errors import UsageError
+from ..solvers import SOLVERS, Solver, solver
+from ..solvers.smc import SMC
+from ..solvers.vipaint import VIPaint
+
+BUDGETS = (50, 200, 1000)
+_MOST_STEPS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a method grows with its budget.
+
+    Attributes:
+        grid: the setting that is made as large as the budget allows.
+        rest: (budget, samples) -> the settings that are fixed before.
+    """
+
+    grid: str = "steps"
+    rest: Callable[[int, int], dict[str, Any]] = lambda budget, samples: {}
+
+
+def _by_budget(name: str, low: int, middle: int, high: int) -> Callable[[int, int], dict[str, Any]]:
+    """A setting for budgets up to 50, up to 200 and above."""
+    return lambda budget, samples: {name: low if budget <= 50 else middle if budget <= 200 else high}
+
+
+def _smc(budget: int, samples: int) -> dict[str, Any]:
+    """Two particles a sample where levels are few, else four, in groups of up to 256 samples (docs/methods/smc.md)."""
+    keep = min(samples, 256)
+    return {"keep": keep, "particles": keep * (2 if budget <= 50 else 4)}
+
+
+def _vipaint(budget: int, samples: int) -> dict[str, Any]:
+    """At most half of the budget goes into the fit, which 3 levels of 4 Monte-Carlo samples share."""
+    return {"levels": 2, "mc_samples": 4, "iterations": max(1, min(100, budget * samples // 2 // 12))}
+
+
+# Everything else grows by ``steps`` alone. Few levels crossed often beat many levels crossed rarely (RePaint), and
+# jumps must fit into the grid.
+PLANS: dict[str, Plan] = {
+    "copaint_tt": Plan(rest=_by_budget("jump_length", 2, 5, 10)),
+    "daps": Plan(rest=_by_budget("n_ode", 2, 5, 5)),
+    "langevin": Plan(rest=_by_budget("inner_steps", 4, 5, 10)),
+    "mmps": Plan(rest=_by_budget("iterations", 1, 3, 3)),
+    "repaint": Plan(rest=lambda budget, samples: {"jump_length": 1, **_by_budget("resamplings", 4, 6, 10)(budget, 0)}),
+    "repaint_plus": Plan(rest=_by_budget("resamplings", 2, 5, 10)),
+    "smc": Plan(rest=_smc),
+    "vipaint": Plan("refine_steps", _vipaint),
+}
+
+
+def computes_jacobians(run: Solver) -> bool:
+    """Whether each evaluation comes with the whole Jacobian, whose products no budget counts: C H W times the work."""
+    return (isinstance(run, SMC) and run.twist == "mmps") or (isinstance(run, VIPaint) and run.correct)
+
+
+def evaluations(run: Solver, samples: int) -> float:
+    """Network evaluations a sample when ``samples`` of one measurement are drawn."""
+    cost = run.cost(samples)
+    return (cost.forward + cost.backward) / samples
+
+
+def at_budget(run: Solver, budget: int, samples: int, *, fixed: Collection[str] = ()) -> Solver:
+    """The same method with the settings that a budget allows.
+
+    Args:
+        run: the method; its other settings are kept. One without a time grid is returned as it is.
+        budget: network evaluations a sample.
+        samples: how many samples of one measurement are drawn together.
+        fixed: settings that must not be changed.
+
+    Raises:
+        UsageError: the method cannot run within the budget.
+    """
+    plan = next((PLANS.get(name, Plan()) for name, cls in SOLVERS.items() if type(run) is cls), Plan())
+    known = settings_of(run)
+    rest = {key: value for key, value in plan.rest(budget, samples).items() if key in known and key not in fixed}
+    try:
+        run = replace(run, **rest) if rest else run  # type: ignore[type-var]
+        if plan.grid not in known or plan.grid in fixed:
+            return _affordable(run, budget, samples)
+        return _largest(run, plan.grid, budget, samples)
+    except ValidationError as error:
+        raise UsageError(f"{run.title} has no settings for {budget} evaluations: {error.errors()[0]['msg']}") from None
+
+
+def settings_for(method: str, budget: int, samples: int = 512) -> dict[str, Any]:
+    """The settings of a method, by name, that `at_budget` changes from their defaults."""
+    default = solver(method)
+    chosen = settings_of(at_budget(default, budget, samples))
+    return {name: value for name, value in chosen.items() if value != getattr(default, name)}
+
+
+def settings_of(run: Solver) -> dict[str, Any]:
+    """Each setting of a method; none where it is a plain class."""
+    return {field.name: getattr(run, field.name) for field in fields(run)} if is_dataclass(run) else {}
+
+
+def _affordable(run: Solver, budget: int, samples: int) -> Solver:
+    if evaluations(run, samples) > budget:
+        raise UsageError(
+            f"{run.title} with these settings takes {evaluations(run, samples):.0f} evaluations a sample, "
+            f"more than the budget of {budget}"
+        )
+    return run
+
+
+def _largest(run: Solver, grid: str, budget: int, samples: int) -> Solver:
+    """The largest grid whose cost is within the budget; the cost grows with the grid."""
+
+    def size(steps: int) -> Solver:
+        return replace(run, **{grid: steps})  # type: ignore[type-var]
+
+    low, high = 1, 2
+    _affordable(size(low), budget, samples)
+    while high < _MOST_STEPS and evaluations(size(high), samples) <= budget:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if evaluations(size(middle), samples) <= budget else (low, middle)
+    return size(low)

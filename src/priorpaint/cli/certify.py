@@ -1,0 +1,170 @@
+"""``priorpaint certify``: every method against exact posteriors."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from priorpaint.certify.problems import PROBLEMS, STANDARD
+from priorpaint.certify.report import save, short_number, show
+from priorpaint.certify.results import DONE, FAILED, Cell, Certificate
+from priorpaint.certify.run import NUM_SAMPLES
+from priorpaint.certify.run import certify as run_certify
+from priorpaint.errors import UsageError
+
+from .stopping import signals
+
+_PAGE, _PAGE_IMAGES = Path("docs/results"), Path("docs/images")
+
+
+def certify(
+    method: Annotated[
+        list[str] | None, typer.Option("--method", metavar="NAME[:KEY=VALUE,...]", help="Repeatable; default: all.")
+    ] = None,
+    problem: Annotated[
+        list[str] | None,
+        typer.Option("--problem", help="Problem, family (M25) or all; repeatable; default: the standard set."),
+    ] = None,
+    budget: Annotated[
+        list[int] | None, typer.Option("--budget", min=1, help="Network evaluations a sample; default: 50, 200, 1000.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Draws of each problem; default: 3, and 1 for budgets above 200.")
+    ] = None,
+    samples: Annotated[int, typer.Option("-n", "--samples", min=2, help="Samples of each draw.")] = NUM_SAMPLES,
+    calibration: Annotated[bool, typer.Option(help="Make the rank test at a budget of 200.")] = True,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core, at most 8.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for JSON, page and figures.")] = None,
+    figures: Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")] = True,
+    write_docs: Annotated[
+        bool, typer.Option("--write-docs", help="Write docs/results/certification.* and the figures of this checkout.")
+    ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Keep the cells that are in the JSON already and not run again.")
+    ] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the problems and exit.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON instead of tables.")] = False,
+) -> None:
+    """Measure methods against posteriors that are known exactly.
+
+    Tables go to stdout, progress to stderr. Ctrl-C keeps the cells that are finished.
+    """
+    if listing:
+        _list()
+        return
+    if write_docs and not _PAGE.parent.is_dir():
+        raise UsageError("--write-docs writes into docs/; run it in a checkout of priorpaint, or use -o FOLDER.")
+    folders = [folder for folder in (out, _PAGE if write_docs else None) if folder is not None]
+    if figures and folders:
+        _check_figures()
+    count = workers or min(8, _cores())
+    with signals() as stop, _Display(quiet=quiet) as display:
+        certificate = run_certify(
+            method or None,
+            problem or STANDARD,
+            sorted(set(budget)) if budget else None,
+            seeds=seeds,
+            num_samples=samples,
+            calibrated=calibration,
+            workers=count,
+            report=display.cell,
+            stop=lambda: bool(stop.received),
+        )
+    if not certificate.cells:
+        display.say("Stopped: no cell is finished.")
+        raise typer.Exit(128 + stop.received)
+    for folder in folders:
+        _save(certificate, folder, figures=figures, update=update)
+    if as_json:
+        print(certificate.to_json(), end="")
+    else:
+        show(certificate, Console(width=None if sys.stdout.isatty() else 200))
+    if stop.received:
+        kept = f" and in {', '.join(map(str, folders))}" if folders else ""
+        display.say(f"Stopped: {display.done} of {display.total} cells are finished{kept}.")
+        raise typer.Exit(128 + stop.received)
+    if any(cell.status == FAILED for cell in certificate.cells):
+        raise typer.Exit(1)
+
+
+def _save(certificate: Certificate, folder: Path, *, figures: bool, update: bool) -> None:
+    existing = folder / "certification.json"
+    if update and existing.exists():
+        certificate = Certificate.read(existing).merged(certificate)
+    pictures = _PAGE_IMAGES if folder == _PAGE else folder
+    for path in save(certificate, folder, figures=figures, pictures=pictures, command=_command()):
+        print(path, file=sys.stderr)
+
+
+def _command() -> str:
+    return "priorpaint " + " ".join(map(shlex.quote, sys.argv[1:]))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_figures() -> None:
+    """Say before minutes of work that the figures cannot be drawn."""
+    from priorpaint.certify.plots import require
+
+    require()
+
+
+def _list() -> None:
+    from priorpaint.certify.problems import problem
+
+    width = max(map(len, PROBLEMS))
+    for name in PROBLEMS:
+        typer.echo(f"{name:<{width}} {'*' if name in STANDARD else ' '} {problem(name).about}")
+    typer.echo("* in the standard set", err=True)
+
+
+class _Display:
+    """A bar with the time left on a terminal; a line a cell elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.done = self.total = 0
+        self._quiet, self._begun = quiet, time.monotonic()
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self._console, disable=quiet or not self._console.is_terminal)
+        self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> _Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, sentence: str) -> None:
+        """One line."""
+        self._console.print(sentence, markup=False)
+
+    def cell(self, done: int, total: int, cell: Cell) -> None:
+        """A cell is finished."""
+        self.done, self.total = done, total
+        self._bar.update(self._task, completed=done, total=total, description=f"{done} of {total} cells")
+        if not self._quiet:
+            self.say(f"{done}/{total} {cell.method} {cell.problem} {_spent(cell)}: {_found(cell)}")
+
+
+def _spent(cell: Cell) -> str:
+    return "as given" if cell.budget is None else f"NFE {cell.budget}"
+
+
+def _found(cell: Cell) -> str:
+    if cell.status != DONE:
+        return f"{cell.status} ({cell.note})"
+    seconds = cell.seconds * len(cell.measures)
+    return f"{short_number(cell.ratio)} x floor in {seconds:.1f} CPU s"

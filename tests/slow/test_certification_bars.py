@@ -1,0 +1,113 @@
+"""The bars that methods must meet on exact posteriors, and no certified number worse than the stored one.
+
+The stored certificate is docs/results/certification.json; `priorpaint certify --write-docs` makes it.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from priorpaint import SOLVERS
+from priorpaint.certify import Cell, Certificate, certify
+from priorpaint.certify.results import DONE
+
+pytestmark = pytest.mark.slow
+
+STORED = Path(__file__).parents[2] / "docs" / "results" / "certification.json"
+AGAIN = [(problem, budget) for problem in ("G16", "M3", "M16", "I8-half") for budget in (50, 200)]
+
+
+def run(method: str, problem: str, budget: int, num_samples: int = 1024, seeds: int = 3) -> Cell:
+    cell = certify([method], [problem], [budget], seeds=seeds, num_samples=num_samples, calibrated=False).cells[0]
+    assert cell.status == DONE, cell.note
+    return cell
+
+
+# -- bars --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [200, 1000])
+def test_moment_matching_is_nearly_exact_on_a_gaussian(budget: int) -> None:
+    cell = run("mmps", "G16", budget)
+    assert cell.ratio <= 1.3
+    assert cell.mean("std") == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(("budget", "bar"), [(200, 1.3), (50, 1.6)])
+def test_particles_on_a_mixture(budget: int, bar: float) -> None:
+    cell = run("smc", "M16", budget)
+    modes = cell.mean("modes")
+    assert cell.ratio <= bar
+    assert modes is not None and (budget < 200 or modes <= 0.03)
+
+
+def test_guidance_by_a_point_mass_stays_far_from_the_posterior() -> None:
+    """What makes the other bars worth something: the problem is not easy."""
+    assert run("dps", "M16", 200, num_samples=512).ratio > 2
+
+
+@pytest.mark.parametrize("copies", [8, 16])
+def test_local_resampling_beats_guidance_where_joint_particles_collapse(copies: int) -> None:
+    """One draw at a budget of 50 (two particles a sample), which the particles can afford in 256 dimensions."""
+    particles = run("smc:local=0.3", f"B16-{copies}", 50, num_samples=64, seeds=1)
+    guidance = run("mmps", f"B16-{copies}", 50, num_samples=64, seeds=1)
+    assert particles.ratio < guidance.ratio
+
+
+# -- no regression -----------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def stored() -> Certificate:
+    return Certificate.read(STORED)
+
+
+def slack(cell: Cell) -> float:
+    """Four standard errors of a mean ratio of exact samples.
+
+    The same draws are sampled again, but a change that uses other noise moves the distance of a set of samples by about
+    a third of its floor, so the mean over s seeds by a third over root s.
+    """
+    return 4 * 0.33 / math.sqrt(len(cell.measures))
+
+
+@pytest.mark.parametrize(("problem", "budget"), AGAIN)
+@pytest.mark.parametrize("method", sorted(SOLVERS))
+def test_no_certified_number_is_worse_than_before(method: str, problem: str, budget: int) -> None:
+    before = stored().cell(method, problem, budget)
+    assert before is not None, f"{method} is not certified on {problem}; run: priorpaint certify --write-docs"
+    now = certify(
+        [method],
+        [problem],
+        [budget],
+        seeds=max(1, len(before.measures)),
+        num_samples=int(stored().setup["num_samples"]),
+        calibrated=False,
+    ).cells[0]
+    assert now.status == before.status, now.note
+    if now.status != DONE:
+        return
+    assert now.num_samples == before.num_samples
+    assert now.ratio <= 1.1 * before.ratio + slack(before)
+    share = 4 * math.sqrt(0.25 / (now.num_samples * len(now.measures)))
+    for name, target, noise in (
+        ("modes", 0.0, share),
+        ("mean", 0.0, 0.1),
+        ("std", 1.0, 0.05),
+        ("cover50", 0.5, share),
+        ("cover90", 0.9, share),
+    ):
+        old, new = before.mean(name), now.mean(name)
+        if old is not None and new is not None:
+            assert abs(new - target) <= 1.1 * abs(old - target) + noise, name
+    assert now.forward + now.backward <= 1.01 * (before.forward + before.backward) + 1
+
+
+def test_the_stored_certificate_is_whole() -> None:
+    """Every method of the registry is in it, and every cell of a method that can run is finished."""
+    assert set(SOLVERS) <= set(stored().methods)
+    assert [cell for cell in stored().cells if cell.status == "failed"] == []
