@@ -4,7 +4,21 @@ from typing import TYPE_CHECKING, Any
 
 from . import schedules
 from .errors import Cancelled, MissingExtra, PriorError, PriorpaintError, UsageError
-from .operators import Inpainting, LinearOperator, Operator
+from .operators import (
+    JPEG,
+    OPERATORS,
+    Blur,
+    Downsampling,
+    GaussianBlur,
+    Grayscale,
+    Inpainting,
+    LinearOperator,
+    MatrixOperator,
+    MotionBlur,
+    Operator,
+    RandomPixels,
+    WalshHadamard,
+)
 from .priors import DenoiserPrior, NetworkPrior, Prior, analytic
 from .solvers import SOLVERS, Solver, solver
 
@@ -16,21 +30,31 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "JPEG",
+    "OPERATORS",
     "SOLVERS",
+    "Blur",
     "Cancelled",
     "DenoiserPrior",
+    "Downsampling",
+    "GaussianBlur",
+    "Grayscale",
     "Inpainting",
     "LinearOperator",
+    "MatrixOperator",
     "MissingExtra",
+    "MotionBlur",
     "NetworkPrior",
     "Operator",
     "Prior",
     "PriorError",
     "PriorpaintError",
+    "RandomPixels",
     "Result",
     "Solver",
     "Stopped",
     "UsageError",
+    "WalshHadamard",
     "analytic",
     "inpaint",
     "load_prior",

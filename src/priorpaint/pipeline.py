@@ -28,12 +28,12 @@ from .results import Result
 from .solvers import SOLVERS, Solver
 from .solvers import solver as make_solver
 
-# The method where the caller names none, and its settings for holes up to WIDE pixels wide and for wider ones, at about
-# the same cost: what a narrow hole holds is nearly settled by its surroundings, and many passes over few noise levels
-# find it; a wide one needs its texture drawn, which takes more levels (docs/results/defaults.md).
-DEFAULT_METHOD = "repaint"
-NARROW_SETTINGS: dict[str, Any] = {"steps": 10, "jump_length": 1, "resamplings": 4}
-WIDE_SETTINGS: dict[str, Any] = {"steps": 40, "jump_length": 1, "resamplings": 1}
+# The method where the caller names none, and its settings for holes up to WIDE pixels wide and for wider ones. What a
+# narrow hole holds is nearly settled by its surroundings; a wide one needs its texture drawn, which takes a trajectory
+# that keeps more of its own noise (docs/results/defaults.md).
+DEFAULT_METHOD = "ddnm"
+NARROW_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.95}
+WIDE_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.7}
 WIDE = 48
 # The canvases of one chunk of samples stay below this, in bytes.
 _CANVAS_BYTES = 512 * 2**20

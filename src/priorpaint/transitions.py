@@ -34,14 +34,14 @@ def forward(schedule: Schedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """(alpha_{t|s}, var_{t|s}) of x_t | x_s for s < t, float64."""
     s, t = s.to(torch.float64), t.to(torch.float64)
     shrink = torch.expm1(2 * (schedule.log_ratio(s) - schedule.log_ratio(t)))
-    return schedule.alpha(t) / schedule.alpha(s), -schedule.sigma(t) ** 2 * shrink
+    return schedule.alpha(t) / schedule.alpha(s), -(schedule.sigma(t) ** 2) * shrink
 
 
 def backward_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
     """v = Var[x_s | x_t, x_0] for s < t, float64; 0 at s = 0."""
     s, t = s.to(torch.float64), t.to(torch.float64)
     shrink = torch.expm1(2 * (schedule.log_ratio(s) - schedule.log_ratio(t)))
-    return -schedule.sigma(s) ** 2 * shrink
+    return -(schedule.sigma(s) ** 2) * shrink
 
 
 def backward_weights(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
@@ -72,9 +72,7 @@ def epsilon(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
     return (x_t - like(schedule.alpha(t), x_t) * x_0) / like(schedule.sigma(t), x_t)
 
 
-def step_mean(
-    schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, eta: float | Tensor = 1.0
-) -> Tensor:
+def step_mean(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> Tensor:
     """Mean of STEP(eta): alpha_s x_0 + sqrt(sigma_s^2 - eta^2 v) eps, for s < t."""
     a, b = backward_weights(schedule, t, s, eta)
     return like(a, x_t) * x_t + like(b, x_t) * x_0

@@ -21,8 +21,11 @@ from priorpaint.priors.analytic import Gaussian
 from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.solvers import solver
 from priorpaint.solvers import vipaint_bound as bound
-from priorpaint.solvers.vipaint import VIPaint, _Adam, _fill, _gradient
-from priorpaint.solvers.vipaint_bound import Draws, Ladder, Variational
+from priorpaint.solvers.base import Job
+from priorpaint.solvers.vipaint import VIPaint
+from priorpaint.solvers.vipaint_fit import Adam, fill, gradient_step
+from priorpaint.solvers.vipaint_likelihood import Likelihood
+from priorpaint.solvers.vipaint_parameters import Draws, Ladder, Mixture, Variational
 from tests.solvers.vipaint_toy import (
     CIN,
     DIAGONAL,
@@ -39,6 +42,7 @@ from tests.solvers.vipaint_toy import (
     family,
     ladder,
     likelihood,
+    mixed,
     toy,
 )
 
@@ -59,7 +63,7 @@ def test_fit_reproduces_the_exact_posterior(levels: int) -> None:
     method = VIPaint(levels=levels, t_start=T_S, t_end=T_E, iterations=120, mc_samples=8, top_steps=40, refine_steps=40)
     posterior = method.fit(prior, SEEN, Y, sigma_y=SIGMA_Y)
     steps, rules = method.ladder(prior), method.rules
-    lam = Variational(*(value.double() for value in posterior.parameters.tensors()))
+    lam = Variational(*(value[:, 0].double() for value in posterior.parameters.tensors()[:3]))
     white = likelihood(prior, 1, steps.levels[-1], None).spread(steps.levels[-1])
     value, mean, cov = evidence(prior, steps, 1.0, white)
     gap = float(exact_parts(family(prior, steps, rules), lam, None).total()) - value
@@ -94,7 +98,8 @@ def test_phase_2_is_exact_for_white_data_as_its_steps_grow() -> None:
     alpha, sigma = CIN.alpha(at(400)), CIN.sigma(at(400))
     z = truth.sample(2000, seed=4) * alpha.float() + sigma.float() * Streams([9]).normal(2000, 1, 1, 2)[0]
     for steps in (10, 160):
-        x = VIPaint(levels=1, t_start=T_S, refine_steps=steps).refine(prior, SEEN, Y, z[None], sigma_y=0.5)[0]
+        job = Job(prior, SEEN, Y.float(), 0.5, 2000, [7], None, None, (1, 1, 2), z[None])
+        x = VIPaint(levels=1, t_start=T_S, refine_steps=steps).refine(job)[0]
         x = x.double().flatten(1)
         assert float((x.mean(0) - truth.mean.flatten()).abs().max()) < 4 / 2000**0.5
         errors.append(float((x.std(0) / truth.cov.diagonal().sqrt() - 1).abs().max()))
@@ -112,7 +117,7 @@ def test_one_learning_rate_for_all_parameters_reaches_the_optimum() -> None:
     gaps = []
     for lr, log_var, gate in ((0.05, 1.0, 1.0), (0.1, 0.01, 0.1)):
         lam = near.start(SEEN.pinv(Y), torch.zeros(1, 4, 1, 1, 2, dtype=torch.float64))
-        adam = _Adam(replace(EXACT, lr=lr, lr_log_var=log_var, lr_gate=gate, iterations=10**6), lam)
+        adam = Adam(replace(EXACT, lr=lr, lr_log_var=log_var, lr_gate=gate, iterations=10**6), lam)
         for iteration in range(500):
             total = exact_parts(near, lam).total().sum()
             adam.step(iteration, list(torch.autograd.grad(total, lam.tensors())))
@@ -125,11 +130,11 @@ def test_filling_keeps_y_and_moves_the_hole_towards_its_mean() -> None:
     """A round from x_2 = b and x_1 = y gives on average the unseen element of D(alpha (y, b)), affine in b with a slope
     below 1; many rounds therefore average to its fixed point."""
     prior, rows, t = toy(FULL), 4000, at(550)[0]
-    like_y = likelihood(prior, rows, t, None)
+    like_y = replace(likelihood(prior, rows, t, None), sigma_y=0.0)
     x_0, noise = Y.expand(rows, -1, -1, -1), Streams([8])
     for _ in range(12):
         before = x_0
-        x_0 = _fill(like_y, before, noise.normal(*x_0.shape)[0].double(), t, None)
+        x_0 = fill(like_y, before, noise.normal(*x_0.shape)[0].double(), t, None)
         assert bool((x_0[..., 0] == 0.9).all())
     c, gain = (value[0] for value in affine_denoiser(prior, t[None]))
     alpha = CIN.alpha(t)
@@ -137,7 +142,7 @@ def test_filling_keeps_y_and_moves_the_hole_towards_its_mean() -> None:
     hole = x_0[..., 1]
     assert float(hole.mean()) == pytest.approx(float(fixed), abs=4 * float(hole.std()) / rows**0.5)
     assert float(fixed) == pytest.approx(-0.164, abs=1e-3)  # so much noise leaves it near the prior's mean, -0.2
-    parts = _fill(like_y, before, x_0, t, 700), _fill(like_y, before, x_0, t, None)
+    parts = fill(like_y, before, x_0, t, 700), fill(like_y, before, x_0, t, None)
     torch.testing.assert_close(*parts, rtol=0, atol=1e-12)
 
 
@@ -185,23 +190,24 @@ def test_batch_of_three_equals_three_runs(preset: str) -> None:
     assert not torch.equal(together, method.sample(prior, operator, y, num_samples=2, seed=6))
 
 
-def test_gradient_does_not_depend_on_batching_or_checkpointing() -> None:
+@pytest.mark.parametrize("components", [1, 3])
+def test_gradient_does_not_depend_on_batching_or_checkpointing(components: int) -> None:
     prior, (operator, y) = network_prior(), pictures(3)
     method = VIPaint(levels=3, mc_samples=4)
     steps = method.ladder(prior)
     near = family(prior, steps, method.rules)
-    lam = near.start(y, Streams([1, 2, 3]).normal(6, 1, 8, 8))
+    lam = mixed(*(near.start(y, Streams([m, m + 5, m + 10]).normal(6, 1, 8, 8)) for m in range(components)))
     for value in lam.tensors():
         value.requires_grad_()
-    noise = Streams([4, 5, 6]).normal(4, 4, 1, 8, 8).flatten(0, 1)
-    draws = Draws(noise[:, :3], noise[:, 3], torch.arange(12) * 8)
-    like_y = bound.Likelihood(prior, operator, y, 0.0, "gaussian", None, steps.levels[-1])
-    whole = _gradient(near, lam, like_y, draws, None)
+    noise = Streams([4, 5, 6]).normal(4 * components, 4, 1, 8, 8).flatten(0, 1)
+    draws = Draws(noise[:, :3], noise[:, 3], torch.arange(len(noise)) * 8 % 100)
+    like_y = Likelihood(prior, operator, y, 0.0, "gaussian", None, steps.levels[-1]).normalised()
+    whole = gradient_step(near, lam, like_y, draws, None)
 
     runs: dict[str, Callable[[], list[Tensor]]] = {
-        "five rows at a time": lambda: _gradient(near, lam, like_y, draws, 5).gradient,
+        "five rows at a time": lambda: gradient_step(near, lam, like_y, draws, 5).gradient,
         "checkpointed": lambda: (
-            _gradient(replace(near, denoise=bound.checkpointed(prior)), lam, like_y, draws, None).gradient
+            gradient_step(replace(near, denoise=bound.checkpointed(prior)), lam, like_y, draws, None).gradient
         ),
         "one image": lambda: [
             torch.cat(values)
@@ -211,17 +217,14 @@ def test_gradient_does_not_depend_on_batching_or_checkpointing() -> None:
     for name, run in runs.items():
         for ours, theirs in zip(run(), whole.gradient, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
-    assert all(float(value.abs().max()) > 0 for value in whole.gradient)
+    assert all(float(value.abs().max()) > 0 for value in whole.gradient[: 3 if components == 1 else 4])
     assert all(parameter.grad is None for parameter in prior.network.parameters())  # type: ignore[union-attr]
 
 
-def _one_image(
-    near: bound.Family, lam: Variational, like_y: bound.Likelihood, draws: Draws, image: int
-) -> list[Tensor]:
-    own = Variational(*(value.detach()[image : image + 1].requires_grad_() for value in lam.tensors()))
-    index = torch.tensor([image])
-    mine = replace(like_y, operator=like_y.operator.select(index), y=like_y.y[index])
-    return _gradient(near, own, mine, draws.rows(slice(4 * image, 4 * image + 4)), None).gradient
+def _one_image(near: bound.Family, lam: Mixture, like_y: Likelihood, draws: Draws, image: int) -> list[Tensor]:
+    own = Mixture(*(value.detach()[image : image + 1].requires_grad_() for value in lam.tensors()))
+    rows = slice(4 * lam.count * image, 4 * lam.count * (image + 1))
+    return gradient_step(near, own, like_y.rows(torch.tensor([image])), draws.rows(rows), None).gradient
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
@@ -307,9 +310,9 @@ def test_official_preset_moves_no_further_than_adam_can() -> None:
     assert v**0.5 == pytest.approx(0.7497, abs=6e-5)
     assert method.rules.eta * v**0.5 == pytest.approx(0.3353, abs=6e-5)
     start = torch.tensor([2 * CIN.sigma(at(550)).log().item(), math.log(0.49 * v)])
-    assert 0 < float((lam.log_var - start[None, :, None, None, None]).abs().max()) <= 0.05 + 1e-6
-    assert 0 < float((lam.gate[:, 1:] - 5).abs().max()) <= 0.5 + 1e-6
-    assert bool((lam.gate[:, 0] == 5).all())
+    assert 0 < float((lam.log_var - start[:, None, None, None]).abs().max()) <= 0.05 + 1e-6
+    assert 0 < float((lam.gate[:, :, 1:] - 5).abs().max()) <= 0.5 + 1e-6
+    assert bool((lam.gate[:, :, 0] == 5).all())
     # 100 mean |D| over both elements, from a Laplace density of scale 1 that says |D| + log 2 of the seen one.
     expected = 50 * posterior.losses.reconstruction + 50 * posterior.losses.kl() * 1.0
     torch.testing.assert_close(posterior.objective, expected)

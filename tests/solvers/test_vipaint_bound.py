@@ -15,7 +15,8 @@ from priorpaint.priors.analytic import Gaussian
 from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.solvers import vipaint_bound as bound
 from priorpaint.solvers.vipaint import VIPaint
-from priorpaint.solvers.vipaint_bound import Draws, Variational, gaussian_kl, released_kl
+from priorpaint.solvers.vipaint_bound import gaussian_kl, released_kl
+from priorpaint.solvers.vipaint_parameters import Draws, Variational, released_pairs
 from tests.solvers.vipaint_toy import (
     CIN,
     DIAGONAL,
@@ -103,7 +104,7 @@ def test_monte_carlo_estimate_is_unbiased() -> None:
     pair = (torch.arange(rows) * len(steps.pairs)) // rows
     with torch.no_grad():
         draws = Draws(noise[:, :3], noise[:, 3], pair)
-        parts, _ = near.parts(spread_over(lam, rows), likelihood(prior, rows, steps.levels[-1]), draws)
+        parts, _, _ = near.parts(spread_over(lam, rows), likelihood(prior, rows, steps.levels[-1]), draws)
     expected = exact_parts(near, lam)
     for name in PARTS:
         value = getattr(parts, name)
@@ -197,7 +198,7 @@ def test_pushed_forward_ends_agree_on_every_schedule() -> None:
 
 def test_released_grid() -> None:
     """137 pairs from 139 points 551 .. 998 of the ImageNet-256 table; the two points nearest T_e only end pairs."""
-    pairs = (bound.released_pairs(T_E) * 1000 - 1).round()
+    pairs = (released_pairs(T_E) * 1000 - 1).round()
     assert len(pairs) == 137
     assert pairs[0, 0] == 998 and bool(((pairs[:, 0] - pairs[:, 1]) >= 2).all())
     assert bool(((pairs[:, 0] - pairs[:, 1]) <= 4).all()) and float(pairs[-1, 1]) > 551

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from priorpaint import transitions
 from priorpaint.operators import Inpainting
-from priorpaint.priors.analytic import Gaussian
+from priorpaint.priors.analytic import Gaussian, GaussianMixture
 from priorpaint.priors.base import Prior
-from priorpaint.schedules import VP
-from priorpaint.solvers.vipaint_bound import Draws, Family, Ladder, Likelihood, Parts, Variational, neighbours
+from priorpaint.schedules import EDM, VP
+from priorpaint.solvers.vipaint_bound import Family
+from priorpaint.solvers.vipaint_likelihood import Likelihood
+from priorpaint.solvers.vipaint_parameters import Draws, Ladder, Mixture, Parts, Variational, neighbours
 from priorpaint.solvers.vipaint_presets import PRESETS, Rules
+from tests.solvers.toy import toy_m
 
 CIN = VP("scaled_linear", beta_start=0.0015, beta_end=0.0195)
 DIAGONAL = [[1.0, 0.0], [0.0, 0.5]]
@@ -38,6 +41,13 @@ def toy(cov: list[list[float]]) -> Gaussian:
     return Gaussian([0.3, -0.2], cov, schedule=CIN)
 
 
+def three_modes() -> GaussianMixture:
+    """Toy M under EDM, with its own width."""
+    prior = toy_m(EDM())
+    prior.data_std = 0.9
+    return prior
+
+
 def ladder(levels: tuple[int, ...], top: range | list[int] | None = None) -> Ladder:
     """Levels by table index, noisiest first; ``top`` by table index, rising from T_e to 999."""
     top = range(levels[0], 1000) if top is None else top
@@ -45,7 +55,8 @@ def ladder(levels: tuple[int, ...], top: range | list[int] | None = None) -> Lad
 
 
 def likelihood(prior: Prior, rows: int, t_start: Tensor, scale: float | None = 0.0) -> Likelihood:
-    return Likelihood(prior, SEEN, Y.expand(rows, -1, -1, -1), SIGMA_Y, "gaussian", scale, t_start)
+    bare = Likelihood(prior, SEEN, Y.expand(rows, -1, -1, -1), SIGMA_Y, "gaussian", scale, t_start)
+    return bare.normalised()
 
 
 def family(prior: Prior, steps: Ladder, rules: Rules = EXACT) -> Family:
@@ -59,7 +70,15 @@ def points(n: int) -> Tensor:
 
 
 def spread_over(lam: Variational, rows: int) -> Variational:
-    return lam.rows(torch.zeros(rows, dtype=torch.long))
+    return Variational(*(value.expand(rows, *[-1] * (value.ndim - 1)) for value in lam.tensors()))
+
+
+def mixed(*chains: Variational, logits: list[float] | None = None) -> Mixture:
+    """The mixture of chains (N, K, ...) of N images, with the same logits for each."""
+    mean, log_var, gate = (
+        torch.stack(values, 1) for values in zip(*(chain.tensors() for chain in chains), strict=True)
+    )
+    return Mixture(mean, log_var, gate, torch.tensor(logits or [0.0] * len(chains)).to(mean).repeat(len(mean), 1))
 
 
 def exact_diffusion(steps: Family, m: Tensor, variance: Tensor) -> Tensor:
@@ -77,9 +96,9 @@ def exact_parts(steps: Family, lam: Variational, scale: float | None = 0.0) -> P
     noise = points(math.prod(shape)).reshape(-1, *shape)
     draws = Draws(noise, noise[:, 0], torch.zeros(len(noise), dtype=torch.long))
     near = likelihood(steps.prior, len(noise), steps.ladder.levels[-1], scale)
-    parts, _ = steps.parts(spread_over(lam, len(noise)), near, draws)
+    parts, _, _ = steps.parts(spread_over(lam, len(noise)), near, draws)
     mean = parts.map(lambda value: value.mean(0, keepdim=True))
-    return Parts(mean.reconstruction, mean.hierarchy, exact_diffusion(steps, *steps.top(lam)), mean.prior)
+    return Parts(mean.reconstruction, mean.hierarchy, exact_diffusion(steps, *steps.top(lam)), mean.prior, mean.mixing)
 
 
 def affine_denoiser(prior: Gaussian, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
 from ..priors.base import Prior
 
-__all__ = ["Callback", "Cost", "Field", "STRICT", "Solver", "Task", "settings"]
+__all__ = ["Callback", "Cost", "Field", "Job", "STRICT", "Solver", "Task", "settings"]
 
 Callback = Callable[[int, int, Tensor], None]
 STRICT = ConfigDict(extra="forbid")
@@ -70,6 +70,41 @@ class Task:
         if self.initial is None:
             return self.prior.initial(noise)
         return transitions.perturb(self.prior.schedule, self.initial, t, noise)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The arguments of ``Solver.sample``, checked and cleaned.
+
+    Attributes:
+        prior: the prior.
+        operator: the operator of the B images.
+        y: measurements (B, ...), float32, on the prior's device.
+        sigma_y: standard deviation of the measurement noise.
+        num_samples: samples of each image.
+        seeds: one an image.
+        batch_size: rows at a time; None is all of them.
+        callback: as in ``Solver.sample``.
+        shape: (C, H, W) of the images.
+        initial: images (B, num_samples, C, H, W) to start from, or None.
+    """
+
+    prior: Prior
+    operator: Operator
+    y: Tensor
+    sigma_y: float
+    num_samples: int
+    seeds: list[int]
+    batch_size: int | None
+    callback: Callback | None
+    shape: tuple[int, int, int]
+    initial: Tensor | None = None
+
+    @property
+    def linear(self) -> LinearOperator:
+        """The operator of a method that needs a linear one, as ``Solver.sample`` has checked."""
+        assert isinstance(self.operator, LinearOperator)
+        return self.operator
 
 
 class Solver(ABC):
@@ -135,27 +170,41 @@ class Solver(ABC):
         """
         y, shape = self._prepare(prior, operator, y, sigma_y, num_samples, batch_size)
         starts = self._starts(initial, (len(y), num_samples, *shape), y)
-        rows = [(image, sample) for image in range(len(y)) for sample in range(num_samples)]
-        size = batch_size or max(len(rows), 1)
-        chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
         seeds = image_seeds(seed, y)
+        return self._sample(
+            Job(prior, operator, y, float(sigma_y), num_samples, seeds, batch_size, callback, shape, starts)
+        )
+
+    def _sample(self, job: Job) -> Tensor:
+        """Samples (B, num_samples, C, H, W): ``_run`` on some rows at a time.
+
+        A method that first does something with whole images overrides this, and calls it for the rest.
+        """
         done = []
-        for number, chunk in enumerate(chunks):
-            images = torch.tensor([image for image, _ in chunk])
-            task = Task(
-                prior,
-                operator.select(images),
-                y[images.to(y.device)],
-                float(sigma_y),
-                Streams.for_samples([seeds[i] for i, _ in chunk], [k for _, k in chunk], device=prior.device),
-                shape,
-                _reporter(callback, number * self._steps(), len(chunks) * self._steps()),
-                None if starts is None else torch.stack([starts[i, k] for i, k in chunk]),
-            )
+        for task in self._tasks(job):
             latent = self._run(task).detach()
             with torch.no_grad():
-                done.append(prior.decode(latent).float())
-        return torch.cat(done).reshape(len(y), num_samples, *done[0].shape[1:])
+                done.append(job.prior.decode(latent).float())
+        return torch.cat(done).reshape(len(job.y), job.num_samples, *done[0].shape[1:])
+
+    def _tasks(self, job: Job) -> Iterator[Task]:
+        """The rows (image, sample) of a job, ``batch_size`` at a time."""
+        rows = [(image, sample) for image in range(len(job.y)) for sample in range(job.num_samples)]
+        size = job.batch_size or max(len(rows), 1)
+        chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
+        for number, chunk in enumerate(chunks):
+            images = torch.tensor([image for image, _ in chunk])
+            seeds = [job.seeds[image] for image, _ in chunk]
+            yield Task(
+                job.prior,
+                job.operator.select(images),
+                job.y[images.to(job.y.device)],
+                job.sigma_y,
+                Streams.for_samples(seeds, [sample for _, sample in chunk], device=job.prior.device),
+                job.shape,
+                _reporter(job.callback, number * self._steps(), len(chunks) * self._steps()),
+                None if job.initial is None else torch.stack([job.initial[i, k] for i, k in chunk]),
+            )
 
     def _starts(self, initial: Tensor | None, shape: tuple[int, ...], y: Tensor) -> Tensor | None:
         """Checked ``initial`` on y's device."""

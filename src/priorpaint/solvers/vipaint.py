@@ -7,8 +7,8 @@ likelihood-guided steps down to 0. ``vipaint_presets`` lists how the corrected a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+import math
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,25 +20,23 @@ from ..noise import Seed, Streams, derive, image_seeds
 from ..operators.base import LinearOperator
 from ..priors.base import Prior
 from ..transitions import like
-from .base import STRICT, Callback, Cost, Field, Solver, Task, settings
+from . import vipaint_fit
+from .base import STRICT, Callback, Cost, Field, Job, Solver, Task, settings
 from .dps import DPS
-from .vipaint_bound import (
-    Draws,
-    Family,
-    Ladder,
-    Likelihood,
-    Parts,
-    Variational,
-    checkpointed,
-    neighbours,
-    released_pairs,
-    section,
-)
+from .vipaint_bound import Family, checkpointed
+from .vipaint_correct import Refinement
+from .vipaint_likelihood import Likelihood
+from .vipaint_parameters import Ladder, neighbours, released_pairs, section
 from .vipaint_posterior import Posterior
 from .vipaint_presets import PRESETS, Rules
 
-# sigma / alpha of the published levels 400 and 550 of the ImageNet-256 model, whose data have unit variance.
-_T_START_RATIO, _T_END_RATIO = 1.807, 3.505
+# sigma / alpha of T_s and T_e in units of data_std. Published: levels 400 and 550 of the ImageNet-256 model, whose data
+# have unit variance. Several components need levels where modes have parted, weights one where the twist is good.
+_PUBLISHED, _LOWER = (1.807, 3.505), (1.0, 2.0)
+
+_CORRECTED_STEPS = 25  # of phase 2 with weights, where steps are of second order or made good by the weights
+_THIN = 0.25  # of those steps are taken by all particles: modes are weighed at T_s, and few weights change further down
+_SMALL = 256  # image elements up to which the whole Jacobian of every particle is cheap
 
 
 @settings(frozen=True, config=STRICT)
@@ -49,8 +47,9 @@ class VIPaint(Solver):
     reference: ClassVar[str] = "Agarwal et al., VIPaint, arXiv 2411.18929"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = (
-        "fill_steps forward and iterations * mc_samples * (levels + 1) forward+backward an image, "
-        "then levels - 1 forward and refine_steps forward+backward a sample"
+        "fill_steps forward and iterations * mc_samples * (levels + 1) * components forward+backward an image, then "
+        "levels - 1 forward and refine_steps forward+backward a sample; with correct particles / keep times "
+        "levels - 1 + up_steps forward and a quarter of refine_steps forward+backward, and the rest once"
     )
 
     levels: int = Field(2, ge=1, description="K, the noise levels of the posterior; 1 is only t_start")
@@ -58,10 +57,14 @@ class VIPaint(Solver):
         "exact", description="'exact': the corrected bound; 'official': as the published code; fills what is None below"
     )
     t_start: float | None = Field(
-        None, gt=0, lt=1, description="T_s, the cleanest level, where phase 2 starts; None: sigma/alpha = 1.8 data_std"
+        None,
+        gt=0,
+        lt=1,
+        description="T_s, the cleanest level, where phase 2 starts; None: sigma/alpha = 1.8 data_std, and 1 data_std "
+        "with components or correct",
     )
     t_end: float | None = Field(
-        None, gt=0, lt=1, description="T_e, the noisiest level; None: where sigma/alpha = 3.5 data_std"
+        None, gt=0, lt=1, description="T_e, the noisiest level; None: where sigma/alpha is 3.5 (or 2) data_std"
     )
     iterations: int | None = Field(None, ge=1, description="steps of the optimiser (exact 100, official 50)")
     mc_samples: int | None = Field(None, ge=1, description="Monte-Carlo samples an image and iteration (4, 5)")
@@ -82,9 +85,23 @@ class VIPaint(Solver):
     refine_guidance: Literal["likelihood", "norm", "loss"] | None = Field(
         None, description="guidance of phase 2: log-likelihood, plain norm as DPS, or the loss (likelihood, loss)"
     )
-    refine_steps: int | None = Field(None, ge=1, description="steps of phase 2 from T_s to 0 (100, 400)")
+    refine_steps: int | None = Field(None, ge=1, description="steps of phase 2 from T_s to 0 (100, 400; correct 25)")
     refine_scale: float | None = Field(None, ge=0, description="guidance step of phase 2 of one sample (1, 0.2)")
     refine_eta: float | None = Field(None, ge=0, le=1, description="noise of phase 2; 1 is DDPM (1, 0.2)")
+    components: int = Field(1, ge=1, description="M, chains in the mixture q; several keep several modes")
+    correct: bool = Field(
+        False,
+        description="phase 2 by twisted SMC with the fitted posterior as proposal, weighted so that its bias cancels",
+    )
+    particles: int = Field(64, ge=1, description="correct: particles of a group")
+    keep: int = Field(16, ge=1, description="correct: samples that a group gives, at most as many as particles")
+    up_steps: int = Field(
+        16, ge=1, description="correct: steps from T_s up to pure noise that weigh z_Ts, forward only"
+    )
+    widen: float = Field(1.0, ge=1, description="correct: factor on the variances of the fitted posterior as proposal")
+    twist: Literal["auto", "mmps", "pigdm"] = Field(
+        "auto", description="correct: twist of the SMC; 'auto': 'mmps' up to 256 elements, else 'pigdm'"
+    )
     checkpoint: bool = Field(False, description="recompute network activations in phase 1: less memory, more time")
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
 
@@ -92,13 +109,32 @@ class VIPaint(Solver):
     def rules(self) -> Rules:
         """The preset with the settings that are not None."""
         given = {field.name: getattr(self, field.name, None) for field in fields(Rules)}
+        if self.correct and self.refine_steps is None:
+            given["refine_steps"] = _CORRECTED_STEPS
         return replace(PRESETS[self.preset], **{name: value for name, value in given.items() if value is not None})
+
+    def __post_init__(self) -> None:
+        if self.keep > self.particles:
+            raise UsageError(f"{self.particles} particles cannot give keep = {self.keep} samples; lower keep")
+        rules = self.rules
+        exact = (rules.kl, rules.top, rules.units) == ("exact", "marginal", "nats")
+        if (self.components > 1 or self.correct) and not exact:
+            raise UsageError(f"components and correct need a bound, which preset '{self.preset}' is not; use 'exact'")
 
     def cost(self, num_samples: int = 1) -> Cost:
         rules = self.rules
-        fit = rules.iterations * rules.mc_samples * (self.levels + 1)
-        again = fit if self.checkpoint else 0
-        return Cost(rules.fill_steps + again + (self.levels - 1) * num_samples, fit + rules.refine_steps * num_samples)
+        fit = rules.iterations * rules.mc_samples * self.components * (self.levels + 1)
+        once = fit if self.checkpoint else 0
+        if self.components == 1:
+            once += rules.fill_steps
+        else:
+            weighing = vipaint_fit.WEIGHING * rules.mc_samples * self.components * (self.levels + 1)
+            once += rules.fill_steps * vipaint_fit.CANDIDATES * self.components + weighing
+        if not self.correct:
+            return Cost(once + (self.levels - 1) * num_samples, fit + rules.refine_steps * num_samples)
+        weighed = math.ceil(num_samples / self.keep) * self.particles * (self.levels - 1 + self.up_steps)
+        smc = self._refinement("mmps", 1.0).cost(num_samples)
+        return Cost(once + weighed + smc.forward, fit + smc.backward)
 
     def ladder(self, prior: Prior) -> Ladder:
         """The times of the levels, from T_e down to T_s, and the pairs above T_e.
@@ -106,8 +142,9 @@ class VIPaint(Solver):
         Raises:
             UsageError: T_e is not above T_s, or not below t = 1.
         """
-        t_start = self._time(prior, self.t_start, _T_START_RATIO)
-        t_end = self._time(prior, self.t_end, _T_END_RATIO) if self.levels > 1 else t_start
+        low, high = _LOWER if self.components > 1 or self.correct else _PUBLISHED
+        t_start = self._time(prior, self.t_start, low)
+        t_end = self._time(prior, self.t_end, high) if self.levels > 1 else t_start
         if not 0 < t_start <= t_end < 1 or (self.levels > 1 and t_start == t_end):
             raise UsageError(f"VIPaint needs 0 < t_start < t_end < 1, not {t_start:.4g} and {t_end:.4g}; set both")
         schedule = prior.schedule
@@ -155,38 +192,17 @@ class VIPaint(Solver):
             Cancelled: from the callback.
         """
         y, shape = self._prepare(prior, operator, y, sigma_y, 1, batch_size)
-        operator = operator.to(y.device)
-        rules, ladder = self.rules, self.ladder(prior)
-        family = Family(prior, ladder, rules, checkpointed(prior) if self.checkpoint else prior.denoise)
-        likelihood = self._likelihood(prior, operator, y, sigma_y, ladder.levels[-1])
-        noise = Streams([derive("fit", image) for image in image_seeds(seed, y)], device=prior.device)
-        with torch.no_grad():
-            filled = prior.encode(operator.pinv(y))
-            for _ in range(rules.fill_steps):
-                filled = _fill(likelihood, filled, noise.normal_like(filled), ladder.levels[0], batch_size)
-            lam = family.start(filled, noise.normal(2 * self.levels, *filled.shape[1:]).to(filled))
-        optimiser = _Adam(rules, lam)
-        history = []
-        for iteration in range(rules.iterations):
-            draws = self._draws(noise, len(y), filled.shape[1:], len(ladder.pairs))
-            step = _gradient(family, lam, likelihood, draws, batch_size)
-            history.append((step.parts, step.objective))
-            optimiser.step(iteration, step.gradient)
-            if callback is not None:
-                callback(iteration + 1, rules.iterations, step.x_0)
-        parts, objectives = zip(*history, strict=True)
-        losses = Parts(*(torch.stack([getattr(part, field.name) for part in parts], 1) for field in fields(Parts)))
-        fitted = Variational(*(value.detach() for value in lam.tensors()))
-        return Posterior(self, prior, operator, y, float(sigma_y), fitted, losses, torch.stack(objectives, 1))
+        seeds = image_seeds(seed, y)
+        return self._fit(Job(prior, operator, y, float(sigma_y), 1, seeds, batch_size, callback, shape))
 
-    def _draws(self, noise: Streams, images: int, shape: torch.Size, pairs: int) -> Draws:
-        """Fresh noise for each (image, Monte-Carlo sample); the pairs of one image are stratified."""
-        count = self.rules.mc_samples
-        normal = noise.normal(count, self.levels + 1, *shape).flatten(0, 1)
-        offsets = torch.arange(count, dtype=torch.float64) / count
-        place = (noise.uniform(1).double().cpu() + offsets) % 1
-        pair = (place * pairs).long().clamp(max=pairs - 1)
-        return Draws(normal[:, : self.levels], normal[:, self.levels], pair.flatten())
+    def _fit(self, job: Job) -> Posterior:
+        prior, y = job.prior, job.y
+        operator, ladder = job.linear.to(y.device), self.ladder(prior)
+        family = Family(prior, ladder, self.rules, checkpointed(prior) if self.checkpoint else prior.denoise)
+        likelihood = self._likelihood(prior, operator, y, job.sigma_y, ladder.levels[-1]).normalised()
+        noise = Streams([derive("fit", image) for image in job.seeds], device=prior.device)
+        found = vipaint_fit.fit(family, likelihood, self.components, noise, job.batch_size, job.callback)
+        return Posterior(self, prior, operator, y, job.sigma_y, found.parameters, found.losses, found.objective)
 
     def restore(self, prior: Prior, operator: LinearOperator, state: dict[str, Tensor]) -> Posterior:
         """The posterior whose ``state_dict`` this is; settings, prior and operator must be those of the fit.
@@ -196,65 +212,43 @@ class VIPaint(Solver):
         """
         return Posterior.from_state(self, prior, operator.to(prior.device), state)
 
-    def sample(
-        self,
-        prior: Prior,
-        operator: LinearOperator,
-        y: Tensor,
-        *,
-        sigma_y: float = 0.0,
-        num_samples: int = 1,
-        seed: Seed = 0,
-        batch_size: int | None = None,
-        callback: Callback | None = None,
-        initial: Tensor | None = None,
-    ) -> Tensor:
-        """``fit`` and ``Posterior.sample``; arguments and result as in ``Solver.sample``."""
-        if initial is not None:
-            raise UsageError("VIPaint does not start from given images; use a method with the setting t_init")
-        y, _ = self._prepare(prior, operator, y, sigma_y, num_samples, batch_size)
-        rules, rows = self.rules, len(y) * num_samples
-        chunks = -(-rows // (batch_size or rows))
-        total = rules.iterations + chunks * rules.refine_steps
-        posterior = self.fit(
-            prior,
-            operator,
-            y,
-            sigma_y=sigma_y,
-            seed=seed,
-            batch_size=batch_size,
-            callback=_part_of(callback, 0, total),
-        )
-        after = _part_of(callback, rules.iterations, total)
-        return posterior.sample(num_samples, seed=seed, batch_size=batch_size, callback=after)
+    def _sample(self, job: Job) -> Tensor:
+        """``fit`` and ``Posterior.sample``."""
+        rules = self.rules
+        total = rules.iterations + self._chunks(job) * rules.refine_steps
+        posterior = self._fit(replace(job, callback=_part_of(job.callback, 0, total)))
+        return posterior.draw(replace(job, callback=_part_of(job.callback, rules.iterations, total)))
 
-    def refine(
-        self,
-        prior: Prior,
-        operator: LinearOperator,
-        y: Tensor,
-        z: Tensor,
-        *,
-        sigma_y: float = 0.0,
-        seed: Seed = 0,
-        batch_size: int | None = None,
-        callback: Callback | None = None,
-    ) -> Tensor:
-        """Phase 2: samples (B, n, C, H, W) from z_Ts (B, n, C, H, W); other arguments as in ``sample``."""
-        return super().sample(
-            prior,
-            operator,
-            y,
-            sigma_y=sigma_y,
-            num_samples=z.shape[1],
-            seed=seed,
-            batch_size=batch_size,
-            callback=callback,
-            initial=z,
-        )
+    def _chunks(self, job: Job) -> int:
+        """Parts that phase 2 of a job is cut into."""
+        rows, size = len(job.y) * job.num_samples, job.batch_size
+        if self.correct:
+            rows = len(job.y) * math.ceil(job.num_samples / self.keep)
+            size = None if size is None else max(1, size // self.particles)
+        return -(-rows // (size or rows))
 
-    def _starts(self, initial: Tensor | None, shape: tuple[int, ...], y: Tensor) -> Tensor | None:
-        return initial  # z_Ts, from ``refine``
+    def refine(self, job: Job) -> Tensor:
+        """Phase 2 without correction: samples (B, num_samples, C, H, W) from z_Ts in ``job.initial``."""
+        return super()._sample(job)
+
+    def refinement(self, prior: Prior, shape: tuple[int, int, int]) -> Refinement:
+        """Phase 2 with correction: SMC from T_s for images of this shape."""
+        t_start = self.ladder(prior).levels[-1]
+        small = math.prod(shape) <= _SMALL
+        twist = ("mmps" if small else "pigdm") if self.twist == "auto" else self.twist
+        return self._refinement(twist, float(prior.schedule.log_ratio(t_start).exp()))
+
+    def _refinement(self, twist: str, top: float) -> Refinement:
+        chosen: dict[str, Any] = {"twist": twist, "kernel": "dense" if twist == "mmps" else "first"}
+        return Refinement(
+            steps=self.rules.refine_steps,
+            particles=self.particles,
+            keep=self.keep,
+            thin=_THIN,
+            top=top,
+            paste=self.paste,
+            **chosen,
+        )
 
     def _steps(self) -> int:
         return self.rules.refine_steps
@@ -262,7 +256,7 @@ class VIPaint(Solver):
     def _run(self, task: Task) -> Tensor:
         assert task.initial is not None
         t_start = self.ladder(task.prior).levels[-1]
-        likelihood = self._likelihood(task.prior, task.operator, task.y, task.sigma_y, t_start)
+        likelihood = self._likelihood(task.prior, task.linear, task.y, task.sigma_y, t_start)
         times = task.prior.schedule.grid(self.rules.refine_steps, start=float(t_start))
         z = task.initial.float()
         for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
@@ -281,7 +275,7 @@ class VIPaint(Solver):
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
             x_0 = task.prior.denoise(z_t, t)
-            loss = likelihood.negative_log(x_0, t if rules.refine_guidance == "likelihood" else likelihood.t_start)
+            loss = likelihood.misfit(x_0, t if rules.refine_guidance == "likelihood" else likelihood.t_start)
             (gradient,) = torch.autograd.grad(loss.sum(), z_t)
         z_t, x_0 = z_t.detach(), x_0.detach()
         noise = task.noise.normal_like(z_t) if rules.refine_noise else torch.zeros_like(z_t)
@@ -291,77 +285,6 @@ class VIPaint(Solver):
         else:
             weight = torch.tensor(rules.weights(z_t[0].numel(), z_t[0].numel())[0], dtype=torch.float64)
         return u - like(rules.refine_scale * weight, u) * gradient, x_0
-
-
-def _fill(likelihood: Likelihood, x_0: Tensor, noise: Tensor, t: Tensor, batch_size: int | None) -> Tensor:
-    """One round of project(D(x_0 noised to t)), the same y everywhere; x_0 and noise (N, C, H, W)."""
-    prior, done = likelihood.prior, []
-    for chunk in _chunks(len(x_0), batch_size):
-        index = torch.arange(len(x_0))[chunk]
-        image = prior.decode(prior.denoise(transitions.perturb(prior.schedule, x_0[chunk], t, noise[chunk]), t))
-        operator = likelihood.operator.select(index)
-        done.append(prior.encode(operator.project(image, likelihood.y[chunk])))
-    return torch.cat(done)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One estimate of the loss: parts and objective (N,), gradient of each parameter, D(z_Ts) of all rows."""
-
-    parts: Parts
-    objective: Tensor
-    gradient: list[Tensor]
-    x_0: Tensor
-
-
-def _gradient(family: Family, lam: Variational, likelihood: Likelihood, draws: Draws, batch_size: int | None) -> _Step:
-    """The mean over the Monte-Carlo samples of each image, summed over images, computed some rows at a time."""
-    images = len(lam.mean)
-    rows = len(draws.top)
-    count = rows // images
-    gradient = [torch.zeros_like(value) for value in lam.tensors()]
-    parts, objectives, estimates = [], [], []
-    for chunk in _chunks(rows, batch_size):
-        index = torch.arange(rows)[chunk] // count
-        near = replace(
-            likelihood, operator=likelihood.operator.select(index), y=likelihood.y[index.to(likelihood.y.device)]
-        )
-        with torch.enable_grad():
-            part, x_0 = family.parts(lam.rows(index), near, draws.rows(chunk))
-            w_rec, w_kl = family.rules.weights(family.prior.decode(x_0[:1]).numel(), x_0[0].numel())
-            objective = w_rec * part.reconstruction + family.rules.beta * w_kl * part.kl()
-            new = torch.autograd.grad(objective.sum() / count, lam.tensors(), allow_unused=True)
-        for total, value in zip(gradient, new, strict=True):
-            total += 0 if value is None else value  # the gate of a single level is unused
-        parts.append(part.map(Tensor.detach))
-        objectives.append(objective.detach())
-        estimates.append(x_0.detach())
-    merged = (torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Parts))
-    whole = Parts(*merged).map(lambda value: value.reshape(images, count).mean(1))
-    return _Step(whole, torch.cat(objectives).reshape(images, count).mean(1), gradient, torch.cat(estimates))
-
-
-def _chunks(rows: int, size: int | None) -> Iterator[slice]:
-    return (slice(first, first + (size or rows)) for first in range(0, rows, size or rows))
-
-
-class _Adam:
-    """Adam on lambda with the rates of the preset; elementwise, so images do not feel each other."""
-
-    def __init__(self, rules: Rules, lam: Variational) -> None:
-        self.rules = rules
-        self.parameters = [value.requires_grad_() for value in lam.tensors()]
-        rates = (rules.lr, rules.lr * rules.lr_log_var, rules.lr * rules.lr_gate)
-        groups = [{"params": [value], "lr": rate} for value, rate in zip(self.parameters, rates, strict=True)]
-        self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        self._rates = rates
-
-    def step(self, iteration: int, gradient: list[Tensor]) -> None:
-        for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
-            group["lr"] = rate * self.rules.rate(iteration)
-        for value, slope in zip(self.parameters, gradient, strict=True):
-            value.grad = slope
-        self._optimiser.step()
 
 
 def _part_of(callback: Callback | None, before: int, total: int) -> Callback | None:

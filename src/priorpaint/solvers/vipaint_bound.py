@@ -1,25 +1,29 @@
 """VIPaint's variational family and the terms of its bound on -log p(y).
 
-Levels T_e = t_1 > ... > t_K = T_s; row i of every parameter belongs to t_{i+1} (row 0 is the noisiest).
+A component is a chain on the levels T_e = t_1 > ... > t_K = T_s:
     q(z_Te)         = N(m, tau_0^2),                          m = alpha mu_0
     q(z_s | z_t)    = N(g E_p[z_s | z_t] + (1 - g) alpha_s mu_s, tau_s^2)       (Agarwal et al., Eq. 12)
     q(z_t), t > T_e : q(z_Te) pushed through the forward process
-Bound: -log p(y) <= reconstruction + hierarchy + diffusion + prior, with
+and the whole is a mixture q = sum_m pi_m q_m of M chains. Bound:
+    -log p(y) <= sum_m pi_m (reconstruction + hierarchy + diffusion + prior)_m - I(m; z), with
     reconstruction  E_q[-log p(y | z_Ts)],
     hierarchy       sum over the K - 1 jumps of E_q KL(q(z_s | z_t) || p(z_s | z_t)),
     diffusion       sum over pairs (t, s) above T_e of E_q(z_t) KL(q(z_s | z_t) || p(z_s | z_t)),
-    prior           KL(q(z_1) || p(z_1)).
-The published objective conditions the diffusion pairs on z_Te instead and leaves out the prior term and the entropy of
-q(z_Te); it is here as rule "released". docs/methods/vipaint.md derives both.
+    prior           KL(q(z_1) || p(z_1)),
+    mixing          -I(m; z) = sum_m pi_m E_q_m[log q(z_Te, ..., z_Ts) - log q_m(z_Te, ..., z_Ts)], in [-log M, 0].
+The last is exact, because KL(q || p) = sum_m pi_m KL(q_m || p) - I(m; z), and above T_e all components share the
+forward process, which knows nothing of m beyond z_Te.
+The published objective (M = 1) conditions the diffusion pairs on z_Te instead and leaves out the prior term and the
+entropy of q(z_Te); it is here as rule "released". docs/methods/vipaint.md derives both.
 
-Shapes: R rows are pairs (image, Monte-Carlo sample); every term is (R,), in nats, a sum over elements.
+Shapes: R rows are (image, component, Monte-Carlo sample); every term is (R,), in nats, a sum over elements.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -27,114 +31,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .. import transitions
-from ..operators.base import LinearOperator
 from ..priors.base import Prior
 from ..schedules import Schedule
 from ..transitions import like
+from .vipaint_likelihood import Likelihood
+from .vipaint_parameters import REFERENCE_STEPS, Draws, Ladder, Mixture, Parts, Path, Variational
 from .vipaint_presets import Rules
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-
-_REFERENCE_STEPS = 1000  # the table of the released code, in which its grid and its weight of the top term are written
-
-
-@dataclass(frozen=True)
-class Variational:
-    """The parameters lambda, each (N, K, C, H, W): row 0 is T_e, the last row T_s; row 0 of ``gate`` is unused.
-
-    Attributes:
-        mean: mu, on the scale of x_0.
-        log_var: log tau^2.
-        gate: logit of g, the weight on the prior's mean.
-    """
-
-    mean: Tensor
-    log_var: Tensor
-    gate: Tensor
-
-    def tensors(self) -> list[Tensor]:
-        """mean, log_var, gate."""
-        return [self.mean, self.log_var, self.gate]
-
-    def rows(self, images: Tensor) -> Variational:
-        """The parameters of the image of each row; images (R,)."""
-        return Variational(*(value.index_select(0, images.to(value.device)) for value in self.tensors()))
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """The times of the bound, float64.
-
-    Attributes:
-        levels: (K,), decreasing from T_e to T_s.
-        pairs: (n, 2), each (t, s) with t > s, both >= T_e; for a bound they are all steps of a grid from 1 to T_e.
-    """
-
-    levels: Tensor
-    pairs: Tensor
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Standard normal noise and pair numbers of R rows: levels (R, K, C, H, W), top (R, C, H, W), pair (R,)."""
-
-    levels: Tensor
-    top: Tensor
-    pair: Tensor
-
-    def rows(self, chunk: slice) -> Draws:
-        """A part of the rows."""
-        return Draws(self.levels[chunk], self.top[chunk], self.pair[chunk])
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The four parts of the bound, one value for each row (or image, or image and iteration)."""
-
-    reconstruction: Tensor
-    hierarchy: Tensor
-    diffusion: Tensor
-    prior: Tensor
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Parts:
-        """Each part changed in the same way."""
-        return Parts(*(change(getattr(self, field.name)) for field in fields(self)))
-
-    def kl(self) -> Tensor:
-        """hierarchy + diffusion + prior: what beta multiplies."""
-        return self.hierarchy + self.diffusion + self.prior
-
-    def total(self) -> Tensor:
-        """The bound at beta = 1."""
-        return self.reconstruction + self.kl()
-
-
-def section(schedule: Schedule, high: float, low: float, steps: int) -> Tensor:
-    """``steps + 1`` decreasing float64 times from ``high`` to ``low`` > 0: uniform in t where that is the schedule's
-    own spacing (tables, flow), and uniform in log(sigma / alpha) elsewhere (VE, EDM)."""
-    if schedule.default_spacing == "uniform":
-        return torch.linspace(high, low, steps + 1, dtype=torch.float64)
-    top, bottom = schedule.log_ratio(torch.tensor([high, low], dtype=torch.float64)).tolist()
-    times = schedule.time(torch.linspace(top, bottom, steps + 1, dtype=torch.float64).exp())
-    times[0], times[-1] = high, low
-    return times
-
-
-def neighbours(times: Tensor) -> Tensor:
-    """All steps (n, 2) of a decreasing time grid (n + 1,)."""
-    return torch.stack([times[:-1], times[1:]], 1)
-
-
-def released_pairs(end: float) -> Tensor:
-    """The pairs (n, 2) of the released code above T_e = ``end``.
-
-    1000 points with Karras spacing, rho = 7, from 0.002 to 0.999, applied to the index and not to sigma; the two points
-    nearest T_e are never the upper end of a pair.
-    """
-    low, high = 0.002 ** (1 / 7), 0.999 ** (1 / 7)
-    points = torch.linspace(low, high, _REFERENCE_STEPS, dtype=torch.float64) ** 7
-    times = (torch.unique_consecutive((points * _REFERENCE_STEPS).floor()) + 1) / _REFERENCE_STEPS
-    return neighbours(times[times > end + 1e-9][1:].flip(0))
 
 
 def gaussian_kl(m1: Tensor, v1: Tensor, m2: Tensor, v2: Tensor) -> Tensor:
@@ -145,6 +49,11 @@ def gaussian_kl(m1: Tensor, v1: Tensor, m2: Tensor, v2: Tensor) -> Tensor:
 def released_kl(m1: Tensor, v1: Tensor, m2: Tensor, v2: Tensor) -> Tensor:
     """The released code's KL: the mean term is multiplied by v2 where it should be divided by it. Not a divergence."""
     return 0.5 * (v2 * (m1 - m2).square() + v1 / v2 - 1 - (v1 / v2).log())
+
+
+def log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """log N(x; mean, variance), summed over the elements of each row, (R,)."""
+    return -0.5 * _sum((x - mean).square() / variance + variance.log() + math.log(2 * math.pi))
 
 
 def _sum(x: Tensor) -> Tensor:
@@ -222,15 +131,33 @@ class Family:
         own = like(self.schedule.alpha(self.ladder.levels[level]), prior_mean) * lam.mean[:, level]
         return g * prior_mean + (1 - g) * own, lam.log_var[:, level].exp()
 
+    def path(self, lam: Variational, noise: Tensor) -> Path:
+        """z_Te, ..., z_Ts from noise (R, K, C, H, W); K - 1 network calls."""
+        m, variance = self.top(lam)
+        path = Path([m + variance.sqrt() * noise[:, 0]], [], [])
+        for level in range(1, noise.shape[1]):
+            prior_mean, prior_variance = self.prior_jump(level, path.levels[-1])
+            mean, variance = self.jump(lam, level, prior_mean)
+            path.levels.append(mean + variance.sqrt() * noise[:, level])
+            path.prior_means.append(prior_mean)
+            path.prior_variances.append(prior_variance)
+        return path
+
     def ancestral(self, lam: Variational, noise: Tensor) -> Tensor:
         """z_Ts (R, C, H, W) from noise (R, K, C, H, W); K - 1 network calls."""
-        m, variance = self.top(lam)
-        z = m + variance.sqrt() * noise[:, 0]
-        for level in range(1, noise.shape[1]):
-            prior_mean, _ = self.prior_jump(level, z)
-            mean, variance = self.jump(lam, level, prior_mean)
-            z = mean + variance.sqrt() * noise[:, level]
-        return z
+        return self.path(lam, noise).levels[-1]
+
+    def log_q(self, lam: Variational, path: Path) -> Tensor:
+        """log q_m(z_Te, ..., z_Ts) of the component ``lam`` of each row, (R,); no network call."""
+        total = log_normal(path.levels[0], *self.top(lam))
+        for level, prior_mean in enumerate(path.prior_means, start=1):
+            total = total + log_normal(path.levels[level], *self.jump(lam, level, prior_mean))
+        return total
+
+    def log_mixture(self, lam: Mixture, images: Tensor, path: Path) -> Tensor:
+        """log pi_m q_m(z_Te, ..., z_Ts) of every component of each row's image, (R, M)."""
+        parts = [self.log_q(lam.rows(images, m), path) for m in range(lam.count)]
+        return lam.log_weights[images.to(lam.logits.device)] + torch.stack(parts, 1)
 
     def pushed(self, m: Tensor, variance: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of q(z_t), t >= T_e: N(m, variance) through the forward process; t 0-d or (R,)."""
@@ -271,7 +198,7 @@ class Family:
         eps = transitions.epsilon(self.schedule, z_t, self.denoise(z_t, t), t)
         q = self._between(z_t, z_end, t, s, alpha, variance)
         p = self._between(z_t, self.released_end(z_t, eps, t), t, s, *self._end(z_t))
-        return (1 - float(t_end)) * _REFERENCE_STEPS / 2 * _sum(released_kl(*q, *p))
+        return (1 - float(t_end)) * REFERENCE_STEPS / 2 * _sum(released_kl(*q, *p))
 
     def released_end(self, z_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """The released estimate of z_Te from z_t (R, C, H, W): its noise should be weighted by var_{t|e} / sigma_t, not
@@ -300,73 +227,26 @@ class Family:
         precision = 1 / spread + ratio.square() / added
         return (rise * z_end / spread + ratio * z_t / added) / precision, 1 / precision
 
-    def parts(self, lam: Variational, likelihood: Likelihood, draws: Draws) -> tuple[Parts, Tensor]:
-        """The four parts of the bound for R rows, and D(z_Ts); K + 1 network calls."""
+    def parts(self, lam: Variational, likelihood: Likelihood, draws: Draws) -> tuple[Parts, Path, Tensor]:
+        """The parts of one component's bound for R rows, the path z and D(z_Ts); K + 1 network calls.
+
+        ``mixing`` is 0: it needs the other components, see ``log_mixture``.
+        """
         kl = gaussian_kl if self.rules.kl == "exact" else released_kl
         m, variance = self.top(lam)
-        z = m + variance.sqrt() * draws.levels[:, 0]
+        path = self.path(lam, draws.levels)
         if self.rules.top == "marginal":
             diffusion = self.diffusion_part(m, variance, draws.top, draws.pair)
             prior = self.prior_part(m, variance)
         else:
-            diffusion = self.released_diffusion_part(lam, z, draws.top, draws.pair)
+            diffusion = self.released_diffusion_part(lam, path.levels[0], draws.top, draws.pair)
             prior = torch.zeros_like(diffusion)
         hierarchy = torch.zeros_like(diffusion)
-        for level in range(1, len(self.ladder.levels)):
-            p_mean, p_var = self.prior_jump(level, z)
-            mean, variance = self.jump(lam, level, p_mean)
-            hierarchy = hierarchy + _sum(kl(mean, variance, p_mean, p_var))
-            z = mean + variance.sqrt() * draws.levels[:, level]
-        t_start = self.ladder.levels[-1]
-        x_0 = self.denoise(z, t_start)
-        return Parts(likelihood.negative_log(x_0, t_start), hierarchy, diffusion, prior), x_0
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """p(y | z_t) through the one-step estimate D = D(z_t), for R rows.
-
-    gaussian: N(y; A D, sigma_y^2 I + r_t^2 A A^T); laplace: independent entries with mean absolute deviation
-    (r_t^2 + sigma_y^2 / 2)^(1/2). r_t falls from ``scale`` at T_s to 0 at t = 0 like the posterior standard deviation
-    of white data, data_std sigma_t (data_std^2 alpha_t^2 + sigma_t^2)^(-1/2), which ``scale`` None takes as it is.
-    The normalising constant is that of A A^T = I.
-
-    Attributes:
-        operator: A of the rows.
-        y: (R, ...).
-    """
-
-    prior: Prior
-    operator: LinearOperator
-    y: Tensor
-    sigma_y: float
-    kind: str
-    scale: float | None
-    t_start: Tensor
-
-    def spread(self, t: Tensor) -> float:
-        """r_t; t 0-d."""
-        white = _white_spread(self.prior, t)
-        return white if self.scale is None else self.scale * white / _white_spread(self.prior, self.t_start)
-
-    def negative_log(self, x_0: Tensor, t: Tensor) -> Tensor:
-        """-log p(y | D = x_0), (R,), for x_0 (R, C, H, W) in the prior's space and 0-d t."""
-        residual = self.y.to(x_0.dtype) - self.operator(self.prior.decode(x_0))
-        entries = _sum(self.operator.measured(torch.ones_like(residual)))
-        r = self.spread(t)
-        if self.kind == "laplace":
-            width = math.hypot(r, self.sigma_y / 2**0.5)
-            return _sum(residual.abs()) / width + entries * math.log(2 * width)
-        if r == 0:
-            squares = residual.square() / self.sigma_y**2
-        else:
-            squares = residual * self.operator.solve(residual, (self.sigma_y / r) ** 2) / r**2
-        return 0.5 * _sum(squares) + 0.5 * entries * math.log(2 * math.pi * (r**2 + self.sigma_y**2))
-
-
-def _white_spread(prior: Prior, t: Tensor) -> float:
-    alpha, sigma = float(prior.schedule.alpha(t)), float(prior.schedule.sigma(t))
-    return prior.data_std * sigma / math.hypot(prior.data_std * alpha, sigma)
+        for level, prior_kernel in enumerate(zip(path.prior_means, path.prior_variances, strict=True), start=1):
+            hierarchy = hierarchy + _sum(kl(*self.jump(lam, level, prior_kernel[0]), *prior_kernel))
+        x_0 = self.denoise(path.levels[-1], self.ladder.levels[-1])
+        reconstruction = likelihood.negative_log(x_0)
+        return Parts(reconstruction, hierarchy, diffusion, prior, torch.zeros_like(prior)), path, x_0
 
 
 def checkpointed(prior: Prior) -> Denoise:
