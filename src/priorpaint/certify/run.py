@@ -26,7 +26,7 @@ _LARGE = 64
 _LOOK_SECONDS = 0.3
 
 # Settings that are a method of their own in the tables.
-VARIANTS = ("vipaint:components=4,correct=true",)
+VARIANTS = ("vipaint:components=8,levels=1,correct=true",)
 
 Report = Callable[[int, int, Cell], None]
 

@@ -142,7 +142,7 @@ class SMC(Solver):
         "dense", description="covariance of a step: v I + b^2 V ('dense'), v + b^2 tr(V)/d ('scalar') or v ('first')"
     )
     thin: float = Field(
-        0.5, ge=0, le=1, description="share of the levels that all particles walk, before only keep of them go on"
+        0.7, ge=0, le=1, description="share of the levels that all particles walk, before only keep of them go on"
     )
     threshold: float = Field(0.5, ge=0, le=1, description="resample where ESS is below this share of the particles")
     local: float = Field(
@@ -151,7 +151,9 @@ class SMC(Solver):
     top: float | None = Field(
         None, gt=0, description="sigma/alpha of the first level; None is data_std max(10, 2.5 sqrt(C H W))"
     )
-    bottom: float | None = Field(None, gt=0, description="sigma/alpha of the last level; None is 0.01 data_std")
+    bottom: float | None = Field(
+        None, gt=0, description="sigma/alpha of the last level; None is 0.01 data_std, 0.05 with kernel 'dense'"
+    )
     rho: float = Field(7.0, gt=0, description="levels are uniform in (sigma/alpha)^(1/rho)")
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
 
@@ -328,7 +330,7 @@ class SMC(Solver):
         low, high = prior.schedule.ratio_range
         # Elements that move together have a variance of up to d data_std^2 along one direction.
         top = self.top or prior.data_std * max(10.0, 2.5 * math.prod(shape) ** 0.5)
-        bottom = self.bottom or 0.01 * prior.data_std
+        bottom = self.bottom or prior.data_std * (0.05 if self.kernel == "dense" else 0.01)
         top, bottom = min(top, high), max(bottom, low)
         if bottom >= top:
             raise UsageError(f"the levels run from {top:.3g} down to {bottom:.3g}; raise top or lower bottom")
