@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -97,11 +98,14 @@ def certify(
 
 
 def _save(certificate: Certificate, folder: Path, *, figures: bool, update: bool) -> None:
-    existing = folder / "certification.json"
+    existing, commands = folder / "certification.json", [_command()]
     if update and existing.exists():
-        certificate = Certificate.read(existing).merged(certificate)
+        before = Certificate.read(existing)
+        commands = list(dict.fromkeys([*before.setup.get("commands", []), *commands]))
+        certificate = before.merged(certificate)
+    certificate = replace(certificate, setup={**certificate.setup, "commands": commands})
     pictures = _PAGE_IMAGES if folder == _PAGE else folder
-    for path in save(certificate, folder, figures=figures, pictures=pictures, command=_command()):
+    for path in save(certificate, folder, figures=figures, pictures=pictures, command="`, then `".join(commands)):
         print(path, file=sys.stderr)
 
 
