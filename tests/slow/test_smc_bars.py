@@ -61,13 +61,14 @@ def test_log_evidence_of_m16() -> None:
     assert abs(sum(errors)) / 3 < 0.12
 
 
-def test_local_resampling_of_independent_copies_beats_guidance_alone() -> None:
-    """Eight ambiguities that do not depend on each other: joint weights collapse, blocks of their own do not."""
-    problem = b16(8)
-    local = solver("smc", steps=25, particles=64, keep=32, local=0.05)
-    distance, floor, error = measured(local, problem, 128, 0)
-    guided, _, guided_error = measured(solver("mmps"), problem, 128, 0)
-    joint, _, _ = measured(solver("smc", steps=25, particles=64, keep=32), problem, 128, 0)
-    assert distance <= 1.6 * floor
-    assert distance < 0.7 * guided and error < guided_error
-    assert distance < 0.7 * joint
+def test_local_resampling_of_eight_independent_copies_beats_guidance_alone() -> None:
+    """Averaged over two draws: one that joint weights can still handle, and one where they collapse."""
+    settings = {"steps": 25, "particles": 128, "keep": 64}
+    runs = {"local": solver("smc", local=0.05, **settings), "joint": solver("smc", **settings), "mmps": solver("mmps")}
+    found = {
+        name: torch.tensor([measured(run, b16(8, draw), 128, draw) for draw in (0, 1)]).mean(0)
+        for name, run in runs.items()
+    }
+    print({name: [round(value, 3) for value in values.tolist()] for name, values in found.items()})
+    assert found["local"][0] < 0.8 * found["mmps"][0] and found["local"][2] < found["mmps"][2]
+    assert found["local"][0] < 0.8 * found["joint"][0]
