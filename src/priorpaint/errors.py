@@ -15,6 +15,10 @@ class PriorError(PriorpaintError):
     """A prior that cannot be found, read or run."""
 
 
+class CheckpointError(PriorError):
+    """A checkpoint that is damaged, unsafe or of another kind; the message says what was expected and what was found."""
+
+
 class Cancelled(PriorpaintError):
     """Raised by a callback to stop a solver at the next step."""
 

@@ -165,6 +165,8 @@ def choose_solver(method: str | Solver | None, params: dict[str, Any], width: in
         return method
     if method is not None:
         return make_solver(method, **params)
+    if "preset" in params:
+        return make_solver(DEFAULT_METHOD, **params)
     settings = WIDE_SETTINGS if width > WIDE else NARROW_SETTINGS
     return make_solver(DEFAULT_METHOD, **{**settings, **params})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from priorpaint.errors import UsageError
 from priorpaint.pipeline import DEFAULT_METHOD, NARROW_SETTINGS, WIDE, WIDE_SETTINGS
 from priorpaint.solvers import SOLVERS, Solver, explain
+from priorpaint.solvers.published import PAPER
 
 _NEEDS = {
     "gradient": "gradients through the network (more memory and time)",
@@ -44,12 +46,14 @@ def _show(name: str, cls: type[Solver]) -> None:
     for setting, (kind, default, meaning) in explain(cls).items():
         typer.echo(f"    {setting} = {_value(default)}  ({kind})")
         typer.echo(textwrap.fill(meaning, 100, initial_indent="        ", subsequent_indent="        "))
+    if PAPER.get(name):
+        typer.echo(f"  The paper's settings, --set preset=paper: {_list(PAPER[name])}")
     if name == DEFAULT_METHOD:
         typer.echo(f"  Without --method it runs with {_list(NARROW_SETTINGS)}, and where a hole is more than")
         typer.echo(f"  {WIDE} pixels wide with {_list(WIDE_SETTINGS)}.")
 
 
-def _list(settings: dict[str, Any]) -> str:
+def _list(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 

@@ -17,6 +17,7 @@ from .dps import DPS
 from .langevin import Langevin
 from .mmps import MMPS
 from .pigdm import PiGDM
+from .published import with_preset
 from .reddiff import RedDiff, RedDiffV
 from .repaint import RePaint
 from .repaint_plus import RePaintPlus
@@ -54,7 +55,8 @@ def solver(name: str, **params: Any) -> Solver:
 
     Args:
         name: a key of ``SOLVERS``.
-        params: its hyper-parameters; strings are converted, as they come from a command line.
+        params: its hyper-parameters; strings are converted, as they come from a command line. ``preset="paper"`` takes
+            the settings of the paper (`published.PAPER`) for all that are not given.
 
     Raises:
         UsageError: an unknown name or hyper-parameter, or a value out of range; the message lists what exists.
@@ -63,6 +65,7 @@ def solver(name: str, **params: Any) -> Solver:
         raise UsageError(f"there is no method {name!r}; the methods are {', '.join(sorted(SOLVERS))}")
     cls = SOLVERS[name]
     known = explain(cls)
+    params = with_preset(name, params)
     for key in params:
         if key not in known:
             raise UsageError(f"{name} has no setting {key!r}; its settings are {', '.join(known)}")

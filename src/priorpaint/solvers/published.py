@@ -1,0 +1,38 @@
+"""What the papers, or their released programs, run for filling in images, where that differs from our defaults.
+
+`solver(name, preset="paper")` takes these settings; any that is given beside it wins. Where a paper has one setting a
+data set, the entry says which. The docs page of a method says what else its published program does otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PAPER: Mapping[str, Mapping[str, Any]] = {
+    "copaint": {"clip": True, "spacing": "respaced"},  # ImageNet
+    "copaint_tt": {"clip": True, "spacing": "respaced"},  # ImageNet
+    "daps": {"preset": "published"},
+    "ddnm": {},
+    "ddrm": {"steps": 20},
+    "diffpir": {"spacing": "quad", "clip": True, "lam": 0.25},  # its lambda 1 in our units; 100 steps as in its tables
+    "dps": {"steps": 1000, "scale": 0.5, "clip": True},  # FFHQ, random and box masks
+    "langevin": {"friction": 15.0},  # ImageNet, 5 inner steps
+    "mmps": {"sampler": "ddim", "iterations": 1},
+    "pigdm": {},
+    "reddiff": {},
+    "reddiff_v": {},
+    "repaint": {"clip": True},
+    "repaint_plus": {"gain": "paper"},
+    "replacement": {"steps": 1000},  # ancestral; without the corrector steps of Song et al.
+    "smc": {"twist": "pigdm", "kernel": "first", "thin": 1.0},  # TDS: ancestral kernel moved by the twist's gradient
+    "tmpd": {"shorten": False},
+    "vipaint": {"preset": "official"},
+}
+
+
+def with_preset(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """``params``, with the published settings below them where they hold ``preset="paper"``."""
+    if params.get("preset") != "paper":
+        return dict(params)
+    return {**PAPER.get(name, {}), **{key: value for key, value in params.items() if key != "preset"}}
