@@ -14,7 +14,18 @@ from PIL import Image
 from torch import Tensor
 
 import priorpaint
-from priorpaint import Cancelled, DenoiserPrior, PriorError, Result, Stopped, UsageError, filling, inpaint, pipeline
+from priorpaint import (
+    Cancelled,
+    DenoiserPrior,
+    PriorError,
+    Result,
+    Stopped,
+    UsageError,
+    filling,
+    inpaint,
+    painting,
+    pipeline,
+)
 from priorpaint.imaging import read_picture
 from priorpaint.schedules import EDM
 from priorpaint.solvers import Cost, Solver, solver
@@ -269,7 +280,7 @@ def test_the_solver_sees_the_picture_with_its_borders_reflected() -> None:
 
 
 def test_later_windows_see_what_earlier_ones_filled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MAX_AREA", 160 * 160)
+    monkeypatch.setattr(painting, "MAX_AREA", 160 * 160)
     hole = np.zeros((320, 320), dtype=bool)
     hole[60:260, 60:260] = True
     recorder = Recorder([])
@@ -473,14 +484,80 @@ def test_a_ready_solver_takes_no_settings() -> None:
         inpaint(picture(), hole_in((64, 48)), white_prior(), solver("replacement", steps=2), steps=3)
 
 
-def test_a_prior_of_a_fixed_size() -> None:
-    fixed = white_prior()
-    fixed.shape = (3, 32, 32)
-    hole = hole_in((100, 90))
-    image = picture("RGB", (100, 90))
-    result = inpaint(image, hole, fixed, num_samples=1, **FAST)
+class Fixed(DenoiserPrior):
+    """Pixels are independent N(level(label), 0.1^2), on pictures of 32x32 and nothing else."""
+
+    def __init__(self, classes: int = 0) -> None:
+        white = white_prior()
+        super().__init__(white._call, white.schedule, (3, 32, 32), data_std=STD, name="fixed")
+        self.classes = classes
+
+    def condition(self, *, label: Any = None, prompt: str | None = None) -> dict[str, Tensor]:
+        labels = self._check_condition(label, prompt)
+        return {} if not self.classes else {"labels": torch.tensor([1]) if labels is None else labels}
+
+    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        assert x_t.shape[1:] == (3, 32, 32)
+        return super()._denoise(x_t, t)
+
+    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Any) -> Tensor:
+        variance = self.schedule.sigma(t).to(x_t).reshape(-1, 1, 1, 1) ** 2
+        level = 0.4 * (given["labels"].to(x_t).reshape(-1, 1, 1, 1) - 1) if given else MEAN
+        return self._denoise(x_t, t) + variance / (STD**2 + variance) * (level - MEAN)
+
+
+@pytest.mark.parametrize("fit", ["windows", "resize"])
+@pytest.mark.parametrize("size", [(100, 90), (32, 32), (20, 45), (200, 64)])
+def test_a_prior_of_a_fixed_size_fills_any_picture(size: tuple[int, int], fit: str) -> None:
+    hole, image = hole_in(size), picture("RGB", size)
+    result = inpaint(image, hole, Fixed(), num_samples=2, fit=fit, **FAST)
     assert np.array_equal(raw(result.images[0])[~hole], raw(image)[~hole])
-    assert {tuple(window["box"][2:]) for window in result.info["windows"]} == {(32, 32)}
+    assert all(min(window["box"][2:]) >= 32 for window in result.info["windows"])
+    assert result.info["call"]["fit"] == fit
+    filled = np.asarray(result.mean)[hole] / 127.5 - 1
+    assert filled.mean() == pytest.approx(MEAN, abs=0.1)
+
+
+def test_a_wide_hole_is_filled_at_half_the_size_first_and_in_fused_windows() -> None:
+    hole = np.zeros((160, 160), dtype=bool)
+    hole[40:100, 40:100] = True
+    result = inpaint(picture("RGB", (160, 160)), hole, Fixed(), num_samples=1, steps=4)
+    scales = [window["scale"] for window in result.info["windows"]]
+    assert scales == sorted(scales, reverse=True) and scales[0] >= 2 and scales[-1] == 1
+    assert max(window["box"][2] for window in result.info["windows"]) > 32
+    narrow = np.zeros((160, 160), dtype=bool)
+    narrow[40:52, 40:52] = True
+    result = inpaint(picture("RGB", (160, 160)), narrow, Fixed(), num_samples=1, steps=4)
+    assert [window["box"][2:] for window in result.info["windows"]] == [[32, 32]]
+    assert result.info["nfe"] == {"forward": 4, "backward": 0}
+
+
+def test_labels_and_guidance_reach_the_prior_and_the_record() -> None:
+    hole = hole_in((64, 48))
+    means = []
+    for label, scale in ((0, 1.0), (2, 1.0), (2, 1.5)):
+        result = inpaint(picture(), hole, Fixed(classes=3), num_samples=2, label=label, guidance_scale=scale, **FAST)
+        means.append((np.asarray(result.mean)[hole] / 127.5 - 1).mean())
+        call = result.info["call"]
+        assert (call["label"], call["guidance_scale"], call["prompt"]) == (label, scale, None)
+        assert result.info["prior"]["condition"]["label"] == label
+    assert means == pytest.approx([-0.4, 0.4, 0.6], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"label": 1}, "knows no classes"),
+        ({"label": [1, 2]}, "one whole number"),
+        ({"prompt": "a dog"}, "takes no text"),
+        ({"negative_prompt": "a dog"}, "takes no text"),
+        ({"guidance_scale": 3.0}, "give a label or a prompt"),
+        ({"fit": "resize"}, "pictures of any size"),
+    ],
+)
+def test_wishes_that_a_prior_cannot_follow(wish: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        inpaint(picture(), hole_in((64, 48)), white_prior(), num_samples=1, **wish, **FAST)
 
 
 @pytest.fixture(scope="module")

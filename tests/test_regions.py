@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from priorpaint.regions import MAX_CONTEXT, MIN_CONTEXT, Box, Window, bounding_box, plan_windows, thickness
+from priorpaint.regions import MAX_CONTEXT, MIN_CONTEXT, Box, Window, bounding_box, format_box, plan_windows, thickness
 
 MULTIPLE = 16
 
@@ -125,21 +125,51 @@ def test_a_hole_too_large_for_one_window_becomes_several_that_overlap() -> None:
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (64, 64), (40, 50), (64, 200)])
-def test_windows_of_a_fixed_size(shape: tuple[int, int]) -> None:
+def test_windows_of_a_least_size(shape: tuple[int, int]) -> None:
     hole = np.random.default_rng(3).random(shape) < 0.01
-    windows = plan_windows(hole, size=(64, 64))
-    assert {(window.box.height, window.box.width) for window in windows} == {(64, 64)}
+    windows = plan_windows(hole, least=(64, 64))
+    assert min(min(window.box.height, window.box.width) for window in windows) >= 64
     count = np.zeros(shape, dtype=int)
     for window in windows:
         count[window.core.slices] += 1
         assert window.box.top <= window.core.top and window.core.bottom <= window.box.bottom
         assert window.box.left <= window.core.left and window.core.right <= window.box.right
+        for low, high, side, length in zip(
+            (window.box.top, window.box.left),
+            (window.box.bottom, window.box.right),
+            (64, 64),
+            shape,
+            strict=True,
+        ):
+            assert high <= length or high - low == side  # beyond the border only where the picture is smaller
     assert (count[hole] == 1).all()
 
 
-def test_a_picture_of_the_fixed_size_is_one_window() -> None:
+def test_a_picture_of_the_least_size_is_one_window() -> None:
     hole = box_hole(64, 64, (0, 0, 10, 10), (50, 50, 64, 64))
-    assert [window.box for window in plan_windows(hole, size=(64, 64))] == [Box(0, 0, 64, 64)]
+    assert [window.box for window in plan_windows(hole, least=(64, 64))] == [Box(0, 0, 64, 64)]
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, 64), (32, 64), (40, 104)])
+def test_a_hole_that_leaves_a_quarter_of_the_least_size_stays_in_one_window_of_it(side: int, expected: int) -> None:
+    hole = box_hole(400, 400, (200, 200, 200 + side, 200 + side))
+    (window,) = plan_windows(hole, least=(64, 64))
+    assert (window.box.height, window.box.width) == (expected, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "part", "size", "expected"),
+    [
+        ((100, 300), Box(40, 200, 60, 220), (32, 32), Box(0, 160, 100, 260)),
+        ((100, 300), Box(0, 290, 60, 300), (32, 32), Box(0, 200, 100, 300)),
+        ((100, 300), Box(40, 20, 60, 220), (32, 32), Box(0, 0, 100, 300)),
+        ((300, 100), Box(10, 40, 20, 60), (64, 32), Box(0, 0, 200, 100)),
+        ((20, 50), Box(5, 5, 10, 10), (32, 32), Box(0, 0, 32, 50)),
+        ((32, 32), Box(5, 5, 10, 10), (32, 32), Box(0, 0, 32, 32)),
+    ],
+)
+def test_the_box_of_a_format(shape: tuple[int, int], part: Box, size: tuple[int, int], expected: Box) -> None:
+    assert format_box(shape, part, size) == expected
 
 
 @pytest.mark.parametrize(("length", "stop"), [(17, 32), (16, 40), (16, 64), (1, 16)])

@@ -19,7 +19,7 @@ from .operators import (
     RandomPixels,
     WalshHadamard,
 )
-from .priors import DenoiserPrior, NetworkPrior, Prior, analytic
+from .priors import AnySize, DenoiserPrior, Guided, NetworkPrior, Prior, analytic
 from .solvers import SOLVERS, Solver, solver
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ __all__ = [
     "JPEG",
     "OPERATORS",
     "SOLVERS",
+    "AnySize",
     "Blur",
     "Cancelled",
     "DenoiserPrior",
     "Downsampling",
     "GaussianBlur",
     "Grayscale",
+    "Guided",
     "Inpainting",
     "LinearOperator",
     "MatrixOperator",

@@ -21,7 +21,7 @@ from .errors import PriorError
 from .noise import derive
 from .operators import Inpainting
 from .priors import Prior
-from .regions import Bools, Box, Window, bounding_box, plan_windows, thickness
+from .regions import Bools, Box, Window, bounding_box, format_box, plan_windows, thickness
 from .solvers import Cost, Solver
 from .solvers.vipaint import VIPaint
 from .solvers.vipaint_posterior import Posterior
@@ -68,14 +68,18 @@ def plan_levels(
     Args:
         known: (H, W), True where a pixel is known.
         todo: (H, W), True where a pixel is to be filled; others that are not known are left open.
-        multiple, max_area, size: see ``plan_windows``.
-        coarse: whether wide holes are filled at coarser scales first.
+        multiple, max_area: see ``plan_windows``.
+        size: (height, width) of the pictures that a fixed-size prior knows, the least that a window has.
+        coarse: whether wide holes are filled at coarser scales first. For a prior of a fixed size they are wide above
+            half of it, and coarser scales end where it sees the whole picture at once.
     """
+    half = None if size is None else min(size) // 2
+    above, coarsest, least = (COARSE_ABOVE, COARSEST, 2 * COARSEST) if half is None else (half, half, 4 * half)
     levels: list[Level] = []
     scale = 1
     while True:
-        windows = plan_windows(todo, known, multiple=multiple, max_area=max_area, size=size)
-        limit = (COARSE_ABOVE if scale == 1 else COARSEST) if coarse and min(known.shape) >= 2 * COARSEST else None
+        windows = plan_windows(todo, known, multiple=multiple, max_area=max_area, least=size)
+        limit = (above if scale == 1 else coarsest) if coarse and min(known.shape) >= least else None
         warm = tuple(limit is not None and window.thickness > limit for window in windows)
         levels.append(Level(scale, known, todo, windows, warm, _shared(windows, todo)))
         if not any(warm):
@@ -89,6 +93,13 @@ def plan_levels(
         scale *= 2
 
 
+def plan_whole(known: Bools, todo: Bools, size: tuple[int, int]) -> Level:
+    """One window that holds all of ``todo`` (H, W) and as much of the picture as the format of ``size`` allows."""
+    core = bounding_box(todo)
+    window = Window(format_box(todo.shape, core, size), core, thickness(todo))
+    return Level(1, known, todo, (window,), (False,), (True,))
+
+
 class Filler:
     """Draws completions of one picture.
 
@@ -99,6 +110,7 @@ class Filler:
         num_samples: how many completions will be asked for in all calls, for the share of work that is done.
         report: called after each step as report(share of work done, estimate of x_0 in the window); may raise.
         grey: the channels are averaged after every window.
+        fit_rows: rows that a fit computes at a time; None is as many as windows of the largest size would take.
     """
 
     def __init__(
@@ -111,8 +123,10 @@ class Filler:
         num_samples: int,
         report: Report,
         grey: bool,
+        fit_rows: int | None = None,
     ) -> None:
         self.picture, self.levels, self.prior, self.solver, self.grey = picture, levels, prior, solver, grey
+        self._fit_rows = fit_rows
         self._canvases: list[Tensor] = []
         self._refiner = _refiner(solver, prior) if any(any(level.warm) for level in levels) else solver
         self._fits: dict[tuple[int, int], Posterior] = {}
@@ -172,7 +186,7 @@ class Filler:
                 operator,
                 operator(y),
                 seed=[derive("fit", level.scale, box.top, box.left)],
-                batch_size=max(1, MAX_AREA_GRADIENT // box.area),
+                batch_size=self._fit_rows or max(1, MAX_AREA_GRADIENT // box.area),
                 callback=self._progress(level, number, weight),
             )
         posterior = self._fits[level.scale, number]

@@ -89,7 +89,7 @@ def plan_windows(
     *,
     multiple: int = 1,
     max_area: int = 1024 * 1024,
-    size: tuple[int, int] | None = None,
+    least: tuple[int, int] | None = None,
 ) -> tuple[Window, ...]:
     """Windows whose cores together hold every pixel of ``todo`` once.
 
@@ -98,14 +98,15 @@ def plan_windows(
         known: (H, W), True where a pixel can be trusted; by default all that is not ``todo``.
         multiple: sides of a window are multiples of this.
         max_area: most pixels of a window (it may still exceed this where context alone needs more).
-        size: (height, width) that every window must have, for a prior of a fixed size.
+        least: (height, width) that every window has at least, for a prior of a fixed size: exactly these where the
+            hole leaves a quarter of them on each side, or the picture is smaller.
 
     Returns:
         Windows in the order in which they should be filled; none for an empty ``todo``.
     """
     if not todo.any():
         return ()
-    return _Planner(todo, ~todo if known is None else known, multiple, max_area, size).plan()
+    return _Planner(todo, ~todo if known is None else known, multiple, max_area, least).plan()
 
 
 def bounding_box(mask: Bools) -> Box:
@@ -114,15 +115,31 @@ def bounding_box(mask: Bools) -> Box:
     return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
+def format_box(shape: Sequence[int], part: Box, size: tuple[int, int]) -> Box:
+    """The largest box of the format of ``size`` (height, width) in a picture (H, W) that holds ``part`` in its middle.
+
+    The whole picture where no such box holds it all; on a picture smaller than ``size``, beyond its end.
+    """
+    factor = max(min(shape[0] / size[0], shape[1] / size[1]), 1.0)
+    sides = [round(side * factor) for side in size]
+    if factor == 1.0 or part.height > sides[0] or part.width > sides[1]:
+        sides = [max(length, side) for length, side in zip(shape, size, strict=True)]
+    starts = [
+        min(max((low + high - side) // 2, 0), max(length - side, 0))
+        for low, high, side, length in zip((part.top, part.left), (part.bottom, part.right), sides, shape, strict=True)
+    ]
+    return Box(starts[0], starts[1], starts[0] + sides[0], starts[1] + sides[1])
+
+
 def thickness(hole: Bools) -> int:
     """About the side in pixels of the largest square in a hole (H, W); a hole at the border counts double."""
     return 2 * CELL * int(_depth(_cells(hole, full=True)).max())
 
 
 class _Planner:
-    def __init__(self, todo: Bools, known: Bools, multiple: int, max_area: int, size: tuple[int, int] | None) -> None:
+    def __init__(self, todo: Bools, known: Bools, multiple: int, max_area: int, least: tuple[int, int] | None) -> None:
         self.shape = todo.shape
-        self.todo, self.multiple, self.max_area, self.size = todo, multiple, max_area, size
+        self.todo, self.multiple, self.max_area, self.least = todo, multiple, max_area, least or (0, 0)
         self.occupied = _cells(todo, full=False)
         self.depth = _depth(_cells(~known, full=True))
 
@@ -138,7 +155,7 @@ class _Planner:
         )
         window = self._window(cells)
         cost = window.box.area + OVERHEAD
-        fits = self._fits(window)
+        fits = window.box.area <= max(self.max_area, self.least[0] * self.least[1])
         if cells.area == 1 or (fits and (max(cells.height, cells.width) <= _SMALL or self._dense(cells))):
             return cost, [window]
         (first_cost, first), (second_cost, second) = (self._best(half) for half in self._halves(cells))
@@ -165,18 +182,9 @@ class _Planner:
         core = Box(core.top, core.left, min(core.bottom, height), min(core.right, width))
         thick = 2 * CELL * int(self.depth[cells.slices].max())
         context = min(max(thick // 2, MIN_CONTEXT), MAX_CONTEXT)
-        fixed = self.size or (None, None)
-        top, bottom = _span(core.top, core.bottom, context, height, self.multiple, fixed[0])
-        left, right = _span(core.left, core.right, context, width, self.multiple, fixed[1])
+        top, bottom = _span(core.top, core.bottom, context, height, self.multiple, self.least[0])
+        left, right = _span(core.left, core.right, context, width, self.multiple, self.least[1])
         return Window(Box(top, left, bottom, right), core, thick)
-
-    def _fits(self, window: Window) -> bool:
-        if self.size is None:
-            return window.box.area <= self.max_area
-        return all(
-            length <= fixed or side <= fixed - 2 * (fixed // 4)
-            for length, side, fixed in zip(self.shape, (window.core.height, window.core.width), self.size, strict=True)
-        )
 
     def _exact(self, window: Window) -> Window:
         """The window with its core shrunk from cells to pixels."""
@@ -203,11 +211,12 @@ def _cut(occupied: Bools) -> int:
     return max(best, 1)
 
 
-def _span(start: int, stop: int, context: int, length: int, multiple: int, fixed: int | None) -> tuple[int, int]:
+def _span(start: int, stop: int, context: int, length: int, multiple: int, least: int) -> tuple[int, int]:
     """One side of a window around start ... stop: inside 0 ... length where it fits there, else beyond the end."""
-    context = context if fixed is None else min(context, fixed // 4)
+    if stop - start <= least - 2 * (least // 4):
+        context = min(context, (least - (stop - start)) // 2)
     low, high = max(0, start - context), min(length, stop + context)
-    want = -(-(high - low) // multiple) * multiple if fixed is None else fixed
+    want = least if high - low <= least else -(-(high - low) // multiple) * multiple
     if want >= length:
         return 0, want
     low = min(max(0, low - (want - (high - low)) // 2), length - want)

@@ -69,9 +69,24 @@ class DDIM(Sampler):
 
 @dataclass(frozen=True)
 class DDPM(DDIM):
-    """Ancestral sampling: STEP(1) (Ho et al. 2020, Algorithm 2, with variance beta-tilde)."""
+    """Ancestral sampling: STEP(1) (Ho et al. 2020, Algorithm 2).
+
+    The variance of a step is what the network learned, where it did (Nichol and Dhariwal 2021, Eq. 15: between
+    beta-tilde and beta on a logarithmic scale, element by element), else beta-tilde.
+    """
 
     eta: float = 1.0
+
+    def step(self, prior: Prior, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
+        if self.eta != 1 or float(s) == 0:
+            return super().step(prior, x_t, t, s, noise)
+        x_0, share = prior.denoise_with_variance(x_t, t)
+        if share is None:
+            return transitions.step(prior.schedule, x_t, x_0, t, s, noise.normal_like(x_t)), x_0
+        mean = transitions.step_mean(prior.schedule, x_t, x_0, t, s)
+        small = like(transitions.backward_variance(prior.schedule, t, s).log(), x_t)
+        large = like(transitions.forward(prior.schedule, s, t)[1].log(), x_t)
+        return mean + torch.exp((small + share * (large - small)) / 2) * noise.normal_like(x_t), x_0
 
 
 @dataclass(frozen=True)

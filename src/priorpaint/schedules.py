@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ SPACINGS = ("uniform", "quad", "logsnr", "karras", "respaced")
 # Below this time VE, EDM and flow leave their textbook formula and run linearly to sigma = 0, so that t = 0 is clean
 # and sigma / alpha stays strictly increasing and invertible.
 _FIRST = 1e-3
+
+_Number = TypeVar("_Number", float, Tensor)
 
 
 class Schedule(ABC):
@@ -108,12 +111,14 @@ class VP(Schedule):
     """Variance preserving: alpha^2 + sigma^2 = 1, from a table of betas.
 
     Table entry i (0-based, as in DDPM code) is the level at t = (i + 1) / T; t = 0 is clean. Between table points
-    log(sigma / alpha) is linear in t; below the first point sigma / alpha is.
+    log(sigma / alpha) is linear in t; below the first point sigma / alpha is. With ``to_pure_noise``
+    (zero terminal SNR, Lin et al. 2024) alpha = 0 at t = 1, and between the last two points alpha / sigma is linear in t.
 
     Args:
         betas: ``linear``, ``cosine``, ``scaled_linear`` or any sequence of betas in (0, 1).
         steps: length of a named table.
         beta_start, beta_end: ends of ``linear`` and ``scaled_linear`` (defaults: the published ones).
+        to_pure_noise: the last beta is 1.
     """
 
     def __init__(
@@ -122,31 +127,45 @@ class VP(Schedule):
         steps: int = 1000,
         beta_start: float | None = None,
         beta_end: float | None = None,
+        *,
+        to_pure_noise: bool = False,
     ) -> None:
         table = _named_betas(betas, steps, beta_start, beta_end) if isinstance(betas, str) else betas
         self.betas = torch.as_tensor(table, dtype=torch.float64).flatten().cpu()
-        if self.betas.numel() < 2 or not bool(((self.betas > 0) & (self.betas < 1)).all()):
+        below_one = self.betas[:-1] if to_pure_noise else self.betas
+        if self.betas.numel() < 2 or not bool((self.betas > 0).all() and (below_one < 1).all()):
             raise UsageError("a beta table needs at least two values, all strictly between 0 and 1")
+        if to_pure_noise and float(self.betas[-1]) != 1:
+            raise UsageError(f"a beta table that ends in pure noise ends in 1, not in {float(self.betas[-1])}")
+        self._ends_in_noise = to_pure_noise
         log_abar = torch.log1p(-self.betas).cumsum(0)
         self._knots = 0.5 * (torch.log(-torch.expm1(log_abar)) - log_abar)
         self._count = self.betas.numel()
 
     @property
     def ratio_range(self) -> tuple[float, float]:
-        return math.exp(self._knots[0].item()), math.exp(self._knots[-1].item())
+        return math.exp(self._knots[0].item()), math.exp(self._knots[-2 if self._ends_in_noise else -1].item())
 
     def log_ratio(self, t: Tensor) -> Tensor:
         position = t.to(torch.float64) * self._count - 1
         knots = self._knots.to(t.device)
         left = position.floor().long().clamp(0, self._count - 2)
-        inside = torch.lerp(knots[left], knots[left + 1], (position - left).clamp(0, 1))
+        weight = (position - left).clamp(0, 1)
+        if self._ends_in_noise:
+            last = knots[-2] - torch.log1p(-weight)
+            inside = torch.where(left == self._count - 2, last, torch.lerp(knots[left], knots[left + 1], weight))
+        else:
+            inside = torch.lerp(knots[left], knots[left + 1], weight)
         return torch.where(position < 0, knots[0] + torch.log1p(position.clamp(max=0)), inside)
 
     def time(self, ratio: Tensor) -> Tensor:
         log_ratio = ratio.to(torch.float64).log()
         knots = self._knots.to(ratio.device)
         left = (torch.searchsorted(knots, log_ratio.contiguous(), right=True) - 1).clamp(0, self._count - 2)
-        inside = left + 1 + (log_ratio - knots[left]) / (knots[left + 1] - knots[left])
+        weight = (log_ratio - knots[left]) / (knots[left + 1] - knots[left])
+        if self._ends_in_noise:
+            weight = torch.where(left == self._count - 2, -torch.expm1(knots[-2] - log_ratio), weight)
+        inside = left + 1 + weight
         below = torch.exp(log_ratio - knots[0])
         return (torch.where(log_ratio < knots[0], below, inside) / self._count).clamp(0, 1).to(_float(ratio))
 
@@ -239,7 +258,33 @@ class EDM(_AlphaOne):
 
 
 class Flow(Schedule):
-    """Rectified flow: alpha = 1 - t, sigma = t. At t = 1 the ratio is infinite; grids in ratio stop at 999 first."""
+    """Rectified flow: alpha = 1 - t, sigma = t. At t = 1 the ratio is infinite; grids in ratio stop at 999 first.
+
+    Args:
+        shift: moves the ``uniform`` grid towards noise, t = shift u / (1 + (shift - 1) u) with u uniform, as models for
+            large pictures are sampled (Esser et al. 2024, Eq. 23); the meaning of t stays. 1 is no shift. With a
+            shift, the grid goes down to the shifted u = 0.001 and then to clean, as the published samplers do.
+    """
+
+    def __init__(self, shift: float = 1.0) -> None:
+        if not 0 < shift < math.inf:
+            raise UsageError(f"the shift of a flow schedule must be a positive number, not {shift}")
+        self.shift = float(shift)
+
+    def grid(self, steps: int, spacing: str | None = None, *, rho: float = 7.0, start: float = 1.0) -> Tensor:
+        """As for every schedule; ``uniform`` is uniform before the shift."""
+        times = super().grid(steps, spacing, rho=rho, start=start)
+        if self.shift == 1 or (spacing or self.default_spacing) != "uniform":
+            return times
+        high = start / (self.shift - (self.shift - 1) * start)
+        low = min(self._shifted(_FIRST), high / 2)
+        u = torch.linspace(high, low, steps, dtype=torch.float64)
+        times[:-1] = self._shifted(u)
+        times[0] = start
+        return times
+
+    def _shifted(self, u: _Number) -> _Number:
+        return self.shift * u / (1 + (self.shift - 1) * u)
 
     @property
     def ratio_range(self) -> tuple[float, float]:

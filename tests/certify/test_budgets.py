@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from priorpaint import SOLVERS, UsageError, solver
 from priorpaint.certify.budgets import BUDGETS, at_budget, evaluations, settings_for
 from priorpaint.certify.run import certify
+from priorpaint.solvers.smc import SMC
 from tests.certify.exact import Exact
 
 
@@ -36,6 +39,18 @@ def test_what_is_given_is_kept() -> None:
 def test_the_fit_of_vipaint_is_shared_by_its_samples() -> None:
     few, many = settings_for("vipaint", 200, 1), settings_for("vipaint", 200, 512)
     assert few["iterations"] < 20 and few["refine_steps"] < many["refine_steps"]
+
+
+@pytest.mark.parametrize("samples", [1, 15, 512, 1024, 1500])
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_particles_are_one_group_that_gives_no_more_than_asked(budget: int, samples: int) -> None:
+    run = at_budget(solver("smc"), budget, samples)
+    assert isinstance(run, SMC)
+    groups = math.ceil(samples / run.keep)
+    assert groups == math.ceil(samples / 1024)
+    assert groups * run.keep - samples < groups
+    if samples >= 512:
+        assert run.steps == {50: 25, 200: 50, 1000: 69}[budget]
 
 
 def test_too_little() -> None:

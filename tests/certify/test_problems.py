@@ -22,7 +22,7 @@ def test_every_problem_is_whole_and_fixed_by_its_seed(name: str) -> None:
     assert place.name == name and place.about and torch.equal(place.y, again.y)
     assert torch.equal(place.posterior.means, again.posterior.means)
     assert place.solver_y.dtype == torch.float32
-    assert place.solver_operator.image_shape(place.solver_y) == place.solver_prior.shape
+    assert place.solver_operator.image_shape(place.solver_y) == place.solver_prior.image_shape
     schedule, std = place.law.schedule, place.law.data_std
     assert schedule.ratio_range == pytest.approx((0.005 * std, 20 * widest(place.law)))
     assert float(place.posterior.cov.trace()) < float(place.law.cov.trace())

@@ -312,3 +312,50 @@ def test_version_and_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert here(monkeypatch, "--help") == 0
     shown = capsys.readouterr().out
     assert all(command in shown for command in ("inpaint", "methods", "priors", "train"))
+
+
+def class_prior(path: Path) -> Path:
+    network = UNet(UNetConfig((8, 8), (1, 1), 8, classes=2), seed=0)
+    with torch.no_grad():
+        for weight in (network.tail.weight, *(p for name, p in network.named_parameters() if "film.weight" in name)):
+            weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+    save_weights(path, network, WeightsMetadata(size=(32, 32), class_names=("cats", "dogs")))
+    return path
+
+
+def test_labels_at_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 48, 3), 120, dtype=np.uint8)).save(tmp_path / "a.png")
+    model = class_prior(tmp_path / "pets.safetensors")
+    common = ["inpaint", tmp_path / "a.png", "--box", "16,16,8,8", "--prior", model, "-n", "1", *FAST]
+    pictures = []
+    for number, words in enumerate((["--label", "0"], ["--label", "1"], ["--label", "1", "--guidance", "3"])):
+        out = tmp_path / str(number)
+        assert here(monkeypatch, *common, "-o", out, *words) == 0
+        pictures.append(np.asarray(Image.open(out / "a_0.png")).astype(int))
+        info = json.loads((out / "run.json").read_text())
+        assert str(info["call"]["label"]) == words[1] and info["prior"]["condition"]["label"] == int(words[1])
+        assert info["call"]["guidance_scale"] == (3.0 if number == 2 else 1.0)
+        assert info["nfe"]["forward"] == 3 * (2 if number == 2 else 1)  # one window of 32x32
+    assert all(np.abs(pictures[a] - pictures[b]).max() > 0 for a, b in ((0, 1), (1, 2)))
+    assert here(monkeypatch, *common, "-o", tmp_path / "r", "--fit", "resize") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--label", "1"], "knows no classes"),
+        (["--prompt", "an owl"], "takes no text"),
+        (["--guidance", "3"], "give a label or a prompt"),
+        (["--negative-prompt", "fog"], "add --guidance"),
+        (["--fit", "resize"], "any size"),
+    ],
+)
+def test_conditions_that_a_prior_does_not_take(
+    prior: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    Image.fromarray(np.full((40, 48, 3), 120, dtype=np.uint8)).save(tmp_path / "a.png")
+    common = ["inpaint", tmp_path / "a.png", "--box", "8,8,24,20", "--prior", prior, "-o", tmp_path / "out", *FAST]
+    assert here(monkeypatch, *common, *words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

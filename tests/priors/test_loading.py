@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_an_embedded_prior_denoises_any_size(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hf:google/ddpm-celebahq-256", "not yet hf:google/ddpm-celebahq-256"),
+        ("hf:google", "hf:owner/name"),
         ("no/such/path", "no prior and no file"),
         ("nonsense", "embedded priors are photos"),
     ],
@@ -106,6 +107,46 @@ def test_a_damaged_file(weights: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(PriorError, match="safetensors"):
         load_prior(weights)
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "found"),
+    [
+        ("model.pt", b"", "an empty file"),
+        ("model.pth", b"<!DOCTYPE html><title>404</title>", "a web page"),
+        ("model.pkl", b"version https://git-lfs.github.com/spec/v1", "git-lfs pointer"),
+        ("model.bin", b"hello, I am a text", "a text that begins"),
+        ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "safetensors"),
+        ("picture.png", b"\x89PNG\r\n", "a picture"),
+    ],
+)
+def test_files_that_are_no_checkpoints_say_what_they_look_like(
+    tmp_path: Path, file: str, data: bytes, found: str
+) -> None:
+    (tmp_path / file).write_bytes(data)
+    with pytest.raises(PriorError, match=found):
+        load_prior(tmp_path / file)
+
+
+def test_a_name_of_the_user_stands_for_its_files_as_they_were(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from priorpaint.priors.registry import Entry, add
+
+    monkeypatch.setenv("PRIORPAINT_HOME", str(weights.parent / "home"))
+    first = load_prior(weights, device="cpu")
+    add("mine", Entry(str(weights), {}, first.hash))
+    named = load_prior("mine", device="cpu")
+    assert named.name == "mine" and named.spec == str(weights) and named.hash == first.hash
+    with pytest.raises(UsageError, match="yours are mine"):
+        load_prior("nine")
+    save_weights(weights, tiny_network(), WeightsMetadata(0.5, 0.02, 6.0), dtype=torch.float32)
+    with pytest.raises(PriorError, match="not those that were added"):
+        load_prior("mine")
+
+
+def test_every_prior_says_what_it_is(weights: Path) -> None:
+    prior = load_prior(weights, device="cpu", offline=True)
+    assert json.loads(json.dumps(prior.facts)) == prior.facts and prior.spec == str(weights) and prior.flags == {}
+    assert prior.facts["parameters"] == sum(weight.numel() for weight in prior.parameters())
 
 
 def test_arguments_that_do_not_fit(weights: Path) -> None:

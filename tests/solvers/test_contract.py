@@ -33,6 +33,7 @@ FAST: dict[str, dict[str, Any]] = {
     "smc": {"steps": 6, "particles": 4, "keep": 2},
     "repaint": {"steps": 8, "jump_length": 2, "resamplings": 2},
     "repaint_plus": {"steps": 4, "resamplings": 2},
+    "resample": {"steps": 8, "every": 2, "lookahead": 2, "latent_iterations": 5},
     "vipaint": {"levels": 2, "iterations": 3, "mc_samples": 2, "refine_steps": 4},
 }
 
@@ -93,6 +94,10 @@ LAW: dict[str, Law] = {
     "mmps": Law({}, 0.9, math.sqrt(0.19), 0.005),
     # Exact chain with 100 published steps; reported .980/.131.
     "pigdm": Law({"steps": 100, "spacing": "respaced"}, 0.9781, math.sqrt(0.1325), 0.002),
+    # On pixels the gluing term is the misfit again: DDIM with scale .1, from 200,000 samples of an independent chain
+    # (test_psld has the chain sample by sample). ReSample without its DPS term has an exact one, in test_resample.
+    "psld": Law({"omega": 0.05, "gamma": 0.05, "spacing": "respaced"}, 1.043, 0.370, 0.008),
+    "resample": Law({"scale": 0.0, "spacing": "respaced"}, 0.5087, 0.5859, 0.002),
     # With one measurement it is MMPS; STEP(1) has less variance than the posterior by O(1/N).
     "tmpd": Law({"steps": 100, "spacing": "respaced"}, 0.9, math.sqrt(0.164), 0.002),
     # The corrected bound on a Gaussian; its own test file has sharper statements.

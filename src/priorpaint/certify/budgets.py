@@ -8,6 +8,7 @@ is divided by their number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from ..solvers.vipaint import VIPaint
 
 BUDGETS = (50, 200, 1000)
 _MOST_STEPS = 1 << 20
+_MOST_OF_A_GROUP = 1024
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,15 @@ def _by_budget(name: str, low: int, middle: int, high: int) -> Callable[[int, in
 
 
 def _smc(budget: int, samples: int) -> dict[str, Any]:
-    """About 13, 26 and 70 levels with 4.5, 10 and 20 particles a sample, in groups of up to 64 samples."""
-    keep = min(samples, 64)
-    return {"keep": keep, "particles": int(keep * (4.5 if budget <= 50 else 10 if budget <= 200 else 20))}
+    """25, 50 and 69 levels with 2.4, 5.3 and 20 particles a sample, all in one group of up to 1024 samples.
+
+    A group never gives more samples than asked; the particles of one group correct each other's shares of the modes,
+    which independent groups do not.
+    """
+    groups = math.ceil(samples / _MOST_OF_A_GROUP)
+    keep = math.ceil(samples / groups)
+    share = 2.388 if budget <= 50 else 5.285 if budget <= 200 else 20
+    return {"keep": keep, "particles": int(keep * share), "threshold": 0.25}
 
 
 def _vipaint(budget: int, samples: int) -> dict[str, Any]:
@@ -61,6 +69,7 @@ PLANS: dict[str, Plan] = {
     "mmps": Plan(rest=_by_budget("iterations", 1, 3, 3)),
     "repaint": Plan(rest=lambda budget, samples: {"jump_length": 1, **_by_budget("resamplings", 4, 6, 10)(budget, 0)}),
     "repaint_plus": Plan(rest=_by_budget("resamplings", 2, 5, 10)),
+    "resample": Plan(rest=_by_budget("every", 5, 10, 10)),
     "smc": Plan(rest=_smc),
     "vipaint": Plan("refine_steps", _vipaint),
 }

@@ -174,6 +174,8 @@ def why_not(run: Solver, place: Problem) -> str:
     """Why a method cannot be used on a problem, or nothing."""
     if "mask" in run.needs and not isinstance(place.solver_operator, Inpainting):
         return "it needs a mask"
+    if place.solver_prior.latent and not run.through_decoder:
+        return "it measures what the denoiser works on and would see only whole latent cells; it needs a pixel prior"
     return next((sentence for need, sentence in _MISSING.items() if need in run.needs), "")
 
 

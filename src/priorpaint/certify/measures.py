@@ -141,7 +141,7 @@ class Ruler:
         return law.schedule.time(torch.tensor(width, dtype=torch.float64))
 
     def _residual(self, x: Tensor) -> float:
-        gap = self.problem.y - self.problem.operator(x.reshape(-1, *self._shape).float())
+        gap = self.problem.y - self.problem.observed(x.reshape(-1, *self._shape).float())
         return math.sqrt(float(gap.double().square().flatten(1).sum(1).mean()) / self._seen)
 
 
@@ -153,5 +153,5 @@ def _is_singular(law: GaussianMixture) -> bool:
 
 def _measured_entries(problem: Problem) -> int:
     """How many entries of y carry information (the pixels of a mask, the rows of a matrix)."""
-    probe = problem.operator(problem.law.sample(1, seed=derive("probe")) + 10 * problem.law.data_std)
+    probe = problem.observed(problem.law.sample(1, seed=derive("probe")) + 10 * problem.law.data_std)
     return int((probe != 0).sum())

@@ -22,6 +22,7 @@ from ..noise import Streams, derive
 from ..operators import Inpainting, LinearOperator, MatrixOperator
 from ..priors.analytic import Gaussian, GaussianMixture
 from ..priors.base import Prior
+from ..priors.latent import LatentPrior, LinearAutoencoder
 from ..schedules import EDM
 from .mixtures import Copies, SharedCovariance, element_std, widest
 
@@ -29,6 +30,10 @@ from .mixtures import Copies, SharedCovariance, element_std, widest
 @dataclass(frozen=True, eq=False)
 class Problem:
     """A measurement y = A x_0 + sigma_y n with the exact law of x_0.
+
+    With an ``autoencoder``, x_0 is a latent and y = A Dec(x_0) + sigma_y n. Solvers then get a latent prior and return
+    images, but all measures are those of latents: images lie on the subspace that the decoder reaches and have no
+    density, and samples are encoded to compare them, which loses nothing of a decoded latent.
 
     Attributes:
         name: what tables call it.
@@ -40,6 +45,7 @@ class Problem:
         seed: the draw.
         copies: with B > 1, the solver gets B independent copies of the problem as the rows of one image.
         most_samples: the largest number of samples that a run draws, for problems that cost much.
+        autoencoder: of latents, linear, so that the posterior stays exact; None for images.
         costly: whether the default run leaves out budgets above 200, the rank test and all but one draw.
         about: one sentence for the tables.
     """
@@ -53,6 +59,7 @@ class Problem:
     seed: int = 0
     copies: int = 1
     most_samples: int | None = None
+    autoencoder: LinearAutoencoder | None = None
     costly: bool = False
     about: str = field(default="", repr=False)
 
@@ -61,17 +68,29 @@ class Problem:
             raise UsageError(f"a problem has one measurement (1, ...), not {len(self.y)}")
         if self.copies > 1 and not isinstance(self.operator, Inpainting):
             raise UsageError("copies of a problem are rows of an image and need a mask as operator")
+        if self.copies > 1 and self.autoencoder is not None:
+            raise UsageError("copies of a problem are rows of an image, and latents have no rows; pass copies=1")
 
     @cached_property
     def posterior(self) -> GaussianMixture:
         """The exact p(x_0 | y) of one copy."""
-        return self.law.posterior(self.operator, self.y, self.sigma_y)
+        if self.autoencoder is None:
+            return self.law.posterior(self.operator, self.y, self.sigma_y)
+        basis = torch.eye(self.law.dim, dtype=torch.float64).reshape(-1, *self.law.shape)
+        matrix = self.observed(basis).flatten(1).mT
+        return self.law.posterior(MatrixOperator(matrix, self.law.shape), self.y.flatten(1), self.sigma_y)
+
+    def observed(self, x_0: Tensor) -> Tensor:
+        """A x_0, or A Dec(x_0), for x_0 (n, C, H, W) of one copy."""
+        return self.operator(x_0 if self.autoencoder is None else self.autoencoder.decode(x_0))
 
     @cached_property
     def solver_prior(self) -> Prior:
         """The prior that a solver gets."""
         if self.prior is not None:
             return self.prior
+        if self.autoencoder is not None:
+            return LatentPrior(self.law, self.autoencoder, self.name)
         return self.law if self.copies == 1 else Copies(self.law, self.copies)
 
     @cached_property
@@ -88,13 +107,16 @@ class Problem:
         return self.y if self.copies == 1 else self.y.expand(1, 1, self.copies, -1).clone()
 
     def split(self, x: Tensor) -> Tensor:
-        """Images (n, C, H, W) of the solver as vectors of single copies (copies, n, d), float64."""
-        return x.detach().cpu().double().reshape(len(x), self.copies, self.law.dim).transpose(0, 1)
+        """Images (n, C, H, W) of the solver as vectors x_0 of single copies (copies, n, d), float64."""
+        x_0 = x.detach().cpu().double()
+        x_0 = x_0 if self.autoencoder is None else self.autoencoder.encode(x_0)
+        return x_0.reshape(len(x), self.copies, self.law.dim).transpose(0, 1)
 
     def joint(self, num: int, *, seed: int) -> tuple[Tensor, Tensor]:
-        """``num`` draws of (x_0, y) from the joint law, as the solver sees them: (num, C, H, W) and (num, ...)."""
+        """``num`` draws of (image, y) from the joint law, as the solver sees them: (num, C, H, W) and (num, ...)."""
         prior = self.solver_prior if self.prior is None else self.law
         x_0 = prior.exact(num, seed=seed) if isinstance(prior, Copies) else self.law.sample(num, seed=seed)
+        x_0 = x_0 if self.autoencoder is None else self.autoencoder.decode(x_0)
         return x_0, measure(self.solver_operator, x_0, self.sigma_y, seed)
 
 
@@ -294,6 +316,17 @@ def b16(copies: int, seed: int = 0) -> Problem:
     )
 
 
+def _latent(name: str) -> Callable[[int], Problem]:
+    """A problem of ``latent_problems``, which builds on this module."""
+
+    def build(seed: int) -> Problem:
+        from .latent_problems import LATENT
+
+        return LATENT[name](seed)
+
+    return build
+
+
 def _of(build: Callable[..., Problem], *arguments: int | str) -> Callable[[int], Problem]:
     return lambda seed: build(*arguments, seed=seed)
 
@@ -307,9 +340,11 @@ PROBLEMS: dict[str, Callable[[int], Problem]] = {
     "L64": l64,
     **{f"I8-{mask}": _of(i8, mask) for mask in ("half", "box", "pixels")},
     **{f"B16-{copies}": _of(b16, copies) for copies in (1, 2, 4, 8, 16)},
+    "Z-G16": _latent("Z-G16"),
+    "Z-M32": _latent("Z-M32"),
 }
 
-STANDARD = ("G1", "G16", "M3", "M16", "M25-8-1", "M25-80-1", "L64", "I8-half", "I8-pixels", "B16-4")
+STANDARD = ("G1", "G16", "M3", "M16", "M25-8-1", "M25-80-1", "L64", "I8-half", "I8-pixels", "B16-4", "Z-G16", "Z-M32")
 
 
 def problem(name: str, seed: int = 0) -> Problem:

@@ -32,7 +32,7 @@ app = typer.Typer(
 app.command()(certify)
 app.command()(inpaint)
 app.command()(methods)
-app.command()(priors)
+app.add_typer(priors, name="priors")
 app.command()(theory)
 app.command()(train)
 

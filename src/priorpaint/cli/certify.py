@@ -21,6 +21,7 @@ from priorpaint.certify.run import NUM_SAMPLES
 from priorpaint.certify.run import certify as run_certify
 from priorpaint.errors import UsageError
 
+from . import certify_pictures
 from .stopping import signals
 
 _PAGE, _PAGE_IMAGES = Path("docs/results"), Path("docs/images")
@@ -40,7 +41,10 @@ def certify(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Draws of each problem; default: 3, and 1 for budgets above 200.")
     ] = None,
-    samples: Annotated[int, typer.Option("-n", "--samples", min=2, help="Samples of each draw.")] = NUM_SAMPLES,
+    samples: Annotated[
+        int | None,
+        typer.Option("-n", "--samples", min=2, help=f"Samples of each draw; default: {NUM_SAMPLES} (pictures: 32)."),
+    ] = None,
     calibration: Annotated[bool, typer.Option(help="Make the rank test at a budget of 200.")] = True,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core, at most 8.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for JSON, page and figures.")] = None,
@@ -51,6 +55,19 @@ def certify(
     update: Annotated[
         bool, typer.Option("--update", help="Keep the cells that are in the JSON already and not run again.")
     ] = False,
+    suite: Annotated[
+        str, typer.Option(help="`standard`: small exact problems; `pictures`: half hidden avatars.")
+    ] = "standard",
+    mask: Annotated[
+        list[str] | None, typer.Option("--mask", help="Pictures: a kind of mask, or all; repeatable; default: halves.")
+    ] = None,
+    pictures: Annotated[
+        int | None, typer.Option(min=1, help="Pictures: test avatars of each mask; default: 64.")
+    ] = None,
+    prior: Annotated[
+        str, typer.Option(help="Pictures: `exact`, the denoiser without a network, or a prior trained on avatars.")
+    ] = "exact",
+    lpips: Annotated[Path | None, typer.Option(help="Pictures: LPIPS weights, to measure that distance too.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the problems and exit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON instead of tables.")] = False,
@@ -62,9 +79,20 @@ def certify(
     if listing:
         _list()
         return
+    if suite not in ("standard", "pictures"):
+        raise UsageError(f"the suites are standard and pictures, not {suite!r}.")
     if write_docs and not _PAGE.parent.is_dir():
         raise UsageError("--write-docs writes into docs/; run it in a checkout of priorpaint, or use -o FOLDER.")
     folders = [folder for folder in (out, _PAGE if write_docs else None) if folder is not None]
+    if suite == "pictures":
+        if problem or (budget and len(budget) > 1):
+            raise UsageError("the suite of pictures has masks in place of problems, and one budget a run.")
+        places = tuple((folder, _PAGE_IMAGES if folder == _PAGE else folder) for folder in folders)
+        asked = (method, mask, budget[0] if budget else None, pictures, samples, prior, lpips)
+        _pictures(certify_pictures.Request(*asked, places, update, _command()), quiet=quiet, as_json=as_json)
+        return
+    if mask or pictures or lpips:
+        raise UsageError("--mask, --pictures and --lpips belong to --suite pictures.")
     if figures and folders:
         _check_figures()
     count = workers or min(8, _cores())
@@ -74,7 +102,7 @@ def certify(
             problem or STANDARD,
             sorted(set(budget)) if budget else None,
             seeds=seeds,
-            num_samples=samples,
+            num_samples=samples or NUM_SAMPLES,
             calibrated=calibration,
             workers=count,
             report=display.cell,
@@ -94,6 +122,16 @@ def certify(
         display.say(f"Stopped: {display.done} of {display.total} cells are finished{kept}.")
         raise typer.Exit(128 + stop.received)
     if any(cell.status == FAILED for cell in certificate.cells):
+        raise typer.Exit(1)
+
+
+def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) -> None:
+    with signals() as stop, _Display(quiet=quiet) as display:
+        say = (lambda sentence: None) if quiet else display.say
+        report = certify_pictures.run(request, say, lambda: bool(stop.received), as_json=as_json)
+    if stop.received:
+        raise typer.Exit(128 + stop.received)
+    if any(cell.status == FAILED for cell in report.cells):
         raise typer.Exit(1)
 
 

@@ -31,6 +31,15 @@ def inpaint(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable.")
     ] = None,
     prior: Annotated[str, typer.Option(help="See `priorpaint priors`; or a path.")] = "photos",
+    label: Annotated[int | None, typer.Option(help="Class of the picture, for priors that know classes.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the picture shows, for priors that take text.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What it shall not show.")] = None,
+    guidance: Annotated[
+        float, typer.Option(help="Weight of label or prompt (classifier-free guidance); 1 = the plain condition.")
+    ] = 1.0,
+    fit: Annotated[
+        str, typer.Option(help="How a prior of a fixed size sees other pictures: windows or resize.")
+    ] = "windows",
     box: Annotated[
         list[str] | None, typer.Option("--box", metavar="X,Y,W,H", help="Repaint this box (pixels); repeatable.")
     ] = None,
@@ -55,6 +64,8 @@ def inpaint(
         raise UsageError(f"-o takes a folder, and {out} looks like a file; leave the suffix out.")
     if mask is None and not mask_from_alpha and not box:
         raise UsageError("there is nothing to repaint; give a mask file, --box X,Y,W,H or --mask-from-alpha.")
+    if negative_prompt is not None and guidance == 1:
+        raise UsageError("--negative-prompt has weight only with guidance; add --guidance 5, for example.")
     boxes = [parse_box(text) for text in box or ()]
     params = dict(_setting(text) for text in settings or ())
     choose_solver(method, params)  # a wrong setting is told before the picture is read
@@ -89,6 +100,11 @@ def inpaint(
                 callback=callback,
                 on_sample=keep,
                 device=device,
+                label=label,
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                guidance_scale=guidance,
+                fit=fit,
                 **params,
             )
         except Stopped as stopped:

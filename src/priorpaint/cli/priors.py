@@ -1,30 +1,163 @@
-"""``priorpaint priors``: what priors come with the package, and what one file says about itself."""
+"""``priorpaint priors``: embedded priors and the user's own names; what a checkpoint says about itself; does it work?"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from priorpaint.priors import Prior
+from priorpaint.priors.flag_words import parse_flags
 from priorpaint.priors.loading import PRIORS, embedded_file, load_prior
+from priorpaint.priors.registry import Entry, entries, home
+from priorpaint.priors.registry import add as add_entry
+from priorpaint.priors.registry import remove as remove_entry
+
+_FLAGS = typer.Option("--flags", help="What the format cannot say, as in the model's README: '--image_size 64 ...'.")
+_OFFLINE = typer.Option("--offline", help="Fetch nothing; models of the hub come from the cache.")
+_DEVICE = typer.Option(help="cpu or cuda; default: the GPU where there is one.")
 
 
-def priors(name: Annotated[str | None, typer.Argument(help="A prior or weights file, to see more.")] = None) -> None:
-    """List the embedded priors, or what is known about one."""
-    if name is None:
-        width = max(map(len, PRIORS))
-        for key, embedded in PRIORS.items():
-            missing = "" if embedded_file(key).is_file() else " (its weights are missing from this installation)"
-            typer.echo(f"{key:<{width}}  {embedded.description}{missing}")
-        typer.echo("Any weights file or output folder of `priorpaint train` works as well: --prior PATH", err=True)
+class _Group(TyperGroup):
+    """Commands, and ``priorpaint priors NAME`` as a short form of ``priorpaint priors info NAME``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args = ["info", *args]
+        return super().resolve_command(ctx, args)
+
+
+priors = typer.Typer(
+    cls=_Group,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="List, name, describe and check priors: embedded ones, files, folders, hf:owner/name.",
+)
+
+
+@priors.callback()
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        show_list()
+
+
+@priors.command("list")
+def show_list() -> None:
+    """List the embedded priors and your own names."""
+    own = entries()
+    width = max(map(len, [*PRIORS, *own]))
+    for key, embedded in PRIORS.items():
+        missing = "" if embedded_file(key).is_file() else " (its weights are missing from this installation)"
+        typer.echo(f"{key:<{width}}  {embedded.description}{missing}")
+    for key, entry in own.items():
+        typer.echo(f"{key:<{width}}  {entry.spec}{_words(entry)}")
+    typer.echo(
+        "A checkpoint works as well: --prior PATH, or --prior hf:owner/name; `priorpaint priors add` names it.",
+        err=True,
+    )
+
+
+@priors.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The name to give it.")],
+    spec: Annotated[str, typer.Argument(help="A checkpoint file or folder, or hf:owner/name[@revision][/folder].")],
+    flags: Annotated[str | None, _FLAGS] = None,
+    offline: Annotated[bool, _OFFLINE] = False,
+    check: Annotated[bool, typer.Option(help="Read it first, and remember its SHA-256.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a name of yours.")] = False,
+) -> None:
+    """Give a checkpoint a name, with its flags, for --prior NAME."""
+    lasting = spec if spec.startswith("hf:") or spec in PRIORS else str(Path(spec).expanduser().absolute())
+    given = parse_flags(flags)
+    found = load_prior(lasting, flags=given, device="cpu", offline=offline) if check else None
+    digest = getattr(found, "hash", None)
+    add_entry(name, Entry(lasting, given, digest), taken=tuple(PRIORS), overwrite=overwrite)
+    typer.echo(f"{name} is {lasting}{_words(Entry(lasting, given))}")
+
+
+@priors.command()
+def remove(name: Annotated[str, typer.Argument(help="A name that you gave.")]) -> None:
+    """Forget a name; the model's files stay where they are."""
+    remove_entry(name)
+    typer.echo(f"{name} is forgotten (in {home()}); its files were not touched.")
+
+
+@priors.command()
+def info(
+    name: Annotated[str, typer.Argument(help="A prior: name, file, folder, or hf:owner/name.")],
+    flags: Annotated[str | None, _FLAGS] = None,
+    offline: Annotated[bool, _OFFLINE] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show what is known about a prior."""
+    prior = load_prior(name, flags=flags, device="cpu", offline=offline)
+    facts = {
+        "name": prior.name,
+        "file": str(getattr(prior, "source", "")),
+        "sha256": getattr(prior, "hash", None),
+        "pictures": _pictures(prior),
+        **getattr(prior, "facts", {}),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
         return
-    prior = load_prior(name, device="cpu")
-    size = sum(weight.numel() for weight in prior.parameters())
-    typer.echo(f"{prior.name}: {PRIORS[name].description if name in PRIORS else 'trained with priorpaint train'}")
-    typer.echo(f"  file        {prior.source}")
-    typer.echo(f"  sha256      {prior.hash}")
-    typer.echo(f"  parameters  {size / 1e6:.2f} million")
-    typer.echo(f"  pictures    {prior.shape[0]} channels, any size")
-    typer.echo(f"  noise       sigma {prior.metadata.sigma_min:g} to {prior.metadata.sigma_max:g} (values in [-1, 1])")
-    for key, value in prior.metadata.training.items():
-        typer.echo(f"  training    {key}: {value}")
+    described = PRIORS[name].description if name in PRIORS else facts.get("format", "a prior")
+    typer.echo(f"{prior.name}: {described}")
+    _show({key: value for key, value in facts.items() if key != "name"})
+
+
+@priors.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="A prior: name, file, folder, or hf:owner/name.")],
+    flags: Annotated[str | None, _FLAGS] = None,
+    offline: Annotated[bool, _OFFLINE] = False,
+    device: Annotated[str | None, _DEVICE] = None,
+    seed: Annotated[int, typer.Option(help="Of the picture and the noise.")] = 0,
+) -> None:
+    """Read a prior and let it denoise a small random picture: are the values finite, is the noise found?"""
+    from priorpaint.priors.checking import check as run_check
+
+    prior = load_prior(name, flags=flags, device=device, offline=offline)
+    found = run_check(prior, seed)
+    facts = getattr(prior, "facts", {})
+    typer.echo(f"{prior.name}: it was read, and denoises {' x '.join(map(str, found.shape))} to finite values")
+    _show({"sha256": getattr(prior, "hash", None), "pictures": _pictures(prior)})
+    _show(
+        {key: facts[key] for key in ("format", "architecture", "schedule", "prediction", "parameters") if key in facts}
+    )
+    for level in found.levels:
+        typer.echo(
+            f"  noise       sigma/alpha {level.ratio:<7.4g} found with correlation {level.found:.2f}, size {level.size:.2f}"
+        )
+    if found.round_trip is not None:
+        typer.echo(f"  autoencoder a smooth picture comes back with PSNR {found.round_trip:.1f} dB")
+    if found.denoises:
+        typer.echo("  It finds the noise at all levels, as a trained denoiser does.")
+        return
+    typer.echo(
+        "Warning: it does not find the noise at all levels; its weights are untrained, or it is told the wrong levels "
+        "(check the flags, such as noise_schedule).",
+        err=True,
+    )
+
+
+def _show(facts: dict[str, Any]) -> None:
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            for part, inner in value.items():
+                typer.echo(f"  {key:<11} {part}: {inner}")
+        elif value is not None and value != "":
+            typer.echo(f"  {key:<11} {f'{value / 1e6:.2f} million' if 'parameters' in key else value}")
+
+
+def _pictures(prior: Prior) -> str:
+    channels, height, width = prior.image_shape
+    size = "any size" if height is None or width is None else f"{width} x {height} pixels (others in windows)"
+    return f"{channels} channels, {size}"
+
+
+def _words(entry: Entry) -> str:
+    return "".join(f" --{key} {value}" for key, value in entry.flags.items())

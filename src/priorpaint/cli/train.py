@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -17,30 +18,56 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from priorpaint.errors import PriorpaintError, UsageError
 from priorpaint.priors.unet import UNetConfig, parse_counts
+from priorpaint.training.checkpoint import stored_network
 from priorpaint.training.config import TrainConfig
+from priorpaint.training.files import is_idx
 from priorpaint.training.loop import Outcome, Report
 from priorpaint.training.loop import train as run_training
+from priorpaint.training.machine import defaults
 
 _PLAIN_SECONDS = 30.0
 _NOTES_SHOWN = 10
 
 
 def train(
-    data: Annotated[list[Path], typer.Option("--data", help="Folder, picture or tar file of pictures; repeatable.")],
+    data: Annotated[
+        list[Path], typer.Option("--data", help="Folder, picture, tar file of pictures or idx file; repeatable.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for checkpoint, weights, samples and log.")],
     val: Annotated[list[Path] | None, typer.Option("--val", help="Held-out pictures; repeatable.")] = None,
     size: Annotated[int, typer.Option(help="Side of the crops in pixels.")] = 64,
+    whole: Annotated[
+        bool | None,
+        typer.Option("--whole/--parts", help="Learn pictures as wholes, shrunk to SIZE; default: parts, idx whole."),
+    ] = None,
     wide: Annotated[int, typer.Option(help="Side of the wide crops of every 4th batch in pixels; 0 = none.")] = 0,
-    channels: Annotated[str, typer.Option(help="Width of each level of the network.")] = "48,80,128,192",
-    blocks: Annotated[str, typer.Option(help="Residual blocks of each level.")] = "2,2,2,2",
-    batch: Annotated[int, typer.Option(help="Crops in a batch.")] = 32,
+    grey: Annotated[bool | None, typer.Option("--grey/--colour", help="Default: colour, grey for idx files.")] = None,
+    classes: Annotated[str, typer.Option(help="auto: subfolders and idx labels are classes; none: never.")] = "auto",
+    label_dropout: Annotated[float, typer.Option(help="Share of crops whose class is hidden, for guidance.")] = 0.1,
+    augment: Annotated[
+        str, typer.Option(help="photo (mirror, transpose), flip, none; auto: photo, flip for classes, none for idx.")
+    ] = "auto",
+    channels: Annotated[
+        str | None, typer.Option(help="Width of each level, such as 48,80,128,192; default: for this machine.")
+    ] = None,
+    blocks: Annotated[str | None, typer.Option(help="Residual blocks of each level, such as 2,2,2,2.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Crops in a batch; default: for this machine.")] = None,
     crops: Annotated[int | None, typer.Option(help="Budget in crops.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Budget in hours, over all resumptions.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Budget in hours, over all resumptions; default: 8, on a GPU 4.")
+    ] = None,
+    loss: Annotated[str, typer.Option(help="edm, simple (DDPM) or hybrid (learned variance).")] = "edm",
+    betas: Annotated[str, typer.Option(help="Noise of simple and hybrid: linear, cosine, scaled_linear.")] = "linear",
     lr: Annotated[float, typer.Option(help="Learning rate of Muon.")] = 0.01,
     adam_lr: Annotated[float, typer.Option(help="Learning rate of Adam (all but the inner convolutions).")] = 1e-3,
     ema: Annotated[float, typer.Option(help="Largest decay of the moving average.")] = 0.999,
+    ema_power: Annotated[
+        float, typer.Option(help="Width of a power-function average in its place, such as 0.1; 0 = none.")
+    ] = 0.0,
     sigma_min: Annotated[float, typer.Option(help="Smallest noise level; pictures are in [-1, 1].")] = 0.01,
-    sigma_max: Annotated[float, typer.Option(help="Largest noise level; pictures are in [-1, 1].")] = 8.0,
+    sigma_max: Annotated[
+        float | None, typer.Option(help="Largest noise level; default: 8, for whole pictures 80.")
+    ] = None,
     p_mean: Annotated[float, typer.Option(help="Mean of ln sigma in training.")] = -1.2,
     p_std: Annotated[float, typer.Option(help="Standard deviation of ln sigma in training.")] = 1.3,
     balance: Annotated[bool, typer.Option(help="Give every noise level the same say in the loss.")] = True,
@@ -51,17 +78,36 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: as many as torch takes.")] = None,
     validate_minutes: Annotated[float, typer.Option(help="Minutes between validations and exports.")] = 10.0,
 ) -> None:
-    """Train a denoising prior on pictures; stop it at any time, the same command goes on from there."""
+    """Train a denoising prior on pictures; stop it at any time, the same command goes on from there.
+
+    The folder OUT is then a prior: priorpaint inpaint ... --prior OUT
+    """
     if threads:
         torch.set_num_threads(threads)
     try:
+        usual, idx = defaults(size), any(map(is_idx, data))
+        whole = idx if whole is None else whole
+        checkpoint = out / "checkpoint.pt"
+        if channels is None and blocks is None and resume and checkpoint.exists():
+            shape = stored_network(checkpoint)
+        else:
+            shape = UNetConfig(
+                usual.channels if channels is None else parse_counts(channels, "--channels"),
+                usual.blocks if blocks is None else parse_counts(blocks, "--blocks"),
+            )
+        network = replace(
+            shape, in_channels=1 if (idx if grey is None else grey) else 3, classes=0, learned_variance=loss == "hybrid"
+        )
         config = TrainConfig(
-            data=tuple(map(str, data)), out=str(out), val=tuple(map(str, val or ())), size=size, wide=wide, batch=batch,
-            network=UNetConfig(parse_counts(channels, "--channels"), parse_counts(blocks, "--blocks")),
-            crops=crops, hours=hours, lr=lr, adam_lr=adam_lr, ema=ema, seed=seed, p_mean=p_mean, p_std=p_std,
-            sigma_min=sigma_min, sigma_max=sigma_max, balance=balance, precision=precision,
+            data=tuple(map(str, data)), out=str(out), val=tuple(map(str, val or ())), size=size, wide=wide,
+            batch=usual.batch if batch is None else batch, network=network,
+            crops=crops, hours=usual.hours if crops is None and hours is None else hours,
+            lr=lr, adam_lr=adam_lr, ema=ema, seed=seed, p_mean=p_mean, p_std=p_std, sigma_min=sigma_min,
+            sigma_max=(80.0 if whole else 8.0) if sigma_max is None else sigma_max,
+            balance=balance, precision=precision,
             init=None if init is None else str(init), resume=resume, validate_minutes=validate_minutes,
-            sheet_minutes=validate_minutes,
+            sheet_minutes=validate_minutes, loss=loss, betas=betas, ema_power=ema_power, classes=classes,
+            label_dropout=label_dropout, augment=augment, whole=whole,
         )  # fmt: skip
         outcome = _run(config)
     except PriorpaintError as error:
@@ -71,6 +117,7 @@ def train(
         typer.echo(f"Stopped after {outcome.crops} crops; the same command goes on from there.", err=True)
         raise typer.Exit(128 + outcome.stopped_by)
     typer.echo(f"Trained on {outcome.crops} crops in {_clock(outcome.seconds)}; weights: {out / 'weights.safetensors'}")
+    typer.echo(f"Use it with: priorpaint inpaint PICTURE MASK --prior {out}", err=True)
 
 
 def _run(config: TrainConfig) -> Outcome:
@@ -121,7 +168,8 @@ class _Bar:
 
 def _short(notes: tuple[str, ...]) -> tuple[str, ...]:
     more = len(notes) - _NOTES_SHOWN
-    return notes if more <= 0 else (*notes[:_NOTES_SHOWN], f"... and {more} more files skipped.")
+    # The sentences about the run stand last.
+    return notes if more <= 0 else (*notes[:3], f"... and {more} more files skipped.", *notes[3 + more :])
 
 
 def _words(report: Report, psnr: bool = True) -> str:

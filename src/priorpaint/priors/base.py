@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..samplers import Sampler
 
 Shape = tuple[int, int | None, int | None]
+Label = int | Sequence[int] | Tensor
 
 
 @dataclass
@@ -52,6 +53,9 @@ class Prior(ABC):
         shape: (C, H, W) of the space where it denoises; None means any size.
         multiple: height and width must be a multiple of this.
         data_std: standard deviation of x_0 per element, for the width of the first noise at t = 1.
+        classes: number of classes that it can be asked for; 0 where it knows none.
+        takes_text: whether it can be asked for what a text describes.
+        latent: whether x_0 is a latent, and ``decode`` makes the image of it; see `LatentPrior`.
         nfe: network evaluations so far.
     """
 
@@ -60,6 +64,9 @@ class Prior(ABC):
     multiple: int = 1
     data_std: float = 1.0
     name: str = "prior"
+    classes: int = 0
+    takes_text: bool = False
+    latent: bool = False
 
     def __init__(self) -> None:
         self.nfe = NFE()
@@ -78,13 +85,84 @@ class Prior(ABC):
         Returns:
             (N, C, H, W) in the dtype of x_t.
         """
-        counts_gradient = torch.is_grad_enabled() and x_t.requires_grad
-        if counts_gradient:
+        self._count(x_t)
+        return self._denoise(x_t, _times(t, x_t)).to(x_t.dtype)
+
+    def denoise_given(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor]) -> Tensor:
+        """E[x_0 | x_t, given]: `denoise` under a condition that `condition` made.
+
+        Args:
+            x_t: noisy images (N, C, H, W).
+            t: as in `denoise`.
+            given: tensors with 1 or N rows.
+        """
+        self._count(x_t)
+        return self._denoise_given(x_t, _times(t, x_t), given).to(x_t.dtype)
+
+    def denoise_with_variance(
+        self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """D(x_t, t), and what the network learned about the variance of an ancestral step; None: nothing.
+
+        The second is the share v (N, C, H, W), about 0 ... 1, with which the log variance of the step lies between the
+        smallest and the largest (Nichol and Dhariwal 2021, Eq. 15).
+        """
+        return (self.denoise(x_t, t) if given is None else self.denoise_given(x_t, t, given)), None
+
+    def condition(self, *, label: Label | None = None, prompt: str | None = None) -> Mapping[str, Tensor]:
+        """What `denoise_given` takes for a class or a text; without both, the unconditional state.
+
+        Args:
+            label: a class in 0 ... classes - 1 for every row, or N of them, one a row.
+            prompt: a text for every row; "" is a text, too.
+
+        Returns:
+            Tensors with 1 or N rows, on the prior's device.
+
+        Raises:
+            UsageError: the prior takes no such condition, or knows no unconditional state.
+        """
+        self._check_condition(label, prompt)
+        return {}
+
+    def conditioned(
+        self,
+        *,
+        label: Label | None = None,
+        prompt: str | None = None,
+        negative_prompt: str | None = None,
+        scale: float = 1.0,
+    ) -> Prior:
+        """This prior under a condition, with classifier-free guidance where ``scale`` is not 1; see `Guided`.
+
+        Raises:
+            UsageError: the prior takes no such condition.
+        """
+        from .guided import Guided  # which knows priors; the other way only here
+
+        return Guided(self, label=label, prompt=prompt, negative_prompt=negative_prompt, scale=scale)
+
+    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """E[x_0 | x_t, given] for x_t (N, C, H, W) and float64 t (N,)."""
+        if given:
+            raise UsageError(f"the prior {self.name} takes no condition, but {', '.join(given)} was given")
+        return self._denoise(x_t, t)
+
+    def _check_condition(self, label: Label | None, prompt: str | None) -> Tensor | None:
+        """The label as int64 (1,) or (N,), on the prior's device, where there is one."""
+        if prompt is not None and not self.takes_text:
+            raise UsageError(f"the prior {self.name} takes no text; leave the prompt out or choose another prior")
+        if label is None:
+            return None
+        if not self.classes:
+            raise UsageError(f"the prior {self.name} knows no classes; leave the label out or choose another prior")
+        return _labels(label, self.classes, self.name).to(self.device)
+
+    def _count(self, x_t: Tensor) -> None:
+        if torch.is_grad_enabled() and x_t.requires_grad:
             self.nfe.backward += len(x_t)
         else:
             self.nfe.forward += len(x_t)
-        times = torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
-        return self._denoise(x_t, times).to(x_t.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -98,6 +176,25 @@ class Prior(ABC):
     def decode(self, latent: Tensor) -> Tensor:
         """Space of x_0 to image; the identity for pixel priors."""
         return latent
+
+    @property
+    def image_shape(self) -> Shape:
+        """(C, H, W) of images; ``shape`` itself for pixel priors."""
+        return self.shape
+
+    @property
+    def image_multiple(self) -> int:
+        """Height and width of an image must be a multiple of this."""
+        return self.multiple
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, H, W) of x_0 for an image of this size.
+
+        Raises:
+            UsageError: an image of this size cannot be denoised.
+        """
+        self.check_size(height, width)
+        return self.shape[0], height, width
 
     def initial(self, noise: Tensor) -> Tensor:
         """x_1 from standard normal noise (N, C, H, W): N(0, alpha_1^2 data_std^2 + sigma_1^2)."""
@@ -132,7 +229,7 @@ class Prior(ABC):
             seed: sample i is the same for any ``num`` and ``batch_size``.
             steps: steps of the time grid, used when ``sampler`` is None (then Heun, Karras et al. 2022).
             sampler: any of ``priorpaint.samplers``.
-            size: (H, W) in the denoiser's space, needed where ``shape`` leaves them open.
+            size: (H, W) of the images, needed where ``image_shape`` leaves them open.
             batch_size: rows at a time; None is all.
 
         Returns:
@@ -142,18 +239,76 @@ class Prior(ABC):
 
         if num < 1 or (batch_size is not None and batch_size < 1):
             raise UsageError(f"num and batch_size must be at least 1, not {num} and {batch_size}")
-        height, width = size or (self.shape[1], self.shape[2])
+        height, width = size or self.image_shape[1:]
         if height is None or width is None:
             raise UsageError(f"the prior {self.name} has no size of its own; pass size=(height, width)")
-        self.check_size(height, width)
+        shape = self.latent_shape(height, width)
         run = sampler or Heun(steps=steps)
         chunks = []
         for first in range(0, num, batch_size or num):
             rows = range(first, min(first + (batch_size or num), num))
             noise = Streams([derive("prior", seed, i) for i in rows], device=self.device)
-            x_1 = self.initial(noise.normal(self.shape[0], height, width))
+            x_1 = self.initial(noise.normal(*shape))
             chunks.append(self.decode(run(self, x_1, noise)).float())
         return torch.cat(chunks)
+
+
+class WrappedPrior(Prior):
+    """A prior around another one, ``inner``: all is as it is there, and so is all that this class does not name.
+
+    The evaluations are counted where they run, so that ``nfe`` is the counter of ``inner``.
+    """
+
+    def __init__(self, inner: Prior) -> None:
+        super().__init__()
+        self.inner, self.nfe = inner, inner.nfe
+        self.schedule, self.shape, self.multiple = inner.schedule, inner.shape, inner.multiple
+        self.data_std, self.name = inner.data_std, inner.name
+        self.classes, self.takes_text, self.latent = inner.classes, inner.takes_text, inner.latent
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner" or name.startswith("__"):  # not there yet while an object is copied
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def denoise(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        return self._denoise(x_t, _times(t, x_t)).to(x_t.dtype)
+
+    def denoise_given(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor]) -> Tensor:
+        return self._denoise_given(x_t, _times(t, x_t), given).to(x_t.dtype)
+
+    def condition(self, *, label: Label | None = None, prompt: str | None = None) -> Mapping[str, Tensor]:
+        return self.inner.condition(label=label, prompt=prompt)
+
+    @property
+    def device(self) -> torch.device:
+        return self.inner.device
+
+    def encode(self, image: Tensor) -> Tensor:
+        return self.inner.encode(image)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return self.inner.decode(latent)
+
+    def initial(self, noise: Tensor) -> Tensor:
+        return self.inner.initial(noise)
+
+    @property
+    def image_shape(self) -> Shape:
+        return self.inner.image_shape
+
+    @property
+    def image_multiple(self) -> int:
+        return self.inner.image_multiple
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        return self.inner.latent_shape(height, width)
+
+    def check_size(self, height: int, width: int) -> None:
+        self.inner.check_size(height, width)
+
+    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        return self.inner.denoise_given(x_t, t, given)
 
 
 class DenoiserPrior(Prior):
@@ -183,3 +338,32 @@ class DenoiserPrior(Prior):
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         return self._call(x_t, t)
+
+
+def _times(t: Tensor | float, x_t: Tensor) -> Tensor:
+    return torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
+
+
+def _labels(label: Label, classes: int, name: str) -> Tensor:
+    """int64 (1,) or (N,), each in 0 ... classes - 1."""
+    given = torch.as_tensor(label)
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool or given.ndim > 1:
+        raise UsageError(f"a label of the prior {name} is a whole number, or N of them, not {label!r}")
+    labels = given.to(torch.int64).reshape(-1)
+    if not len(labels) or bool((labels < 0).any()) or bool((labels >= classes).any()):
+        raise UsageError(f"the prior {name} knows the classes 0 to {classes - 1}, not {labels.tolist()}")
+    return labels
+
+
+def rows_of(value: Tensor, rows: int) -> Tensor:
+    """A condition (1 or N, ...) as (N, ...).
+
+    Raises:
+        UsageError: it is for another number of rows.
+    """
+    if len(value) not in (1, rows):
+        raise UsageError(
+            f"the condition is for {len(value)} rows and {rows} are denoised; give one label for all, or compute all "
+            "rows in one call (no batch_size below their number)"
+        )
+    return value.expand(rows, *value.shape[1:])

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from ..errors import PriorError, UsageError
-from ..schedules import EDM
-from .network import NetworkPrior
-from .unet import UNet
-from .weights_file import WeightsMetadata, load_weights
+from ..errors import CheckpointError, PriorError, UsageError
+from .base import Prior
+from .flag_words import parse_flags
+from .readers import Request, readers
+from .registry import Entry, entries
+from .trained import LoadedPrior
+from .weights_file import load_weights
 
 TRAINED_FILE = "weights.safetensors"
+MODEL_INDEX = "model_index.json"  # of diffusers
+_MOST_HEADER = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -34,83 +36,120 @@ PRIORS: dict[str, EmbeddedPrior] = {
 }
 
 
-class LoadedPrior(NetworkPrior):
-    """A prior that was read from a weights file.
-
-    Attributes:
-        hash: SHA-256 of the file, in hexadecimal.
-        source: the file.
-        metadata: what the file says about itself.
-    """
-
-    def __init__(self, network: UNet, metadata: WeightsMetadata, source: Path, name: str, dtype: torch.dtype) -> None:
-        super().__init__(
-            network if dtype == torch.float32 else _LowPrecision(network, dtype),
-            EDM(sigma_min=metadata.sigma_min, sigma_max=metadata.sigma_max),
-            (network.config.in_channels, None, None),
-            prediction="edm",
-            sigma_data=metadata.sigma_data,
-            multiple=network.multiple,
-            name=name,
-        )
-        self.hash = hashlib.sha256(source.read_bytes()).hexdigest()
-        self.source, self.metadata = source, metadata
-        self._module: nn.Module = network
-
-    def parameters(self) -> Iterator[Tensor]:
-        """The network's weights."""
-        return iter(self._module.parameters())
-
-
-class _LowPrecision(nn.Module):
-    """The network under autocast: float32 weights and images, convolutions in ``dtype``."""
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.network, self.dtype = network, dtype
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=self.dtype):
-            out: Tensor = self.network(x, condition)
-        return out.to(x.dtype)
-
-
 def load_prior(
-    name_or_path: str | Path,
+    spec: str | Path,
     *,
     flags: Mapping[str, Any] | str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-) -> LoadedPrior:
-    """A prior by name or from a file.
+    offline: bool = False,
+) -> Prior:
+    """A prior by name, from a file or folder, or from the Hugging Face hub.
 
     Args:
-        name_or_path: a key of ``PRIORS``, a weights file, or the folder that ``priorpaint train`` wrote it into.
-        flags: what a format cannot say about itself; priorpaint's own files say everything and take none.
+        spec: a key of ``PRIORS``, a name of ``priorpaint priors add``, ``hf:owner/name[@revision][/folder]``, a file or
+            folder of ``priorpaint train``, or a checkpoint that one of ``priors.readers`` recognises.
+        flags: what a format cannot say about itself, as a mapping or as the command line of the model's README
+            (``"--image_size 64 --num_channels 128"``); with a name of ``priors add``, they go before the stored ones.
         device: where the network runs; None is the GPU where torch finds one, else the CPU.
-        dtype: of the network's convolutions, float32 (None), bfloat16 or float16; images stay float32.
+        dtype: of the network's weights, float32 (None), bfloat16 or float16; images stay float32.
+        offline: fetch nothing: hub models come from the cache.
 
     Returns:
-        The prior, for images (N, C, H, W) in [-1, 1] whose sides are multiples of ``prior.multiple``.
+        The prior, for images in [-1, 1], with ``source``, ``hash`` (SHA-256), ``facts`` (JSON values), ``spec`` and
+        ``flags``, and ``parameters()``.
 
     Raises:
         UsageError: no such name or path, or arguments that do not fit.
-        PriorError: the file is damaged or of another kind.
+        PriorError: the prior cannot be fetched; CheckpointError: it is damaged, unsafe or of a kind that is not read.
+        MissingExtra: a library that reads this format is not installed.
     """
-    name = str(name_or_path)
-    if name.startswith("hf:"):
-        raise UsageError(
-            f"this version reads its embedded priors ({', '.join(PRIORS)}) and files of `priorpaint train`, "
-            f"not yet {name} from the Hugging Face hub; choose one of these."
-        )
     if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
         raise UsageError(f"a prior runs in float32, bfloat16 or float16, not {dtype}.")
+    given, name = parse_flags(flags), str(spec)
+    entry = None if name in PRIORS else entries().get(name)
+    if entry is not None:
+        prior = load_prior(entry.spec, flags={**entry.flags, **given}, device=device, dtype=dtype, offline=offline)
+        _check_unchanged(name, entry, prior)
+        prior.name = name
+        return prior
+    prior = _load(name, given, device, dtype or torch.float32, offline)
+    prior.spec, prior.flags = name, given  # type: ignore[attr-defined]  # what reproduces it, for run.json
+    return prior
+
+
+def _load(
+    name: str, flags: dict[str, Any], device: torch.device | str | None, dtype: torch.dtype, offline: bool
+) -> Prior:
+    if name.startswith("hf:"):
+        from .hub import Place, fetch
+
+        source = fetch(name, variant=flags.get("variant"), offline=offline)
+        prior = _read(source, flags, _device(device), dtype)
+        prior.name = Place.parse(name).repo
+        return prior
+    if name in PRIORS or _is_own(Path(name)):
+        source, title = _find(name)
+        return _own(source, title, flags, _device(device), dtype)
+    return _read(Path(name), flags, _device(device), dtype)
+
+
+def _own(source: Path, name: str, flags: dict[str, Any], device: torch.device, dtype: torch.dtype) -> LoadedPrior:
+    """A prior in priorpaint's own format."""
     if flags:
         raise UsageError(f"{name} is in priorpaint's own format, which describes itself; leave the flags out.")
-    source, name = _find(name)
     network, metadata = load_weights(source)
-    network.to(device=_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return LoadedPrior(network, metadata, source, name, dtype or torch.float32)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return LoadedPrior(network, metadata, source, name, dtype)
+
+
+def _read(path: Path, flags: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Prior:
+    """A published checkpoint, by the first reader that recognises it."""
+    if not path.exists():
+        own = entries()
+        raise UsageError(
+            f"there is no prior and no file {str(path)!r}; the embedded priors are {', '.join(PRIORS)}"
+            + (f", yours are {', '.join(own)}" if own else "")
+            + "; hf:owner/name is a model of the Hugging Face hub."
+        )
+    for reader in readers():
+        if reader.recognises(path):
+            return reader.read(Request(path, flags, device, dtype))
+    if path.is_file() and path.suffix == ".safetensors":
+        return _own(path, path.stem, flags, device, dtype)  # which says what is wrong with it
+    formats = "; ".join(f"{reader.name}: {reader.title}" for reader in readers())
+    if path.is_dir():
+        raise UsageError(
+            f"the folder {path} has no {TRAINED_FILE} of `priorpaint train` and no {MODEL_INDEX} of diffusers; "
+            f"these formats are read: {formats}."
+        )
+    from .readers.safe import looks_like
+
+    raise CheckpointError(f"{path} is no checkpoint that is read here: it is {looks_like(path)}; read are {formats}.")
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a path is priorpaint's own: a training folder, or a safetensors file that says so."""
+    if path.is_dir():
+        return (path / TRAINED_FILE).is_file()
+    if not path.is_file():
+        return False
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return length <= _MOST_HEADER and b'"priorpaint"' in file.read(length)
+    except OSError:
+        return False
+
+
+def _check_unchanged(name: str, entry: Entry, prior: Prior) -> None:
+    """That the files behind a name are those that it was given to."""
+    found = getattr(prior, "hash", None)
+    if entry.sha256 is not None and found != entry.sha256:
+        raise PriorError(
+            f"the files of {name} ({entry.spec}) are not those that were added: expected SHA-256 {entry.sha256[:12]}..., "
+            f"found {str(found)[:12]}...; if that is right, run `priorpaint priors add --overwrite {name} ...`."
+        )
 
 
 def embedded_file(name: str) -> Path:
@@ -127,15 +166,8 @@ def _find(name: str) -> tuple[Path, str]:
         return file, name
     path = Path(name)
     if path.is_dir():
-        if not (path / TRAINED_FILE).is_file():
-            raise UsageError(f"the folder {path} has no {TRAINED_FILE}; give a folder that `priorpaint train` wrote.")
         return path / TRAINED_FILE, path.resolve().name
-    if path.is_file():
-        return path, path.stem
-    raise UsageError(
-        f"there is no prior and no file {name!r}; the embedded priors are {', '.join(PRIORS)}, "
-        f"and a path leads to a {TRAINED_FILE}."
-    )
+    return path, path.stem
 
 
 def _device(device: torch.device | str | None) -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..schedules import Schedule
 from ..transitions import like
-from .base import Prior, Shape
+from .base import Label, Prior, Shape, rows_of
 
 PREDICTIONS = ("eps", "v", "x0", "edm", "flow")
+
+# (labels int64 (1,) or (N,) or None, prompt or None) -> keyword arguments of the network; None, None = unconditional.
+Embed = Callable[[Tensor | None, str | None], Mapping[str, Tensor]]
 
 
 class NetworkPrior(Prior):
@@ -26,8 +29,9 @@ class NetworkPrior(Prior):
         flow: F ~ eps - x_0;  x_0 = (x_t - sigma F) / (alpha + sigma)          (Lipman et al. 2023)
 
     Args:
-        network: module or callable (input (N, C, H, W), condition (N,)) -> (N, >= C, H, W); extra channels (learned
-            variance) are cut off. The condition is what ``condition`` makes of t.
+        network: module or callable (input (N, C, H, W), condition (N,), **given) -> (N, >= C, H, W); extra channels
+            (learned variance) are cut off. The condition is what ``condition`` makes of t; what is given comes from
+            ``embed``, with N rows each, and is empty for a network without classes and text.
         schedule: noise schedule.
         shape: (C, H, W); None = any size.
         prediction: one of ``eps``, ``v``, ``x0``, ``edm``, ``flow``.
@@ -35,11 +39,22 @@ class NetworkPrior(Prior):
             itself otherwise (an index-conditioned network passes ``lambda t: 1000 * t - 1``).
         sigma_data: EDM's data standard deviation; also the prior's ``data_std`` for ``edm``.
         dtype: the network's own dtype; images are cast on the way in and out.
+        embed: makes the network's further arguments from (labels (1,) or (N,) int64 or None, prompt or None): tensors
+            with 1 or N rows, by name. Both None ask for the unconditional state: raise UsageError where the network
+            has none. The default for a network with classes is ``labels`` alone, without an unconditional state.
+        classes: number of classes that the network knows.
+        takes_text: whether ``embed`` makes something of a prompt.
+
+    Attributes:
+        learned_variance: whether the extra channels r are the variance of an ancestral step, in improved DDPM's form:
+            the share (r + 1) / 2; not with ``edm``.
     """
+
+    learned_variance: bool = False
 
     def __init__(
         self,
-        network: nn.Module | Callable[[Tensor, Tensor], Tensor],
+        network: nn.Module | Callable[..., Tensor],
         schedule: Schedule,
         shape: Shape,
         *,
@@ -49,6 +64,9 @@ class NetworkPrior(Prior):
         multiple: int = 1,
         dtype: torch.dtype = torch.float32,
         name: str = "network",
+        embed: Embed | None = None,
+        classes: int = 0,
+        takes_text: bool = False,
     ) -> None:
         super().__init__()
         if prediction not in PREDICTIONS:
@@ -59,6 +77,9 @@ class NetworkPrior(Prior):
         self.prediction, self.sigma_data = prediction, sigma_data
         self.data_std = sigma_data if prediction == "edm" else 1.0
         self.multiple, self.dtype, self.name = multiple, dtype, name
+        self.classes, self.takes_text = classes, takes_text
+        self._embed = embed or (self._labels_alone if classes else _nothing)
+        self._null: Mapping[str, Tensor] | None = None
         self._condition = condition or (self._edm_condition if prediction == "edm" else _identity)
         if isinstance(network, nn.Module):
             network.requires_grad_(False).eval()
@@ -72,19 +93,61 @@ class NetworkPrior(Prior):
     def _edm_condition(self, t: Tensor) -> Tensor:
         return self.schedule.log_ratio(t) / 4
 
-    def _raw(self, x: Tensor, t: Tensor) -> Tensor:
+    def condition(self, *, label: Label | None = None, prompt: str | None = None) -> Mapping[str, Tensor]:
+        labels = self._check_condition(label, prompt)
+        with torch.no_grad():
+            return {name: value.to(self.device) for name, value in self._embed(labels, prompt).items()}
+
+    def _labels_alone(self, labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
+        if labels is None:
+            raise UsageError(
+                f"the prior {self.name} knows its pictures by class only; name one of its {self.classes} classes "
+                "(label=..., or --label on the command line)"
+            )
+        return {"labels": labels}
+
+    def _raw(self, x: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        return self._all_channels(x, t, given)[:, : x.shape[1]]
+
+    def _all_channels(self, x: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """The network's whole output, also the channels of a learned variance."""
         condition = self._condition(t).to(device=x.device, dtype=torch.float32)
-        return self.network(x.to(self.dtype), condition)[:, : x.shape[1]].to(x.dtype)
+        rows = {name: self._rows(value, len(x)) for name, value in given.items()}
+        return self.network(x.to(self.dtype), condition, **rows).to(x.dtype)
+
+    def denoise_with_variance(
+        self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        if not self.learned_variance:
+            return super().denoise_with_variance(x_t, t, given)
+        self._count(x_t)
+        times = torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
+        estimate, share = self._all_channels(x_t, times, self.condition() if given is None else given).chunk(2, dim=1)
+        return self._x_0(x_t, times, estimate), (share + 1) / 2
+
+    def _rows(self, value: Tensor, rows: int) -> Tensor:
+        if value.is_floating_point():
+            value = value.to(self.dtype)
+        return rows_of(value, rows)
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        if self._null is None:
+            self._null = self.condition()
+        return self._denoise_given(x_t, t, self._null)
+
+    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         if self.prediction == "edm":
+            alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
             ratio, data = sigma / alpha, self.sigma_data
             total = ratio**2 + data**2
             z = x_t / like(alpha, x_t)
-            raw = self._raw(like(total.rsqrt(), x_t) * z, t)
+            raw = self._raw(like(total.rsqrt(), x_t) * z, t, given)
             return like(data**2 / total, x_t) * z + like(ratio * data * total.rsqrt(), x_t) * raw
-        raw = self._raw(x_t, t)
+        return self._x_0(x_t, t, self._raw(x_t, t, given))
+
+    def _x_0(self, x_t: Tensor, t: Tensor, raw: Tensor) -> Tensor:
+        """x_0 from what the network says of x_t itself (all predictions but ``edm``)."""
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         if self.prediction == "x0":
             return raw
         if self.prediction == "eps":
@@ -97,3 +160,7 @@ class NetworkPrior(Prior):
 
 def _identity(t: Tensor) -> Tensor:
     return t
+
+
+def _nothing(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
+    return {}

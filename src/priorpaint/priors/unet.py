@@ -34,6 +34,9 @@ class UNetConfig:
         blocks: residual blocks of each level (on the way down, and again on the way up except for the last level).
         embedding: width of the embedding of the noise level.
         in_channels: channels of the picture (3 = RGB, 1 = grey).
+        classes: number of classes that it can be told; 0 for none. Beside them stands the null class, number
+            ``classes``: any picture.
+        learned_variance: the output has a second set of channels, for the variance (improved DDPM).
 
     Raises:
         UsageError: a width or count is not positive, or the two lists differ in length.
@@ -43,6 +46,8 @@ class UNetConfig:
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     embedding: int = 64
     in_channels: int = 3
+    classes: int = 0
+    learned_variance: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(int(c) for c in self.channels))
@@ -54,6 +59,13 @@ class UNetConfig:
             )
         if min(*self.channels, *self.blocks, self.embedding, self.in_channels) < 1:
             raise UsageError("Channel counts, block counts and the embedding width of a network must be positive.")
+        if self.classes < 0:
+            raise UsageError(f"A network cannot have {self.classes} classes; use 0 for none.")
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the raw output."""
+        return self.in_channels * (2 if self.learned_variance else 1)
 
 
 class ResidualBlock(nn.Module):
@@ -104,7 +116,9 @@ class UNet(nn.Module):
         self.bottom = _level(widths[-1], config.blocks[-1], width)
         self.grow = nn.ModuleList(_new(nn.ConvTranspose2d, b, a, 2, stride=2) for a, b in pairs)
         self.decoder = nn.ModuleList(_level(c, n, width) for c, n in zip(widths[:-1], config.blocks[:-1], strict=True))
-        self.tail = _new(nn.Conv2d, widths[0], planes, 3, padding=1)
+        self.tail = _new(nn.Conv2d, widths[0], 4 * config.out_channels, 3, padding=1)
+        if config.classes:
+            self.classes = _new(nn.Embedding, config.classes + 1, width)
         self.initialise(seed)
 
     @property
@@ -121,23 +135,29 @@ class UNet(nn.Module):
         for layer in (self.head, *self.shrink, *self.grow, self.embed[0], self.embed[2]):
             _kaiming(layer, generator)
         _zero(self.tail)
+        if self.config.classes:  # last, so that all other weights are those of a network without classes
+            with torch.no_grad():
+                self.classes.weight.normal_(0, 1, generator=generator)
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Evaluate the network.
 
         Args:
             x: scaled noisy pictures, shape (N, C, H, W), H and W multiples of `multiple`.
-            c_noise: ln(sigma) / 4, shape (N,).
+            c_noise: ln(sigma / alpha) / 4, shape (N,).
+            labels: classes, int64, shape (N,); ``config.classes`` is the null class, and None is that for every row.
 
         Returns:
-            Raw output, shape (N, C, H, W).
+            Raw output, shape (N, C, H, W), or (N, 2 C, H, W) with a learned variance.
 
         Raises:
-            UsageError: wrong number of channels, or a height or width that the network cannot halve often enough.
+            UsageError: wrong number of channels, a height or width that the network cannot halve often enough, or
+                labels for a network without classes.
         """
         self._check(x)
         angles = c_noise[:, None] * self.frequencies
-        embedding = self.embed(torch.cat([angles.sin(), angles.cos()], dim=1))
+        embedding = self._told(self.embed[:2](torch.cat([angles.sin(), angles.cos()], dim=1)), labels)
+        embedding = self.embed[2:](embedding)
         h = F.pixel_unshuffle(x, 2)
         plane = c_noise[:, None, None, None].to(h.dtype).expand(-1, 1, *h.shape[2:])
         h = self.head(torch.cat([h, plane], dim=1).contiguous(memory_format=torch.channels_last))
@@ -150,6 +170,17 @@ class UNet(nn.Module):
         for level, grow, skip in zip(reversed(self.decoder), reversed(self.grow), reversed(skips), strict=True):
             h = _run(level, grow(h) + skip, embedding)
         return F.pixel_shuffle(self.tail(h), 2)
+
+    def _told(self, embedding: Tensor, labels: Tensor | None) -> Tensor:
+        """The embedding (N, width) of the noise level, with that of the class."""
+        if not self.config.classes:
+            if labels is not None:
+                raise UsageError("This network knows no classes; leave the labels out.")
+            return embedding
+        if labels is None:
+            labels = torch.full((len(embedding),), self.config.classes, device=embedding.device)
+        told: Tensor = embedding + self.classes(labels)
+        return told
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.config.in_channels:

@@ -17,11 +17,13 @@ from .dps import DPS
 from .langevin import Langevin
 from .mmps import MMPS
 from .pigdm import PiGDM
+from .psld import PSLD
 from .published import with_preset
 from .reddiff import RedDiff, RedDiffV
 from .repaint import RePaint
 from .repaint_plus import RePaintPlus
 from .replacement import Replacement
+from .resample import ReSample
 from .smc import SMC
 from .tmpd import TMPD
 from .vipaint import VIPaint
@@ -37,11 +39,13 @@ SOLVERS: dict[str, type[Solver]] = {
     "langevin": Langevin,
     "mmps": MMPS,
     "pigdm": PiGDM,
+    "psld": PSLD,
     "reddiff": RedDiff,
     "reddiff_v": RedDiffV,
     "repaint": RePaint,
     "repaint_plus": RePaintPlus,
     "replacement": Replacement,
+    "resample": ReSample,
     "smc": SMC,
     "tmpd": TMPD,
     "vipaint": VIPaint,

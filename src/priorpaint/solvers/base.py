@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -34,6 +34,15 @@ class Cost:
     backward: int
 
 
+@dataclass(frozen=True)
+class Graph:
+    """Calls that one gradient goes through, a row: of the network, and of decoder and encoder of a latent prior."""
+
+    network: int = 1
+    decoder: int = 0
+    encoder: int = 0
+
+
 @dataclass
 class Task:
     """One chunk of rows, each a pair (image, sample).
@@ -44,9 +53,9 @@ class Task:
         y: measurements (N, ...), float32, on the prior's device.
         sigma_y: standard deviation of the measurement noise, in units of image values.
         noise: one stream a row.
-        shape: (C, H, W) of the images.
+        shape: (C, H, W) of x_0: of the images, or of the latents of a latent prior.
         report: called as report(step, x0_estimate) after each step; may raise ``Cancelled``.
-        initial: images (N, C, H, W) to start from, or None.
+        initial: x_0 (N, C, H, W) to start from, or None.
     """
 
     prior: Prior
@@ -65,7 +74,7 @@ class Task:
         return self.operator
 
     def start(self, t: Tensor) -> Tensor:
-        """x_t (N, C, H, W) at the first time: pure noise, or the initial images noised to t."""
+        """x_t (N, C, H, W) at the first time: pure noise, or ``initial`` noised to t."""
         noise = self.noise.normal(*self.shape)
         if self.initial is None:
             return self.prior.initial(noise)
@@ -85,8 +94,8 @@ class Job:
         seeds: one an image.
         batch_size: rows at a time; None is all of them.
         callback: as in ``Solver.sample``.
-        shape: (C, H, W) of the images.
-        initial: images (B, num_samples, C, H, W) to start from, or None.
+        shape: (C, H, W) of x_0: of the images, or of the latents of a latent prior.
+        initial: x_0 (B, num_samples, C, H, W) to start from, or None.
     """
 
     prior: Prior
@@ -116,16 +125,24 @@ class Solver(ABC):
         needs: what it asks of prior and operator: any of ``gradient`` (through the network), ``mask`` (an
             `Inpainting` operator) and ``linear`` (a `LinearOperator`); without the last two any `Operator` will do.
         cost_formula: NFE of one sample in terms of the fields.
+        through_decoder: whether ``_run`` measures decoded images, so that y pulls on latents through the decoder. Where
+            not, a method sees the latents of a latent prior as images, with mask and y carried over to their grid.
     """
 
     title: ClassVar[str]
     reference: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     cost_formula: ClassVar[str]
+    through_decoder: ClassVar[bool] = False
 
     @abstractmethod
     def cost(self, num_samples: int = 1) -> Cost:
         """Network evaluations for ``num_samples`` samples of one image."""
+
+    @property
+    def graph(self) -> Graph:
+        """What is alive at once where the method takes gradients, for planning memory."""
+        return Graph(1, int(self.through_decoder))
 
     @abstractmethod
     def _steps(self) -> int:
@@ -158,22 +175,30 @@ class Solver(ABC):
             num_samples: samples of each image.
             seed: an int, or one an image; sample i of an image is the same in any batch and with any ``batch_size``.
             batch_size: rows (image, sample) computed at a time; None is all of them.
-            callback: called as callback(step, total, x0_estimate (rows, C, H, W)); may raise ``Cancelled``.
+            callback: called as callback(step, total, x0_estimate (rows, C, H, W)); may raise ``Cancelled``. The
+                estimate of a latent prior is a latent, of which ``prior.decode`` makes images.
             initial: images (B, num_samples, C, H, W) that a method with the field ``t_init`` starts from, at that time.
 
         Returns:
-            (B, num_samples, C, H, W), float32.
+            Images (B, num_samples, C, H, W), float32.
 
         Raises:
             UsageError: arguments that do not fit together.
             Cancelled: from the callback.
         """
         y, shape = self._prepare(prior, operator, y, sigma_y, num_samples, batch_size)
-        starts = self._starts(initial, (len(y), num_samples, *shape), y)
+        starts = self._starts(initial, (len(y), num_samples, *operator.image_shape(y)), y)
         seeds = image_seeds(seed, y)
-        return self._sample(
-            Job(prior, operator, y, float(sigma_y), num_samples, seeds, batch_size, callback, shape, starts)
-        )
+        job = Job(prior, operator, y, float(sigma_y), num_samples, seeds, batch_size, callback, shape)
+        if starts is not None:
+            job = replace(job, initial=_encoded(prior, starts, batch_size))
+        return self._on_latent_grid(job) if prior.latent and not self.through_decoder else self._sample(job)
+
+    def _on_latent_grid(self, job: Job) -> Tensor:
+        """A method that knows nothing of decoders, on the latents of a latent prior; see ``latent_grid``."""
+        from .latent_grid import composed, on_latent_grid  # which knows jobs
+
+        return composed(job, self._sample(on_latent_grid(job)))
 
     def _sample(self, job: Job) -> Tensor:
         """Samples (B, num_samples, C, H, W): ``_run`` on some rows at a time.
@@ -184,8 +209,14 @@ class Solver(ABC):
         for task in self._tasks(job):
             latent = self._run(task).detach()
             with torch.no_grad():
-                done.append(job.prior.decode(latent).float())
+                done.append(self._composed(task, job.prior.decode(latent).float()))
         return torch.cat(done).reshape(len(job.y), job.num_samples, *done[0].shape[1:])
+
+    def _composed(self, task: Task, image: Tensor) -> Tensor:
+        """The image (N, C, H, W) with its measured part replaced by y, where ``paste`` and noise-free y ask for it."""
+        if task.sigma_y > 0 or not getattr(self, "paste", False):
+            return image
+        return task.operator.project(image, task.y)
 
     def _tasks(self, job: Job) -> Iterator[Task]:
         """The rows (image, sample) of a job, ``batch_size`` at a time."""
@@ -228,7 +259,7 @@ class Solver(ABC):
         num_samples: int,
         batch_size: int | None,
     ) -> tuple[Tensor, tuple[int, int, int]]:
-        """Checked and cleaned y, and the shape of one image in the prior's space."""
+        """Checked and cleaned y, and the shape of x_0 of one image."""
         if num_samples < 1:
             raise UsageError(f"num_samples must be at least 1, not {num_samples}")
         if batch_size is not None and batch_size < 1:
@@ -242,17 +273,37 @@ class Solver(ABC):
         y = operator.measured(y.detach().to(device=prior.device, dtype=torch.float32))
         if not bool(torch.isfinite(y).all()):
             raise UsageError("y holds values that are not finite (NaN or infinity)")
-        if channels != prior.shape[0]:
-            raise UsageError(f"the prior {prior.name} has {prior.shape[0]} channels and the image has {channels}")
-        prior.check_size(height, width)
-        return y, (channels, height, width)
+        if channels != prior.image_shape[0]:
+            raise UsageError(f"the prior {prior.name} has {prior.image_shape[0]} channels and the image has {channels}")
+        shape = prior.latent_shape(height, width)
+        if prior.latent and not self.through_decoder and not isinstance(operator, Inpainting):
+            from . import SOLVERS
+
+            able = ", ".join(name for name, cls in sorted(SOLVERS.items()) if cls.through_decoder)
+            raise UsageError(
+                f"{self.title} measures what the denoiser works on, so with a latent prior it takes masks only; for "
+                f"{name_of(operator)} use a method that goes through the decoder: {able}"
+            )
+        return y, shape
 
     def _check_operator(self, operator: Operator) -> None:
-        name = type(operator).__name__
+        name = name_of(operator)
         if "mask" in self.needs and not isinstance(operator, Inpainting):
             raise UsageError(f"{self.title} fills in the hidden pixels of a mask and cannot use the operator {name}")
         if "linear" in self.needs and not isinstance(operator, LinearOperator):
             raise UsageError(f"{self.title} needs a linear measurement, and {name} is not linear; use another method")
+
+
+def name_of(operator: Operator) -> str:
+    return type(operator).__name__
+
+
+@torch.no_grad()
+def _encoded(prior: Prior, images: Tensor, batch_size: int | None) -> Tensor:
+    """Images (B, n, C, H, W) in the prior's space."""
+    rows = torch.split(images.flatten(0, 1), batch_size or max(images.shape[0] * images.shape[1], 1))
+    latents = torch.cat([prior.encode(part) for part in rows])
+    return latents.reshape(*images.shape[:2], *latents.shape[1:])
 
 
 def _reporter(callback: Callback | None, before: int, total: int) -> Callable[[int, Tensor], None]:

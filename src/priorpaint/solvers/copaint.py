@@ -29,6 +29,7 @@ class CoPaint(Solver):
     reference: ClassVar[str] = "Zhang et al., Towards Coherent Image Inpainting Using DDIMs (CoPaint), ICML 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
     cost_formula: ClassVar[str] = "steps * (inner_steps + retries) forward+backward, steps forward"
+    through_decoder: ClassVar[bool] = True
 
     steps: int = Field(250, ge=1, description="levels of the time grid")
     inner_steps: int = Field(2, ge=0, description="G, gradient steps at a level; 0 is DDIM")
@@ -75,13 +76,13 @@ class CoPaint(Solver):
                 climbing = True
                 continue
             x_t, x_0 = self._search(task, x_t, t, before, times[1])
-            shown = x_0.clamp(-1, 1) if self.clip else x_0
+            shown = x_0.clamp(-1, 1) if self.clip and not task.prior.latent else x_0
             # The published step goes to the clipped estimate but keeps the noise that the network saw.
             x_t = transitions.ddim(schedule, x_t, x_0, t, s) + like(schedule.alpha(s), x_t) * (shown - x_0)
             climbing = False
             down += 1
             task.report(down, shown)
-        return task.operator.project(x_t, task.y) if self.paste and task.sigma_y == 0 else x_t
+        return x_t
 
     def _search(self, task: Task, x_t: Tensor, t: Tensor, level: int, first: Tensor) -> tuple[Tensor, Tensor]:
         """(x_t, D(x_t)) after at most G gradient steps; ``first`` is the time of level 1.
@@ -179,8 +180,8 @@ class _Loss:
         with torch.set_grad_enabled(gradient):
             move = move.detach().requires_grad_(gradient)
             x_0 = task.prior.denoise(self.x_t + self.length * move, self.t)
-            shown = x_0.clamp(-1, 1) if self.clip else x_0
-            residual = (task.y - task.operator(task.prior.decode(shown))).flatten(1)
+            image = task.prior.decode(x_0)
+            residual = (task.y - task.operator(image.clamp(-1, 1) if self.clip else image)).flatten(1)
             data = (residual.square().sum(1) - self.noise).clamp(min=0)  # y is met once what is left is its noise
             loss = data + self.weight * move.square().flatten(1).sum(1)
             slope = torch.autograd.grad(loss.sum(), move)[0] if gradient else torch.zeros_like(move)

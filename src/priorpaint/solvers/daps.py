@@ -22,6 +22,8 @@ from .base import STRICT, Cost, Field, Solver, Task, settings
 from .likelihoods import white_variance
 
 PUBLISHED_TAU, PUBLISHED_H = 0.01, 5e-5
+_POWER_STEPS = 6  # of the curvature through a decoder
+_DIFFERENCE = 0.01  # of data_std, for directional derivatives of a decoder
 
 
 def poly_levels(top: float, bottom: float, count: int, rho: float = 7.0) -> Tensor:
@@ -38,7 +40,8 @@ class DAPS(Solver):
     title: ClassVar[str] = "DAPS"
     reference: ClassVar[str] = "Zhang et al., Decoupled Annealing Posterior Sampling, CVPR 2025"
     needs: ClassVar[frozenset[str]] = frozenset()
-    cost_formula: ClassVar[str] = "steps * n_ode forward; steps * n_mc gradients of the operator"
+    cost_formula: ClassVar[str] = "steps * n_ode forward; steps * n_mc gradients of the operator (and decoder)"
+    through_decoder: ClassVar[bool] = True
 
     steps: int = Field(200, ge=1, description="annealing levels (K)")
     smax: float = Field(100.0, gt=0, description="first level, sigma / alpha; lowered to the schedule's own if above")
@@ -76,11 +79,13 @@ class DAPS(Solver):
         x_0 = x_t
         for k, t in enumerate(times):
             x_hat = self._ode(task, x_t, t)
+            if task.prior.latent:
+                curvature = self._weight(task) * steepness(task, x_hat) ** 2
             x_0 = self._langevin(task, x_hat, t, k, curvature)
             if k + 1 < len(times):
                 x_t = transitions.perturb(schedule, x_0, times[k + 1], task.noise.normal_like(x_0))
             task.report(k + 1, x_0)
-        return task.operator.project(x_0, task.y) if self.paste and task.sigma_y == 0 else x_0
+        return x_0
 
     def times(self, schedule: Schedule) -> Tensor:
         """The K times of the annealing levels, float64; all of them noisy."""
@@ -156,6 +161,22 @@ class DAPS(Solver):
             bound = float((2 * (1 + self.momentum) / curvature).min())
             raise UsageError(f"h = {h:g} makes the Langevin steps of DAPS diverge; pass h below {bound:.2g}, or none")
         return step
+
+
+@torch.no_grad()
+def steepness(task: Task, z: Tensor) -> Tensor:
+    """The largest singular value of the Jacobian of z -> A Dec(z) at z (N, c, h, w), (N,) float64: power iteration."""
+    v, length = task.noise.normal_like(z), torch.ones(len(z))
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        seen = task.operator(task.prior.decode(z))
+    for _ in range(_POWER_STEPS):
+        v = v / like(v.flatten(1).norm(dim=1).clamp(min=1e-12), v)
+        step = _DIFFERENCE * task.prior.data_std
+        pushed = (task.operator(task.prior.decode(z.detach() + step * v)) - seen.detach()) / step
+        (v,) = torch.autograd.grad(seen, z, pushed, retain_graph=True)
+        length = v.flatten(1).norm(dim=1)
+    return length.double().cpu().sqrt()
 
 
 def _norms(task: Task) -> Tensor:

@@ -1,7 +1,8 @@
 """Diffusion posterior sampling: p(x_0 | x_t) is taken as its mean, so y pulls on the residual of the denoised image.
 
 Chung et al. 2023, "Diffusion Posterior Sampling for General Noisy Inverse Problems", Algorithm 1, with the plain norm
-r = ||y - A D(x_t)|| of the published code and one norm a sample, so that a sample does not feel its batch.
+r = ||y - A D(x_t)|| of the published code and one norm a sample, so that a sample does not feel its batch. With a
+latent prior D is decoded first: latent DPS, the baseline of PSLD (Rout et al. 2023) and ReSample (Song et al. 2024).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .guided import GuidedPrior, LikelihoodSolver
 from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, spread, white_variance
 
 Lever = Callable[[Tensor], tuple[Tensor, Tensor]]
+Loss = Callable[[Tensor], Tensor]
 
 
 @settings(frozen=True, config=STRICT)
@@ -33,6 +35,7 @@ class DPS(LikelihoodSolver):
     reference: ClassVar[str] = "Chung et al., Diffusion Posterior Sampling, ICLR 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
     cost_formula: ClassVar[str] = "steps forward+backward (heun: 2 steps - 1)"
+    through_decoder: ClassVar[bool] = True
 
     steps: int = Field(250, ge=1, description="steps of the time grid")
     scale: float = Field(
@@ -67,7 +70,8 @@ class DPS(LikelihoodSolver):
     def _guided(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float, lever: Lever) -> _Guided:
         """The guided prior; ``lever`` gives (s, b) for t, see ``GuidedSolver.lever``."""
         if self.guidance == "norm":
-            return _Guided(prior, lambda x_t, t: self._norm(prior, operator, y, lever, x_t, t))
+            own = self.scale_space == "own"
+            return descending(prior, lambda x_0: self._norm(prior, operator, y, x_0), lever, own=own, clip=self.clip)
         likelihood = self.likelihood(prior, operator, y, sigma_y)
 
         def denoise(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,24 +80,10 @@ class DPS(LikelihoodSolver):
 
         return _Guided(prior, denoise)
 
-    def _norm(
-        self, prior: Prior, operator: Operator, y: Tensor, lever: Lever, x_t: Tensor, t: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """D, and the move of D that moves x_s by -scale c grad r."""
-        seen = Denoised(prior, x_t, t)
-        with torch.enable_grad():
-            x_0 = seen.graph.clamp(-1, 1) if self.clip else seen.graph
-            residual = (y - operator(prior.decode(x_0))).flatten(1)
-            loss = (residual.square().sum(1) + 1e-12).sqrt().sum()  # 1e-12: the norm has no gradient at 0
-            (gradient,) = torch.autograd.grad(loss, seen.x_t)
-        s, b = lever(t)
-        return x_0.detach(), like(-self.scale * self._vp_lengths(prior.schedule, t, s) / b, x_t) * gradient
-
-    def _vp_lengths(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
-        """c: x_vp = x / sqrt(alpha^2 + sigma^2), so a step of x_vp(s) along grad_{x_vp(t)} is c times longer in x."""
-        if self.scale_space == "own":
-            return torch.ones_like(t)
-        return transitions.vp_length(schedule, t) * transitions.vp_length(schedule, s)
+    def _norm(self, prior: Prior, operator: Operator, y: Tensor, x_0: Tensor) -> Tensor:
+        """scale r, (N,)."""
+        image = prior.decode(x_0)
+        return self.scale * norm(y - operator(image.clamp(-1, 1) if self.clip else image))
 
     def _step(self, task: Task, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """One STEP(eta) from t to any s < t: (x_s, estimate of x_0)."""
@@ -116,7 +106,7 @@ class PointLikelihood(Likelihood):
 
     Args:
         prior, operator, y, sigma_y: as in `Likelihood`.
-        clip: clip D to [-1, 1] first; ``x_0`` is then the clipped D.
+        clip: clip D to [-1, 1] first; ``x_0`` is then the clipped D. Of a latent prior, the decoded image is clipped.
         widen: add r_t^2 = Var(x_0 | x_t) of white data.
     """
 
@@ -130,8 +120,9 @@ class PointLikelihood(Likelihood):
         variance = self.sigma_y**2 + (white_variance(self.prior, t) if self.widen else torch.zeros_like(t))
         seen = Denoised(self.prior, x_t, t)
         with torch.enable_grad():
-            x_0 = seen.graph.clamp(-1, 1) if self.clip else seen.graph
-            residual = (self.y - self.operator(self.prior.decode(x_0))).flatten(1)
+            x_0 = seen.graph.clamp(-1, 1) if self.clip and not self.prior.latent else seen.graph
+            image = self.prior.decode(x_0)
+            residual = (self.y - self.operator(image.clamp(-1, 1) if self.clip else image)).flatten(1)
             square = residual.square().sum(1) / like(variance, residual).flatten()
             (gradient,) = torch.autograd.grad(-0.5 * square.sum(), seen.x_t)
         if not density:
@@ -152,3 +143,39 @@ class _Guided(GuidedPrior):
     def _sum(self, x_t: Tensor, t: Tensor) -> Tensor:
         self.plain, move = self._parts(x_t, t)
         return self.plain + move
+
+
+def descending(prior: Prior, loss: Loss, lever: Lever, *, own: bool = False, clip: bool = False) -> _Guided:
+    """D, moved so that x_s moves by -c grad_{x_t} loss(D).
+
+    c translates a step that is meant for variance-preserving x: x_vp = x / sqrt(alpha^2 + sigma^2), so a step of
+    x_vp(s) along the gradient by x_vp(t) is c = sqrt(alpha_t^2 + sigma_t^2) sqrt(alpha_s^2 + sigma_s^2) times longer
+    in x.
+
+    Args:
+        prior: the prior.
+        loss: of x_0 (N, C, H, W) in the prior's space, (N,).
+        lever: (s, b) for t, see ``GuidedSolver.lever``.
+        own: the step is meant for the prior's own x_t, c = 1.
+        clip: clip the images of a pixel prior to [-1, 1] before the loss.
+    """
+
+    def parts(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        seen, (s, b) = Denoised(prior, x_t, t), lever(t)
+        with torch.enable_grad():
+            x_0 = seen.graph.clamp(-1, 1) if clip and not prior.latent else seen.graph
+            (gradient,) = torch.autograd.grad(loss(x_0).sum(), seen.x_t)
+        length = torch.ones_like(t) if own else vp_lengths(prior.schedule, t, s)
+        return x_0.detach(), like(-length / b, x_t) * gradient
+
+    return _Guided(prior, parts)
+
+
+def vp_lengths(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+    """c of `descending`, float64."""
+    return transitions.vp_length(schedule, t) * transitions.vp_length(schedule, s)
+
+
+def norm(residual: Tensor) -> Tensor:
+    """||residual|| of each row (N, ...), (N,)."""
+    return (residual.flatten(1).square().sum(1) + 1e-12).sqrt()  # 1e-12: the norm has no gradient at 0

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import transitions
 from ..operators.base import Operator
-from ..priors.base import Prior
+from ..priors.base import Prior, WrappedPrior
 from ..samplers import DDIM, EulerMaruyama, Heun, Sampler
 from ..schedules import Schedule
 from ..transitions import like
@@ -25,7 +25,7 @@ from .likelihoods import Likelihood, spread
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
-class GuidedPrior(Prior):
+class GuidedPrior(WrappedPrior):
     """A prior whose denoiser also knows y; it counts on the wrapped prior's NFE and works in its space.
 
     Args:
@@ -34,31 +34,11 @@ class GuidedPrior(Prior):
     """
 
     def __init__(self, prior: Prior, denoise: Denoise) -> None:
-        self.prior, self.nfe = prior, prior.nfe
-        self.schedule, self.shape, self.multiple = prior.schedule, prior.shape, prior.multiple
-        self.data_std, self.name = prior.data_std, prior.name
+        super().__init__(prior)
         self._call = denoise
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         return self._call(x_t, t)
-
-    def denoise(self, x_t: Tensor, t: Tensor | float) -> Tensor:
-        """The estimate of E[x_0 | x_t, y]; ``prior`` counts the evaluations that it takes."""
-        times = torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
-        return self._denoise(x_t, times).to(x_t.dtype)
-
-    @property
-    def device(self) -> torch.device:
-        return self.prior.device
-
-    def encode(self, image: Tensor) -> Tensor:
-        return self.prior.encode(image)
-
-    def decode(self, latent: Tensor) -> Tensor:
-        return self.prior.decode(latent)
-
-    def initial(self, noise: Tensor) -> Tensor:
-        return self.prior.initial(noise)
 
 
 @settings(frozen=True, config=STRICT)
@@ -126,13 +106,17 @@ class GuidedSolver(Solver):
             return EulerMaruyama(self.steps, self.spacing, self.t_init)
         return DDIM(self.steps, self.spacing, self.t_init, eta=self.eta)
 
+    def _guided_in(self, task: Task) -> Prior:
+        """``guide`` with what the task knows."""
+        return self.guide(task.prior, task.operator, task.y, task.sigma_y)
+
     @torch.no_grad()
     def _run(self, task: Task) -> Tensor:
         schedule = task.prior.schedule
-        guided = self.guide(task.prior, task.operator, task.y, task.sigma_y)
+        guided = self._guided_in(task)
         x_1 = task.start(schedule.grid(self.steps, self.spacing, start=self.t_init)[0])
         x_0 = self._sampler()(guided, x_1, task.noise, lambda step, total, x: task.report(step, self._shown(guided, x)))
-        return task.operator.project(x_0, task.y) if self.paste and task.sigma_y == 0 else x_0
+        return x_0
 
 
 @settings(frozen=True, config=STRICT)

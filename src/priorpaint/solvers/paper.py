@@ -92,7 +92,7 @@ class PaperSolver(GuidedSolver):
             x_t = self._update(task, x_t, x_0, times[before], times[after])
             done += 1
             task.report(done, x_0)
-        return task.operator.project(x_t, task.y) if self.paste and task.sigma_y == 0 else x_t
+        return x_t
 
     def _clipped(self, x_0: Tensor) -> Tensor:
         return x_0.clamp(-1, 1) if self.clip else x_0

@@ -39,6 +39,7 @@ class RedDiff(Solver):
     reference: ClassVar[str] = "Mardani et al., A Variational Perspective on Inverse Problems (RED-diff), ICLR 2024"
     needs: ClassVar[frozenset[str]] = frozenset()
     cost_formula: ClassVar[str] = "steps forward"
+    through_decoder: ClassVar[bool] = True
 
     steps: int = Field(100, ge=1, description="Adam steps, one at each time of the grid")
     lr: float = Field(0.5, gt=0, description="Adam's learning rate, in image values")
@@ -68,7 +69,7 @@ class RedDiff(Solver):
             mu.grad = self._prior_gradient(task, mu, t) + self._data_gradient(task, mu)
             adam.step()
             task.report(index + 1, mu.clone())
-        return task.operator.project(mu, task.y) if self.paste and task.sigma_y == 0 else mu
+        return mu
 
     def _begin(self, task: Task) -> Tensor:
         """mu (N, C, H, W) before the first step."""

@@ -206,6 +206,8 @@ class SMC(Solver):
             Cancelled: from the callback.
         """
         y, shape = self._prepare(prior, operator, y, sigma_y, groups, batch_size)
+        if prior.latent:
+            raise UsageError("the particles of a run need a pixel prior; with a latent prior, call sample")
         seeds = image_seeds(seed, y)
         job = Job(prior, operator, y, float(sigma_y), groups, seeds, batch_size, callback, shape)
         return self.populations(job)

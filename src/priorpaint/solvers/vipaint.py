@@ -8,6 +8,8 @@ likelihood-guided steps down to 0. ``vipaint_presets`` lists how the corrected a
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Literal
 
@@ -18,12 +20,16 @@ from .. import transitions
 from ..errors import UsageError
 from ..noise import Seed, Streams, derive, image_seeds
 from ..operators.base import LinearOperator
+from ..operators.inpainting import Inpainting
 from ..priors.base import Prior
+from ..priors.guided import rescaled
+from ..priors.latent import decoder_gain
+from ..priors.low_memory import LowMemory
 from ..transitions import like
 from . import vipaint_fit
-from .base import STRICT, Callback, Cost, Field, Job, Solver, Task, settings
+from .base import STRICT, Callback, Cost, Field, Graph, Job, Solver, Task, settings
 from .dps import DPS
-from .vipaint_bound import Family, checkpointed
+from .vipaint_bound import Family
 from .vipaint_correct import Refinement
 from .vipaint_likelihood import Likelihood
 from .vipaint_parameters import Ladder, neighbours, released_pairs, section
@@ -51,6 +57,7 @@ class VIPaint(Solver):
         "levels - 1 forward and refine_steps forward+backward a sample; with correct particles / keep times "
         "levels - 1 + up_steps forward and a quarter of refine_steps forward+backward, and the rest once"
     )
+    through_decoder: ClassVar[bool] = True
 
     levels: int = Field(2, ge=1, description="K, the noise levels of the posterior; 1 is only t_start")
     preset: Literal["exact", "official"] = Field(
@@ -82,6 +89,16 @@ class VIPaint(Solver):
     likelihood_scale: float | None = Field(
         None, ge=0, description="spread of the denoised z_Ts about x_0 in image units (that of white data, 1)"
     )
+    perceptual: str | None = Field(
+        None,
+        description="LPIPS in the reconstruction, for masks: 'alex', 'vgg' or 'squeeze' of the package lpips, or a "
+        "safetensors file with its weights; without it there is the likelihood alone",
+    )
+    perceptual_weight: float | None = Field(None, ge=0, description="of LPIPS, in nats a value of an image (1, 1)")
+    fit_cfg: float | None = Field(
+        None, description="guidance scale of phase 1, for a conditioned prior (its own, 1: no guidance)"
+    )
+    sample_cfg: float | None = Field(None, description="guidance scale of phase 2, likewise (its own, 3)")
     refine_guidance: Literal["likelihood", "norm", "loss"] | None = Field(
         None, description="guidance of phase 2: log-likelihood, plain norm as DPS, or the loss (likelihood, loss)"
     )
@@ -102,7 +119,9 @@ class VIPaint(Solver):
     twist: Literal["auto", "mmps", "pigdm"] = Field(
         "auto", description="correct: twist of the SMC; 'auto': 'mmps' up to 256 elements, else 'pigdm'"
     )
-    checkpoint: bool = Field(False, description="recompute network activations in phase 1: less memory, more time")
+    checkpoint: bool = Field(
+        False, description="recompute activations of network and decoder in phase 1: less memory, more time"
+    )
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
 
     @property
@@ -136,6 +155,10 @@ class VIPaint(Solver):
         smc = self._refinement("mmps", 1.0).cost(num_samples)
         return Cost(once + weighed + smc.forward, fit + smc.backward)
 
+    @property
+    def graph(self) -> Graph:
+        return Graph(self.levels + 1, 1)
+
     def ladder(self, prior: Prior) -> Ladder:
         """The times of the levels, from T_e down to T_s, and the pairs above T_e.
 
@@ -166,7 +189,37 @@ class VIPaint(Solver):
         rules = self.rules
         if sigma_y == 0 and rules.likelihood_scale == 0:
             raise UsageError("likelihood_scale 0 and sigma_y 0 give a likelihood without width; raise one of them")
-        return Likelihood(prior, operator, y, sigma_y, rules.likelihood, rules.likelihood_scale, t_start)
+        height, width = operator.image_shape(y)[1:]
+        return Likelihood(
+            prior,
+            operator,
+            y,
+            sigma_y,
+            rules.likelihood,
+            rules.likelihood_scale,
+            t_start,
+            gain=decoder_gain(prior, prior.latent_shape(height, width)) if rules.likelihood_scale is None else 1.0,
+            perceptual=self._perceptual_loss(prior, operator),
+            perceptual_weight=rules.perceptual_weight,
+        )
+
+    def _perceptual_loss(self, prior: Prior, operator: LinearOperator) -> Callable[[Tensor, Tensor], Tensor] | None:
+        if self.perceptual is None or self.rules.perceptual_weight == 0:
+            return None
+        if not isinstance(operator, Inpainting):
+            raise UsageError("LPIPS compares pictures, so VIPaint takes perceptual for masks only; leave it out")
+        from ..metrics.perceptual import perceptual_loss
+
+        return perceptual_loss(self.perceptual, prior.device)
+
+    def _cfg(self, prior: Prior, scale: float | None, given: float | None) -> Prior:
+        """The prior at a guidance scale; one without a condition has none, which matters if a setting asks for it."""
+        changed = prior if scale is None else rescaled(prior, scale)
+        if changed is None and given is not None:
+            raise UsageError(
+                f"fit_cfg and sample_cfg need a prior under a condition; give {prior.name} a class or a text"
+            )
+        return prior if changed is None else changed
 
     def fit(
         self,
@@ -196,13 +249,31 @@ class VIPaint(Solver):
         return self._fit(Job(prior, operator, y, float(sigma_y), 1, seeds, batch_size, callback, shape))
 
     def _fit(self, job: Job) -> Posterior:
-        prior, y = job.prior, job.y
+        self._check_latent(job.prior)
+        prior, y = self._cfg(job.prior, self.rules.fit_cfg, self.fit_cfg), job.y
+        prior = LowMemory(prior) if self.checkpoint else prior
         operator, ladder = job.linear.to(y.device), self.ladder(prior)
-        family = Family(prior, ladder, self.rules, checkpointed(prior) if self.checkpoint else prior.denoise)
+        family = Family(prior, ladder, self.rules, prior.denoise)
         likelihood = self._likelihood(prior, operator, y, job.sigma_y, ladder.levels[-1]).normalised()
         noise = Streams([derive("fit", image) for image in job.seeds], device=prior.device)
         found = vipaint_fit.fit(family, likelihood, self.components, noise, job.batch_size, job.callback)
-        return Posterior(self, prior, operator, y, job.sigma_y, found.parameters, found.losses, found.objective)
+        return Posterior(self, job.prior, operator, y, job.sigma_y, found.parameters, found.losses, found.objective)
+
+    def _check_latent(self, prior: Prior) -> None:
+        if not prior.latent:
+            return
+        if self.correct:
+            raise UsageError("correct takes the pixels of a prior as its particles; with a latent prior, leave it out")
+        if self.preset == "official" and self.perceptual is None and self.rules.perceptual_weight > 0:
+            warnings.warn(
+                "the published VIPaint adds LPIPS to its L1 loss, and this runs on L1 alone; pass perceptual=... (or "
+                "perceptual_weight=0 to have it so)",
+                stacklevel=2,
+            )
+
+    def sampling_prior(self, prior: Prior) -> Prior:
+        """The prior of phase 2."""
+        return self._cfg(prior, self.rules.sample_cfg, self.sample_cfg)
 
     def restore(self, prior: Prior, operator: LinearOperator, state: dict[str, Tensor]) -> Posterior:
         """The posterior whose ``state_dict`` this is; settings, prior and operator must be those of the fit.
@@ -229,7 +300,7 @@ class VIPaint(Solver):
 
     def refine(self, job: Job) -> Tensor:
         """Phase 2 without correction: samples (B, num_samples, C, H, W) from z_Ts in ``job.initial``."""
-        return super()._sample(job)
+        return super()._sample(replace(job, prior=self.sampling_prior(job.prior)))
 
     def refinement(self, prior: Prior, shape: tuple[int, int, int]) -> Refinement:
         """Phase 2 with correction: SMC from T_s for images of this shape."""
@@ -262,7 +333,7 @@ class VIPaint(Solver):
         for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
             z, x_0 = self._refine_step(task, likelihood, z, t, s)
             task.report(index + 1, x_0)
-        return task.operator.project(z, task.y) if self.paste and task.sigma_y == 0 else z
+        return z
 
     def _refine_step(
         self, task: Task, likelihood: Likelihood, z_t: Tensor, t: Tensor, s: Tensor
@@ -283,7 +354,7 @@ class VIPaint(Solver):
         if rules.refine_guidance == "likelihood":
             weight = transitions.guidance_weight(schedule, t, s, rules.refine_eta)
         else:
-            weight = torch.tensor(rules.weights(z_t[0].numel(), z_t[0].numel())[0], dtype=torch.float64)
+            weight = torch.tensor(rules.weights(likelihood.pixels, z_t[0].numel())[0], dtype=torch.float64)
         return u - like(rules.refine_scale * weight, u) * gradient, x_0
 
 

@@ -24,11 +24,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from .. import transitions
 from ..priors.base import Prior
@@ -73,7 +71,7 @@ class Family:
         prior: the prior.
         ladder: times.
         rules: choices of the preset.
-        denoise: D(z_t, t) of rows; ``prior.denoise`` or its checkpointed form.
+        denoise: D(z_t, t) of rows, ``prior.denoise`` or a form of it.
     """
 
     prior: Prior
@@ -247,29 +245,3 @@ class Family:
         x_0 = self.denoise(path.levels[-1], self.ladder.levels[-1])
         reconstruction = likelihood.negative_log(x_0)
         return Parts(reconstruction, hierarchy, diffusion, prior, torch.zeros_like(prior)), path, x_0
-
-
-def checkpointed(prior: Prior) -> Denoise:
-    """``prior.denoise`` that keeps only its input and runs again during the backward pass.
-
-    ``prior.nfe`` counts the second run as a forward evaluation.
-    """
-
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        runs = 0
-
-        def call(x: Tensor) -> Tensor:
-            nonlocal runs
-            runs += 1
-            if runs == 1:
-                return prior.denoise(x, t)
-            backward = prior.nfe.backward
-            try:  # PyTorch leaves the second run by an exception once it has what it needs
-                return prior.denoise(x, t)
-            finally:
-                prior.nfe.forward += prior.nfe.backward - backward
-                prior.nfe.backward = backward
-
-        return cast(Tensor, checkpoint(call, x_t, use_reentrant=False))
-
-    return denoise

@@ -171,7 +171,7 @@ def gradient_step(family: Family, lam: Mixture, likelihood: Likelihood, draws: D
         image, component = row // (count * lam.count), row // count % lam.count
         with torch.enable_grad():
             part, x_0 = _row_parts(family, lam, likelihood.rows(image), draws.rows(chunk), image, component)
-            w_rec, w_kl = family.rules.weights(family.prior.decode(x_0[:1]).numel(), x_0[0].numel())
+            w_rec, w_kl = family.rules.weights(likelihood.pixels, x_0[0].numel())
             objective = w_rec * part.reconstruction + family.rules.beta * w_kl * part.kl()
             weight = lam.log_weights.exp()[image, component]
             loss = (weight * objective).sum() / count

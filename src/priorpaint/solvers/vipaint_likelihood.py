@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,13 +20,20 @@ class Likelihood:
 
     gaussian: N(y; A D, sigma_y^2 I + r_t^2 A A^T); laplace: independent entries with mean absolute deviation
     (r_t^2 + sigma_y^2 / 2)^(1/2). r_t falls from ``scale`` at T_s to 0 at t = 0 like the posterior standard deviation
-    of white data, data_std sigma_t (data_std^2 alpha_t^2 + sigma_t^2)^(-1/2), which ``scale`` None takes as it is.
+    of white data, data_std sigma_t (data_std^2 alpha_t^2 + sigma_t^2)^(-1/2), which ``scale`` None takes as it is,
+    times the gain of the decoder where z is a latent: an error of the latent reaches the image in as many directions as the
+    latent has elements, and ``decoder_gain`` is its mean length in one of them.
+    With ``perceptual``, weight * values of an image * LPIPS(y, A D) is added: no density, but what VIPaint's authors
+    minimise.
 
     Attributes:
         operator: A of the rows.
         y: (R, ...).
         t_start: T_s.
         constant: the normalising constant of -log p(y | z_Ts), (R,), see ``normalised``.
+        gain: of the decoder.
+        perceptual: distance (R,) of two image batches, for masks.
+        perceptual_weight: its weight, in nats a value of an image.
     """
 
     prior: Prior
@@ -36,6 +44,14 @@ class Likelihood:
     scale: float | None
     t_start: Tensor
     constant: Tensor | None = None
+    gain: float = 1.0
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
+    perceptual_weight: float = 1.0
+
+    @property
+    def pixels(self) -> int:
+        """Values of one image."""
+        return math.prod(self.operator.image_shape(self.y))
 
     def normalised(self) -> Likelihood:
         """With its constant, for the entries of y that carry information.
@@ -53,7 +69,7 @@ class Likelihood:
     def spread(self, t: Tensor) -> float:
         """r_t; t 0-d."""
         white = _white_spread(self.prior, t)
-        return white if self.scale is None else self.scale * white / _white_spread(self.prior, self.t_start)
+        return self.gain * white if self.scale is None else self.scale * white / _white_spread(self.prior, self.t_start)
 
     def negative_log(self, x_0: Tensor) -> Tensor:
         """-log p(y | D = x_0) at T_s, (R,), for x_0 (R, C, H, W) in the prior's space."""
@@ -62,8 +78,13 @@ class Likelihood:
 
     def misfit(self, x_0: Tensor, t: Tensor) -> Tensor:
         """-log p(y | D = x_0) at a 0-d t without its constant, (R,): the part that has a gradient."""
-        residual = self.y.to(x_0.dtype) - self.operator(self.prior.decode(x_0))
-        r = self.spread(t)
+        y, seen = self.y.to(x_0.dtype), self.operator(self.prior.decode(x_0))
+        loss = self._elementwise(y - seen, self.spread(t))
+        if self.perceptual is None:
+            return loss
+        return loss + self.perceptual_weight * self.pixels * self.perceptual(y, seen)
+
+    def _elementwise(self, residual: Tensor, r: float) -> Tensor:
         if self.kind == "laplace":
             return residual.flatten(1).abs().sum(1) / self._width(r)
         if r == 0:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Posterior:
     """q(z_Te, ..., z_Ts) of each of B images, with what it takes to draw samples from it.
 
+    Of a latent prior, z are latents; samples are images.
+
     Attributes:
         solver: the settings that it was fitted with and is sampled with.
         prior, operator, y, sigma_y: the problem; y (B, ...).
@@ -47,7 +49,8 @@ class Posterior:
     @property
     def family(self) -> Family:
         """q and p."""
-        return Family(self.prior, self.solver.ladder(self.prior), self.solver.rules, self.prior.denoise)
+        prior = self.solver.sampling_prior(self.prior)
+        return Family(prior, self.solver.ladder(prior), self.solver.rules, prior.denoise)
 
     @property
     def weights(self) -> Tensor:

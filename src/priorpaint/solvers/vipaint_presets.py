@@ -29,6 +29,8 @@ class Rules:
     top_steps: int | None  # pairs of neighbouring times above T_e; None is the released grid
     likelihood: Literal["gaussian", "laplace"]
     likelihood_scale: float | None  # spread of D(z_Ts) about x_0 in image units; None is that of white data
+    perceptual_weight: float  # of LPIPS in the reconstruction, in nats an image value, where the loss is asked for
+    fit_cfg: float | None  # guidance scale of a conditioned prior in phase 1; None is the prior's own
     # Family and its starting point.
     eta: float  # the prior's jump between levels adds noise of variance eta^2 v
     gate: float  # weight on the prior's mean at the start
@@ -38,6 +40,7 @@ class Rules:
     encoding_noise: float  # added to filled A^+ y, in units of the prior's data_std
     top_noise: float  # added to the highest mean, in units of the prior's data_std
     # Phase 2.
+    sample_cfg: float | None  # guidance scale of a conditioned prior
     refine_guidance: Literal["likelihood", "norm", "loss"]
     refine_steps: int
     refine_scale: float
@@ -70,6 +73,9 @@ PRESETS: dict[str, Rules] = {
         top_steps=100,
         likelihood="gaussian",
         likelihood_scale=None,
+        perceptual_weight=1.0,
+        fit_cfg=None,
+        sample_cfg=None,
         eta=1.0,
         gate=0.95,
         coupled_top=False,
@@ -97,6 +103,9 @@ PRESETS: dict[str, Rules] = {
         top_steps=None,
         likelihood="laplace",
         likelihood_scale=1.0,
+        perceptual_weight=1.0,
+        fit_cfg=1.0,
+        sample_cfg=3.0,
         eta=0.2**0.5,
         gate=1 / (1 + math.exp(-5)),
         coupled_top=True,

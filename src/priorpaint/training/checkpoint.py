@@ -34,12 +34,38 @@ def save_checkpoint(path: Path, state: dict[str, Any], progress: Progress) -> No
     write_atomically(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path, network: UNetConfig) -> tuple[dict[str, Any], Progress]:
+def stored_network(path: Path) -> UNetConfig:
+    """The shape of the network in a checkpoint.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    return UNetConfig(**_read(path)["config"]["network"])
+
+
+def load_checkpoint(path: Path, network: UNetConfig, loss: str = "edm") -> tuple[dict[str, Any], Progress]:
     """Read a checkpoint onto the CPU; only tensors and plain values are read, nothing is executed.
 
     Raises:
-        UsageError: the file is damaged, of another version, or holds another network.
+        UsageError: the file is damaged, of another version, or holds another network or one for another loss.
     """
+    state = _read(path)
+    if state["config"].get("loss", "edm") != loss:
+        raise UsageError(
+            f"{path} was trained with the loss {state['config'].get('loss', 'edm')!r}; ask for the same, start afresh "
+            "with --no-resume, or use another --out."
+        )
+    found = state["config"]["network"]
+    if UNetConfig(**found) != network:
+        raise UsageError(
+            f"{path} holds a network with channels {found['channels']}, blocks {found['blocks']}, "
+            f"{found.get('in_channels', 3)} picture channels and {found.get('classes', 0)} classes; ask for the same, "
+            "start afresh with --no-resume, or use another --out."
+        )
+    return state, Progress(int(state["step"]), int(state["crops"]), float(state["seconds"]))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         missing = [key for key in _KEYS if key not in state]
@@ -47,10 +73,5 @@ def load_checkpoint(path: Path, network: UNetConfig) -> tuple[dict[str, Any], Pr
         raise UsageError(f"{path} is not a readable checkpoint; delete it, or start afresh with --no-resume.") from None
     if missing or state.get("format") != FORMAT:
         raise UsageError(f"{path} is no checkpoint of this version; start afresh with --no-resume, or another --out.")
-    if UNetConfig(**state["config"]["network"]) != network:
-        found = state["config"]["network"]
-        raise UsageError(
-            f"{path} holds a network with channels {found['channels']} and blocks {found['blocks']}; ask for the same, "
-            "start afresh with --no-resume, or use another --out."
-        )
-    return state, Progress(int(state["step"]), int(state["crops"]), float(state["seconds"]))
+    loaded: dict[str, Any] = state
+    return loaded

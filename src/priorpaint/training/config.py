@@ -8,6 +8,13 @@ from typing import Any
 
 from priorpaint.errors import UsageError
 from priorpaint.priors.unet import UNetConfig
+from priorpaint.training.ema import power_exponent
+
+LOSSES = ("edm", "simple", "hybrid")
+BETAS = ("linear", "cosine", "scaled_linear")
+AUGMENT = ("auto", "photo", "flip", "none")
+CLASSES = ("auto", "none")
+_DEFAULTS = {"loss": "edm", "ema_power": 0.0, "augment": "auto", "whole": False}
 
 
 @dataclass(frozen=True)
@@ -15,7 +22,7 @@ class TrainConfig:
     """One training run; noise levels are standard deviations for pictures in [-1, 1].
 
     Args:
-        data: folders (searched recursively), picture files or tar files of pictures.
+        data: folders (searched recursively), picture files, tar files of pictures or idx files.
         out: folder for checkpoint.pt, weights.safetensors, samples.png and log.jsonl.
         val: held-out pictures, as ``data``; without them nothing is validated.
         network: shape of the network.
@@ -28,6 +35,13 @@ class TrainConfig:
             A batch of wide crops counts as ``batch``.
         lr: learning rate of Muon (convolutions); ``adam_lr`` is Adam's for everything else.
         ema: largest decay of the moving average of the weights.
+        ema_power: relative width of a power-function average in its place (see ``EMA``), 0 for none.
+        loss: "edm" (Karras et al. 2022), "simple" (DDPM's L_simple) or "hybrid" (improved DDPM's learned variance).
+        betas: noise table of ``simple`` and ``hybrid``: "linear", "cosine" or "scaled_linear".
+        classes: "auto" trains a class-conditional network where subfolders or idx labels say classes; "none" never.
+        label_dropout: share of the crops whose class is hidden, which trains the null class; for guidance.
+        augment: "auto", "photo", "flip" or "none", see ``Pictures``.
+        whole: pictures are shrunk to ``size`` and learned as wholes, and the prior then knows this size only.
         p_mean, p_std: ln sigma ~ N(p_mean, p_std^2), clamped to [ln sigma_min, ln sigma_max].
         balance: divide each crop's loss by the running mean of its noise level.
         precision: "auto" (bf16 where the machine computes in it), "bf16" or "float32".
@@ -66,6 +80,13 @@ class TrainConfig:
     report_seconds: float = 30.0
     validate_minutes: float = 10.0
     sheet_minutes: float = 10.0
+    loss: str = "edm"
+    betas: str = "linear"
+    ema_power: float = 0.0
+    classes: str = "auto"
+    label_dropout: float = 0.1
+    augment: str = "auto"
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -82,12 +103,29 @@ class TrainConfig:
             raise UsageError(f"Precision must be auto, bf16 or float32; got {self.precision!r}.")
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
             raise UsageError("Every scale of the pictures must lie in (0, 1].")
+        self._check_choices()
+        if self.ema_power:
+            power_exponent(self.ema_power)
+        if not 0 <= self.label_dropout <= 1:
+            raise UsageError(f"The share of hidden labels lies in [0, 1]; got {self.label_dropout}.")
+        if self.whole and self.wide:
+            raise UsageError(
+                "Wide crops show more than a picture that is learned as a whole has; leave one of them out."
+            )
         multiple = 2 ** len(self.network.channels)
         for name, side in (("size", self.size), ("wide", self.wide)):
             if side % multiple or side < 0 or (name == "size" and side == 0):
                 raise UsageError(f"{name} must be a multiple of {multiple} pixels for this network; got {side}.")
         if self.wide and self.wide <= self.size:
             raise UsageError(f"wide must be larger than size ({self.size}), or 0 for none; got {self.wide}.")
+
+    def _check_choices(self) -> None:
+        choices = {"loss": LOSSES, "betas": BETAS, "classes": CLASSES, "augment": AUGMENT}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}; got {getattr(self, name)!r}.")
+        if self.network.learned_variance != (self.loss == "hybrid"):
+            raise UsageError("The loss 'hybrid', and no other, needs a network with learned_variance=True.")
 
     @property
     def folder(self) -> Path:
@@ -104,4 +142,7 @@ class TrainConfig:
         values = self.as_dict()
         sources = sorted("/".join(Path(source).parts[-2:]) for source in self.data)
         facts = {key: values[key] for key in keys}
+        facts |= {
+            key: values[key] for key in ("loss", "ema_power", "augment", "whole") if values[key] != _DEFAULTS[key]
+        }
         return {"data": sources, "initialised_from_weights": self.init is not None, **facts}

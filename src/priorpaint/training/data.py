@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from priorpaint.errors import UsageError
+from priorpaint.training.files import Pixels, class_names, find_pictures, is_idx, read_pictures
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 MIN_PICTURES = 8
 WIDE_EVERY = 4
+_MOST_VALIDATION = 512
 _TRANSPOSE_SHARE = 0.25
-
-Pixels = NDArray[np.uint8]
 
 
 class Pictures:
     """All pictures of some folders, at several scales, as uint8 in memory.
 
     Args:
-        sources: folders (searched recursively), picture files or tar files of pictures.
+        sources: folders (searched recursively), picture files, tar files of pictures or idx files (MNIST's format,
+            whose pictures get an even black border up to ``size``).
         size: side of a crop in pixels.
         wide: side of the wide crops of every fourth batch in pixels, 0 for none.
         scales: factors in (0, 1] at which each picture is offered (Lanczos); a scale too small for a crop is left out.
         channels: 3 for RGB, 1 for grey.
+        classes: "auto" takes subfolders that hold all pictures, or the labels of idx files, for classes; "none" not.
+        augment: "photo" mirrors half of the crops and transposes a quarter, "flip" only mirrors, "none" neither; "auto"
+            is "photo" without classes, "flip" with class folders and "none" for idx files.
+        whole: every picture is shrunk until its shorter side is ``size``, so that a crop shows (nearly) all of it;
+            ``scales`` are then not used.
 
     Attributes:
         names: the pictures in use.
         skipped: one sentence for each file that is damaged or too small.
+        class_names: the classes; empty for none.
+        counts: pictures of each class.
+        augment: what "auto" has become.
 
     Raises:
         UsageError: a source is missing, or fewer than `MIN_PICTURES` pictures can be used.
@@ -49,17 +55,34 @@ class Pictures:
         wide: int = 0,
         scales: Sequence[float] = (1.0, 0.7, 0.5, 0.35),
         channels: int = 3,
+        classes: str = "none",
+        augment: str = "photo",
+        whole: bool = False,
     ) -> None:
         self.size, self.wide = size, wide
         self.names: list[str] = []
         self.skipped: list[str] = []
         self._pixels: list[Pixels] = []
-        for name, picture in read_pictures(sources, channels, self.skipped):
+        self.class_names = class_names(sources) if classes == "auto" else ()
+        self.augment = _augment(sources, bool(self.class_names)) if augment == "auto" else augment
+        number = {name: index for index, name in enumerate(self.class_names)}
+        labels: list[int] = []
+        self.counts = [0] * len(number)
+        for found in find_pictures(sources, channels, self.skipped, pad=size):
+            picture = found.picture
             if min(picture.size) < size:
-                self.skipped.append(f"{name} is {picture.width}x{picture.height} pixels, less than a crop of {size}.")
+                self.skipped.append(
+                    f"{found.name} is {picture.width}x{picture.height} pixels, less than a crop of {size}."
+                )
                 continue
-            self.names.append(name)
-            self._pixels.extend(_scaled(picture, scales, size))
+            self.names.append(found.name)
+            views = [_shrunk(picture, size)] if whole else list(_scaled(picture, scales, size))
+            label = number.get(found.label or "", 0)
+            if number:
+                self.counts[label] += 1
+            self._pixels.extend(views)
+            labels.extend([label] * len(views))
+        self._labels = np.array(labels, dtype=np.int64)
         if len(self.names) < MIN_PICTURES:
             raise UsageError(
                 f"Only {len(self.names)} pictures of at least {size}x{size} pixels were found in "
@@ -82,38 +105,31 @@ class Pictures:
             uint8 crops, shape (count, C, size, size); every fourth batch, where wide crops are on, shape
             (count * size^2 / wide^2, C, wide, wide), at least one crop.
         """
+        return self.labelled_batch(number, count, seed=seed)[0]
+
+    def labelled_batch(self, number: int, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
+        """`batch` and the classes of its crops, int64, shape (count,); all 0 where there are no classes."""
         rng = np.random.default_rng([seed, number])
         side = self.wide if self.wide and number % WIDE_EVERY == WIDE_EVERY - 1 else self.size
         count = max(1, count * self.size**2 // side**2)
         picks = rng.choice(len(self._pixels), count, p=self._shares[side])
-        crops = np.stack([_crop(self._pixels[pick], side, rng) for pick in picks])
-        return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
+        crops = np.stack([_crop(self._pixels[pick], side, rng, self.augment) for pick in picks])
+        return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(self._labels[picks])
+
+    def some(self, count: int) -> list[Pixels]:
+        """At most ``count`` of the pictures, evenly chosen, each (H, W, C)."""
+        return self._pixels[:: max(1, len(self._pixels) // count)][:count]
 
 
-def read_pictures(
-    sources: Sequence[str | Path], channels: int, skipped: list[str]
-) -> Iterator[tuple[str, Image.Image]]:
-    """Yield (name, picture) in a fixed order, upright, as RGB or grey; damaged files are named in ``skipped``.
-
-    Raises:
-        UsageError: a source does not exist, or is neither a folder, a picture nor a tar file.
-    """
-    mode = "RGB" if channels == 3 else "L"
-    for source in sources:
-        for name, content in _files(Path(source)):
-            try:
-                with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as picture:
-                    yield name, ImageOps.exif_transpose(picture).convert(mode)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                skipped.append(f"{name} cannot be read as a picture ({error}).")
-
-
-def centre_crops(sources: Sequence[str | Path], side: int, multiple: int, channels: int, skipped: list[str]) -> Tensor:
-    """The middle of every picture, for validation.
+def centre_crops(
+    sources: Sequence[str | Path], side: int, multiple: int, channels: int, skipped: list[str], *, pad: int = 0
+) -> Tensor:
+    """The middle of every picture, for validation; of more than 512 pictures, evenly chosen ones.
 
     Args:
         side: largest side of a crop in pixels; smaller where the smallest picture asks for it.
         multiple: the side is a multiple of this.
+        pad: see ``read_pictures``.
 
     Returns:
         Pictures in [-1, 1], shape (N, C, S, S).
@@ -121,9 +137,11 @@ def centre_crops(sources: Sequence[str | Path], side: int, multiple: int, channe
     Raises:
         UsageError: no picture can be used.
     """
-    pictures = [picture for _, picture in read_pictures(sources, channels, skipped) if min(picture.size) >= multiple]
+    found = read_pictures(sources, channels, skipped, pad=pad)
+    pictures = [picture for _, picture in found if min(picture.size) >= multiple]
     if not pictures:
         raise UsageError(f"No held-out picture was found in {', '.join(map(str, sources))}; name another folder.")
+    pictures = pictures[:: -(-len(pictures) // _MOST_VALIDATION)]
     side = min(side, *(min(picture.size) for picture in pictures)) // multiple * multiple
     crops = []
     for picture in pictures:
@@ -137,27 +155,10 @@ def to_float(pixels: Tensor) -> Tensor:
     return pixels.float() / 127.5 - 1
 
 
-def _files(source: Path) -> Iterator[tuple[str, Path | bytes]]:
-    if source.is_dir():
-        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        yield from ((str(path), path) for path in paths)
-    elif not source.is_file():
-        raise UsageError(f"There is no folder or file {source}; check the path of the pictures.")
-    elif source.suffix.lower() in SUFFIXES:
-        yield str(source), source
-    elif tarfile.is_tarfile(source):
-        yield from _members(source)
-    else:
-        raise UsageError(f"{source} is neither a folder, a picture nor a tar file of pictures.")
-
-
-def _members(source: Path) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(source) as tar:
-        wanted = [m for m in tar.getmembers() if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
-        for member in sorted(wanted, key=lambda m: m.name):
-            file = tar.extractfile(member)
-            if file is not None:
-                yield f"{source}:{member.name}", file.read()
+def _augment(sources: Sequence[str | Path], classes: bool) -> str:
+    if any(is_idx(source) for source in sources):
+        return "none"
+    return "flip" if classes else "photo"
 
 
 def _array(picture: Image.Image) -> Pixels:
@@ -173,11 +174,20 @@ def _scaled(picture: Image.Image, scales: Sequence[float], size: int) -> Iterato
             yield _array(picture if same else picture.resize((width, height), Image.Resampling.LANCZOS))
 
 
-def _crop(pixels: Pixels, side: int, rng: np.random.Generator) -> Pixels:
+def _shrunk(picture: Image.Image, size: int) -> Pixels:
+    """The picture with its shorter side at ``size`` pixels."""
+    factor = size / min(picture.size)
+    if factor == 1:
+        return _array(picture)
+    width, height = (max(size, round(side * factor)) for side in picture.size)
+    return _array(picture.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _crop(pixels: Pixels, side: int, rng: np.random.Generator, augment: str) -> Pixels:
     top, left = rng.integers(pixels.shape[0] - side + 1), rng.integers(pixels.shape[1] - side + 1)
     crop = pixels[top : top + side, left : left + side]
-    if rng.random() < 0.5:
+    if augment != "none" and rng.random() < 0.5:
         crop = crop[:, ::-1]
-    if rng.random() < _TRANSPOSE_SHARE:
+    if augment == "photo" and rng.random() < _TRANSPOSE_SHARE:
         crop = crop.transpose(1, 0, 2)
     return crop

@@ -1,4 +1,4 @@
-"""The training loop: crops, EDM loss, Muon and Adam, moving average, checkpoints, validation, export."""
+"""The training loop: crops, loss, Muon and Adam, moving average, checkpoints, validation, export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,18 +17,23 @@ from priorpaint.errors import PriorError, UsageError
 from priorpaint.priors.unet import UNet
 from priorpaint.priors.weights_file import WeightsMetadata, load_weights, save_weights
 from priorpaint.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from priorpaint.training.checks import remarks
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops, to_float
 from priorpaint.training.ema import EMA
-from priorpaint.training.loss import Balance, NoiseLevels, edm_loss
+from priorpaint.training.forecast import forecast
 from priorpaint.training.machine import accelerator
+from priorpaint.training.objectives import objective
 from priorpaint.training.optim import Optimizers, parameter_count, rate_factor
 from priorpaint.training.stopping import StopFlag
-from priorpaint.training.validate import denoising_psnr, sample_sheet
+from priorpaint.training.validate import COLUMNS, Denoise, denoising_psnr, sample_sheet
 
 VALIDATION_SIDE = 128
 _NOTIFY_SECONDS = 1.0
 _PREFETCH = 2
+_LABEL_SEED = 7_777_777_777
+# Samples of a sheet start here at the most; DDPM's tables go beyond, to no effect that an eye could see.
+_SHEET_MAX = 80.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Report:
     Args:
         crops, seconds: seen and spent, over all resumptions.
         fraction: share of the budget that is spent, 0..1.
-        loss: mean EDM loss (unbalanced) since the last line of log.jsonl.
+        loss: mean loss (unbalanced) since the last line of log.jsonl.
         rate: crops per second since this start.
         seconds_left: estimate until the end of the budget.
         psnr: dB for each noise level (1/255), just after a validation only.
@@ -81,21 +87,24 @@ class _Run:
     """Everything that lives from the first to the last step."""
 
     def __init__(self, config: TrainConfig, on_progress: Callable[[Report], None]) -> None:
-        self.config, self.on_progress = config, on_progress
+        self.on_progress = on_progress
         self.accelerator = accelerator(config.precision)
-        channels = config.network.in_channels
-        self.pictures = Pictures(config.data, config.size, wide=config.wide, scales=config.scales, channels=channels)
-        self.notes = tuple(self.pictures.skipped)
-        self.levels = NoiseLevels(config.p_mean, config.p_std, config.sigma_min, config.sigma_max)
+        self.pictures = Pictures(
+            config.data, config.size, wide=config.wide, scales=config.scales, channels=config.network.in_channels,
+            classes=config.classes, augment=config.augment, whole=config.whole,
+        )  # fmt: skip
+        self.config = replace(config, network=replace(config.network, classes=len(self.pictures.class_names)))
+        self.notes = (*self.pictures.skipped, *remarks(self.config, self.pictures))
+        self.objective = objective(config)
         network, self.progress, state = self._start()
         device = self.accelerator.device
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network, self.ema = network, EMA(network, config.ema)
-        self.optimizers, self.balance = Optimizers(network, config.lr, config.adam_lr), Balance(self.levels)
+        self.network, self.ema = network, EMA(network, config.ema, config.ema_power)
+        self.optimizers = Optimizers(network, config.lr, config.adam_lr)
         if state is not None:
             self.ema.load_state_dict(state["ema"])
             self.optimizers.load_state_dict(state["optimizers"])
-            self.balance.means = state["balance"]
+            self.objective.restore(state["balance"])
         self.wrapped: Any = self.accelerator.prepare(network)
         self.validation = self._validation()
         self.psnr: dict[str, float] | None = None
@@ -106,15 +115,16 @@ class _Run:
         path = self.config.folder / "checkpoint.pt"
         network = UNet(self.config.network, seed=self.config.seed)
         if self.config.resume and path.exists():
-            state, progress = load_checkpoint(path, self.config.network)
+            state, progress = load_checkpoint(path, self.config.network, self.config.loss)
             network.load_state_dict(state["network"])
             return network, progress, state
         if self.config.init is not None:
             loaded, _ = load_weights(self.config.init)
             if loaded.config != self.config.network:
                 raise UsageError(
-                    f"{self.config.init} holds a network with channels {loaded.config.channels} and blocks "
-                    f"{loaded.config.blocks}; ask for the same."
+                    f"{self.config.init} holds a network with channels {loaded.config.channels}, blocks "
+                    f"{loaded.config.blocks}, {loaded.config.in_channels} picture channels and "
+                    f"{loaded.config.classes} classes; ask for the same."
                 )
             network.load_state_dict(loaded.state_dict())
         return network, Progress(), None
@@ -124,7 +134,9 @@ class _Run:
             return None
         skipped: list[str] = []
         channels = self.config.network.in_channels
-        crops = centre_crops(self.config.val, VALIDATION_SIDE, self.network.multiple, channels, skipped)
+        crops = centre_crops(
+            self.config.val, VALIDATION_SIDE, self.network.multiple, channels, skipped, pad=self.config.size
+        )
         self.notes += tuple(skipped)
         return crops.to(self.accelerator.device)
 
@@ -133,12 +145,12 @@ class _Run:
         self.began, self.first_crop, self.before = time.monotonic(), self.progress.crops, self.progress.seconds
         now = self.began
         saved = noticed = reported = validated = drawn = now
-        self._notify(self.notes)
+        self._notify((*self.notes, *self._forecast()))
         with ThreadPoolExecutor(1) as pool:
             waiting = [self._submit(pool, self.progress.step + ahead) for ahead in range(_PREFETCH)]
             while not self._over(stop):
                 waiting.append(self._submit(pool, self.progress.step + _PREFETCH))
-                self._step(waiting.pop(0).result())
+                self._step(*waiting.pop(0).result())
                 now = time.monotonic()
                 if not self.accelerator.is_main_process:
                     continue
@@ -179,29 +191,43 @@ class _Run:
         by_time = self.progress.seconds / (3600 * hours) if hours else 0.0
         return max(by_crops, by_time)
 
-    def _submit(self, pool: ThreadPoolExecutor, step: int) -> Future[Tensor]:
-        return pool.submit(self.pictures.batch, self._number(step), self.config.batch, seed=self.config.seed)
+    def _submit(self, pool: ThreadPoolExecutor, step: int) -> Future[tuple[Tensor, Tensor]]:
+        return pool.submit(self.pictures.labelled_batch, self._number(step), self.config.batch, seed=self.config.seed)
 
     def _number(self, step: int) -> int:
         return int(step * self.accelerator.num_processes + self.accelerator.process_index)
 
-    def _step(self, pixels: Tensor) -> None:
+    def _forecast(self) -> tuple[str, ...]:
+        """How long this will take, before it starts."""
+        if not self.accelerator.is_main_process or self.fraction() >= 1:
+            return ()
+        with self.accelerator.autocast():
+            return (forecast(self.config, self.objective, self.network, self.pictures, self.progress,
+                             self.accelerator.num_processes),)  # fmt: skip
+
+    def _step(self, pixels: Tensor, labels: Tensor) -> None:
         device = self.accelerator.device
         x_0 = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
         # Noise follows the batch number, so that a resumed run sees what an uninterrupted one would have seen.
         seed = self.config.seed * 1_000_003 + self._number(self.progress.step)
         generator = torch.Generator(device).manual_seed(seed)
-        sigma = self.levels.draw(len(x_0), generator)
-        noise = torch.empty_like(x_0, memory_format=torch.contiguous_format).normal_(generator=generator)
-        losses = edm_loss(self.wrapped, x_0, sigma, noise, self.config.sigma_data)
-        weighed = self.balance.weigh(losses, sigma) if self.config.balance else losses
-        self.accelerator.backward(weighed.mean())
+        losses = self.objective.losses(self._told(labels.to(device), seed), x_0, generator)
+        self.accelerator.backward(losses.weighed.mean())
         self.optimizers.step(rate_factor(self.progress.step, self.spent))
         self.ema.update(self.network, self.progress.step)
         self.progress.step += 1
         self.progress.crops += self.config.batch * self.accelerator.num_processes
-        self.loss_sum += losses.detach().mean()
+        self.loss_sum += losses.plain.detach().mean()
         self.loss_count += 1
+
+    def _told(self, labels: Tensor, seed: int) -> Any:
+        """The network, told the classes of a batch, some of which it does not get to know."""
+        classes = self.config.network.classes
+        if not classes:
+            return self.wrapped
+        generator = torch.Generator(labels.device).manual_seed(seed + _LABEL_SEED)
+        hidden = torch.rand(len(labels), generator=generator, device=labels.device) < self.config.label_dropout
+        return partial(self.wrapped, labels=torch.where(hidden, classes, labels))
 
     def _loss(self) -> float:
         if self.loss_count:
@@ -244,14 +270,14 @@ class _Run:
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": self.optimizers.state_dict(),
-            "balance": self.balance.means,
+            "balance": self.objective.state(),
             "config": self.config.as_dict(),
         }
         save_checkpoint(self.config.folder / "checkpoint.pt", state, self.progress)
 
     def _validate(self) -> None:
         if self.validation is not None:
-            self.psnr = denoising_psnr(self.ema.network, self.validation, self.config.sigma_data)
+            self.psnr = denoising_psnr(self._denoiser(), self.validation)
             self._log(self.psnr)
         self._export()
 
@@ -264,15 +290,27 @@ class _Run:
             "held_out_psnr_db": self.psnr,
         }
         config = self.config
-        metadata = WeightsMetadata(config.sigma_data, config.sigma_min, config.sigma_max, facts)
+        metadata = WeightsMetadata(
+            config.sigma_data, *self.objective.levels, facts,
+            prediction=self.objective.prediction, betas=config.betas,
+            size=(config.size, config.size) if config.whole else None, class_names=self.pictures.class_names,
+        )  # fmt: skip
         save_weights(config.folder / "weights.safetensors", self.ema.network, metadata)
+
+    def _denoiser(self, labels: Tensor | None = None) -> Denoise:
+        """The averaged network as a denoiser, of any picture or of one class a row."""
+        network: Any = self.ema.network
+        if labels is not None:
+            network = partial(network, labels=labels.to(self.accelerator.device))
+        return partial(self.objective.denoise, network)
 
     def _draw(self) -> None:
         config = self.config
         shape = (config.network.in_channels, config.size, config.size)
-        sheet = sample_sheet(
-            self.ema.network, self.validation, shape, config.sigma_max, config.sigma_min, config.sigma_data
-        )
+        low, high = self.objective.levels
+        classes = config.network.classes
+        labelled = self._denoiser(torch.arange(COLUMNS) % classes) if classes else None
+        sheet = sample_sheet(self._denoiser(), self.validation, shape, min(high, _SHEET_MAX), low, labelled)
         config.folder.mkdir(parents=True, exist_ok=True)
         temporary = config.folder / ".samples.tmp.png"
         sheet.save(temporary)

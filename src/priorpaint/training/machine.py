@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,27 @@ from priorpaint.errors import MissingExtra
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a run takes where the user names nothing: network, crops in a batch, hours."""
+
+    channels: tuple[int, ...]
+    blocks: tuple[int, ...]
+    batch: int
+    hours: float
+
+
+def defaults(size: int) -> Defaults:
+    """Sane choices for crops of ``size`` pixels on this machine: what a CPU learns overnight, a GPU in an afternoon.
+
+    The network has as many levels, of at most four, as the size can be halved.
+    """
+    levels = next((count for count in (4, 3, 2) if size % 2**count == 0), 1)
+    if torch.cuda.is_available():
+        return Defaults((96, 160, 256, 384)[:levels], (3,) * levels, 128, 4.0)
+    return Defaults((48, 80, 128, 192)[:levels], (2,) * levels, 32, 8.0)
 
 
 def accelerator(precision: str) -> Accelerator:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from PIL import Image
 from torch import Tensor
 
-from priorpaint.training.loss import Network, edm_denoise
+# D(x_0 + sigma n, sigma) for pictures (N, C, H, W) and sigma (N,).
+Denoise = Callable[[Tensor, Tensor], Tensor]
 
 LEVELS = (15, 25, 50, 75, 100)
 SHEET_SIGMAS = (0.25, 1.0, 3.0)
+COLUMNS = 6
 _CHUNK = 8
 _SEED = 1
 
 
 @torch.no_grad()
-def denoise_chunks(network: Network, x: Tensor, sigma: float, sigma_data: float) -> Tensor:
+def denoise_chunks(denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
     """Denoise pictures of shape (N, C, H, W) at one noise level, a few at a time."""
-    parts = [
-        edm_denoise(network, part, part.new_full((len(part),), sigma), sigma_data) for part in torch.split(x, _CHUNK)
-    ]
-    return torch.cat(parts)
+    return torch.cat([denoise(part, part.new_full((len(part),), sigma)) for part in torch.split(x, _CHUNK)])
 
 
-def denoising_psnr(network: Network, clean: Tensor, sigma_data: float, seed: int = _SEED) -> dict[str, float]:
+def denoising_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str, float]:
     """Mean PSNR in dB of the denoised pictures for each noise level of `LEVELS` (standard deviation in 1/255).
 
     Args:
@@ -35,16 +36,14 @@ def denoising_psnr(network: Network, clean: Tensor, sigma_data: float, seed: int
     for level in LEVELS:
         sigma = level / 127.5
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        denoised = denoise_chunks(network, clean + sigma * noise, sigma, sigma_data).clamp(-1, 1)
+        denoised = denoise_chunks(denoise, clean + sigma * noise, sigma).clamp(-1, 1)
         error = (denoised - clean).square().mean((1, 2, 3))
         result[str(level)] = float((10 * torch.log10(4 / error)).mean())
     return result
 
 
 @torch.no_grad()
-def heun_samples(
-    network: Network, noise: Tensor, sigma_max: float, sigma_min: float, sigma_data: float, steps: int = 20
-) -> Tensor:
+def heun_samples(denoise: Denoise, noise: Tensor, sigma_max: float, sigma_min: float, steps: int = 20) -> Tensor:
     """Unconditional samples by Heun's method on the probability-flow ODE (Karras et al. 2022, algorithm 1, rho = 7).
 
     Args:
@@ -55,29 +54,30 @@ def heun_samples(
     sigmas = [float(s) for s in (high + ramp * (low - high)) ** 7] + [0.0]
     x = sigmas[0] * noise
     for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
-        slope = (x - denoise_chunks(network, x, now, sigma_data)) / now
+        slope = (x - denoise_chunks(denoise, x, now)) / now
         moved = x + (after - now) * slope
         if after > 0:
-            slope = (slope + (moved - denoise_chunks(network, moved, after, sigma_data)) / after) / 2
+            slope = (slope + (moved - denoise_chunks(denoise, moved, after)) / after) / 2
             moved = x + (after - now) * slope
         x = moved
     return x
 
 
 def sample_sheet(
-    network: Network,
+    denoise: Denoise,
     clean: Tensor | None,
     shape: tuple[int, int, int],
     sigma_max: float,
     sigma_min: float,
-    sigma_data: float,
-    columns: int = 6,
+    labelled: Denoise | None = None,
+    columns: int = COLUMNS,
 ) -> Image.Image:
-    """Rows of clean pictures, noisy and denoised at each of `SHEET_SIGMAS`, then unconditional samples.
+    """Rows of clean pictures, noisy and denoised at each of `SHEET_SIGMAS`, then samples.
 
     Args:
         clean: held-out pictures in [-1, 1], shape (N, C, H, W), or None for samples only.
-        shape: (C, H, W) of the unconditional samples.
+        shape: (C, H, W) of the samples.
+        labelled: a denoiser whose i-th row is told class i, for a further row of samples.
     """
     device = "cpu" if clean is None else clean.device
     generator = torch.Generator().manual_seed(_SEED)
@@ -87,9 +87,9 @@ def sample_sheet(
         rows.append(chosen)
         for sigma in SHEET_SIGMAS:
             noisy = chosen + sigma * torch.randn(chosen.shape, generator=generator).to(device)
-            rows += [noisy, denoise_chunks(network, noisy, sigma, sigma_data)]
+            rows += [noisy, denoise_chunks(denoise, noisy, sigma)]
     noise = torch.randn((columns, *shape), generator=generator).to(device)
-    rows.append(heun_samples(network, noise, sigma_max, sigma_min, sigma_data))
+    rows += [heun_samples(each, noise, sigma_max, sigma_min) for each in (denoise, labelled) if each is not None]
     return _sheet(rows)
 
 

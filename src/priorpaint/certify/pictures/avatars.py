@@ -1,0 +1,169 @@
+"""A32: half hidden avatars. The exact posterior says which completions are possible, and how likely each is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ...avatars.model import Avatars
+from ...avatars.painting import Parts
+from ...avatars.pixels import as_tensor
+from ...avatars.posterior import Posterior, posterior
+from ...avatars.reading import read
+from ...avatars.standard import standard
+from ...noise import derive
+from .masks import draw_masks
+from .statistics import nan_mean, rank_correlation, total_variation
+
+# A part that is as good as known says nothing about a method.
+_DECIDED = 0.999
+_FLOOR_DRAWS = 4
+_LPIPS_CHUNK = 256
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class AvatarMeasures:
+    """What completions of avatars are worth; means over the pictures.
+
+    Attributes:
+        valid: share of completions that show an avatar (`avatars.reading.read`).
+        agree: share that show one which fits all known pixels: the possible ones.
+        tv: total variation between sampled and exact probabilities of the options of each undecided part; completions
+            that show no avatar count as an option of probability 0.
+        coverage: posterior probability of all the different combinations that were hit.
+        std_rank: rank correlation over the hidden pixels between the standard deviation of the completions and the
+            exact one.
+        std_ratio: root mean square of the first over that of the second; below 1 is over-confident.
+        visible: root mean square of the change of known pixels, in image values.
+        lpips: LPIPS between completions and truth, both twice enlarged; None where it was not asked for.
+    """
+
+    valid: float
+    agree: float
+    tv: float
+    coverage: float
+    std_rank: float
+    std_ratio: float
+    visible: float
+    lpips: float | None = None
+
+
+@dataclass(frozen=True)
+class AvatarCase:
+    """``count`` test avatars under one kind of mask.
+
+    Attributes:
+        mask: its name (`masks.MASKS`).
+        parts: the true combinations (B, P).
+        x: the pictures (B, 3, 32, 32) in [-1, 1].
+        known: (B, 1, 32, 32), 1 where known.
+    """
+
+    mask: str
+    parts: Parts
+    x: Tensor
+    known: Tensor
+    seed: int
+
+    @staticmethod
+    def draw(mask: str, count: int, *, seed: int = 0) -> AvatarCase:
+        """The first ``count`` test avatars of ``seed`` with their masks; picture i does not depend on ``count``.
+
+        Raises:
+            UsageError: no such mask.
+        """
+        known = draw_masks(mask, count, seed=seed)
+        parts = standard().draw(count, derive("test avatars", seed))
+        return AvatarCase(mask, parts, as_tensor(standard().compose(parts)), known, seed)
+
+    @property
+    def avatars(self) -> Avatars:
+        """The law."""
+        return standard()
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """The exact posterior of each picture."""
+        return posterior(self.x * self.known, self.known)
+
+    def exact(self, num: int, *, seed: int) -> Tensor:
+        """Exact completions (B, num, 3, 32, 32)."""
+        parts = self.posterior.sample(num, seed=[derive("exact", seed, row) for row in range(len(self.x))])
+        pictures = as_tensor(self.avatars.compose(parts.reshape(-1, parts.shape[-1])))
+        return pictures.unflatten(0, parts.shape[:2])
+
+    def measure(self, samples: Tensor, lpips: Distance | None = None) -> AvatarMeasures:
+        """The measures of completions (B, n, 3, 32, 32), with LPIPS where it is given."""
+        samples = samples.detach().cpu().float().clamp(-1, 1)
+        count, num = samples.shape[:2]
+        found = read(samples.flatten(0, 1))
+        shown = as_tensor(self.avatars.compose(found.parts)).unflatten(0, (count, num))
+        wrong = ((shown - self.x[:, None]).abs() * self.known[:, None]).flatten(2).amax(2) > 1 / 255
+        valid = found.valid.reshape(count, num)
+        agree = valid & ~wrong
+        parts = torch.from_numpy(found.parts).reshape(count, num, -1)
+        rows = range(count)
+        rank, ratio = self._spread(samples)
+        change = ((samples - self.x[:, None]) * self.known[:, None]).square().sum((1, 2, 3, 4))
+        visible = (change / (num * 3 * self.known.sum((1, 2, 3)).clamp(min=1))).sqrt()
+        return AvatarMeasures(
+            valid=float(valid.double().mean()),
+            agree=float(agree.double().mean()),
+            tv=nan_mean([self._tv(row, parts[row], agree[row]) for row in rows]),
+            coverage=nan_mean([self._covered(row, parts[row], agree[row]) for row in rows]),
+            std_rank=rank,
+            std_ratio=ratio,
+            visible=float(visible.mean()),
+            lpips=None if lpips is None else self._lpips(samples, lpips),
+        )
+
+    def floor(self, num: int, lpips: Distance | None = None) -> AvatarMeasures:
+        """What ``num`` exact completions of each picture score, the mean of some draws."""
+        exact = [self.exact(num, seed=derive("floor", draw)) for draw in range(_FLOOR_DRAWS)]
+        draws = [asdict(self.measure(samples, lpips)) for samples in exact]
+        means = {key: nan_mean([draw[key] for draw in draws]) for key, value in draws[0].items() if value is not None}
+        return AvatarMeasures(**means)
+
+    def _tv(self, row: int, parts: Tensor, agree: Tensor) -> float:
+        """Mean over the undecided parts; nan where everything is decided."""
+        truths = [self.posterior.marginals[part.name][row] for part in self.avatars.parts]
+        open_parts = [column for column, truth in enumerate(truths) if float(truth.max()) < _DECIDED]
+        return nan_mean([total_variation(parts[:, column], agree, truths[column]) for column in open_parts])
+
+    def _covered(self, row: int, parts: Tensor, agree: Tensor) -> float:
+        different = torch.unique(parts[agree], dim=0)
+        if not len(different):
+            return 0.0
+        return float(self._log_prob(row, different).exp().sum())
+
+    def _log_prob(self, row: int, parts: Tensor) -> Tensor:
+        """ln p(combination | y) of combinations (n, P) that agree with picture ``row``."""
+        prior = torch.from_numpy(self.avatars.log_prob(parts.numpy()))
+        return prior - self.posterior.log_evidence[row]
+
+    def _lpips(self, samples: Tensor, lpips: Distance) -> float:
+        truth = self.x[:, None].expand_as(samples).flatten(0, 1)
+        pairs = zip(samples.flatten(0, 1).split(_LPIPS_CHUNK), truth.split(_LPIPS_CHUNK), strict=True)
+        found = [lpips(_enlarged(a), _enlarged(b)).double() for a, b in pairs]
+        return float(torch.cat(found).mean())
+
+    def _spread(self, samples: Tensor) -> tuple[float, float]:
+        """Rank correlation, and ratio of the root mean squares, of the standard deviations in the hidden pixels."""
+        if samples.shape[1] < 2:
+            return float("nan"), float("nan")
+        own, truth = samples.double().var(1), self.posterior.std.square()
+        hidden = (self.known < 0.5).expand_as(self.x)
+        correlations = [rank_correlation(own[row][hidden[row]], truth[row][hidden[row]]) for row in range(len(samples))]
+        ratio = (own[hidden].mean() / truth[hidden].mean().clamp(min=1e-12)).sqrt()
+        return nan_mean(correlations), float(ratio)
+
+
+def _enlarged(x: Tensor) -> Tensor:
+    """Twice as large, for a network that halves five times."""
+    return x.repeat_interleave(2, -1).repeat_interleave(2, -2)

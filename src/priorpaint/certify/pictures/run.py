@@ -1,0 +1,275 @@
+"""Every method on half hidden avatars: the run behind `priorpaint certify --suite pictures`."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import Cancelled, UsageError
+from ...noise import derive
+from ...operators import Inpainting
+from ...priors.base import Prior
+from ...solvers import SOLVERS, Solver
+from ..budgets import at_budget, settings_of
+from ..cells import Method
+from ..results import DONE, FAILED, NOT_APPLICABLE
+from .avatars import AvatarCase, AvatarMeasures, Distance
+from .masks import HALVES
+
+BUDGET, PICTURES, SAMPLES, SHOWN = 200, 64, 32, 4
+METHODS = ("vipaint:levels=2", "vipaint:levels=4")
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PictureCell:
+    """One method under one kind of mask.
+
+    Attributes:
+        method, mask: which cell.
+        status: ``done``, ``not applicable`` or ``failed``.
+        note: one sentence where it is not done.
+        settings: of the method.
+        measures: of its completions, None where it is not done.
+        forward, backward: network evaluations a completion without and with a gradient, as the prior counted them.
+        seconds: CPU seconds a completion.
+    """
+
+    method: str
+    mask: str
+    status: str = DONE
+    note: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    measures: AvatarMeasures | None = None
+    forward: float = 0.0
+    backward: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class PictureReport:
+    """All cells of a run.
+
+    Attributes:
+        cells: in the order of masks and methods.
+        floors: mask -> what exact completions score.
+        setup: what reproduces the run.
+        shown: mask -> method (or "truth", "known", "exact") -> (pictures, columns, 3, 32, 32), for the sheets; not
+            in the JSON.
+    """
+
+    cells: tuple[PictureCell, ...]
+    floors: dict[str, AvatarMeasures]
+    setup: dict[str, Any]
+    shown: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
+
+    def cell(self, method: str, mask: str) -> PictureCell | None:
+        """A cell, or None where it was not run."""
+        return next((cell for cell in self.cells if (cell.method, cell.mask) == (method, mask)), None)
+
+    @property
+    def masks(self) -> list[str]:
+        return list(self.floors)
+
+    @property
+    def methods(self) -> list[str]:
+        return list(dict.fromkeys(cell.method for cell in self.cells))
+
+    def merged(self, other: PictureReport) -> PictureReport:
+        """These cells with those of ``other`` in their place or behind them; the setup is that of ``other``."""
+        cells = {(cell.method, cell.mask): cell for cell in (*self.cells, *other.cells)}
+        return PictureReport(tuple(cells.values()), {**self.floors, **other.floors}, other.setup, other.shown)
+
+    def to_json(self) -> str:
+        """All but the pictures, as text."""
+        data = {
+            "version": _VERSION,
+            "setup": self.setup,
+            "floors": {mask: asdict(floor) for mask, floor in self.floors.items()},
+            "cells": [asdict(cell) for cell in self.cells],
+        }
+        return json.dumps(_finite(data), indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> PictureReport:
+        """The report that `to_json` wrote.
+
+        Raises:
+            UsageError: the text is something else.
+        """
+        try:
+            data = json.loads(text)
+            if data["version"] != _VERSION:
+                raise UsageError(f"this report has version {data['version']}, not {_VERSION}; run certify again")
+            floors = {mask: _measures(values) for mask, values in data["floors"].items()}
+            cells = [PictureCell(**{**cell, "measures": _measures(cell["measures"])}) for cell in data["cells"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"this is not a report of pictures ({error}); run certify again") from None
+        return PictureReport(tuple(cells), {mask: floor for mask, floor in floors.items() if floor}, data["setup"])
+
+
+def certify_pictures(
+    prior: Prior,
+    methods: Sequence[str | Solver | Method] | None = None,
+    masks: Sequence[str] = HALVES,
+    *,
+    budget: int | None = BUDGET,
+    pictures: int = PICTURES,
+    num_samples: int = SAMPLES,
+    seed: int = 0,
+    batch_size: int | None = 256,
+    lpips: Distance | None = None,
+    report: Callable[[int, int, PictureCell], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> PictureReport:
+    """Let methods complete half hidden avatars and judge what they make.
+
+    Args:
+        prior: what the methods get: `avatars.prior.ExactAvatars`, so that only their own error counts, or a network.
+        methods: as in `certify.certify`; None is every method of the registry, and VIPaint with 2 and 4 levels.
+        masks: names from `masks.MASKS`.
+        budget: network evaluations a completion; None runs methods with their settings as they are.
+        pictures: test avatars of each mask.
+        num_samples: completions of each.
+        seed: of pictures, masks and samples.
+        batch_size: rows computed together.
+        lpips: `metrics.LPIPS`, if that distance to the truth shall be measured as well.
+        report: called as report(done, total, cell) after each cell.
+        stop: asked after every step of a solver; True ends the run, and the cells that are finished are returned.
+
+    Raises:
+        UsageError: unknown names, or numbers out of range.
+    """
+    if pictures < 1 or num_samples < 2:
+        raise UsageError("the picture suite takes at least 1 picture and 2 completions of each")
+    names = (*sorted(set(SOLVERS) - {"vipaint"}), *METHODS)
+    chosen = [Method.of(given) for given in (names if methods is None else methods)]
+    cases = [AvatarCase.draw(mask, pictures, seed=seed) for mask in dict.fromkeys(masks)]
+    task = _Task(prior, budget, num_samples, seed, batch_size, lpips, stop)
+    cells: list[PictureCell] = []
+    floors: dict[str, AvatarMeasures] = {}
+    shown: dict[str, dict[str, Tensor]] = {}
+    for case in cases:
+        floors[case.mask] = case.floor(num_samples, lpips)
+        shown[case.mask] = _references(case)
+        for method, cell, samples in _runs(task, case, chosen):
+            cells.append(cell)
+            if samples is not None:
+                shown[case.mask][method.label] = samples
+            if report is not None:
+                report(len(cells), len(cases) * len(chosen), cell)
+        if stop():
+            break
+    setup = {
+        "prior": prior.name,
+        "budget": budget,
+        "pictures": pictures,
+        "samples": num_samples,
+        "seed": seed,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+    return PictureReport(tuple(cells), floors, setup, shown)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is the same for all cells; the arguments of `certify_pictures`."""
+
+    prior: Prior
+    budget: int | None
+    num_samples: int
+    seed: int
+    batch_size: int | None
+    lpips: Distance | None
+    stop: Callable[[], bool]
+
+
+def _runs(
+    task: _Task, case: AvatarCase, methods: Sequence[Method]
+) -> Iterator[tuple[Method, PictureCell, Tensor | None]]:
+    for method in methods:
+        cell = PictureCell(method.label, case.mask)
+        try:
+            yield method, *_measured(task, cell, method, case)
+        except Cancelled:
+            return
+        except UsageError as error:
+            yield method, replace(cell, status=NOT_APPLICABLE, note=" ".join(str(error).split())), None
+        except Exception as error:  # whatever a method of somebody else raises
+            yield method, replace(cell, status=FAILED, note=f"{type(error).__name__}: {error}"), None
+
+
+def _measured(task: _Task, cell: PictureCell, method: Method, case: AvatarCase) -> tuple[PictureCell, Tensor | None]:
+    prior, run = task.prior, method.run
+    if task.budget is not None:
+        run = at_budget(run, task.budget, task.num_samples, fixed=method.fixed)
+    operator = Inpainting(case.known.to(prior.device))
+    before, begun = prior.nfe.copy(), time.process_time()
+    samples = run.sample(
+        prior,
+        operator,
+        operator(case.x.to(prior.device)),
+        num_samples=task.num_samples,
+        seed=[derive("picture samples", task.seed, row) for row in range(len(case.x))],
+        batch_size=task.batch_size,
+        callback=_checking(task.stop),
+    ).cpu()
+    spent, seconds = prior.nfe - before, time.process_time() - begun
+    count = len(case.x) * task.num_samples
+    cell = replace(
+        cell,
+        settings={name: _plain(value) for name, value in settings_of(run).items()},
+        forward=spent.forward / count,
+        backward=spent.backward / count,
+        seconds=seconds / count,
+    )
+    if not bool(samples.isfinite().all()):
+        return replace(cell, status=FAILED, note="the samples are not finite"), None
+    return replace(cell, measures=case.measure(samples, task.lpips)), samples[:, :SHOWN].clone()
+
+
+def _references(case: AvatarCase) -> dict[str, Tensor]:
+    """What the sheets show beside the methods."""
+    hidden = torch.where(case.known > 0.5, case.x, torch.zeros_like(case.x))
+    exact = case.exact(SHOWN, seed=derive("shown", case.seed))
+    return {"truth": case.x[:, None], "known": hidden[:, None], "exact": exact}
+
+
+def _checking(stop: Callable[[], bool]) -> Callable[[int, int, Tensor], None]:
+    def callback(step: int, total: int, x_0: Tensor) -> None:
+        if stop():
+            raise Cancelled("certification stopped")
+
+    return callback
+
+
+def _measures(values: dict[str, float | None] | None) -> AvatarMeasures | None:
+    if values is None:
+        return None
+    shown = {name: math.nan if value is None and name != "lpips" else value for name, value in values.items()}
+    return AvatarMeasures(**shown)  # type: ignore[arg-type]  # only LPIPS may be None
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no nan: it becomes null."""
+    if isinstance(value, float):
+        return value if value == value else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (int, float, str, bool)) or value is None else str(value)

@@ -1,0 +1,216 @@
+"""Models of the Hugging Face hub: ``hf:owner/name``, fetched file by file, only what a reader asks for.
+
+The cache, the endpoint, the login and being offline are huggingface_hub's own matter (HF_HOME, HF_ENDPOINT, HF_TOKEN,
+HF_HUB_OFFLINE). Configurations, tokenisers and safetensors are fetched; Python files and pickled weights are not, unless
+the specification names one file itself, which then goes through the reader of its format.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import CheckpointError, MissingExtra, PriorError, UsageError
+from .readers.diffusers_folder import MODEL_INDEX, WEIGHTS, Folder, weight_names
+
+PREFIX = "hf:"
+_FORM = re.compile(
+    r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/(pr|convert)/[\w.-]+|[^/@\s]+))?(/(?P<inside>[^@\s]+?))?/?"
+)
+_FILES = (".ckpt", ".pkl", ".pt", ".pth", ".safetensors")
+_TOKENIZER = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spiece.model",
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A model on the hub.
+
+    Attributes:
+        repo: owner/name.
+        revision: branch, tag or commit; None is the main branch.
+        inside: a folder, or a file, within it; "" is the top.
+    """
+
+    repo: str
+    revision: str | None = None
+    inside: str = ""
+
+    @classmethod
+    def parse(cls, spec: str) -> Place:
+        """From ``hf:owner/name[@revision][/folder]``.
+
+        Raises:
+            UsageError: another form.
+        """
+        found = _FORM.fullmatch(spec)
+        inside = (found["inside"] or "") if found else ""
+        if found is None or ".." in PurePosixPath(inside).parts or inside.startswith("/"):
+            raise UsageError(
+                f"{spec!r} is no model of the hub; write hf:owner/name, hf:owner/name@revision or hf:owner/name/folder."
+            )
+        return cls(found["repo"], found["revision"], inside)
+
+
+def fetch(spec: str, *, variant: str | None = None, offline: bool = False) -> Path:
+    """A folder or file on this machine with all that the reader of ``spec`` needs.
+
+    Args:
+        spec: ``hf:owner/name[@revision][/folder or file]``.
+        variant: of the weights, such as ``fp16``.
+        offline: use what was fetched before, and no network.
+
+    Raises:
+        UsageError: ``spec`` has another form.
+        PriorError: it is not on the hub, not in the cache, or without weights that are read.
+        MissingExtra: huggingface_hub is not installed.
+    """
+    place = Place.parse(spec)
+    shelf = _Shelf(spec, place, offline)
+    if place.inside.endswith(_FILES):
+        return _single_file(shelf, place)
+    if shelf.get(MODEL_INDEX) is None and shelf.get("config.json") is None or shelf.folder is None:
+        raise shelf.missing(
+            f"{spec} has no {MODEL_INDEX}, so it is no diffusers model; name the file, such as "
+            f"hf:{place.repo}/model.safetensors, where it is of another format."
+        )
+    folder = Folder(shelf.folder, variant)
+    for part in folder.index:
+        _fetch_part(shelf, part, variant)
+    return shelf.folder
+
+
+class _Shelf:
+    """Files of one model: fetched or found in the cache, all from the same commit.
+
+    Attributes:
+        folder: where they are; None before the first one.
+    """
+
+    def __init__(self, spec: str, place: Place, offline: bool) -> None:
+        self.spec, self.place, self.offline = spec, place, offline
+        self.folder: Path | None = None
+        self._revision = place.revision
+        self._trouble: Exception | None = None
+
+    def get(self, name: str) -> Path | None:
+        """The file ``name`` (below ``inside``); None where the model, or the cache without a connection, has none.
+
+        Raises:
+            PriorError: the model cannot be had.
+        """
+        hub, errors = _library()
+        inside = PurePosixPath(self.place.inside, name)
+        try:
+            path = Path(
+                hub.hf_hub_download(
+                    self.place.repo, str(inside), revision=self._revision, local_files_only=self.offline
+                )
+            )
+        except errors.LocalEntryNotFoundError as error:
+            self._trouble = error
+            return None
+        except errors.EntryNotFoundError:
+            return None
+        except Exception as error:
+            raise self._explained(error, errors) from None
+        self.folder = path.parents[len(PurePosixPath(name).parts) - 1]
+        self._revision = path.parents[len(inside.parts) - 1].name  # the commit: what follows is of the same one
+        return path
+
+    def missing(self, otherwise: str) -> PriorError:
+        """Why nothing of the model was found: no connection, or ``otherwise``."""
+        if self._trouble is None:
+            return PriorError(otherwise)
+        return self._unreachable(self._trouble)
+
+    def _unreachable(self, error: Exception) -> PriorError:
+        why = "you asked to stay offline" if self.offline else "the hub cannot be reached"
+        cause = error.__cause__
+        if not self.offline and cause is not None:
+            why += f" ({type(cause).__name__})"
+        return PriorError(f"{self.spec} is not in the cache and {why}; run once with a connection to fetch it.")
+
+    def _explained(self, error: Exception, errors: Any) -> Exception:
+        repo = self.place.repo
+        if isinstance(error, errors.GatedRepoError):
+            return PriorError(
+                f"{self.spec} is gated: accept its licence at https://huggingface.co/{repo} and log in (hf auth login)."
+            )
+        if isinstance(error, errors.RepositoryNotFoundError):
+            return PriorError(f"{self.spec} is not on the hub, or private; check the name, or log in (hf auth login).")
+        if isinstance(error, errors.RevisionNotFoundError):
+            return PriorError(f"{self.spec}: there is no revision {self.place.revision!r}; check its name.")
+        if isinstance(error, errors.HFValidationError):
+            return UsageError(f"{self.spec}: {error}")
+        return PriorError(f"{self.spec} cannot be fetched ({type(error).__name__}: {error}); try again later.")
+
+
+def _fetch_part(shelf: _Shelf, part: str, variant: str | None) -> None:
+    """The files of one part, from its own folder or, in old models with one network, from the top."""
+    if part.startswith("tokenizer"):
+        found = [shelf.get(f"{part}/{name}") for name in _TOKENIZER]
+        if not any(found):
+            raise PriorError(f"{shelf.spec} has no files of its {part}; it is incomplete on the hub or in the cache.")
+        return
+    settings = "scheduler_config.json" if part == "scheduler" else "config.json"
+    where = next((where for where in (f"{part}/", "") if shelf.get(where + settings)), None)
+    if where is None:
+        raise PriorError(f"{shelf.spec} has no {part}/{settings}; it is incomplete on the hub or in the cache.")
+    if part == "scheduler":
+        return
+    stem = WEIGHTS["transformers" if part.startswith("text_encoder") else "diffusers"]
+    for name in weight_names(stem, variant):
+        file = shelf.get(where + name)
+        if file is None:
+            continue
+        if name.endswith(".json"):
+            _fetch_shards(shelf, where, file)
+        return
+    raise PriorError(
+        f"{shelf.spec} has no safetensors weights of its {part} (older .bin files are not fetched); look for a revision "
+        "or variant with safetensors, or download the model and give its folder."
+    )
+
+
+def _fetch_shards(shelf: _Shelf, where: str, index: Path) -> None:
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(f"{index} has no weight_map from tensors to files.") from None
+    for name in sorted(map(str, names)):
+        if PurePosixPath(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{index} names the file {name!r}; shards must be .safetensors files beside it.")
+        if shelf.get(where + name) is None:
+            raise PriorError(f"{shelf.spec} lacks {where}{name}, a part of its weights.")
+
+
+def _single_file(shelf: _Shelf, place: Place) -> Path:
+    """One file in another format, with the YAML of its name where there is one."""
+    inside = PurePosixPath(place.inside)
+    parent = "" if str(inside.parent) == "." else str(inside.parent)
+    shelf.place = Place(place.repo, place.revision, parent)
+    file = shelf.get(inside.name)
+    if file is None:
+        raise shelf.missing(f"{shelf.spec}: the model has no file {place.inside}; check its name.")
+    shelf.get(f"{inside.stem}.yaml")
+    return file
+
+
+def _library() -> tuple[Any, Any]:
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError:
+        raise MissingExtra("models of the hub need huggingface_hub; run: pip install 'priorpaint[hub]'") from None
+    return huggingface_hub, errors

@@ -1,0 +1,1 @@
+"""Network architectures of published checkpoints, rebuilt with torch alone."""

@@ -1,0 +1,232 @@
+"""The magnitude-preserving U-Net of EDM2 (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of
+Diffusion Models", Figure 21). Equations by their numbers there.
+
+Weights are stored raw; `settle` turns them, once, into those that the layers apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import attend
+
+_EPS = 1e-4
+_SILU_GAIN = 0.596
+
+
+@dataclass(frozen=True)
+class EDM2Config:
+    """Shape of the network; the fields are the published constructor's arguments.
+
+    Attributes:
+        channel_mult_noise, channel_mult_emb: 0: the first, and the largest, of the levels' widths.
+        heads: heads of a block by its name, where the file says so.
+    """
+
+    img_resolution: int
+    img_channels: int
+    label_dim: int
+    model_channels: int = 192
+    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    channel_mult_noise: int = 0
+    channel_mult_emb: int = 0
+    num_blocks: int = 3
+    attn_resolutions: tuple[int, ...] = (16, 8)
+    label_balance: float = 0.5
+    concat_balance: float = 0.5
+    resample_filter: tuple[float, ...] = (1, 1)
+    channels_per_head: int = 64
+    res_balance: float = 0.3
+    attn_balance: float = 0.3
+    clip_act: float | None = 256
+    heads: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the picture."""
+        return self.img_channels
+
+
+class UNet(nn.Module):
+    """Call with x (N, C, H, W), ln(sigma) / 4 (N,), and one-hot classes (N, label_dim) or None."""
+
+    def __init__(self, config: EDM2Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.model_channels * multiplier for multiplier in config.channel_mult]
+        noise = config.model_channels * config.channel_mult_noise or widths[0]
+        self._embedding = config.model_channels * config.channel_mult_emb or max(widths)
+        self.out_gain = nn.Parameter(torch.empty(()))
+        self.emb_fourier = Fourier(noise)
+        self.emb_noise = Weighted(noise, self._embedding)
+        self.emb_label = Weighted(config.label_dim, self._embedding) if config.label_dim else None
+        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
+        out = self._build(widths)
+        self.out_conv = Weighted(out, config.img_channels, 3)
+
+    def _build(self, widths: list[int]) -> int:
+        config, out = self.config, widths[0]
+        sides = [config.img_resolution >> level for level in range(len(widths))]
+        kept: list[int] = []
+        for level, (side, width) in enumerate(zip(sides, widths, strict=True)):
+            if level == 0:
+                self.enc[f"{side}x{side}_conv"] = Weighted(config.img_channels + 1, out, 3)
+            else:
+                self._add("enc", f"{side}x{side}_down", out, out, "down")
+            kept.append(out)
+            for index in range(config.num_blocks):
+                self._add("enc", f"{side}x{side}_block{index}", out, width, attends=side in config.attn_resolutions)
+                out = width
+                kept.append(out)
+        for level, (side, width) in reversed(list(enumerate(zip(sides, widths, strict=True)))):
+            if level == len(widths) - 1:
+                self._add("dec", f"{side}x{side}_in0", out, out, attends=True)
+                self._add("dec", f"{side}x{side}_in1", out, out)
+            else:
+                self._add("dec", f"{side}x{side}_up", out, out, "up")
+            for index in range(config.num_blocks + 1):
+                attends = side in config.attn_resolutions
+                self._add("dec", f"{side}x{side}_block{index}", out + kept.pop(), width, attends=attends)
+                out = width
+        return out
+
+    def _add(self, part: str, name: str, channels: int, out: int, change: str = "", attends: bool = False) -> None:
+        heads = self.config.heads.get(f"{part}.{name}", out // self.config.channels_per_head if attends else 0)
+        getattr(self, part)[name] = Block(channels, out, self._embedding, self.config, part, change, heads)
+
+    def settle(self) -> None:
+        """Turn the stored weights into those that the layers apply (Eq. 47); to be called once, in float32."""
+        for module in self.modules():
+            if isinstance(module, Weighted):
+                module.settle()
+
+    def forward(self, x: Tensor, noise: Tensor, classes: Tensor | None = None) -> Tensor:
+        config = self.config
+        embedding = self.emb_noise(self.emb_fourier(noise).to(x.dtype))
+        if self.emb_label is not None:
+            given = x.new_zeros(len(x), config.label_dim) if classes is None else classes.to(x.dtype)
+            embedding = blend(embedding, self.emb_label(given * sqrt(config.label_dim)), config.label_balance)
+        embedding = silu(embedding)
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+        kept = []
+        for layer in self.enc.values():
+            x = layer(x, embedding) if isinstance(layer, Block) else layer(x)
+            kept.append(x)
+        for name, layer in self.dec.items():
+            x = layer(join(x, kept.pop(), config.concat_balance) if "block" in name else x, embedding)
+        out: Tensor = self.out_conv(x) * self.out_gain
+        return out
+
+
+class Block(nn.Module):
+    """A residual block of the encoder or decoder, with self-attention where ``heads`` > 0."""
+
+    def __init__(
+        self, channels: int, out: int, embedding: int, config: EDM2Config, part: str, change: str, heads: int
+    ) -> None:
+        super().__init__()
+        self.config, self.encodes, self.change, self.heads = config, part == "enc", change, heads
+        self.emb_gain = nn.Parameter(torch.empty(()))
+        self.conv_res0 = Weighted(out if self.encodes else channels, out, 3)
+        self.emb_linear = Weighted(embedding, out)
+        self.conv_res1 = Weighted(out, out, 3)
+        self.conv_skip = Weighted(channels, out, 1) if channels != out else None
+        if heads:
+            self.attn_qkv, self.attn_proj = Weighted(out, 3 * out, 1), Weighted(out, out, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        x = _resampled(x, self.change, self.config.resample_filter)
+        skipped = x if self.conv_skip is None else self.conv_skip(x)
+        if self.encodes:
+            x = skipped = unit(skipped, 1)
+        h = self.conv_res0(silu(x))
+        scale = self.emb_linear(embedding) * self.emb_gain + 1
+        h = self.conv_res1(silu(h * scale[:, :, None, None]))
+        x = blend(skipped, h, self.config.res_balance)
+        if self.heads:
+            x = blend(x, self._attention(x), self.config.attn_balance)
+        limit = self.config.clip_act
+        return x if limit is None else x.clamp(-limit, limit)
+
+    def _attention(self, x: Tensor) -> Tensor:
+        rows, channels, height, width = x.shape
+        mixed = self.attn_qkv(x).reshape(rows, self.heads, channels // self.heads, 3, height * width)
+        q, k, v = (part.transpose(-1, -2) for part in unit(mixed, 2).unbind(3))
+        out: Tensor = self.attn_proj(attend(q, k, v).transpose(-1, -2).reshape(x.shape))
+        return out
+
+
+class Weighted(nn.Module):
+    """A convolution, or a linear map where ``kernel`` is 0, without bias; each output has a weight of unit length."""
+
+    def __init__(self, channels: int, out: int, kernel: int = 0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty((out, channels, kernel, kernel) if kernel else (out, channels)))
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Normalise, and divide by the square root of the number of inputs."""
+        size = self.weight[0].numel()
+        self.weight.copy_(unit(self.weight, tuple(range(1, self.weight.ndim))) / sqrt(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.ndim == 2:
+            return F.linear(x, self.weight)
+        return F.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
+
+
+class Fourier(nn.Module):
+    """sqrt(2) cos(f t + p) (Eq. 75): (N,) -> (N, channels), float32."""
+
+    freqs: Tensor
+    phases: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("freqs", torch.empty(channels))
+        self.register_buffer("phases", torch.empty(channels))
+
+    def forward(self, t: Tensor) -> Tensor:
+        return sqrt(2) * torch.cos(t.float()[:, None] * self.freqs.float() + self.phases.float())
+
+
+def unit(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """x with root mean square 1 along ``dim``."""
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float32)
+    scaled: Tensor = x / (_EPS + length * sqrt(length.numel() / x.numel())).to(x.dtype)
+    return scaled
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU that keeps the magnitude of standard normal numbers (Eq. 81)."""
+    return F.silu(x) / _SILU_GAIN
+
+
+def blend(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """(1 - share) a + share b at the magnitude of one (Eq. 88)."""
+    return a.lerp(b, share) / sqrt((1 - share) ** 2 + share**2)
+
+
+def join(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """a and b side by side, b with a ``share`` of the magnitude (Eq. 103)."""
+    first, second = a.shape[1], b.shape[1]
+    gain = sqrt((first + second) / ((1 - share) ** 2 + share**2))
+    return torch.cat([gain * (1 - share) / sqrt(first) * a, gain * share / sqrt(second) * b], dim=1)
+
+
+def _resampled(x: Tensor, change: str, taps: tuple[float, ...]) -> Tensor:
+    if not change:
+        return x
+    line = torch.tensor(taps, dtype=x.dtype, device=x.device)
+    line = line / line.sum()
+    pad, channels = (len(taps) - 1) // 2, x.shape[1]
+    weight = torch.outer(line, line).expand(channels, 1, -1, -1)
+    if change == "down":
+        return F.conv2d(x, weight, stride=2, padding=pad, groups=channels)
+    return F.conv_transpose2d(x, 4 * weight, stride=2, padding=pad, groups=channels)

@@ -1,0 +1,39 @@
+"""Layers that several published networks share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm that works in float32 whatever the network's type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return super().forward(x)
+        weight, bias = self.weight.float(), self.bias.float()
+        return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
+
+
+class Marker(nn.Module):
+    """A place in a list that has no weights of its own, so that the names of the others keep their numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def timestep_embedding(t: Tensor, channels: int) -> Tensor:
+    """(cos, sin) of t times 10000^(-i / half), i = 0 ... half - 1: (N,) -> (N, channels), float32."""
+    half = channels // 2
+    decay = torch.arange(half, dtype=torch.float32, device=t.device) / half
+    angles = t.float()[:, None] * torch.exp(-math.log(10000) * decay)
+    return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, channels % 2))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(width)) v for (N, heads, length, width)."""
+    return F.scaled_dot_product_attention(q, k, v)

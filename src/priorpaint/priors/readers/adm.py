@@ -1,0 +1,319 @@
+"""ADM checkpoints: the state_dict of a U-Net of guided-diffusion (.pt), and of improved-diffusion before it.
+
+The tensors show nearly all of the architecture. Flags, with the names of the program's command line, say the rest: the
+number of attention heads and their order, the noise schedule and its number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError, UsageError
+from ...schedules import VP
+from ..base import Prior
+from ..networks.adm import ADM, ADMConfig, Heads
+from . import safe
+from .adm_shapes import check_kind, infer
+from .base import Reader, Request
+from .checkpoint_prior import CheckpointPrior
+from .flags import Flags
+
+# Channel multipliers that the programs use where the command line gives none.
+_MULTIPLIERS: dict[int, tuple[tuple[float, ...], ...]] = {
+    512: ((0.5, 1, 1, 2, 2, 4, 4),),
+    256: ((1, 1, 2, 2, 4, 4),),
+    128: ((1, 1, 2, 3, 4),),
+    64: ((1, 2, 3, 4),),
+    32: ((1, 2, 2, 2),),
+}
+FLAGS = {
+    "image_size": "pixels along a side of the pictures that it was trained on",
+    "num_channels": "checked: width of the network",
+    "num_res_blocks": "checked: residual blocks of a level",
+    "channel_mult": "checked: channels of the levels over num_channels, such as 1,2,4",
+    "attention_resolutions": "checked: sides of the pictures at which it attends, such as 32,16,8",
+    "resblock_updown": "checked: whether residual blocks change the resolution",
+    "use_scale_shift_norm": "checked: whether the time scales the norms",
+    "class_cond": "checked: whether it knows classes",
+    "learn_sigma": "checked: whether it also predicts the variance",
+    "num_heads": "number of attention heads",
+    "num_heads_upsample": "number of attention heads in the decoder",
+    "num_head_channels": "channels of an attention head, instead of num_heads",
+    "use_new_attention_order": "whether queries, keys and values are split before the heads",
+    "noise_schedule": "linear or cosine",
+    "diffusion_steps": "number of noise levels",
+    "predict_xstart": "whether it predicts the clean picture instead of the noise",
+    "rescale_timesteps": "whether the network is told t * 1000 / diffusion_steps",
+}
+# Flags of the same command lines that say nothing about the network.
+_IGNORED = frozenset(
+    "dropout use_checkpoint use_fp16 timestep_respacing use_kl rescale_learned_sigmas sigma_small batch_size "
+    "num_samples use_ddim model_path clip_denoised classifier_path classifier_scale lr microbatch ema_rate "
+    "lr_anneal_steps weight_decay log_interval save_interval resume_checkpoint fp16_scale_growth schedule_sampler "
+    "data_dir classifier_use_fp16 classifier_width classifier_depth classifier_attention_resolutions "
+    "classifier_use_scale_shift_norm classifier_resblock_updown classifier_pool".split()
+)
+# What the README of the programs gives for the files that it offers; used where a file has that name and the user gives
+# no flags. The tensors are checked against all of it.
+_COMMON = {"attention_resolutions": "32,16,8", "learn_sigma": True, "resblock_updown": True}
+_LARGE = {**_COMMON, "use_scale_shift_norm": True, "num_channels": 256, "num_res_blocks": 2, "num_head_channels": 64}
+_LSUN = {**_LARGE, "image_size": 256, "class_cond": False}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "64x64_diffusion.pt": {
+        **_LARGE,
+        "image_size": 64,
+        "class_cond": True,
+        "noise_schedule": "cosine",
+        "num_channels": 192,
+        "num_res_blocks": 3,
+        "use_new_attention_order": True,
+    },
+    "128x128_diffusion.pt": {
+        **{key: value for key, value in _LARGE.items() if key != "num_head_channels"},
+        "image_size": 128,
+        "class_cond": True,
+        "num_heads": 4,
+    },
+    "256x256_diffusion.pt": {**_LARGE, "image_size": 256, "class_cond": True},
+    "256x256_diffusion_uncond.pt": {**_LARGE, "image_size": 256, "class_cond": False},
+    "512x512_diffusion.pt": {**_LARGE, "image_size": 512, "class_cond": True},
+    "lsun_bedroom.pt": _LSUN,
+    "lsun_cat.pt": _LSUN,
+    "lsun_horse.pt": _LSUN,
+    "lsun_horse_nodropout.pt": _LSUN,
+}
+
+
+class ADMPrior(CheckpointPrior):
+    """A guided-diffusion network; `denoise_with_variance` also gives what it learned about the variance."""
+
+    network: ADM
+
+    def denoise_with_variance(
+        self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """D(x_t, t) and the learned share v in [0, 1] of a step's variance, from one evaluation of the network.
+
+        An ancestral step from t to s adds noise of variance exp(v log var_{t|s} + (1 - v) log v_small), with
+        v_small = Var[x_s | x_t, x_0] (Nichol and Dhariwal 2021, Eq. 15).
+
+        Args:
+            x_t: noisy images (N, C, H, W).
+            t: as in `denoise`.
+            given: as in `denoise_given`; None is the unconditional state.
+
+        Returns:
+            Two tensors (N, C, H, W); None in the place of the second where the network did not learn it.
+        """
+        if self.network.config.out_channels == self.network.config.in_channels:
+            return super().denoise_with_variance(x_t, t, given)
+        self._count(x_t)
+        times = torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
+        said = self._all_channels(x_t, times, self.condition() if given is None else given)
+        estimate, share = said.chunk(2, dim=1)
+        return self._x_0(x_t, times, estimate), (share + 1) / 2
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """Noise levels of the program: betas by name, their number, what is predicted, how t is told."""
+
+    betas: str
+    steps: int
+    prediction: str
+    rescaled: bool
+
+    def index(self, t: Tensor) -> Tensor:
+        """What the network is told at the time t (N,) in (0, 1]: the index of the noise level, from 0."""
+        index = (self.steps * t - 1).clamp(min=0)
+        return index * (1000 / self.steps) if self.rescaled else index
+
+
+def recognises(path: Path) -> bool:
+    """Whether the file is named like one (.pt, .pth)."""
+    return path.suffix.lower() in (".pt", ".pth")
+
+
+def read(request: Request) -> Prior:
+    """A prior from the state_dict of an ADM network.
+
+    Flags: see ``FLAGS``; those that the tensors show are compared with them.
+
+    Raises:
+        CheckpointError: the file is damaged, unsafe or of another network, or contradicts a flag.
+        UsageError: a flag that is unknown or has no such value, or no word about the attention heads.
+    """
+    with safe.interpreting(request.source):
+        return _read(request)
+
+
+def _read(request: Request) -> Prior:
+    path = request.source
+    state = read_state(path)
+    values = request.flags or PUBLISHED.get(path.name, {})
+    flags = Flags(values, FLAGS, _IGNORED, "an ADM checkpoint")
+    config = infer(state, path, _heads(flags), flags.truth("learn_sigma"))
+    size = _image_size(flags, config)
+    _check_flags(flags, config, state, size, path)
+    diffusion = _diffusion(flags)
+    network = safe.assemble(lambda: ADM(config), state, path, device=request.device, dtype=request.dtype)
+    assert isinstance(network, ADM)
+    _need_heads(flags, state)
+    prior = ADMPrior(
+        network,
+        VP(diffusion.betas, steps=diffusion.steps),
+        (config.in_channels, size, size),
+        prediction=diffusion.prediction,
+        condition=diffusion.index,
+        multiple=network.multiple,
+        dtype=request.dtype,
+        name=path.stem,
+        classes=config.classes,
+    )
+    prior.source, prior.hash = path, safe.file_hash(path)
+    prior.facts = _facts(config, diffusion, size, network)
+    return prior
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a state_dict by name.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is no dictionary of tensors.
+    """
+    found = safe.load_torch(path)
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        what = type(found).__name__ if not isinstance(found, Mapping) else "a dictionary of " + _values(found)
+        raise CheckpointError(f"{path} holds no state_dict: expected tensors by name, found {what}.")
+    check_kind(found, path)
+    return dict(found)
+
+
+def _values(found: Mapping[Any, Any]) -> str:
+    return ", ".join(f"{key} ({type(value).__name__})" for key, value in list(found.items())[:4])
+
+
+def _need_heads(flags: Flags, state: Mapping[str, Tensor]) -> None:
+    if flags or not any(".qkv." in name for name in state):
+        return
+    raise UsageError(
+        "no tensor of an ADM checkpoint shows its number of attention heads; give the flags of the model's README, "
+        'at least num_heads or num_head_channels, such as flags="--num_head_channels 64 --noise_schedule linear".'
+    )
+
+
+def _heads(flags: Flags) -> Heads:
+    """The programs write -1 for what is not given, and use 4 heads where nothing is."""
+    if not flags:
+        return Heads()
+
+    def given(name: str) -> int | None:
+        value = flags.whole(name)
+        if value is not None and value != -1 and value < 1:
+            raise UsageError(f"the flag {name} is at least 1, not {value}.")
+        return None if value == -1 else value
+
+    return Heads(
+        count=given("num_heads") or 4,
+        width=given("num_head_channels"),
+        count_up=given("num_heads_upsample"),
+        split_first=bool(flags.truth("use_new_attention_order")),
+    )
+
+
+def _diffusion(flags: Flags) -> Diffusion:
+    return Diffusion(
+        betas=flags.choice("noise_schedule", ("linear", "cosine")) or "linear",
+        steps=flags.positive("diffusion_steps") or 1000,
+        prediction="x0" if flags.truth("predict_xstart") else "eps",
+        rescaled=bool(flags.truth("rescale_timesteps")),
+    )
+
+
+def _multipliers(config: ADMConfig) -> tuple[float, ...]:
+    return tuple(width / config.model_channels for width in config.levels)
+
+
+def _image_size(flags: Flags, config: ADMConfig) -> int | None:
+    """What the user says, or the size that the programs give these channel multipliers; None: any."""
+    said = flags.positive("image_size")
+    found = _multipliers(config)
+    known = (size for size, multipliers in _MULTIPLIERS.items() if found in multipliers)
+    return said if said is not None else next(known, None)
+
+
+def _check_flags(flags: Flags, config: ADMConfig, state: Mapping[str, Tensor], size: int | None, path: Path) -> None:
+    """Compare each flag with what the tensors show."""
+    checks: list[tuple[str, Any, Any, str]] = [
+        ("num_channels", flags.whole("num_channels"), config.model_channels, "time_embed.0.weight"),
+        ("num_res_blocks", flags.whole("num_res_blocks"), config.blocks, "input_blocks"),
+        ("resblock_updown", flags.truth("resblock_updown"), config.resampling == "block", "output_blocks"),
+        ("use_scale_shift_norm", flags.truth("use_scale_shift_norm"), config.scale_shift, "emb_layers.1.weight"),
+        ("class_cond", flags.truth("class_cond"), config.classes > 0, "label_emb.weight"),
+        ("channel_mult", _widths(flags, config), config.levels, "in_layers.2.weight"),
+        ("attention_resolutions", _attended(flags, config, size), config.attention, "qkv.weight"),
+    ]
+    if len(config.levels) == 1:  # nothing shows how a single level would change its resolution
+        checks = [check for check in checks if check[0] != "resblock_updown"]
+    for name, said, found, where in checks:
+        if said is not None and said != found:
+            shown = "classes" if name == "class_cond" and found else found
+            shown = sorted(shown) if isinstance(shown, frozenset) else shown
+            said = f"levels {sorted(said)}" if isinstance(said, frozenset) else said
+            raise CheckpointError(
+                f"{path}: the flag {name} says {said}, but the tensors ({where}) show {shown}; correct the flag or "
+                "choose the file that belongs to it."
+            )
+    table = _MULTIPLIERS.get(flags.positive("image_size") or 0)
+    if table and flags.numbers("channel_mult") is None and _multipliers(config) not in table:
+        raise CheckpointError(
+            f"{path}: for image_size {size} without channel_mult the levels have {table[0]} times num_channels, but "
+            f"the tensors show {_multipliers(config)}; correct image_size or give channel_mult."
+        )
+
+
+def _widths(flags: Flags, config: ADMConfig) -> tuple[int, ...] | None:
+    """Channels of the levels by the flag channel_mult."""
+    multipliers = flags.numbers("channel_mult")
+    return None if multipliers is None else tuple(int(m * config.model_channels) for m in multipliers)
+
+
+def _attended(flags: Flags, config: ADMConfig, size: int | None) -> frozenset[int] | None:
+    """Levels of the flag attention_resolutions, which names sides of pictures."""
+    sides = flags.numbers("attention_resolutions")
+    if sides is None or size is None:
+        return None
+    factors = {size // int(side) for side in sides if side >= 1}
+    return frozenset(level for level in range(len(config.levels)) if 2**level in factors)
+
+
+def _facts(config: ADMConfig, diffusion: Diffusion, size: int | None, network: torch.nn.Module) -> dict[str, Any]:
+    return {
+        "format": "adm",
+        "architecture": "ADM U-Net",
+        "image_size": size,
+        "channels": config.in_channels,
+        "num_channels": config.model_channels,
+        "channel_mult": list(_multipliers(config)),
+        "num_res_blocks": config.blocks,
+        "attention_levels": sorted(config.attention),
+        "attention_order": "new" if config.heads.split_first else "legacy",
+        "num_head_channels": config.heads.width,
+        "num_heads": None if config.heads.width else config.heads.count,
+        "prediction": diffusion.prediction,
+        "learned_variance": config.out_channels == 2 * config.in_channels,
+        "schedule": "vp",
+        "betas": diffusion.betas,
+        "timesteps": diffusion.steps,
+        "classes": config.classes,
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+    }
+
+
+READER = Reader("adm", "guided-diffusion or improved-diffusion (.pt)", recognises, read)

@@ -1,0 +1,372 @@
+"""Diffusers folders: pixel U-Nets, latent diffusion, Stable Diffusion 1.x, 2.x, XL and 3, Flux and DiT.
+
+The networks are diffusers' and transformers' own classes, built from the folder's configurations; the scheduler's
+configuration decides the noise schedule, the prediction, and what the network is told of the time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import CheckpointError, UsageError
+from ..base import Prior
+from ..network import Embed
+from .base import Reader, Request
+from .checkpoint_prior import CheckpointLatentPrior, CheckpointPrior
+from .diffusers_folder import MODEL_INDEX, Folder, build, fill, libraries
+from .diffusers_schedule import Noise, read_noise
+from .flags import Flags
+
+FLAGS = {
+    "variant": "which weights, such as fp16, where the folder has several",
+    "image_size": "pixels along a side, or 'any', instead of the size that the model was trained at",
+    "null_class": "the class that stands for no class, for guidance of a class-conditional U-Net",
+    "max_sequence_length": "tokens of T5's text (Stable Diffusion 3: 256, Flux: 512)",
+    "guidance": "the guidance that a distilled Flux is told (3.5)",
+}
+_FLUX_TOKENS, _SD3_TOKENS = 512, 256
+_FLUX_GUIDANCE = 3.5
+_DEFAULT_LATENT_SIZE = 128
+
+
+@dataclass(frozen=True)
+class _Denoiser:
+    """The network and all that depends on its kind."""
+
+    network: nn.Module
+    config: Mapping[str, Any]
+    multiple: int
+    embed: Embed | None = None
+    classes: int = 0
+    takes_text: bool = False
+    text: tuple[nn.Module, ...] = ()
+
+
+def recognises(path: Path) -> bool:
+    """Whether ``path`` is a folder of diffusers, by the files that it has."""
+    try:
+        if not path.is_dir():
+            return False
+        if (path / MODEL_INDEX).is_file() or any((path / part / "config.json").is_file() for part in _PARTS):
+            return True
+        config = path / "config.json"
+        return config.is_file() and "_class_name" in json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
+def read(request: Request) -> Prior:
+    """A prior from a diffusers folder.
+
+    Returns:
+        A pixel prior where the folder has no autoencoder, else a ``LatentPrior``.
+
+    Raises:
+        CheckpointError: something in the folder is missing, damaged, unsafe or of a kind that is not read.
+        UsageError: a flag that is unknown or does not fit.
+        MissingExtra: diffusers or transformers are not installed.
+    """
+    libraries()
+    flags = Flags(request.flags, FLAGS, format_name="a diffusers folder")
+    folder = Folder(request.source, flags.text("variant"))
+    if "scheduler" not in folder.index:
+        raise CheckpointError(f"{folder.root / MODEL_INDEX} names no scheduler; download the whole model again.")
+    autoencoder = next((name for name in ("vae", "vqvae") if folder.has(name)), None)
+    try:
+        if autoencoder is not None:
+            return _latent(folder, autoencoder, request, flags)
+        if not folder.has("unet") or folder.class_of("unet") != "UNet2DModel":
+            raise CheckpointError(f"{folder.root} has no autoencoder; without one, a unet of UNet2DModel is expected.")
+        return _pixel(folder, request, flags)
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        # Settings of a configuration that have the wrong type are met at many places; all mean the same.
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"the configurations in {folder.root} do not fit together ({type(error).__name__}: {reason}); download the "
+            "whole model again."
+        ) from None
+
+
+READER = Reader("diffusers", "a diffusers folder (save_pretrained) or hf:owner/name", recognises, read)
+_PARTS = ("unet", "transformer", "vae", "vqvae")
+
+
+def _pixel(folder: Folder, request: Request, flags: Flags) -> Prior:
+    state = folder.weights("unet")
+    denoiser = _unet(folder, state, request, flags)
+    config = denoiser.config
+    noise = _noise(folder, _size_of(config.get("sample_size")), 1)
+    size = _size(flags, _size_of(config.get("sample_size")), 1, denoiser.multiple)
+    prior = _network_prior(folder, denoiser, noise, config["in_channels"], size, request.dtype)
+    return _described(prior, folder, denoiser, noise)
+
+
+def _latent(folder: Folder, name: str, request: Request, flags: Flags) -> Prior:
+    from .diffusers_autoencoder import DiffusersAutoencoder
+
+    state = folder.weights(name)
+    network, config = _built(folder, name, state, torch.float32, request.device)
+    if request.dtype == torch.bfloat16 or (request.dtype == torch.float16 and not config.get("force_upcast", True)):
+        network.to(request.dtype)
+    autoencoder = DiffusersAutoencoder(network, config, folder.path(name)).to(request.device)
+    denoiser = _denoiser(folder, autoencoder.factor, request, flags)
+    channels = _channels(denoiser, autoencoder.channels, folder)
+    own = _size_of(denoiser.config.get("sample_size")) or (_DEFAULT_LATENT_SIZE,) * 2
+    noise = _noise(folder, own, denoiser.config.get("patch_size") or 2)
+    size = _size(flags, own, autoencoder.factor, denoiser.multiple)
+    inner = _network_prior(folder, denoiser, noise, channels, size, request.dtype)
+    prior = CheckpointLatentPrior(inner, autoencoder, inner.name)
+    facts = {"autoencoder": folder.class_of(name), "factor": autoencoder.factor, "latent_channels": channels}
+    return _described(prior, folder, denoiser, noise, facts)
+
+
+def _denoiser(folder: Folder, factor: int, request: Request, flags: Flags) -> _Denoiser:
+    """The denoiser of latents, by its class."""
+    part = next((part for part in ("unet", "transformer") if folder.has(part)), None)
+    if part is None:
+        raise CheckpointError(f"{folder.root / MODEL_INDEX} names no unet and no transformer, so nothing can denoise.")
+    makers: dict[str, Callable[..., _Denoiser]] = {
+        "UNet2DModel": _unet,
+        "UNet2DConditionModel": _text_unet,
+        "SD3Transformer2DModel": _sd3,
+        "FluxTransformer2DModel": _flux,
+        "DiTTransformer2DModel": _dit,
+        "Transformer2DModel": _dit,
+    }
+    state = folder.weights(part)
+    made = makers[folder.class_of(part)]
+    return made(folder, state, request, flags) if made is not _text_unet else _text_unet(folder, state, request, factor)
+
+
+def _built(
+    folder: Folder, name: str, state: dict[str, Tensor], dtype: torch.dtype, device: torch.device
+) -> tuple[nn.Module, Mapping[str, Any]]:
+    """(network with its weights, its configuration with all defaults)."""
+    import diffusers
+
+    cls = getattr(diffusers, folder.class_of(name))
+    where = folder.path(name)
+    network = build(cls, cls.from_config, folder.config(name), where, len(state))
+    state = dict(state)
+    network._fix_state_dict_keys_on_load(state)  # type: ignore[operator]  # names of attention weights before 2023
+    fill(network, state, where, dtype, device)
+    return network, network.config  # type: ignore[return-value]
+
+
+def _unet(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
+    from .diffusers_networks import PixelUNet, ScoreUNet
+    from .diffusers_schedule import VES
+
+    network, config = _built(folder, "unet", state, request.dtype, request.device)
+    if config["class_embed_type"] is not None:
+        raise CheckpointError(
+            f"{folder.path('unet')}: class_embed_type is {config['class_embed_type']!r}; expected classes by number."
+        )
+    classes = config["num_class_embeds"] or 0
+    multiple = 2 ** (len(config["block_out_channels"]) - 1)
+    if _scheduler(folder)[2] in VES:
+        return _Denoiser(ScoreUNet(network), config, multiple)
+    wrapped = PixelUNet(network, whole_steps=config["time_embedding_type"] == "learned")
+    null = flags.whole("null_class")
+    if null is not None and not 0 <= null < classes:
+        raise UsageError(f"null_class is {null!r}, but the model knows the classes 0 to {classes - 1}.")
+    embed = None if null is None else _labels_or(null)
+    return _Denoiser(wrapped, config, multiple, embed, classes)
+
+
+def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, factor: int) -> _Denoiser:
+    from .diffusers_networks import TextUNet
+    from .diffusers_text import SDXLText, StableDiffusionText, read_encoder
+
+    network, config = _built(folder, "unet", state, request.dtype, request.device)
+    where = folder.path("unet")
+    if config["addition_embed_type"] not in (None, "text_time") or config["class_embed_type"] is not None:
+        raise CheckpointError(
+            f"{where}: addition_embed_type is {config['addition_embed_type']!r} and class_embed_type "
+            f"{config['class_embed_type']!r}; the layouts of Stable Diffusion 1, 2 and XL are expected."
+        )
+    if folder.settings.get("requires_aesthetics_score"):
+        raise CheckpointError(f"{folder.root} is a refiner, which no prior is made of; use the base model.")
+    numbers = [number for number in ("", "_2") if folder.has(f"text_encoder{number}")]
+    if not numbers:
+        raise CheckpointError(f"{folder.root} has no text encoder, which its U-Net needs; download the whole model.")
+    encoders = tuple(read_encoder(folder, number, request.device, request.dtype) for number in numbers)
+    zeros = folder.settings.get("force_zeros_for_empty_prompt", True)
+    xl = config["addition_embed_type"] == "text_time"
+    embed: Embed = SDXLText(encoders, bool(zeros)) if xl else StableDiffusionText(encoders[0])
+    _check_width(embed, config["cross_attention_dim"], where)
+    text = tuple(encoder.network for encoder in encoders)
+    multiple = 2 ** (len(config["block_out_channels"]) - 1)
+    return _Denoiser(TextUNet(network, factor), config, multiple, embed, takes_text=True, text=text)
+
+
+def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
+    from .diffusers_networks import SD3Transformer
+    from .diffusers_text import SD3Text, read_encoder
+
+    network, config = _built(folder, "transformer", state, request.dtype, request.device)
+    length = flags.positive("max_sequence_length") or _SD3_TOKENS
+    for number in ("", "_2"):
+        if not folder.has(f"text_encoder{number}"):
+            raise CheckpointError(f"{folder.root} has no text_encoder{number}; download the whole model.")
+    clips = tuple(read_encoder(folder, number, request.device, request.dtype) for number in ("", "_2"))
+    t5 = None
+    if folder.has("text_encoder_3"):
+        t5 = read_encoder(folder, "_3", request.device, request.dtype, length)
+    embed = SD3Text(clips, t5, length, config["joint_attention_dim"])
+    _check_width(embed, config["joint_attention_dim"], folder.path("transformer"))
+    text = tuple(encoder.network for encoder in embed.encoders)
+    return _Denoiser(SD3Transformer(network), config, config["patch_size"], embed, takes_text=True, text=text)
+
+
+def _flux(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
+    from .diffusers_networks import FLUX_PATCH, FluxTransformer
+    from .diffusers_text import FluxText, read_encoder
+
+    network, config = _built(folder, "transformer", state, request.dtype, request.device)
+    for number in ("", "_2"):
+        if not folder.has(f"text_encoder{number}"):
+            raise CheckpointError(f"{folder.root} has no text_encoder{number}; download the whole model.")
+    length = flags.positive("max_sequence_length") or _FLUX_TOKENS
+    clip = read_encoder(folder, "", request.device, request.dtype)
+    embed = FluxText(clip, read_encoder(folder, "_2", request.device, request.dtype, length))
+    _check_width(embed, config["joint_attention_dim"], folder.path("transformer"))
+    guidance = (flags.number("guidance") or _FLUX_GUIDANCE) if config["guidance_embeds"] else None
+    text = tuple(encoder.network for encoder in embed.encoders)
+    wrapped = FluxTransformer(network, guidance)
+    return _Denoiser(wrapped, config, FLUX_PATCH, embed, takes_text=True, text=text)
+
+
+def _dit(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
+    from .diffusers_networks import DiT
+
+    network, config = _built(folder, "transformer", state, request.dtype, request.device)
+    classes = config.get("num_embeds_ada_norm")
+    if config.get("norm_type") != "ada_norm_zero" or not isinstance(classes, int):
+        raise CheckpointError(
+            f"{folder.path('transformer')}: norm_type is {config.get('norm_type')!r}; only DiT's 'ada_norm_zero' is read."
+        )
+    # The row after the last class is what training put in place of a dropped label.
+    return _Denoiser(DiT(network), config, config["patch_size"], _labels_or(classes), classes)
+
+
+def _labels_or(null: int) -> Embed:
+    """``labels`` as they are, and the class ``null`` where there is none."""
+
+    def embed(labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
+        return {"labels": torch.tensor([null]) if labels is None else labels}
+
+    return embed
+
+
+def _check_width(embed: Embed, wanted: Any, where: Path) -> None:
+    """That the network takes states as wide as the text encoders make them."""
+    found = embed(None, "")["states"].shape[-1]
+    widths = set(wanted) if isinstance(wanted, (list, tuple)) else {wanted}
+    if widths != {found}:
+        raise CheckpointError(
+            f"{where} expects text states of width {wanted} and the text encoders make {found}; they are of two models."
+        )
+
+
+def _channels(denoiser: _Denoiser, wanted: int, folder: Folder) -> int:
+    """Channels of the latent, where denoiser and autoencoder agree on them."""
+    packed = 4 if type(denoiser.network).__name__ == "FluxTransformer" else 1
+    found = denoiser.config["in_channels"]
+    if found != wanted * packed:
+        hint = " (a model for inpainting: take the plain one)" if found == 2 * wanted + 1 else ""
+        raise CheckpointError(
+            f"{folder.root}: the denoiser takes {found} channels and the autoencoder makes {wanted * packed}{hint}."
+        )
+    return wanted
+
+
+def _scheduler(folder: Folder) -> tuple[dict[str, Any], Path, str]:
+    """(configuration, its file, class)."""
+    path = folder.path("scheduler") / "scheduler_config.json"
+    config = folder.json(path)
+    return config, path, str(folder.index["scheduler"] or config.get("_class_name"))
+
+
+def _noise(folder: Folder, size: tuple[int, int] | None, patch: int) -> Noise:
+    config, path, cls = _scheduler(folder)
+    tokens = (size[0] // patch) * (size[1] // patch) if size else 1
+    return read_noise(config, path, tokens, cls)
+
+
+def _network_prior(
+    folder: Folder,
+    denoiser: _Denoiser,
+    noise: Noise,
+    channels: int,
+    size: tuple[int | None, int | None],
+    dtype: torch.dtype,
+) -> CheckpointPrior:
+    from .diffusers_networks import Negated
+
+    return CheckpointPrior(
+        Negated(denoiser.network) if noise.negate else denoiser.network,
+        noise.schedule,
+        (channels, *size),
+        prediction=noise.prediction,
+        condition=noise.condition,
+        sigma_data=noise.sigma_data,
+        multiple=denoiser.multiple,
+        dtype=dtype,
+        name=folder.root.resolve().name,
+        embed=denoiser.embed,
+        classes=denoiser.classes,
+        takes_text=denoiser.takes_text,
+    )
+
+
+def _described(
+    prior: CheckpointPrior | CheckpointLatentPrior,
+    folder: Folder,
+    denoiser: _Denoiser,
+    noise: Noise,
+    more: Mapping[str, Any] | None = None,
+) -> Prior:
+    prior.source, prior.hash = folder.root, folder.hash()
+    part = "unet" if folder.has("unet") else "transformer"
+    prior.facts = {
+        "format": "diffusers",
+        "pipeline": folder.settings.get("_class_name"),
+        "architecture": folder.class_of(part),
+        **noise.facts,
+        **(more or {}),
+        "parameters": sum(weight.numel() for weight in prior.parameters()),
+        "classes": denoiser.classes,
+        "text": denoiser.takes_text,
+        "text_parameters": sum(weight.numel() for part in denoiser.text for weight in part.parameters()),
+    }
+    return prior
+
+
+def _size_of(value: Any) -> tuple[int, int] | None:
+    """A sample_size of a configuration as (H, W)."""
+    if value is None:
+        return None
+    sides = [value, value] if isinstance(value, int) else list(value)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise CheckpointError(f"sample_size is {value!r}; expected one or two positive numbers.")
+    return sides[0], sides[1]
+
+
+def _size(flags: Flags, own: tuple[int, int] | None, factor: int, multiple: int) -> tuple[int | None, int | None]:
+    """(H, W) where the prior denoises: the model's own, or what the flag image_size says in pixels."""
+    if flags.text("image_size") == "any":
+        return None, None
+    wanted = flags.positive("image_size")
+    if wanted is None:
+        return own or (None, None)
+    if wanted % (factor * multiple):
+        raise UsageError(f"image_size is {wanted}; expected 'any' or a multiple of {factor * multiple} pixels.")
+    return wanted // factor, wanted // factor

@@ -1,0 +1,211 @@
+"""A diffusers scheduler configuration as a noise schedule: what x_t is, what the network predicts and is told of t."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError, UsageError
+from ...schedules import EDM, VE, VP, Flow, Schedule
+from .diffusers_folder import quiet
+
+PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
+# Samplers of networks that were trained on a table of betas.
+TABLES = (
+    "DDPMScheduler",
+    "DDPMParallelScheduler",
+    "DDIMScheduler",
+    "DDIMParallelScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "SASolverScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+)
+FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
+EDMS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
+VES = ("ScoreSdeVeScheduler",)
+_MOST_STEPS = 100_000
+# A class that needs a further library, and one with the same table that does not.
+_SAME_TABLE = {"DPMSolverSDEScheduler": "KDPM2DiscreteScheduler"}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How a network was trained.
+
+    Attributes:
+        schedule: of x_t.
+        prediction: as in ``NetworkPrior``.
+        condition: t (N,) float64 -> what the network is told; None is EDM's ln(sigma)/4.
+        sigma_data: for ``edm``.
+        unit_range: the network works on pictures in [0, 1], told sigma on that scale, and predicts the score.
+        negate: the network predicts the negative of what ``prediction`` says (EDM with v prediction).
+        facts: for ``priors info`` and run.json.
+    """
+
+    schedule: Schedule
+    prediction: str
+    condition: Callable[[Tensor], Tensor] | None = None
+    sigma_data: float = 0.5
+    unit_range: bool = False
+    negate: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_noise(config: Mapping[str, Any], path: Path, tokens: int = 4096, cls: str = "") -> Noise:
+    """What a scheduler configuration says.
+
+    Args:
+        config: the JSON object.
+        path: its file, for messages.
+        tokens: patches of a picture of the model's own size; some flow schedules are shifted by it.
+        cls: the class that model_index.json names; "" takes the configuration's own.
+
+    Raises:
+        CheckpointError: an unknown scheduler, or a setting that cannot be, named with its value.
+    """
+    name = cls or config.get("_class_name")
+    prediction = config.get("prediction_type", "flow_prediction" if name in FLOWS else "epsilon")
+    if prediction not in PREDICTIONS:
+        raise CheckpointError(f"{path}: prediction_type is {prediction!r}; expected one of {', '.join(PREDICTIONS)}.")
+    steps = config.get("num_train_timesteps", 1000)
+    if not isinstance(steps, int) or isinstance(steps, bool) or not 2 <= steps <= _MOST_STEPS:
+        raise CheckpointError(f"{path}: num_train_timesteps is {steps!r}; expected 2 to {_MOST_STEPS}.")
+    facts = {"scheduler": name, "prediction": prediction}
+    if name in FLOWS or config.get("use_flow_sigmas") or prediction == "flow_prediction":
+        return _flow(config, path, steps, tokens, facts)
+    if name in EDMS:
+        return _edm(config, path, prediction, facts)
+    if name in VES:
+        return _ve(config, path, facts)
+    if name in TABLES:
+        return _table(str(name), config, path, steps, prediction, facts)
+    raise CheckpointError(
+        f"{path}: the scheduler {name!r} is unknown here; expected one of {', '.join((*TABLES, *FLOWS, *EDMS, *VES))}."
+    )
+
+
+def _table(
+    name: str, config: Mapping[str, Any], path: Path, steps: int, prediction: str, facts: dict[str, Any]
+) -> Noise:
+    if config.get("timestep_type", "discrete") != "discrete":
+        raise CheckpointError(f"{path}: timestep_type is {config['timestep_type']!r}; expected 'discrete'.")
+    for key in ("beta_start", "beta_end"):
+        if key in config:
+            _number(config, key, path)
+    betas, table = _betas(name, config, path)
+    ends_in_noise = float(betas[-1]) == 1
+    try:
+        schedule = VP(betas, to_pure_noise=ends_in_noise)
+    except UsageError as error:
+        raise CheckpointError(f"{path}: its betas make no noise schedule: {error}.") from None
+    if ends_in_noise and prediction == "epsilon":
+        raise CheckpointError(
+            f"{path}: prediction_type is 'epsilon' with a table that ends in pure noise (zero terminal SNR), where "
+            "epsilon says nothing about the picture; expected 'v_prediction' or 'sample'."
+        )
+    count = len(betas)
+
+    def index(t: Tensor) -> Tensor:
+        return (count * t - 1).clamp(min=0)
+
+    facts |= {"schedule": "vp", "betas": table, "timesteps": count, "zero_terminal_snr": ends_in_noise}
+    return Noise(schedule, PREDICTIONS[prediction], index, facts=facts)
+
+
+def _betas(name: str, config: Mapping[str, Any], path: Path) -> tuple[Tensor, str]:
+    """The table as diffusers' own class makes it, float64, and its name."""
+    import diffusers
+
+    # Settings of the sampling grid need no reading here, and some of them need further libraries.
+    known = (
+        "num_train_timesteps",
+        "beta_start",
+        "beta_end",
+        "beta_schedule",
+        "trained_betas",
+        "rescale_betas_zero_snr",
+    )
+    wanted = {key: config[key] for key in known if key in config}
+    try:
+        with quiet():
+            made = getattr(diffusers, _SAME_TABLE.get(name, name)).from_config(wanted)
+        table = "trained_betas" if made.config.get("trained_betas") is not None else made.config.beta_schedule
+        return torch.as_tensor(made.betas, dtype=torch.float64), table
+    except Exception as error:  # whatever a wrong setting runs into inside diffusers
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: {name} makes no betas from beta_schedule = {config.get('beta_schedule')!r}, trained_betas and "
+            f"the rest ({type(error).__name__}: {reason})."
+        ) from None
+
+
+def _flow(config: Mapping[str, Any], path: Path, steps: int, tokens: int, facts: dict[str, Any]) -> Noise:
+    key = "flow_shift" if "flow_shift" in config and "shift" not in config else "shift"
+    shift = _number(config, key, path, 1.0)
+    if config.get("use_dynamic_shifting"):
+        shift = _dynamic_shift(config, path, tokens)
+    if not shift > 0:
+        raise CheckpointError(f"{path}: {key} is {shift}; expected a positive number.")
+    facts |= {"schedule": "flow", "shift": round(shift, 6), "timesteps": steps, "prediction": "flow_prediction"}
+    return Noise(Flow(shift), "flow", lambda t: steps * t, facts=facts)
+
+
+def _dynamic_shift(config: Mapping[str, Any], path: Path, tokens: int) -> float:
+    """The shift for a picture of so many patches: linear in their number, then exp (Esser et al. 2024; Flux)."""
+    few, many = (_number(config, f"{end}_image_seq_len", path, n) for end, n in (("base", 256), ("max", 4096)))
+    low, high = _number(config, "base_shift", path, 0.5), _number(config, "max_shift", path, 1.15)
+    if few == many:
+        raise CheckpointError(f"{path}: base_image_seq_len and max_image_seq_len are both {few:g}; expected two sizes.")
+    mu = low + (high - low) * (tokens - few) / (many - few)
+    kind = config.get("time_shift_type", "exponential")
+    if kind not in ("exponential", "linear"):
+        raise CheckpointError(f"{path}: time_shift_type is {kind!r}; expected 'exponential' or 'linear'.")
+    return math.exp(mu) if kind == "exponential" else mu
+
+
+def _edm(config: Mapping[str, Any], path: Path, prediction: str, facts: dict[str, Any]) -> Noise:
+    if prediction not in ("epsilon", "v_prediction"):
+        raise CheckpointError(f"{path}: prediction_type is {prediction!r}; EDM expects 'epsilon' or 'v_prediction'.")
+    names = (("sigma_min", 0.002), ("sigma_max", 80.0), ("sigma_data", 0.5), ("rho", 7.0))
+    low, high, data, rho = (_number(config, key, path, usual) for key, usual in names)
+    try:
+        schedule = EDM(low, high, rho)
+    except UsageError as error:
+        raise CheckpointError(f"{path}: {error}.") from None
+    facts |= {"schedule": "edm", "sigma_min": low, "sigma_max": high, "sigma_data": data}
+    return Noise(schedule, "edm", None, data, negate=prediction == "v_prediction", facts=facts)
+
+
+def _ve(config: Mapping[str, Any], path: Path, facts: dict[str, Any]) -> Noise:
+    low, high = _number(config, "sigma_min", path, 0.01), _number(config, "sigma_max", path, 1348.0)
+    try:
+        schedule = VE(2 * low, 2 * high)  # on [-1, 1], which is twice as wide as the network's [0, 1]
+    except UsageError as error:
+        raise CheckpointError(f"{path}: {error}.") from None
+    facts |= {"schedule": "ve", "sigma_min": 2 * low, "sigma_max": 2 * high, "prediction": "score"}
+    return Noise(schedule, "eps", lambda t: schedule.sigma(t) / 2, unit_range=True, facts=facts)
+
+
+def _number(config: Mapping[str, Any], key: str, path: Path, usual: float = 0.0) -> float:
+    value = config.get(key, usual)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise CheckpointError(f"{path}: {key} is {value!r}; expected a number.")
+    return float(value)

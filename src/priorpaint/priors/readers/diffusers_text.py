@@ -1,0 +1,186 @@
+"""Text encoders of diffusers folders: a prompt becomes what the network of the same folder was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import CheckpointError
+from .diffusers_folder import Folder, build, fill, quiet
+
+_MOST_TOKENIZER = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One text encoder with its tokeniser.
+
+    Attributes:
+        tokenizer: of transformers, from files in the model's folder only.
+        network: a CLIP or T5 encoder.
+        length: tokens that every text is padded or cut to.
+        masked: whether padding is hidden from attention.
+    """
+
+    tokenizer: Any
+    network: nn.Module
+    length: int
+    masked: bool
+
+    def run(self, prompt: str) -> Any:
+        """The encoder's outputs for one prompt, with all hidden states."""
+        with quiet():
+            tokens = self.tokenizer(
+                prompt, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+            )
+        device = next(self.network.parameters()).device
+        mask = tokens.attention_mask.to(device) if self.masked else None
+        with torch.no_grad():
+            return self.network(tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=True)
+
+
+def read_encoder(folder: Folder, number: str, device: torch.device, dtype: torch.dtype, length: int = 0) -> Encoder:
+    """The part ``text_encoder`` + number with ``tokenizer`` + number.
+
+    Args:
+        number: "", "_2" or "_3".
+        length: tokens of a text; 0 is the tokeniser's own.
+
+    Raises:
+        CheckpointError: the files are missing or damaged.
+    """
+    import transformers
+
+    name, words = f"text_encoder{number}", f"tokenizer{number}"
+    if not folder.has(words):
+        raise CheckpointError(f"{folder.root} has the part {name!r} but not {words!r}; download the whole model again.")
+    cls = getattr(transformers, folder.class_of(name))
+    config = folder.config(name)
+    for key in ("dtype", "torch_dtype"):
+        config.pop(key, None)
+    where = folder.path(name)
+    state = folder.weights(name, "transformers")
+
+    def make(settings: Mapping[str, Any]) -> nn.Module:
+        network: nn.Module = cls(cls.config_class(**settings))
+        return network
+
+    network = build(cls, make, config, where, len(state))
+    if folder.class_of(name) == "T5EncoderModel" and dtype == torch.float16:
+        dtype = torch.bfloat16  # T5 overflows in float16
+    fill(network, _renamed(state, network), where, dtype, device)
+    if hasattr(network, "tie_weights"):
+        network.tie_weights()  # type: ignore[operator]
+    tokenizer = _tokenizer(folder, words)
+    most = getattr(network.config, "max_position_embeddings", None) or 512
+    own = min(int(tokenizer.model_max_length), int(most))
+    return Encoder(tokenizer, network, length or own, bool(getattr(network.config, "use_attention_mask", False)))
+
+
+def _renamed(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Tensor names of older and newer transformers releases as the installed one calls them."""
+    wanted = network.state_dict()
+    out: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key.endswith("embeddings.position_ids"):
+            continue  # a counter that old releases saved
+        bare = key.removeprefix("text_model.")
+        out[next((name for name in (key, bare, f"text_model.{bare}") if name in wanted), key)] = value
+    # T5 has one embedding under two names and saves one of them.
+    for one, other in (
+        ("shared.weight", "encoder.embed_tokens.weight"),
+        ("encoder.embed_tokens.weight", "shared.weight"),
+    ):
+        if one in wanted and one not in out and other in out:
+            out[one] = out[other]
+    return out
+
+
+def _tokenizer(folder: Folder, name: str) -> Any:
+    import transformers
+
+    path = folder.root / name
+    files = sorted(file for file in path.glob("*") if file.is_file()) if path.is_dir() else []
+    if not files:
+        raise CheckpointError(f"the tokeniser {path} is missing; download the whole model again.")
+    for file in files:
+        if file.stat().st_size > _MOST_TOKENIZER:
+            raise CheckpointError(f"{file} is larger than any tokeniser ({file.stat().st_size} bytes).")
+        if file.suffix in (".json", ".txt", ".model"):
+            folder.note(file)
+    try:
+        with quiet():
+            cls = getattr(transformers, folder.class_of(name))
+            return cls.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever damaged files run into inside transformers
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"the tokeniser {path} cannot be read ({type(error).__name__}: {reason}).") from None
+
+
+class StableDiffusionText:
+    """Prompts of Stable Diffusion 1.x and 2.x: CLIP's last hidden state, (1, 77, dim)."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoders = (encoder,)
+
+    def __call__(self, labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
+        return {"states": self.encoders[0].run(prompt or "")[0]}
+
+
+class SDXLText:
+    """Prompts of SDXL: the last hidden state but one of both encoders, and the pooled text of the second.
+
+    Args:
+        encoders: one or two.
+        zeros: whether the state without a prompt is zeros (``force_zeros_for_empty_prompt``) and not the empty text.
+    """
+
+    def __init__(self, encoders: tuple[Encoder, ...], zeros: bool) -> None:
+        self.encoders, self.zeros = encoders, zeros
+
+    def __call__(self, labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
+        outs = [encoder.run(prompt or "") for encoder in self.encoders]
+        given = {"states": torch.cat([out.hidden_states[-2] for out in outs], dim=-1), "pooled": outs[-1][0]}
+        if prompt is None and self.zeros:
+            return {name: torch.zeros_like(value) for name, value in given.items()}
+        return given
+
+
+class SD3Text:
+    """Prompts of Stable Diffusion 3: both CLIPs side by side, padded to T5's width, then T5's rows; pooled CLIPs.
+
+    Args:
+        clips: the two CLIP encoders.
+        t5: the T5 encoder; None has zeros in its place, as the model allows.
+        length: rows of T5.
+        width: of the joint text states.
+    """
+
+    def __init__(self, clips: tuple[Encoder, ...], t5: Encoder | None, length: int, width: int) -> None:
+        self.encoders = (*clips, t5) if t5 else clips
+        self.clips, self.t5, self.length, self.width = clips, t5, length, width
+
+    def __call__(self, labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
+        outs = [clip.run(prompt or "") for clip in self.clips]
+        clip = torch.cat([out.hidden_states[-2] for out in outs], dim=-1)
+        clip = nn.functional.pad(clip, (0, self.width - clip.shape[-1]))
+        rows = self.t5.run(prompt or "")[0] if self.t5 else clip.new_zeros(1, self.length, self.width)
+        return {
+            "states": torch.cat([clip, rows.to(clip)], dim=1),
+            "pooled": torch.cat([out[0] for out in outs], dim=-1),
+        }
+
+
+class FluxText:
+    """Prompts of Flux: T5's rows, and CLIP's pooled text."""
+
+    def __init__(self, clip: Encoder, t5: Encoder) -> None:
+        self.encoders = (clip, t5)
+
+    def __call__(self, labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
+        clip, t5 = self.encoders
+        return {"states": t5.run(prompt or "")[0], "pooled": clip.run(prompt or "").pooler_output}

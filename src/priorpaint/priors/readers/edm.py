@@ -1,0 +1,338 @@
+"""EDM checkpoints (.pkl): pickles of the networks of Karras et al. 2022, which embed their Python source.
+
+Nothing of that source is run: a restricted reader takes tensors and plain attributes, and our own network is built from
+the constructor's arguments that the pickle keeps. Networks with the preconditioning of EDM, VP, VE and iDDPM.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import CheckpointError, UsageError
+from ...schedules import EDM, VE, VP, Schedule
+from ..base import Prior
+from ..networks.edm import NETWORKS, EDMConfig, Labelled
+from . import safe
+from .base import Reader, Request
+from .checkpoint_prior import CheckpointPrior
+from .edm_tree import Node, node, plain
+from .flags import Flags
+
+FLAGS = {
+    "sigma_min": "smallest noise level of the schedule (EDM and VE)",
+    "sigma_max": "largest noise level of the schedule (EDM and VE)",
+    "key": "which network of the file, instead of ema",
+}
+# Noise levels that EDM's sampler uses where the network sets no limits (Karras et al. 2022, Table 1).
+_SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0
+_KEYS = ("ema", "G_ema", "net", "model")
+_ORDER = ("img_resolution", "in_channels", "out_channels", "label_dim", "augment_dim", "model_channels")
+_IGNORED = ("dropout", "label_dropout")
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "SongUNet": {},
+    "DhariwalUNet": {
+        "model_channels": 192,
+        "channel_mult": (1, 2, 3, 4),
+        "num_blocks": 3,
+        "attn_resolutions": (32, 16, 8),
+    },
+}
+_WORDS = {
+    "embedding_type": ("positional", "fourier"),
+    "encoder_type": ("standard", "skip", "residual"),
+    "decoder_type": ("standard", "skip"),
+}
+_OWN = {
+    "SongUNet": ("embedding_type", "channel_mult_noise", "encoder_type", "decoder_type", "resample_filter"),
+    "DhariwalUNet": (),
+}
+_LISTS = ("channel_mult", "attn_resolutions", "resample_filter")
+_LARGEST = 65536  # of any whole number among the arguments
+
+
+@dataclass(frozen=True)
+class Preconditioning:
+    """How D(x; sigma) is made of the network's output F.
+
+    Attributes:
+        schedule: of the prior; the network sees x_t as this schedule makes it, or scaled by EDM's c_in.
+        prediction: of `NetworkPrior`.
+        condition: t (N,) -> the network's noise argument; None: ln(sigma) / 4.
+        sign: multiplies F.
+        doubled: whether the network also gives a variance, which is not used.
+        sigma_data: of EDM.
+    """
+
+    schedule: Schedule
+    prediction: str
+    condition: Callable[[Tensor], Tensor] | None = None
+    sign: float = 1.0
+    doubled: bool = False
+    sigma_data: float = 0.5
+
+
+def recognises(path: Path) -> bool:
+    """Whether the file is named like a pickle (.pkl, .pickle)."""
+    return path.suffix.lower() in (".pkl", ".pickle")
+
+
+def read(request: Request) -> Prior:
+    """A prior from an EDM pickle; the moving average ``ema`` where there is one.
+
+    Raises:
+        CheckpointError: the file is damaged, unsafe, or holds another network.
+        UsageError: a flag that is unknown or has no such value.
+    """
+    with safe.interpreting(request.source):
+        return _read(request)
+
+
+def _read(request: Request) -> Prior:
+    path = request.source
+    flags = Flags(request.flags, FLAGS, (), "an EDM pickle")
+    top = _network(safe.load_pickle(path), flags.text("key"), path)
+    if top.kind == "Precond":
+        from .edm2 import read_edm2
+
+        return read_edm2(top, request, flags)
+    if top.kind not in _PRECONDITIONINGS:
+        raise _unknown(top.kind, _PRECONDITIONINGS, path)
+    conditioning = _PRECONDITIONINGS[top.kind](top, flags)
+    inner = top.child("model")
+    if inner.kind not in NETWORKS:
+        raise _unknown(inner.kind, NETWORKS, path)
+    config = _config(inner)
+    _check_ends(top, config, conditioning)
+    state = inner.tensors()
+    safe.check_count(2 * len(config.channel_mult) * config.num_blocks, state, path)
+    network = safe.assemble(
+        lambda: NETWORKS[inner.kind](config), state, path, device=request.device, dtype=request.dtype
+    )
+    return edm_prior(request, top, inner.kind, network, config, conditioning)
+
+
+def edm_prior(
+    request: Request, top: Node, kind: str, network: nn.Module, config: Any, conditioning: Preconditioning
+) -> Prior:
+    """The prior around a network; ``config`` has img_resolution, in_channels, label_dim and channel_mult."""
+    classes = config.label_dim
+    side = config.img_resolution
+    prior = CheckpointPrior(
+        Labelled(network, classes, conditioning.sign),
+        conditioning.schedule,
+        (config.in_channels, side, side),
+        prediction=conditioning.prediction,
+        condition=conditioning.condition,
+        sigma_data=conditioning.sigma_data,
+        multiple=2 ** (len(config.channel_mult) - 1),
+        dtype=request.dtype,
+        name=request.source.stem,
+        classes=classes,
+        embed=_embed if classes else None,
+    )
+    prior.source, prior.hash = request.source, safe.file_hash(request.source)
+    prior.facts = {
+        "format": "edm",
+        "architecture": kind,
+        "preconditioning": top.kind,
+        "image_size": side,
+        "channels": config.in_channels,
+        "prediction": conditioning.prediction,
+        "schedule": type(conditioning.schedule).__name__.lower(),
+        "sigma_min": conditioning.schedule.ratio_range[0],
+        "sigma_max": conditioning.schedule.ratio_range[1],
+        "classes": classes,
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+    }
+    return prior
+
+
+def _embed(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
+    """These networks know a state without a class: a negative label."""
+    return {"labels": torch.tensor([-1]) if labels is None else labels}
+
+
+def _network(found: Any, key: str | None, path: Path) -> Node:
+    """The network that the pickle holds, alone or in a dictionary."""
+    if not isinstance(found, Mapping):
+        return node(found, path)
+    if key is not None and found.get(key) is None:
+        raise UsageError(f"{path} has no network {key!r}; it holds {', '.join(map(str, found)) or 'nothing'}.")
+    chosen = key or next((name for name in _KEYS if found.get(name) is not None), None)
+    if chosen is None:
+        held = ", ".join(map(str, list(found)[:6])) or "nothing"
+        raise CheckpointError(f"{path} holds no network: expected the entry 'ema' of EDM, found {held}.")
+    return node(found[chosen], path)
+
+
+def _unknown(kind: str, known: Mapping[str, Any], path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} holds a network of the class {kind!r}, which is not known here: expected {', '.join(known)}; "
+        "classes are never taken from the file itself."
+    )
+
+
+def _config(inner: Node) -> EDMConfig:
+    """The network's shape from its constructor's arguments, all checked."""
+    own = _OWN[inner.kind]
+    common = ("channel_mult", "channel_mult_emb", "num_blocks", "attn_resolutions")
+    given = {name: plain(value) for name, value in inner.arguments((*_ORDER, *common)).items()}
+    given = {**_DEFAULTS[inner.kind], **{name: v for name, v in given.items() if name not in _IGNORED}}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in (*_ORDER, *common, *own):
+            raise CheckpointError(f"{inner.path}: {inner.kind} has an argument {name!r} that is not known here.")
+        if name in _WORDS:
+            if value not in _WORDS[name]:
+                raise CheckpointError(f"{inner.path}: {name} is {value!r}; expected {', '.join(_WORDS[name])}.")
+            values[name] = value
+        elif name in _LISTS:
+            values[name] = _numbers(inner, name, value)
+        else:
+            values[name] = _whole(inner, name, value)
+    for name in ("img_resolution", "in_channels", "out_channels"):
+        if not values.get(name):
+            raise CheckpointError(f"{inner.path}: {inner.kind} lacks its argument {name}; download it again.")
+    config = EDMConfig(**values, heads=_heads(inner))
+    if (
+        not config.channel_mult
+        or config.img_resolution % 2 ** (len(config.channel_mult) - 1)
+        or not config.model_channels
+    ):
+        raise CheckpointError(
+            f"{inner.path}: {config.img_resolution} pixels cannot be halved {len(config.channel_mult) - 1} times; the "
+            "arguments of the network are damaged."
+        )
+    return config
+
+
+def _whole(inner: Node, name: str, value: Any) -> int:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 <= value <= _LARGEST
+        or value != int(value)
+    ):
+        raise CheckpointError(f"{inner.path}: {name} of {inner.kind} is {value!r}; expected a whole number.")
+    return int(value)
+
+
+def _numbers(inner: Node, name: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)) or len(value) > 64:
+        raise CheckpointError(f"{inner.path}: {name} of {inner.kind} is {value!r}; expected a list of numbers.")
+    numbers = tuple(plain(part) for part in value)
+    if name == "resample_filter":
+        if not numbers or not all(isinstance(part, (int, float)) for part in numbers):
+            raise CheckpointError(f"{inner.path}: {name} of {inner.kind} is {value!r}; expected a list of numbers.")
+        return numbers
+    return tuple(_whole(inner, name, part) for part in numbers)
+
+
+def _heads(inner: Node) -> dict[str, int]:
+    """Heads by block, as the blocks themselves say: the state decides, not the rule that made it."""
+    found: dict[str, int] = {}
+    for side in ("enc", "dec"):
+        for block in inner.child(side).children():
+            if block.kind != "UNetBlock" or "num_heads" not in block.values:
+                continue
+            heads, channels = block.whole("num_heads"), block.whole("out_channels")
+            if heads and channels % heads:
+                raise CheckpointError(
+                    f"{inner.path}: {block.where} has {heads} attention heads for {channels} channels; it is damaged."
+                )
+            found[".".join(block.where.split(".")[-2:])] = heads
+    return found
+
+
+def _check_ends(top: Node, config: EDMConfig, conditioning: Preconditioning) -> None:
+    """That the wrapper and the network in it agree."""
+    outputs = config.in_channels * (2 if conditioning.doubled else 1)
+    pairs = (
+        ("img_resolution", config.img_resolution, top.whole("img_resolution", config.img_resolution)),
+        ("img_channels", config.in_channels, top.whole("img_channels", config.in_channels)),
+        ("label_dim", config.label_dim, top.whole("label_dim", config.label_dim)),
+        ("number of outputs", config.out_channels, outputs),
+    )
+    for name, inside, outside in pairs:
+        if inside != outside:
+            raise CheckpointError(
+                f"{top.path}: {name} is {inside} in the network and {outside} in its {top.kind}; expected the same."
+            )
+
+
+def _limits(top: Node, flags: Flags) -> tuple[float, float]:
+    low = flags.number("sigma_min") or max(top.number("sigma_min", 0.0), _SIGMA_MIN)
+    high = flags.number("sigma_max") or min(top.number("sigma_max", math.inf), _SIGMA_MAX)
+    if not low < high:
+        raise CheckpointError(f"{top.path}: sigma_min {low} is not below sigma_max {high}; correct these flags.")
+    return low, high
+
+
+def edm_preconditioning(top: Node, flags: Flags) -> Preconditioning:
+    """c_skip x + c_out F(c_in x; ln(sigma) / 4)."""
+    data = top.number("sigma_data", 0.5)
+    if not 0 < data < math.inf:
+        raise CheckpointError(f"{top.path}: sigma_data is {data}; expected a positive number.")
+    return Preconditioning(EDM(*_limits(top, flags)), "edm", sigma_data=data)
+
+
+def _ve(top: Node, flags: Flags) -> Preconditioning:
+    """D = x + sigma F(x; ln(sigma / 2))."""
+    low = flags.number("sigma_min") or top.number("sigma_min", 0.02)
+    high = flags.number("sigma_max") or top.number("sigma_max", 100.0)
+    if not 0 < low < high < math.inf:
+        raise CheckpointError(f"{top.path}: noise levels from {low} to {high}; expected 0 < sigma_min < sigma_max.")
+    schedule = VE(low, high)
+    return Preconditioning(schedule, "eps", lambda t: schedule.log_ratio(t) - math.log(2), sign=-1.0)
+
+
+def _vp(top: Node, flags: Flags) -> Preconditioning:
+    """D = x - sigma F(x / sqrt(1 + sigma^2); (M - 1) t), with log(1 + sigma^2) = beta_d t^2 / 2 + beta_min t."""
+    rise, start, count = top.number("beta_d", 19.9), top.number("beta_min", 0.1), top.whole("M", 1000)
+    if not (0 < rise < 1000 and 0 < start < 1000 and 2 <= count <= 100_000):
+        raise CheckpointError(f"{top.path}: beta_d {rise}, beta_min {start}, M {count}; expected positive numbers.")
+    times = torch.arange(count + 1, dtype=torch.float64) / count
+    schedule = VP(-torch.expm1(-(rise * times**2 / 2 + start * times).diff()))
+
+    def condition(t: Tensor) -> Tensor:
+        level = torch.log1p(torch.exp(2 * schedule.log_ratio(t)))
+        return (count - 1) * 2 * level / ((start**2 + 2 * rise * level).sqrt() + start)
+
+    return Preconditioning(schedule, "eps", condition)
+
+
+def _iddpm(top: Node, flags: Flags) -> Preconditioning:
+    """As VP, on a table u of noise levels; the network is told the index of the nearest, counted from low noise."""
+    found = top.tensors().get("u")
+    if found is None or found.ndim != 1 or len(found) < 3:
+        raise CheckpointError(f"{top.path}: iDDPMPrecond lacks its table u of noise levels; download it again.")
+    levels = found.double()
+    rising = levels[:-1].flip(0)
+    if not bool(torch.isfinite(levels).all()) or not bool((rising.diff() > 0).all()) or float(rising[0]) <= 0:
+        raise CheckpointError(f"{top.path}: the table u of iDDPMPrecond is not strictly falling; download it again.")
+    kept = torch.cat([torch.ones(1, dtype=torch.float64), 1 / (1 + rising**2)])  # abar, from the clean picture on
+    schedule = VP(1 - kept[1:] / kept[:-1])
+
+    def condition(t: Tensor) -> Tensor:
+        sigma = schedule.log_ratio(t).exp()
+        nearest = (sigma[:, None] - levels.to(sigma.device)[None]).abs().argmin(dim=1)
+        return len(levels) - 2 - nearest
+
+    return Preconditioning(schedule, "eps", condition, doubled=True)
+
+
+_PRECONDITIONINGS: dict[str, Callable[[Node, Flags], Preconditioning]] = {
+    "EDMPrecond": edm_preconditioning,
+    "VPPrecond": _vp,
+    "VEPrecond": _ve,
+    "iDDPMPrecond": _iddpm,
+}
+
+READER = Reader("edm", "EDM or EDM2 (.pkl)", recognises, read)

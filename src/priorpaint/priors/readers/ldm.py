@@ -1,0 +1,342 @@
+"""CompVis latent-diffusion checkpoints (.ckpt) with their YAML: KL and VQ first stages, unconditional or by class.
+
+The moving average of the weights is preferred, as the published program samples with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import CheckpointError, UsageError
+from ...schedules import VP
+from ..base import Prior
+from ..networks.adm import ADM, ADMConfig
+from ..networks.autoencoder import AutoencoderConfig, LatentAutoencoder
+from . import safe
+from .adm_shapes import check_layers, infer
+from .base import Reader, Request
+from .checkpoint_prior import CheckpointLatentPrior, CheckpointPrior
+from .flags import Flags
+from .ldm_config import LDMConfig, find, load
+
+FLAGS = {
+    "config": "path of the YAML configuration, where it does not lie beside the checkpoint",
+    "null_class": "the class that stands for no class in guidance; the last one where not given",
+}
+_MODEL, _AVERAGE, _FIRST, _CONDITION = "model.", "model_ema.", "first_stage_model.", "cond_stage_model."
+_UNET = "diffusion_model."
+# Tensors that follow from the table of betas, and what only training needs.
+_BUFFERS = frozenset(
+    "betas alphas_cumprod alphas_cumprod_prev sqrt_alphas_cumprod sqrt_one_minus_alphas_cumprod "
+    "log_one_minus_alphas_cumprod sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod posterior_variance "
+    "posterior_log_variance_clipped posterior_mean_coef1 posterior_mean_coef2 lvlb_weights logvar scale_factor".split()
+)
+_SAME_BETAS = 1e-2  # relative: the buffers may be float16
+
+
+class ClassContext(nn.Module):
+    """A U-Net with cross attention to one token, the embedding of a class; called with ``labels`` (N,) int64.
+
+    Args:
+        unet: called as unet(x, t, context=...).
+        rows, width: of the embedding.
+    """
+
+    def __init__(self, unet: nn.Module, rows: int, width: int) -> None:
+        super().__init__()
+        self.unet = unet
+        # With its weight given: torch draws the first weights of an embedding even on the meta device.
+        self.embedding = nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        out: Tensor = self.unet(x, t, context=self.embedding(labels)[:, None])
+        return out
+
+
+def recognises(path: Path) -> bool:
+    """Whether the file is named like one (.ckpt)."""
+    return path.suffix.lower() == ".ckpt"
+
+
+def read(request: Request) -> Prior:
+    """A latent prior from a CompVis checkpoint and its YAML.
+
+    Raises:
+        CheckpointError: one of the two is damaged, unsafe, of another network, or they contradict each other.
+        UsageError: no YAML is found, or a flag is unknown.
+        MissingExtra: PyYAML is not installed.
+    """
+    with safe.interpreting(request.source):
+        return _read(request)
+
+
+def _read(request: Request) -> Prior:
+    path = request.source
+    flags = Flags(request.flags, FLAGS, (), "an LDM checkpoint")
+    config = load(find(path, flags.text("config")))
+    state = _state(path)
+    parts = _Parts(state, path)
+    schedule = _schedule(config, parts)
+    weights, average = parts.denoiser(config.ema)
+    shape = _denoiser_shape(config, weights, path)
+    network: nn.Module = _assembled(lambda: ADM(shape), weights, request, "the denoiser", request.dtype)
+    multiple = network.multiple if isinstance(network, ADM) else 1
+    null = _null_class(config, flags)
+    if config.classes:
+        network = _with_classes(network, config, parts, request)
+    autoencoder = _autoencoder(config.autoencoder, _scale(config, parts), parts, request)
+    inner = CheckpointPrior(
+        network,
+        schedule,
+        (config.channels, config.latent_size, config.latent_size),
+        prediction=config.prediction,
+        condition=lambda t: (config.steps * t - 1).clamp(min=0),
+        multiple=multiple,
+        dtype=request.dtype,
+        name=path.stem,
+        classes=config.classes,
+        embed=(lambda labels, prompt: {"labels": torch.tensor([null]) if labels is None else labels})
+        if config.classes
+        else None,
+    )
+    prior = CheckpointLatentPrior(inner, autoencoder, path.stem)
+    prior.source, prior.hash = path, safe.file_hash(path)
+    prior.facts = _facts(config, shape, autoencoder, average, null, prior)
+    return prior
+
+
+class _Parts:
+    """The tensors of the file by the part that they belong to; every one has a part."""
+
+    def __init__(self, state: Mapping[str, Tensor], path: Path) -> None:
+        self.path = path
+        self.model = _below(state, _MODEL)
+        self.average = _below(state, _AVERAGE)
+        self.condition = _below(state, _CONDITION)
+        first = _below(state, _FIRST)
+        self.first = {name: value for name, value in first.items() if not name.startswith("loss.")}
+        prefixes = (_MODEL, _AVERAGE, _FIRST, _CONDITION)
+        self.rest = {name: value for name, value in state.items() if not name.startswith(prefixes)}
+        unknown = sorted(set(self.rest) - _BUFFERS)
+        if unknown:
+            raise CheckpointError(
+                f"{path} holds tensors that no part of a latent diffusion model has, such as {unknown[0]}; expected "
+                f"names that begin with {', '.join(prefixes)}."
+            )
+        if not self.model or not self.first:
+            lacking = _MODEL + _UNET if not self.model else _FIRST
+            raise CheckpointError(
+                f"{path} holds no latent diffusion model: expected tensors named {lacking}..., found "
+                f"{', '.join(list(state)[:3]) or 'none'}."
+            )
+
+    def denoiser(self, averaged: bool) -> tuple[dict[str, Tensor], bool]:
+        """(tensors of the U-Net, whether they are the moving average)."""
+        raw = _below(self.model, _UNET)
+        stray = sorted(set(self.model) - {_UNET + name for name in raw})
+        if stray or not raw:
+            raise CheckpointError(f"{self.path}: {_MODEL}{(stray or ['*'])[0]} is no part of a U-Net.")
+        average = {k: v for k, v in self.average.items() if k not in ("decay", "num_updates")}
+        if not average or not averaged:
+            return raw, False
+        # The program keeps the average under each name with its dots removed.
+        wanted = {(_UNET + name).replace(".", ""): name for name in raw}
+        missing = [name for name in wanted if name not in average]
+        unknown = [name for name in average if name not in wanted]
+        if missing or unknown or len(wanted) != len(raw):
+            raise CheckpointError(
+                f"{self.path}: the moving average lacks {len(missing)} tensors of the network and has {len(unknown)} "
+                f"others, such as {_AVERAGE}{(missing + unknown + ['?'])[0]}; download it again."
+            )
+        for key, name in wanted.items():
+            if average[key].shape != raw[name].shape:
+                raise CheckpointError(
+                    f"{self.path}: {_MODEL}{_UNET}{name} has the shape {tuple(raw[name].shape)} and its moving average "
+                    f"{tuple(average[key].shape)}; expected the same, so download it again."
+                )
+        return {name: average[key] for key, name in wanted.items()}, True
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    found = safe.load_torch(path, trainer=True)
+    state = found.get("state_dict", found) if isinstance(found, Mapping) else None
+    if not isinstance(state, Mapping) or not state:
+        raise CheckpointError(
+            f"{path} holds no state_dict: expected the dictionary of a training program, found {type(found).__name__}."
+        )
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {name} in its state_dict is {type(value).__name__}; expected a tensor.")
+    return dict(state)
+
+
+def _assembled(
+    make: Callable[[], nn.Module], state: Mapping[str, Tensor], request: Request, what: str, dtype: torch.dtype
+) -> nn.Module:
+    return safe.assemble(make, state, request.source, device=request.device, dtype=dtype, what=what)
+
+
+def _schedule(config: LDMConfig, parts: _Parts) -> VP:
+    """The table of betas by its name, compared with the one in the file."""
+    steps, low, high = config.steps, config.linear_start, config.linear_end
+    if steps < 2 or not low < high < 1:
+        raise CheckpointError(f"{parts.path}: {steps} betas from {low} to {high}; expected 0 < start < end < 1.")
+    if config.betas == "linear":  # in that program, linear in the roots
+        betas = torch.linspace(low**0.5, high**0.5, steps, dtype=torch.float64) ** 2
+    elif config.betas == "sqrt_linear":
+        betas = torch.linspace(low, high, steps, dtype=torch.float64)
+    elif config.betas == "sqrt":
+        betas = torch.linspace(low, high, steps, dtype=torch.float64) ** 0.5
+    else:
+        level = (torch.arange(steps + 1, dtype=torch.float64) / steps + config.cosine_s) / (1 + config.cosine_s)
+        kept = (level * torch.pi / 2).cos() ** 2
+        betas = (1 - kept[1:] / kept[:-1]).clamp(max=0.999)
+    inside = parts.rest.get("betas")
+    if inside is not None:
+        if inside.shape != betas.shape or not torch.allclose(inside.double(), betas, rtol=_SAME_BETAS, atol=1e-6):
+            raise CheckpointError(
+                f"{parts.path}: its table of {inside.numel()} betas is not the one of its YAML ({config.betas}, "
+                f"{steps} steps from {low} to {high}); the two files do not belong together."
+            )
+    return VP(betas)
+
+
+def _denoiser_shape(config: LDMConfig, weights: Mapping[str, Tensor], path: Path) -> ADMConfig:
+    """What the tensors show, confirmed by the YAML; the YAML where they leave something open."""
+    found = infer(weights, path, config.heads)
+    said = config.unet
+    factors = said["attention_factors"]
+    expected = replace(
+        found,
+        in_channels=said["in_channels"],
+        out_channels=said["out_channels"],
+        model_channels=said["model_channels"],
+        levels=tuple(said["model_channels"] * multiplier for multiplier in said["multipliers"]),
+        blocks=said["blocks"],
+        attention=frozenset(level for level in range(len(said["multipliers"])) if 2**level in factors),
+        resampling=said["resampling"],
+        scale_shift=said["scale_shift"],
+    )
+    if found.resampling != said["resampling"] and len(found.levels) == 1:
+        expected = replace(expected, resampling=found.resampling)
+    for name in ("in_channels", "out_channels", "model_channels", "levels", "blocks", "attention", "resampling"):
+        one, other = getattr(found, name), getattr(expected, name)
+        if one != other:
+            show = [sorted(value) if isinstance(value, frozenset) else value for value in (other, one)]
+            raise CheckpointError(
+                f"{path}: {name} of the U-Net is {show[0]} in the YAML and {show[1]} in the tensors; the two files do "
+                "not belong together."
+            )
+    transformer = found.transformer
+    if (transformer is not None) != config.spatial_transformer:
+        raise CheckpointError(f"{path}: YAML and tensors disagree about use_spatial_transformer.")
+    if transformer is not None and (transformer.context or 0) != (said["context"] or 0):
+        raise CheckpointError(
+            f"{path}: context_dim is {said['context']} in the YAML and {transformer.context} in the tensors."
+        )
+    if transformer is not None and transformer.depth != said["depth"]:
+        raise CheckpointError(
+            f"{path}: transformer_depth is {said['depth']} in the YAML and {transformer.depth} in the tensors."
+        )
+    if config.classes and (transformer is None or transformer.context != config.embedding):
+        raise CheckpointError(f"{path}: the classes have {config.embedding} numbers, which the U-Net does not look at.")
+    if transformer is not None and not config.classes:
+        raise CheckpointError(f"{path}: the U-Net looks at a context, but the YAML gives it none.")
+    if found.in_channels != config.channels or found.out_channels != config.channels:
+        raise CheckpointError(f"{path}: the U-Net does not work on the {config.channels} channels of the latents.")
+    check_layers(expected, path)
+    return expected
+
+
+def _with_classes(network: nn.Module, config: LDMConfig, parts: _Parts, request: Request) -> nn.Module:
+    embedding = parts.condition
+    joined = {f"unet.{name}": value for name, value in network.state_dict().items()}
+    unknown = sorted(set(embedding) - {"embedding.weight"})
+    if "embedding.weight" not in embedding or unknown:
+        name = unknown[0] if unknown else "embedding.weight (missing)"
+        raise CheckpointError(f"{parts.path}: expected {_CONDITION}embedding.weight alone, found {_CONDITION}{name}.")
+    wanted, found = (config.classes, config.embedding), tuple(embedding["embedding.weight"].shape)
+    if wanted != found:
+        raise CheckpointError(
+            f"{parts.path}: {_CONDITION}embedding.weight has the shape {found}; the YAML expects {wanted}."
+        )
+    safe.check_finite(embedding, parts.path)
+    with torch.device("meta"):
+        wrapped = ClassContext(nn.Identity(), *wanted)
+    weight = embedding["embedding.weight"].to(device=request.device, dtype=request.dtype, copy=True)
+    wrapped.load_state_dict({"embedding.weight": weight}, assign=True)
+    wrapped.unet = network
+    assert wrapped.state_dict().keys() == joined.keys() | {"embedding.weight"}
+    return wrapped
+
+
+def _scale(config: LDMConfig, parts: _Parts) -> float:
+    """The buffer in the file, where it has one, else what the YAML says."""
+    inside = parts.rest.get("scale_factor")
+    if inside is None:
+        if config.scale_inside:
+            raise CheckpointError(f"{parts.path} lacks the tensor scale_factor, which its YAML (scale_by_std) expects.")
+        return config.scale
+    value = float(inside) if inside.numel() == 1 else float("nan")
+    if not 0 < value < float("inf"):
+        raise CheckpointError(
+            f"{parts.path}: scale_factor is {inside.flatten()[:3].tolist()}; expected a positive number."
+        )
+    return value
+
+
+def _autoencoder(shape: AutoencoderConfig, scale: float, parts: _Parts, request: Request) -> LatentAutoencoder:
+    odd = next((width for width in (shape.channels, *shape.widths) if width % 32), None)
+    if odd is not None:
+        raise CheckpointError(f"{parts.path}: the autoencoder has a level of {odd} channels; expected multiples of 32.")
+    safe.check_count(2 * len(shape.multipliers) * shape.blocks, parts.first, parts.path)
+    # In float32 whatever the denoiser's type: nearest codes and the pixels of a picture need its precision.
+    make = lambda: LatentAutoencoder(shape, scale)  # noqa: E731
+    network = _assembled(make, parts.first, request, "the autoencoder", torch.float32)
+    assert isinstance(network, LatentAutoencoder)
+    return network
+
+
+def _null_class(config: LDMConfig, flags: Flags) -> int:
+    null = flags.whole("null_class")
+    if null is None:
+        return max(config.classes - 1, 0)
+    if not 0 <= null < config.classes:
+        raise UsageError(f"the flag null_class is {null}, but the model has {config.classes} classes.")
+    return null
+
+
+def _facts(
+    config: LDMConfig, shape: ADMConfig, autoencoder: LatentAutoencoder, average: bool, null: int, prior: Prior
+) -> dict[str, Any]:
+    assert isinstance(prior, CheckpointLatentPrior)
+    facts: dict[str, Any] = {
+        "format": "ldm",
+        "architecture": "ADM U-Net" + (" with cross attention" if shape.transformer else ""),
+        "first_stage": config.first_stage,
+        "factor": autoencoder.factor,
+        "latent_channels": autoencoder.channels,
+        "scale_factor": autoencoder.scale,
+        "image_size": config.latent_size * autoencoder.factor,
+        "weights": "moving average" if average else "last step",
+        "prediction": config.prediction,
+        "schedule": "vp",
+        "betas": config.betas,
+        "timesteps": config.steps,
+        "classes": config.classes,
+        "parameters": sum(weight.numel() for weight in prior.parameters()),
+    }
+    return {**facts, "null_class": null} if config.classes else facts
+
+
+READER = Reader("ldm", "CompVis latent-diffusion (.ckpt with its .yaml)", recognises, read)

@@ -1,0 +1,88 @@
+"""What ``priorpaint train`` wrote, as a prior."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..schedules import EDM, VP, Schedule
+from .network import NetworkPrior
+from .unet import UNet
+from .weights_file import WeightsMetadata
+
+
+class LoadedPrior(NetworkPrior):
+    """A prior that was read from a weights file.
+
+    Its network sees ln(sigma / alpha) / 4, whatever it predicts. With classes, None is the null class: any picture.
+
+    Attributes:
+        hash: SHA-256 of the file, in hexadecimal.
+        source: the file.
+        facts: what the file says about itself, in JSON values.
+        metadata: the same as it is in the file.
+    """
+
+    def __init__(self, network: UNet, metadata: WeightsMetadata, source: Path, name: str, dtype: torch.dtype) -> None:
+        config, schedule = network.config, schedule_of(metadata)
+
+        def embed(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
+            return {"labels": torch.tensor([config.classes]) if labels is None else labels}
+
+        super().__init__(
+            network if dtype == torch.float32 else _LowPrecision(network, dtype),
+            schedule,
+            (config.in_channels, *(metadata.size or (None, None))),
+            prediction=metadata.prediction,
+            condition=lambda t: schedule.log_ratio(t) / 4,
+            sigma_data=metadata.sigma_data,
+            multiple=network.multiple,
+            name=name,
+            embed=embed if config.classes else None,
+            classes=config.classes,
+        )
+        self.learned_variance = config.learned_variance
+        self.hash = hashlib.sha256(source.read_bytes()).hexdigest()
+        self.source, self.metadata = source, metadata
+        self._module: nn.Module = network
+        edm = {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max, "sigma_data": metadata.sigma_data}
+        self.facts: dict[str, Any] = {
+            "format": "priorpaint",
+            "architecture": "UNet",
+            "prediction": metadata.prediction,
+            "schedule": "edm" if metadata.prediction == "edm" else f"vp {metadata.betas}",
+            **(edm if metadata.prediction == "edm" else {}),
+            "parameters": sum(weight.numel() for weight in network.parameters()),
+            **({"classes": list(metadata.class_names) or config.classes} if config.classes else {}),
+            **({"learned_variance": True} if config.learned_variance else {}),
+            "training": dict(metadata.training),
+        }
+
+    def parameters(self) -> Iterator[Tensor]:
+        """The network's weights."""
+        return iter(self._module.parameters())
+
+
+def schedule_of(metadata: WeightsMetadata) -> Schedule:
+    """The noise schedule that a network was trained on."""
+    if metadata.prediction == "eps":
+        return VP(metadata.betas)
+    return EDM(sigma_min=metadata.sigma_min, sigma_max=metadata.sigma_max)
+
+
+class _LowPrecision(nn.Module):
+    """The network under autocast: float32 weights and images, convolutions in ``dtype``."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
+        with torch.autocast(x.device.type, dtype=self.dtype):
+            out: Tensor = self.network(x, condition, labels)
+        return out.to(x.dtype)

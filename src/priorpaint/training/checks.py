@@ -1,0 +1,70 @@
+"""What a user should know about the pictures before hours of training go into them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from priorpaint.training.config import TrainConfig
+from priorpaint.training.data import MIN_PICTURES, Pictures
+from priorpaint.training.files import Pixels
+
+# Fewer pictures than this are learned by heart.
+FEW = 500
+_LOOKED_AT = 256
+_SHOWN = 6
+_GREY = 2
+
+
+def remarks(config: TrainConfig, pictures: Pictures) -> tuple[str, ...]:
+    """Sentences about the data of a run: what was found, and what looks wrong."""
+    return (*_found(pictures), *_doubts(config, pictures))
+
+
+def _found(pictures: Pictures) -> Iterator[str]:
+    names = pictures.class_names
+    if not names:
+        yield f"Found {len(pictures.names)} pictures."
+        return
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    yield (
+        f"Found {len(pictures.names)} pictures in {len(names)} classes ({shown}), which the network will be told; "
+        "--classes none trains without."
+    )
+    for name, count in zip(names, pictures.counts, strict=True):
+        if count < MIN_PICTURES:
+            yield f"The class {name} has only {count} pictures; it will hardly be learned."
+
+
+def _doubts(config: TrainConfig, pictures: Pictures) -> Iterator[str]:
+    total = len(pictures.names) + len(pictures.skipped)
+    if len(pictures.skipped) > total / 2:
+        yield f"Most files were skipped ({len(pictures.skipped)} of {total}); see the reasons above."
+    if len(pictures.names) < FEW:
+        yield f"{len(pictures.names)} pictures are few: below some {FEW}, a prior tends to repeat them."
+    same = {str(Path(s).resolve()) for s in config.val} & {str(Path(s).resolve()) for s in config.data}
+    if same:
+        yield f"{', '.join(sorted(same))} is both trained on and held out, so its PSNR will not show overfitting."
+    looked = pictures.some(_LOOKED_AT)
+    flat = sum(int(p.max()) - int(p.min()) < _GREY for p in looked)
+    if flat > len(looked) / 10:
+        yield f"{flat} of {len(looked)} pictures that were looked at have one colour only; check the files."
+    if config.network.in_channels == 3 and all(_grey(p) for p in looked):
+        yield "The pictures are grey; --grey trains a network for grey pictures, which is better at them."
+    copies = _copies(looked)
+    if copies > len(looked) / 10:
+        yield f"{copies} of {len(looked)} pictures that were looked at are copies of others; each is learned more."
+
+
+def _grey(pixels: Pixels) -> bool:
+    values = pixels.astype(np.int16)
+    return bool((values.max(axis=2) - values.min(axis=2)).max() <= _GREY)
+
+
+def _copies(pictures: list[Pixels]) -> int:
+    counts = Counter(hashlib.blake2b(np.ascontiguousarray(p).tobytes()).digest() for p in pictures)
+    return len(pictures) - len(counts)

@@ -1,0 +1,65 @@
+"""How long a run will take, measured before it starts."""
+
+from __future__ import annotations
+
+import copy
+import time
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import torch
+
+from priorpaint.priors.unet import UNet
+from priorpaint.training.checkpoint import Progress
+from priorpaint.training.config import TrainConfig
+from priorpaint.training.data import Pictures, to_float
+from priorpaint.training.objectives import Objective
+
+_TIMED = 2
+# Optimizers, moving average and reading of crops, as a share of forward and backward pass.
+_REST = 1.25
+
+
+def forecast(
+    config: TrainConfig, objective: Objective, network: UNet, pictures: Pictures, progress: Progress, processes: int
+) -> str:
+    """One sentence: how long the budget in crops takes, or how many crops the budget in hours buys.
+
+    A copy of the network and of the objective run a few batches, so nothing of the run itself changes.
+    """
+    seconds = seconds_per_batch(config, copy.deepcopy(objective), copy.deepcopy(network), pictures)
+    rate = config.batch * processes / seconds
+    left = float("inf")
+    if config.crops is not None:
+        left = (config.crops - progress.crops) / rate
+    if config.hours is not None:
+        left = min(left, 3600 * config.hours - progress.seconds)
+    crops = round(left * rate)
+    passes = (progress.crops + crops) / len(pictures.names)
+    return (
+        f"About {rate:.0f} crops a second on {_machine(network)}: {crops} crops will take about "
+        f"{timedelta(seconds=round(left))}, {passes:.0f} for each picture."
+    )
+
+
+def seconds_per_batch(config: TrainConfig, objective: Objective, network: UNet, pictures: Pictures) -> float:
+    """Seconds of one update, from the fastest of some on ``network``, whose gradients are changed."""
+    device = next(network.parameters()).device
+    pixels, labels = pictures.labelled_batch(0, config.batch, seed=config.seed)
+    x_0 = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
+    told: Any = partial(network, labels=labels.to(device)) if config.network.classes else network
+    times = []
+    for _ in range(1 + _TIMED):
+        begun = time.perf_counter()
+        losses = objective.losses(told, x_0, torch.Generator(device).manual_seed(0))
+        losses.weighed.mean().backward()  # type: ignore[no-untyped-call]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - begun)
+    return _REST * min(times[1:])
+
+
+def _machine(network: UNet) -> str:
+    device = next(network.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"

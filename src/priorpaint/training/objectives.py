@@ -1,0 +1,188 @@
+"""What a network is trained to do: EDM's denoising, DDPM's L_simple, or improved DDPM's L_hybrid.
+
+An objective draws the noise of a batch, gives its losses, and turns the network back into a denoiser.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from priorpaint.schedules import VP
+from priorpaint.training.config import TrainConfig
+from priorpaint.training.loss import Balance, Network, NoiseLevels, edm_denoise, edm_loss
+
+# Weight of L_vlb in L_hybrid, for the sum over all steps, in bits per value (Nichol and Dhariwal 2021, Section 3.1).
+VLB_WEIGHT = 0.001
+# Half the distance of two 8-bit values in [-1, 1].
+_HALF_STEP = 1 / 255
+_SMALLEST = 1e-12
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of the N pictures of a batch: ``plain`` to report, ``weighed`` to train on."""
+
+    plain: Tensor
+    weighed: Tensor
+
+
+class Objective(ABC):
+    """A training loss.
+
+    Attributes:
+        prediction: what the network predicts, as in ``NetworkPrior``.
+        levels: (sigma_min, sigma_max) of sigma / alpha, for samples.
+    """
+
+    prediction: str
+    levels: tuple[float, float]
+
+    @abstractmethod
+    def losses(self, network: Network, x_0: Tensor, generator: torch.Generator) -> Losses:
+        """Losses of clean pictures x_0 (N, C, H, W) in [-1, 1], with noise from ``generator``."""
+
+    @abstractmethod
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
+        """E[x_0 | x] for x = x_0 + sigma n (N, C, H, W), sigma (N,) > 0."""
+
+    def state(self) -> Tensor:
+        """What a resumed run needs."""
+        return torch.ones(0)
+
+    def restore(self, state: Tensor) -> None:  # noqa: B027 (most have none)
+        """Take over what `state` gave."""
+
+
+class EDMObjective(Objective):
+    """Karras et al. 2022, with the losses of all noise levels brought to the same mean where ``balance`` is on."""
+
+    prediction = "edm"
+
+    def __init__(self, noise: NoiseLevels, sigma_data: float, *, balance: bool) -> None:
+        self.noise, self.sigma_data = noise, sigma_data
+        self.levels = noise.sigma_min, noise.sigma_max
+        self.balance, self._balanced = Balance(noise), balance
+
+    def losses(self, network: Network, x_0: Tensor, generator: torch.Generator) -> Losses:
+        sigma = self.noise.draw(len(x_0), generator)
+        noise = _noise(x_0, generator)
+        plain = edm_loss(network, x_0, sigma, noise, self.sigma_data)
+        return Losses(plain, self.balance.weigh(plain, sigma) if self._balanced else plain)
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
+        return edm_denoise(network, x, sigma, self.sigma_data)
+
+    def state(self) -> Tensor:
+        return self.balance.means
+
+    def restore(self, state: Tensor) -> None:
+        self.balance.means = state
+
+
+class SimpleObjective(Objective):
+    """L_simple = E |eps - F(x_t, t)|^2 with t uniform in 1 ... T (Ho et al. 2020, Algorithm 1 and Eq. 14).
+
+    The network sees ln(sigma_t / alpha_t) / 4 in place of t, so that it needs no table and takes any noise level.
+    """
+
+    prediction = "eps"
+
+    def __init__(self, betas: str = "linear") -> None:
+        self.schedule = VP(betas)
+        self.levels = self.schedule.ratio_range
+        beta = self.schedule.betas
+        self.log_abar = torch.log1p(-beta).cumsum(0)
+        self.beta = beta
+
+    def losses(self, network: Network, x_0: Tensor, generator: torch.Generator) -> Losses:
+        index = torch.randint(len(self.beta), (len(x_0),), generator=generator, device=generator.device)
+        noise = _noise(x_0, generator)
+        alpha, sigma = (_rows(values[index.cpu()], x_0) for values in self._levels())
+        x_t = alpha * x_0 + sigma * noise
+        out = network(x_t, (sigma / alpha).log().flatten() / 4).to(x_0.dtype)
+        loss = self._loss(out, x_0, x_t, noise, index.cpu())
+        return Losses(loss, loss)
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
+        s = sigma[:, None, None, None]
+        raw = network(x * (1 + s**2).rsqrt(), sigma.log() / 4)[:, : x.shape[1]]
+        return x - s * raw.to(x.dtype)
+
+    def _levels(self) -> tuple[Tensor, Tensor]:
+        """alpha_t and sigma_t of the table, (T,) float64."""
+        return (self.log_abar / 2).exp(), (-torch.expm1(self.log_abar)).sqrt()
+
+    def _loss(self, out: Tensor, x_0: Tensor, x_t: Tensor, noise: Tensor, index: Tensor) -> Tensor:
+        return (out - noise).square().mean((1, 2, 3))
+
+
+class HybridObjective(SimpleObjective):
+    """L_hybrid = L_simple + 0.001 L_vlb, where L_vlb trains the variance alone (Nichol and Dhariwal 2021, Eq. 15, 16).
+
+    The second half of the output is r in log Sigma = v log beta_t + (1 - v) log beta~_t with v = (r + 1) / 2; the mean
+    stands still in L_vlb. Its terms are KL(q(x_{t-1} | x_t, x_0) | p(x_{t-1} | x_t)) and, for t = 1, the negative log
+    likelihood of the 8-bit picture, per value and in bits.
+    """
+
+    def __init__(self, betas: str = "linear") -> None:
+        super().__init__(betas)
+        before = torch.cat([torch.zeros(1, dtype=torch.float64), self.log_abar[:-1]])
+        rest = -torch.expm1(self.log_abar)
+        small = self.beta * -torch.expm1(before) / rest
+        # beta~_1 is 0: the first step takes that of the second one.
+        self.log_small = torch.cat([small[1:2], small[1:]]).log()
+        self.mean_x_0 = (before / 2).exp() * self.beta / rest
+        self.mean_x_t = (1 - self.beta).sqrt() * -torch.expm1(before) / rest
+
+    def variance(self, out: Tensor, index: Tensor) -> Tensor:
+        """log Sigma (N, C, H, W) from the network's output (N, 2 C, H, W) at the table's entries ``index`` (N,)."""
+        share = (out[:, out.shape[1] // 2 :] + 1) / 2
+        large, small = _rows(self.beta.log()[index], out), _rows(self.log_small[index], out)
+        return share * large + (1 - share) * small
+
+    def _loss(self, out: Tensor, x_0: Tensor, x_t: Tensor, noise: Tensor, index: Tensor) -> Tensor:
+        eps = out[:, : x_0.shape[1]]
+        alpha, sigma = (_rows(values[index], x_0) for values in self._levels())
+        guess = (x_t - sigma * eps.detach()) / alpha
+        to_x_0, to_x_t = _rows(self.mean_x_0[index], x_0), _rows(self.mean_x_t[index], x_0)
+        mean, log_variance = to_x_0 * guess + to_x_t * x_t, self.variance(out, index)
+        log_true = _rows(self.log_small[index], x_0)
+        away = (to_x_0 * (x_0 - guess)).square()
+        kl = 0.5 * (log_variance - log_true - 1 + (log_true - log_variance).exp() + away * (-log_variance).exp())
+        first = -_log_pixel(x_0, mean, log_variance)
+        bits = torch.where((index == 0).to(out.device)[:, None, None, None], first, kl) / math.log(2)
+        simple = (eps - noise).square().mean((1, 2, 3))
+        return simple + VLB_WEIGHT * len(self.beta) * bits.mean((1, 2, 3))
+
+
+def objective(config: TrainConfig) -> Objective:
+    """The objective that a run asks for."""
+    if config.loss == "simple":
+        return SimpleObjective(config.betas)
+    if config.loss == "hybrid":
+        return HybridObjective(config.betas)
+    noise = NoiseLevels(config.p_mean, config.p_std, config.sigma_min, config.sigma_max)
+    return EDMObjective(noise, config.sigma_data, balance=config.balance)
+
+
+def _noise(x_0: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.empty_like(x_0, memory_format=torch.contiguous_format).normal_(generator=generator)
+
+
+def _rows(values: Tensor, x: Tensor) -> Tensor:
+    return values.to(x)[:, None, None, None]
+
+
+def _log_pixel(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log probability of the 8-bit value x under N(mean, exp(log_variance)); the end values take the whole tail."""
+    scale = (-log_variance / 2).exp()
+    above = torch.special.ndtr((x - mean + _HALF_STEP) * scale)
+    below = torch.special.ndtr((x - mean - _HALF_STEP) * scale)
+    above = torch.where(x > 1 - _HALF_STEP, torch.ones_like(above), above)
+    below = torch.where(x < -1 + _HALF_STEP, torch.zeros_like(below), below)
+    return (above - below).clamp(min=_SMALLEST).log()

@@ -1,0 +1,67 @@
+"""The picture suite from the registry's methods to tables and sheets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from priorpaint import UsageError
+from priorpaint.avatars.prior import ExactAvatars
+from priorpaint.certify.pictures.report import markdown, save, sheet_file
+from priorpaint.certify.pictures.run import PictureReport, certify_pictures
+from priorpaint.certify.results import DONE, NOT_APPLICABLE
+from priorpaint.cli import app
+
+
+@pytest.fixture(scope="module")
+def report() -> PictureReport:
+    methods = ["ddnm", "replacement", "smc"]
+    return certify_pictures(ExactAvatars(), methods, ["mouth"], budget=16, pictures=2, num_samples=4)
+
+
+def test_cells_count_what_ran_and_what_cannot_run_says_why(report: PictureReport) -> None:
+    ddnm, smc = report.cell("ddnm", "mouth"), report.cell("smc", "mouth")
+    assert ddnm is not None and smc is not None
+    assert ddnm.status == DONE and ddnm.forward == 16 and ddnm.backward == 0 and ddnm.settings["steps"] == 16
+    assert ddnm.measures is not None and ddnm.measures.valid > 0.5 and ddnm.measures.visible == 0
+    assert smc.status == NOT_APPLICABLE and "whole Jacobian" in smc.note
+
+
+def test_reports_survive_json(report: PictureReport) -> None:
+    again = PictureReport.from_json(report.to_json())
+    assert again.to_json() == report.to_json() and again.masks == ["mouth"]
+    with pytest.raises(UsageError, match="not a report of pictures"):
+        PictureReport.from_json("[]")
+
+
+def test_runs_are_reproducible_and_merge(report: PictureReport) -> None:
+    again = certify_pictures(ExactAvatars(), ["ddnm"], ["mouth"], budget=16, pictures=2, num_samples=4, batch_size=3)
+    new, old = again.cell("ddnm", "mouth"), report.cell("ddnm", "mouth")
+    assert new is not None and old is not None and new.measures == old.measures
+    assert len(report.merged(again).cells) == 3
+
+
+def test_page_and_sheets(report: PictureReport, tmp_path: Path) -> None:
+    files = save(report, tmp_path, command="priorpaint certify --suite pictures")
+    assert {path.name for path in files} == {"pictures.json", "pictures.md", sheet_file("mouth")}
+    page = markdown(report)
+    assert "| exact samples | 1.000 |" in page and "| ddnm |" in page and "smc: not applicable" in page
+    with Image.open(tmp_path / sheet_file("mouth")) as picture:
+        assert picture.width > 132 and picture.height > 4 * 64
+
+
+def test_bad_numbers_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least 1 picture"):
+        certify_pictures(ExactAvatars(), ["ddnm"], ["left"], pictures=0)
+
+
+def test_command_line(tmp_path: Path) -> None:
+    arguments = "certify --suite pictures --mask eyes --pictures 1 --samples 2 --budget 4 --method ddnm --quiet".split()
+    done = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "pictures.json").is_file() and "exact samples" in done.stdout
+    assert CliRunner().invoke(app, ["certify", "--mask", "eyes"]).exit_code != 0
+    assert CliRunner().invoke(app, ["certify", "--suite", "films"]).exit_code != 0

@@ -1,0 +1,147 @@
+"""Scheduler configurations: the noise levels of diffusers' own schedulers, and what is refused by key and value."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from priorpaint.errors import CheckpointError
+from priorpaint.priors.readers.diffusers_schedule import TABLES, read_noise
+from priorpaint.schedules import Flow
+
+diffusers = pytest.importorskip("diffusers")
+
+FILE = Path("scheduler_config.json")
+
+
+def config_of(name: str, **settings: Any) -> dict[str, Any]:
+    cls = getattr(diffusers, "KDPM2DiscreteScheduler" if name == "DPMSolverSDEScheduler" else name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numpy, about code of the library
+        return {**dict(cls(**settings).config), "_class_name": name}
+
+
+def levels(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    abar = torch.cumprod(1 - table.double(), 0)
+    return abar.sqrt(), (1 - abar).sqrt()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_scheduler_gives_its_own_levels(name: str) -> None:
+    config = config_of(name, beta_schedule="scaled_linear", beta_start=0.001, beta_end=0.013, num_train_timesteps=400)
+    found = read_noise(config, FILE)
+    alpha, sigma = levels(torch.linspace(0.001**0.5, 0.013**0.5, 400, dtype=torch.float64) ** 2)
+    t = torch.arange(1, 401, dtype=torch.float64) / 400
+    assert torch.allclose(found.schedule.alpha(t), alpha, rtol=1e-5)
+    assert torch.allclose(found.schedule.sigma(t), sigma, rtol=1e-5)
+    assert found.condition is not None
+    assert torch.allclose(found.condition(t), torch.arange(400, dtype=torch.float64), atol=1e-9)
+    assert found.prediction == "eps" and found.facts["betas"] == "scaled_linear"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"beta_schedule": "sigmoid"},
+        {"trained_betas": [0.01, 0.02, 0.05, 0.3, 0.9], "num_train_timesteps": 5},
+        {"beta_schedule": "linear", "num_train_timesteps": 50, "beta_end": 0.3},
+    ],
+    ids=str,
+)
+def test_tables_by_name_and_by_value(settings: dict[str, Any]) -> None:
+    scheduler = diffusers.DDPMScheduler(**settings)
+    found = read_noise({**dict(scheduler.config), "_class_name": "DDPMScheduler"}, FILE)
+    count = len(scheduler.betas)
+    alpha, sigma = levels(scheduler.betas)
+    t = torch.arange(1, count + 1, dtype=torch.float64) / count
+    assert torch.allclose(found.schedule.alpha(t), alpha, rtol=1e-5, atol=1e-8)
+    assert torch.allclose(found.schedule.sigma(t), sigma, rtol=1e-5)
+
+
+def test_zero_terminal_snr_is_exactly_zero_and_monotone() -> None:
+    settings = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}
+    scheduler = diffusers.DDIMScheduler(**settings)
+    found = read_noise({**dict(scheduler.config), "_class_name": "DDIMScheduler"}, FILE)
+    end = torch.ones((), dtype=torch.float64)
+    assert float(found.schedule.alpha(end)) == 0 and float(found.schedule.sigma(end)) == 1
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    assert torch.allclose(found.schedule.alpha(t), scheduler.alphas_cumprod.double().sqrt(), rtol=1e-4)
+    fine = torch.linspace(0, 1, 20001, dtype=torch.float64)
+    assert bool((found.schedule.alpha(fine).diff() < 0).all())
+    assert torch.allclose(found.schedule.time(found.schedule.log_ratio(fine).exp()), fine, atol=1e-12)
+    assert found.facts["zero_terminal_snr"] and found.prediction == "v"
+    times = found.schedule.grid(7)
+    assert times[0] == 1 and bool((times.diff() < 0).all())
+
+
+@pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"])
+def test_the_shift_moves_the_grid_and_not_the_meaning_of_t(name: str) -> None:
+    found = read_noise({"_class_name": name, "shift": 3.0}, FILE)
+    t = torch.tensor([0.03, 0.5, 1.0], dtype=torch.float64)
+    assert torch.equal(found.schedule.sigma(t), t) and found.condition is not None
+    assert torch.equal(found.condition(t), 1000 * t) and found.prediction == "flow"
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    for steps in (1, 2, 10, 28):
+        scheduler.set_timesteps(steps)
+        assert torch.allclose(found.schedule.grid(steps).float(), scheduler.sigmas, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["exponential", "linear"])
+def test_a_shift_by_the_number_of_patches(kind: str) -> None:
+    config = {"use_dynamic_shifting": True, "time_shift_type": kind, "base_shift": 0.5, "max_shift": 1.15}
+    found = read_noise({"_class_name": "FlowMatchEulerDiscreteScheduler", **config}, FILE, tokens=1024)
+    mu = 0.5 + (1.15 - 0.5) * (1024 - 256) / (4096 - 256)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**config)
+    u = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    assert isinstance(found.schedule, Flow)
+    expected = scheduler.time_shift(mu, 1.0, u)
+    assert torch.allclose(found.schedule._shifted(u), expected, rtol=1e-6)
+
+
+def test_multistep_schedulers_of_flow_models() -> None:
+    config = {"use_flow_sigmas": True, "flow_shift": 2.0, "prediction_type": "flow_prediction"}
+    found = read_noise({"_class_name": "UniPCMultistepScheduler", **config}, FILE)
+    assert isinstance(found.schedule, Flow) and found.schedule.shift == 2 and found.prediction == "flow"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"prediction_type": "w_prediction"}, "prediction_type is 'w_prediction'"),
+        ({"prediction_type": None}, "prediction_type is None"),
+        ({"num_train_timesteps": 10**12}, "num_train_timesteps is 1000000000000"),
+        ({"num_train_timesteps": "many"}, "num_train_timesteps is 'many'"),
+        ({"num_train_timesteps": 1}, "num_train_timesteps is 1;"),
+        ({"beta_start": "small"}, "beta_start is 'small'"),
+        ({"beta_end": math.nan}, "beta_end is nan"),
+        ({"beta_end": 1.5}, "no noise schedule"),
+        ({"beta_start": -0.1}, "no noise schedule"),
+        ({"beta_schedule": "wiggly"}, "beta_schedule = 'wiggly'"),
+        ({"trained_betas": ["a", "b"]}, "trained_betas"),
+        ({"trained_betas": [0.1, 1.0, 0.2]}, "no noise schedule"),
+        ({"rescale_betas_zero_snr": True}, "prediction_type is 'epsilon' with a table that ends in pure noise"),
+        ({"_class_name": "MyScheduler"}, "scheduler 'MyScheduler' is unknown"),
+        ({"_class_name": "os.system"}, "scheduler 'os.system' is unknown"),
+        ({"_class_name": "UNet2DModel"}, "scheduler 'UNet2DModel' is unknown"),
+        ({"timestep_type": "continuous"}, "timestep_type is 'continuous'"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": -1}, "shift is -1"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": [3]}, r"shift is \[3\]"),
+        ({"_class_name": "EDMEulerScheduler", "sigma_min": 5, "sigma_max": 1}, "sigma_min"),
+        ({"_class_name": "ScoreSdeVeScheduler", "sigma_min": -1}, "sigma_min"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_named_with_its_value(changes: dict[str, Any], named: str) -> None:
+    base = {"_class_name": "DDIMScheduler", "prediction_type": "epsilon", "beta_schedule": "linear"}
+    changed = {**base, **changes}
+    if str(changes.get("_class_name", "")).startswith(("FlowMatch", "ScoreSde")):
+        changed.pop("prediction_type")
+    with pytest.raises(CheckpointError, match=named):
+        read_noise(changed, FILE)

@@ -1,0 +1,187 @@
+"""Text encoders: Stable Diffusion 1, XL and 3, and Flux see a prompt as diffusers' own pipelines do."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from priorpaint import UsageError, load_prior
+from priorpaint.errors import CheckpointError
+
+diffusers = pytest.importorskip("diffusers")
+models = pytest.importorskip("tests.priors.readers.diffusers_models")
+
+PROMPT = "a photo of a red cat"
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def pipeline_of(cls: Any, folder: Path, **absent: None) -> Any:
+    """Diffusers' own pipeline from the same folder; parts that the folder leaves out are passed as None."""
+    index = folder / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": cls.__name__}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return cls.from_pretrained(folder, local_files_only=True, **absent)
+
+
+@pytest.fixture(scope="module")
+def sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sd")
+    models.save(
+        folder, diffusers.PNDMScheduler(beta_schedule="scaled_linear", steps_offset=1), vae=models.kl(),
+        unet=models.text_unet(8), text_encoder=models.clip(8, projected=False), tokenizer="CLIPTokenizer",
+        safety_checker=None, feature_extractor=None,
+    )  # fmt: skip
+    return folder
+
+
+def test_stable_diffusion(sd: Path) -> None:
+    prior = load_prior(sd, device="cpu")
+    pipe = pipeline_of(diffusers.StableDiffusionPipeline, sd)
+    positive, negative = pipe.encode_prompt(PROMPT, "cpu", 1, True)
+    assert torch.allclose(prior.condition(prompt=PROMPT)["states"], positive, atol=1e-5)
+    assert torch.allclose(prior.condition()["states"], negative, atol=1e-5)
+    assert not torch.allclose(positive, negative, atol=1e-2)
+    assert prior.takes_text and prior.shape == (4, 8, 8) and prior.image_shape == (3, 16, 16)
+    x = noise(1, 4, 8, 8)
+    t = torch.tensor(401 / 1000, dtype=torch.float64)
+    raw = pipe.unet(x, 400, encoder_hidden_states=positive).sample
+    abar = pipe.scheduler.alphas_cumprod[400]
+    expected = (x - (1 - abar).sqrt() * raw) / abar.sqrt()
+    assert torch.allclose(prior.conditioned(prompt=PROMPT).denoise(x, t), expected, atol=1e-3)
+    with pytest.raises(UsageError, match="no classes"):
+        prior.conditioned(label=3)
+
+
+def test_older_names_of_text_tensors_are_read(sd: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    expected = load_prior(sd, device="cpu").condition(prompt=PROMPT)["states"]
+    older = tmp_path / "older"
+    for file in sd.rglob("*"):
+        if file.is_file():
+            (older / file.relative_to(sd)).parent.mkdir(parents=True, exist_ok=True)
+            (older / file.relative_to(sd)).write_bytes(file.read_bytes())
+    path = older / "text_encoder" / "model.safetensors"
+    state = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in load_file(path).items()}
+    state["text_model.embeddings.position_ids"] = torch.arange(16)[None]
+    save_file(state, path)
+    assert torch.allclose(load_prior(older, device="cpu").condition(prompt=PROMPT)["states"], expected, atol=1e-6)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match="incomplete"):
+        load_prior(older)
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_sdxl(tmp_path: Path, zeros: bool) -> None:
+    unet = models.text_unet(
+        16, addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=6 * 4 + 8
+    )
+    models.save(
+        tmp_path, diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+        {"force_zeros_for_empty_prompt": zeros}, vae=models.kl(), unet=unet,
+        text_encoder=models.clip(8, projected=False), text_encoder_2=models.clip(8, projected=True, seed=9),
+        tokenizer="CLIPTokenizer", tokenizer_2="CLIPTokenizer",
+    )  # fmt: skip
+    prior = load_prior(tmp_path, device="cpu")
+    pipe = pipeline_of(diffusers.StableDiffusionXLPipeline, tmp_path)
+    states, null_states, pooled, null_pooled = pipe.encode_prompt(PROMPT, device="cpu")
+    given, null = prior.condition(prompt=PROMPT), prior.condition()
+    assert torch.allclose(given["states"], states, atol=1e-5) and torch.allclose(given["pooled"], pooled, atol=1e-5)
+    assert torch.allclose(null["states"], null_states, atol=1e-5)
+    assert torch.allclose(null["pooled"], null_pooled, atol=1e-5) and bool((null_states == 0).all()) == zeros
+    x = noise(2, 4, 8, 8)
+    sizes = pipe._get_add_time_ids((16, 16), (0, 0), (16, 16), torch.float32, text_encoder_projection_dim=8)
+    added = {"text_embeds": pooled.expand(2, -1), "time_ids": sizes.expand(2, -1)}
+    raw = pipe.unet(x, 400, encoder_hidden_states=states.expand(2, -1, -1), added_cond_kwargs=added).sample
+    t = torch.full((2,), 401 / 1000, dtype=torch.float64)
+    assert torch.allclose(prior.inner._raw(x, t, given), raw, atol=1e-4)
+    guided = prior.conditioned(prompt=PROMPT, scale=5.0).denoise(x, t)
+    assert guided.shape == x.shape and bool(guided.isfinite().all())
+
+
+@pytest.mark.parametrize("with_t5", [True, False])
+def test_stable_diffusion_3(tmp_path: Path, with_t5: bool) -> None:
+    transformer = models.randomised(
+        diffusers.SD3Transformer2DModel(
+            sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=4,
+            num_attention_heads=2, joint_attention_dim=20, caption_projection_dim=8, pooled_projection_dim=16,
+            pos_embed_max_size=8,
+        )
+    )  # fmt: skip
+    models.save(
+        tmp_path, diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=models.kl(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06), transformer=transformer,
+        text_encoder=models.clip(8, projected=True), text_encoder_2=models.clip(8, projected=True, seed=8),
+        text_encoder_3=models.t5(20) if with_t5 else None, tokenizer="CLIPTokenizer", tokenizer_2="CLIPTokenizer",
+        tokenizer_3="T5Tokenizer" if with_t5 else None,
+    )  # fmt: skip
+    prior = load_prior(tmp_path, flags="--max_sequence_length 12", device="cpu")
+    absent = {} if with_t5 else {"text_encoder_3": None, "tokenizer_3": None}
+    pipe = pipeline_of(diffusers.StableDiffusion3Pipeline, tmp_path, **absent)
+    states, _, pooled, _ = pipe.encode_prompt(PROMPT, PROMPT, PROMPT, device="cpu", max_sequence_length=12)
+    given = prior.condition(prompt=PROMPT)
+    assert given["states"].shape == (1, 16 + 12, 20)
+    assert torch.allclose(given["states"], states, atol=1e-5) and torch.allclose(given["pooled"], pooled, atol=1e-5)
+    x, t = noise(1, 4, 8, 8), torch.tensor([0.4], dtype=torch.float64)
+    raw = transformer(x, states, pooled, torch.tensor([400.0])).sample
+    assert torch.allclose(prior.denoise_given(x, t, given), x - 0.4 * raw, atol=1e-4)
+    assert prior.schedule.shift == 3 and prior.multiple == 2
+
+
+@pytest.mark.parametrize("distilled", [True, False])
+def test_flux(tmp_path: Path, distilled: bool) -> None:
+    transformer = models.randomised(
+        diffusers.FluxTransformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
+            joint_attention_dim=20, pooled_projection_dim=8, axes_dims_rope=(2, 2, 4), guidance_embeds=distilled,
+        )
+    )  # fmt: skip
+    models.save(
+        tmp_path, diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=models.kl(),
+        transformer=transformer, text_encoder=models.clip(8, projected=False), text_encoder_2=models.t5(20),
+        tokenizer="CLIPTokenizer", tokenizer_2="T5Tokenizer",
+    )  # fmt: skip
+    prior = load_prior(tmp_path, flags={"max_sequence_length": 10, "guidance": 2.0, "image_size": 16}, device="cpu")
+    pipe = pipeline_of(diffusers.FluxPipeline, tmp_path)
+    states, pooled, text_ids = pipe.encode_prompt(PROMPT, PROMPT, device="cpu", max_sequence_length=10)
+    given = prior.condition(prompt=PROMPT)
+    assert torch.allclose(given["states"], states, atol=1e-5) and torch.allclose(given["pooled"], pooled, atol=1e-5)
+    x, t = noise(1, 4, 8, 6), torch.tensor([0.4], dtype=torch.float64)
+    packed = pipe._pack_latents(x, 1, 4, 8, 6)
+    places = pipe._prepare_latent_image_ids(1, 4, 3, "cpu", torch.float32)
+    told = torch.tensor([2.0]) if distilled else None
+    raw = transformer(
+        packed, states, pooled, torch.tensor([0.4]), img_ids=places, txt_ids=text_ids, guidance=told
+    ).sample
+    raw = pipe._unpack_latents(raw, 16, 12, 2)
+    assert torch.allclose(prior.denoise_given(x, t, given), x - 0.4 * raw, atol=1e-4)
+    assert prior.shape == (4, 8, 8)
+
+
+def test_parts_of_two_models_are_refused(sd: Path, tmp_path: Path) -> None:
+    models.save(
+        tmp_path, diffusers.DDIMScheduler(), vae=models.kl(), unet=models.text_unet(12),
+        text_encoder=models.clip(8, projected=False), tokenizer="CLIPTokenizer",
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="expects text states of width 12 and the text encoders make 8"):
+        load_prior(tmp_path)
+    inpainting = tmp_path / "inpainting"
+    models.save(
+        inpainting, diffusers.DDIMScheduler(), vae=models.kl(), unet=models.text_unet(8, in_channels=9),
+        text_encoder=models.clip(8, projected=False), tokenizer="CLIPTokenizer",
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="takes 9 channels and the autoencoder makes 4 .a model for inpainting"):
+        load_prior(inpainting)
+    index = tmp_path / "model_index.json"
+    index.write_text(json.dumps({k: v for k, v in json.loads(index.read_text()).items() if k != "tokenizer"}))
+    with pytest.raises(CheckpointError, match="but not 'tokenizer'"):
+        load_prior(tmp_path)

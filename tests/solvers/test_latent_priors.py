@@ -1,0 +1,174 @@
+"""What every solver promises on a latent prior: operators measure images, known pixels are kept bit by bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from priorpaint import SOLVERS, Inpainting, UsageError, solver
+from priorpaint.noise import Streams
+from priorpaint.operators import Downsampling, LinearOperator, MatrixOperator
+from priorpaint.priors.analytic import Gaussian
+from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
+from priorpaint.priors.low_memory import LowMemory
+from priorpaint.solvers.base import Cost, Task
+from priorpaint.solvers.daps import steepness
+from tests.latent_toy import Identity, orthonormal, pictures, toy
+from tests.solvers.test_contract import FAST, make
+from tests.solvers.test_contract import problem as pixel_problem
+
+NAMES = sorted(SOLVERS)
+THROUGH = [name for name in NAMES if SOLVERS[name].through_decoder]
+ON_GRID = [name for name in NAMES if not SOLVERS[name].through_decoder]
+MASK = torch.ones(8, 8)
+MASK[2:7, 3:] = 0
+
+
+def problem(count: int = 2) -> tuple[LatentPrior, Inpainting, Tensor]:
+    prior, operator = pictures(), Inpainting(MASK)
+    return prior, operator, operator(prior.decode(prior.inner.sample(count, seed=3)))
+
+
+def test_who_goes_through_the_decoder() -> None:
+    assert set(THROUGH) == {
+        *("copaint", "copaint_tt", "daps", "dps", "psld", "reddiff", "reddiff_v", "resample", "vipaint")
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_known_pixels_batches_and_cost(name: str) -> None:
+    prior, operator, y = problem()
+    run = make(name)
+    before = y.clone()
+    seen: list[tuple[int, ...]] = []
+    out = run.sample(prior, operator, y, num_samples=2, callback=lambda step, total, z: seen.append(tuple(z.shape[1:])))
+    assert out.shape == (2, 2, 2, 8, 8) and out.dtype == torch.float32 and out.isfinite().all()
+    for k in range(2):
+        assert torch.equal(operator(out[:, k]), y), "known pixels are not bit-identical"
+    assert torch.equal(y, before) and set(seen) == {(3, 4, 4)}, "reports are latents"
+    assert Cost(prior.nfe.forward, prior.nfe.backward) == Cost(2 * run.cost(2).forward, 2 * run.cost(2).backward)
+    alone = run.sample(LowMemory(prior, rows=1), operator, y[1:], num_samples=2, batch_size=1)
+    torch.testing.assert_close(alone, out[1:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_noise_leaves_y_as_evidence(name: str) -> None:
+    prior, operator, y = problem(1)
+    out = make(name).sample(prior, operator, y, sigma_y=0.1, num_samples=2)
+    assert out.isfinite().all() and not torch.equal(operator(out[:, 0]), y)
+
+
+@pytest.mark.parametrize("name", THROUGH)
+def test_with_a_codec_that_does_nothing_it_is_the_pixel_method(name: str) -> None:
+    prior, operator, y = pixel_problem(2)
+    latent = LatentPrior(prior, Identity(2))
+    settings = {"omega": 0.3} if name == "psld" else {}
+    wanted = make(name, **settings).sample(prior, operator, y, num_samples=2)
+    if name in ("daps", "resample"):  # DAPS measures the curvature, ReSample optimises latents instead of pixels
+        got = make(name, **settings).sample(latent, operator, y, num_samples=2)
+        assert torch.equal(operator(got[:, 0]), y) and got.isfinite().all()
+        return
+    torch.testing.assert_close(make(name, **settings).sample(latent, operator, y, num_samples=2), wanted)
+
+
+@pytest.mark.parametrize("name", ON_GRID)
+def test_hidden_pixels_do_not_leak_through_the_encoder(name: str) -> None:
+    prior, operator, y = problem(1)
+    out = make(name).sample(prior, operator, y, seed=[7])
+    assert torch.equal(make(name).sample(prior, operator, y + (1 - MASK) * 5, seed=[7]), out)
+
+
+def test_replacement_on_the_grid_is_replacement_of_the_encoded_picture() -> None:
+    """With one pixel a cell nothing is lost on the grid, so it is the pixel method on W^-1 y."""
+    law = pixel_problem()[0]
+    turn = torch.block_diag(*[orthonormal(2, 2, seed=1)] * 12)
+    order = torch.arange(24).reshape(2, 4, 3).permute(1, 2, 0).flatten()  # channels of a pixel side by side
+    matrix = torch.zeros(24, 24, dtype=torch.float64)
+    matrix[order[:, None], order] = turn
+    latent = LatentPrior(law, LinearAutoencoder(matrix, (2, 4, 3), (2, 4, 3)))
+    _, operator, y = pixel_problem(1)
+    picture = latent.decode(law.sample(1, seed=9))
+    got = make("replacement").sample(latent, operator, operator(picture), seed=[3])
+    wanted = make("replacement").sample(law, operator, operator(latent.encode(operator(picture))), seed=[3])
+    torch.testing.assert_close(latent.encode(got[:, 0]), wanted[:, 0])
+
+
+@pytest.mark.parametrize("name", ON_GRID)
+def test_measurements_that_are_no_mask_are_refused(name: str) -> None:
+    prior, operator = pictures(), Downsampling(2)
+    y = operator(prior.decode(prior.inner.sample(1, seed=3)))
+    with pytest.raises(UsageError, match="mask"):
+        make(name).sample(prior, operator, y)
+
+
+@pytest.mark.parametrize("name", THROUGH)
+def test_measurements_that_are_no_mask(name: str) -> None:
+    prior, operator = pictures(), Downsampling(2)
+    y = operator(prior.decode(prior.inner.sample(1, seed=3)))
+    out = make(name).sample(prior, operator, y)
+    torch.testing.assert_close(operator(out[:, 0]), y, rtol=0, atol=1e-5)
+
+
+def test_a_mask_without_a_whole_cell() -> None:
+    prior, _, _ = problem(1)
+    scattered = Inpainting((torch.arange(64).reshape(8, 8) % 3 == 0).float())
+    y = scattered(prior.decode(prior.inner.sample(1, seed=3)))
+    with pytest.raises(UsageError, match="no 2 x 2 cell of the latent grid is known as a whole"):
+        make("ddnm").sample(prior, scattered, y)
+    assert make("dps").sample(prior, scattered, y).isfinite().all()
+    nothing = Inpainting(torch.zeros(8, 8))
+    assert make("ddnm").sample(prior, nothing, torch.zeros(1, 2, 8, 8)).isfinite().all()
+
+
+def test_start_from_given_images() -> None:
+    prior, operator, y = problem(1)
+    start = prior.decode(prior.inner.sample(2, seed=8))[None]
+    near = make("dps", t_init=0.01, scale=0.02).sample(prior, operator, y, num_samples=2, initial=start)
+    far = make("dps", scale=0.02).sample(prior, operator, y, num_samples=2)
+    away = [((out - start) * (1 - MASK)).abs().mean() for out in (near, far)]
+    assert away[0] < 0.3 * away[1], "far from the images that it started from"
+    on_grid = make("replacement", t_init=0.01).sample(prior, operator, y, num_samples=2, initial=start)
+    assert torch.equal(operator(on_grid[:, 0]), y)
+    with pytest.raises(UsageError, match="must have the shape"):
+        make("dps", t_init=0.01).sample(prior, operator, y, initial=torch.zeros(1, 1, 3, 4, 4))
+
+
+def test_wrong_channels_and_sizes() -> None:
+    prior, operator, _ = problem(1)
+    with pytest.raises(UsageError, match="2 channels and the image has 3"):
+        make("dps").sample(prior, operator, torch.zeros(1, 3, 8, 8))
+    with pytest.raises(UsageError, match="works on height 8"):
+        make("dps").sample(prior, Inpainting(torch.ones(4, 4)), torch.zeros(1, 2, 4, 4))
+
+
+def test_particles_of_a_run_need_pixels() -> None:
+    with pytest.raises(UsageError, match="pixel prior"):
+        solver("smc", **FAST["smc"]).run(*problem(1))  # type: ignore[attr-defined]
+
+
+def test_steepness_is_the_largest_singular_value() -> None:
+    """DAPS needs the curvature of log p(y | z); through a linear decoder that is a singular value of A W."""
+    prior = toy()
+    operator: LinearOperator = Inpainting(torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    y = torch.zeros(3, 1, 2, 2)
+    here = Task(prior, operator, y, 0.0, Streams([1, 2, 3]), (2, 1, 1), lambda step, x_0: None)
+    matrix = orthonormal(4, 2)[[0, 2]]
+    found = steepness(here, torch.zeros(3, 2, 1, 1))
+    assert found.tolist() == pytest.approx([float(torch.linalg.svdvals(matrix)[0])] * 3, rel=0.05)
+
+
+def test_daps_reaches_the_posterior_of_the_toy() -> None:
+    """Latent DAPS on a Gaussian: the exact posterior mean, and a spread of the right size."""
+    prior, operator = toy(), Inpainting(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    w = orthonormal(4, 2)
+    law = prior.inner
+    assert isinstance(law, Gaussian)
+    y = torch.tensor([[[[0.5, 0.0], [0.0, -0.3]]]])
+    composed = MatrixOperator(w[[0, 3]], (2, 1, 1))
+    exact = law.posterior(composed, y.flatten(1)[:, [0, 3]], 0.2)
+    out = solver("daps", steps=40, n_mc=30, variance="data").sample(prior, operator, y, sigma_y=0.2, num_samples=600)
+    z = prior.encode(out[0]).flatten(1).double()
+    spread = exact.cov.diagonal().sqrt()
+    assert ((z.mean(0) - exact.mean.flatten()).abs() < 0.35 * spread).all()
+    assert (z.std(0) / spread).tolist() == pytest.approx([1, 1], abs=0.4)

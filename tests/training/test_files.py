@@ -1,0 +1,137 @@
+"""Class folders and idx files as training data."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from priorpaint.errors import UsageError
+from priorpaint.training.data import Pictures, centre_crops
+from priorpaint.training.files import class_names, is_idx, read_idx
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
+
+
+def write_idx(path: Path, array: np.ndarray) -> Path:
+    content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes() + array.tobytes()
+    opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    with opened(path, "wb") as file:
+        file.write(content)
+    return path
+
+
+def digits(folder: Path, suffix: str = "", count: int = 30) -> Path:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 256, (count, 12, 10), dtype=np.uint8)
+    pixels[:, 0, 0] = np.arange(count) % 11 + 100
+    write_idx(folder / f"train-labels-idx1-ubyte{suffix}", (np.arange(count) % 11).astype(np.uint8))
+    return write_idx(folder / f"train-images-idx3-ubyte{suffix}", pixels)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
+def test_idx_files_are_padded_evenly_and_labelled(tmp_path: Path, suffix: str) -> None:
+    source = digits(tmp_path, suffix)
+    assert is_idx(source) and not is_idx(tmp_path / "nothing-idx3-ubyte")
+    stream = Pictures([source], 16, channels=1, classes="auto", augment="auto")
+    assert stream.class_names == tuple(f"{k:02d}" for k in range(11)) and sum(stream.counts) == 30
+    assert stream.augment == "none"
+    crops, labels = stream.labelled_batch(0, 64, seed=0)
+    assert crops.shape == (64, 1, 16, 16) and labels.dtype == torch.int64
+    assert torch.equal(crops[:, 0, 2, 3].long() - 100, labels)  # 12x10 in 16x16: 2 rows above, 3 columns left
+    assert int(crops[:, :, :2].max()) == 0 and int(crops[:, :, :, 13:].max()) == 0
+    assert int(crops[:, :, 2:14, 3:13].min()) > 0
+    assert Pictures([source], 16, channels=1, classes="none").class_names == ()
+    assert centre_crops([source], 128, 4, 1, [], pad=16).shape == (30, 1, 16, 16)
+
+
+def test_damaged_idx_files_are_one_sentence(tmp_path: Path) -> None:
+    source = digits(tmp_path)
+    content = source.read_bytes()
+    cases = {
+        "announces": content[:-1],
+        "no idx file": b"PNG" + content[3:],
+        "holds": content + b"x",
+    }
+    for words, damaged in cases.items():
+        source.write_bytes(damaged)
+        with pytest.raises(UsageError, match=words):
+            read_idx(source)
+    packed = tmp_path / "cut-images-idx3-ubyte.xz"
+    packed.write_bytes(lzma.compress(content)[:-20])
+    with pytest.raises(UsageError, match="unpacked|announces"):
+        read_idx(packed)
+    source.write_bytes(b"\x00\x00\x08\x03" + b"\xff" * 12)  # announces 2^96 values: nothing of that size is allocated
+    with pytest.raises(UsageError, match="announces"):
+        read_idx(source)
+    write_idx(source, np.zeros((30, 12, 10), dtype=np.uint8))
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(29, dtype=np.uint8))
+    with pytest.raises(UsageError, match="29 labels for the 30 pictures"):
+        Pictures([source], 16, channels=1)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/fashion-mnist beside the project")
+def test_fashion_mnist() -> None:
+    source = SHARED / "t10k-images-idx3-ubyte.xz"
+    stream = Pictures([source], 32, channels=1, classes="auto", augment="auto", whole=True)
+    assert len(stream.names) == 10000 and stream.counts == [1000] * 10
+    crops, labels = stream.labelled_batch(0, 256, seed=0)
+    assert crops.shape == (256, 1, 32, 32) and int(crops[..., :2, :].max()) == 0
+    bright = crops.float().mean((1, 2, 3))
+    # Pullovers (2) and coats (4) are large and bright; sandals (5) are small.
+    assert bright[(labels == 2) | (labels == 4)].mean() > 2 * bright[labels == 5].mean()
+
+
+@pytest.fixture
+def classes(pictures: Path, tmp_path: Path) -> Path:
+    """Five cats and five dogs; the red channel of cats is 0, that of dogs 255."""
+    root = tmp_path / "classes"
+    for index, path in enumerate(sorted(pictures.glob("*.png"))):
+        folder = root / ("dogs" if index % 2 else "cats") / "deeper"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.array(Image.open(path))
+        pixels[..., 0] = 255 * (index % 2)
+        Image.fromarray(pixels).save(folder / path.name)
+    return root
+
+
+def test_subfolders_are_classes(classes: Path) -> None:
+    assert class_names([classes]) == ("cats", "dogs")
+    stream = Pictures([classes], 16, classes="auto", augment="auto")
+    assert (stream.class_names, stream.counts, stream.augment) == (("cats", "dogs"), [5, 5], "flip")
+    crops, labels = stream.labelled_batch(0, 32, seed=0)
+    assert torch.equal(crops[:, 0, 0, 0].long() // 255, labels) and 0 < int(labels.sum()) < 32
+    assert torch.equal(stream.batch(0, 32, seed=0), crops)
+
+
+def test_folders_that_are_no_classes(pictures: Path, classes: Path) -> None:
+    assert class_names([pictures]) == () and class_names([classes, pictures]) == ()
+    assert class_names([classes / "cats"]) == ()  # one folder alone
+    (classes / "cats").rename(classes / "train")
+    (classes / "dogs").rename(classes / "val")
+    assert class_names([classes]) == ()  # parts of a data set
+    shutil.copy(pictures / "00.png", classes / "loose.png")
+    assert class_names([classes]) == ()
+
+
+def test_whole_pictures_are_shrunk_to_the_size(tmp_path: Path) -> None:
+    for index in range(8):
+        Image.fromarray(np.full((40, 60 + index, 3), 30 * index, dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    stream = Pictures([tmp_path], 16, whole=True)
+    assert all(min(p.shape[:2]) == 16 for p in stream.some(8)) and len(stream.some(100)) == 8
+    assert stream.batch(0, 4, seed=0).shape == (4, 3, 16, 16)
+
+
+def test_augmentation(pictures: Path) -> None:
+    source = np.stack([np.asarray(Image.open(p)) for p in sorted(pictures.glob("*.png"))])
+    for augment, views in {"none": [source], "flip": [source, source[:, :, ::-1]]}.items():
+        known = {p[y : y + 32, x : x + 32].tobytes() for v in views for p in v for y in range(9) for x in range(9)}
+        stream = Pictures([pictures], 32, scales=(1.0,), augment=augment)
+        found = [crop.permute(1, 2, 0).contiguous().numpy().tobytes() in known for crop in stream.batch(0, 40, seed=0)]
+        assert all(found)
