@@ -31,7 +31,7 @@ def main() -> None:
     if options.cell:
         print(json.dumps(_cell(json.loads(options.cell))))
         return
-    ways = (*WAYS, "limit") if options.limit else WAYS
+    ways = (*options.ways, "limit") if options.limit else options.ways
     found = []
     print("| method | size | samples | way | peak MB | estimate MB | seconds |\n|---|---|---|---|---|---|---|")
     for method in options.methods:
@@ -56,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["dps", "psld", "vipaint"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[128, 256])
     parser.add_argument("--samples", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--prior", default=None, help="name or path; default: a network with random weights")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit", default=None, help="also run with this max_memory, such as 2GB")

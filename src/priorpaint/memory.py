@@ -181,11 +181,11 @@ def measure(prior: Prior, height: int, width: int, *, gradient: bool = True) -> 
     return Footprint(sum(weights.values()), row, *calls)
 
 
-class _Largest(TorchDispatchMode):
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Remembers the bytes of the inputs and outputs of the largest operation, weights left out."""
 
     def __init__(self, weights: dict[int, int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.weights, self.largest = weights, 0
 
     def __torch_dispatch__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from .memory import parse_bytes
 from .noise import Seed, derive
 from .painting import Callback, Painting, fitted
 from .priors import Guided, Prior
+from .priors.flag_words import parse_flags
 from .priors.loading import load_prior
 from .regions import thickness
 from .results import Result
@@ -67,6 +68,8 @@ def inpaint(
     guidance_scale: float = 1.0,
     fit: str = "windows",
     max_memory: str | int | None = None,
+    prior_flags: Mapping[str, Any] | str | None = None,
+    offline: bool = False,
     **params: Any,
 ) -> Result:
     """Draw completions of a picture. Only pixels that the mask says to repaint differ from the input.
@@ -93,6 +96,7 @@ def inpaint(
         max_memory: a limit for weights and activations, "4GB" or bytes; it picks how many rows are computed at a time,
             whether activations are computed again and how many rows are decoded at a time (`priorpaint.memory`).
         fit: how a prior of a fixed size sees a picture of another one, "windows" or "resize"; see `AnySize`.
+        prior_flags: what a checkpoint cannot say about itself; ``offline``: fetch nothing; both as for ``load_prior``.
         params: settings of the method; with ``method=None`` they change the default settings.
 
     Returns:
@@ -112,7 +116,13 @@ def inpaint(
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     solver = choose_solver(method, params, thickness(~hole.known))
     wishes = {"label": label, "prompt": prompt, "negative_prompt": negative_prompt, "guidance_scale": guidance_scale}
-    loaded = prior if isinstance(prior, Prior) else load_prior(prior, device=device)
+    flags = parse_flags(prior_flags)
+    if not isinstance(prior, Prior):
+        loaded = load_prior(prior, flags=flags, device=device, offline=offline)
+    elif flags or offline:
+        raise UsageError("prior_flags and offline are for a prior by name or path; a ready prior takes none.")
+    else:
+        loaded = prior
     loaded = _conditioned(fitted(loaded, fit), **wishes)
     job = Painting(picture, hole.known, from_alpha, loaded, solver, seeds)
     plan = None if max_memory is None else job.keep_below(parse_bytes(max_memory), batch_size)
@@ -133,6 +143,7 @@ def inpaint(
             **wishes,
             "fit": fit,
             "max_memory": max_memory,
+            "prior_flags": flags or None,
             **asdict(solver),  # type: ignore[call-overload]
         },
         "prior": _about_prior(prior, loaded),
@@ -196,7 +207,7 @@ def sample_seeds(seed: Seed, num_samples: int) -> list[int]:
 
 
 def _conditioned(prior: Prior, *, label: Any, prompt: Any, negative_prompt: Any, guidance_scale: Any) -> Prior:
-    if label is not None and (isinstance(label, bool) or not isinstance(label, (int, np.integer))):
+    if label is not None and (isinstance(label, bool) or not isinstance(label, int)):
         raise UsageError(f"a label is one whole number for the whole picture, not {label!r}")
     if label is None and prompt is None and negative_prompt is None and guidance_scale == 1:
         return prior
@@ -208,6 +219,9 @@ def _about_prior(given: str | Path | Prior, prior: Prior) -> dict[str, Any]:
         "name": prior.name,
         "source": None if isinstance(given, Prior) else str(given),
         "sha256": getattr(prior, "hash", None),
+        "spec": getattr(prior, "spec", None),
+        "flags": getattr(prior, "flags", None),
+        "facts": getattr(prior, "facts", None),
         "condition": prior.request if isinstance(prior, Guided) else None,
     }
 

@@ -111,8 +111,8 @@ class VP(Schedule):
     """Variance preserving: alpha^2 + sigma^2 = 1, from a table of betas.
 
     Table entry i (0-based, as in DDPM code) is the level at t = (i + 1) / T; t = 0 is clean. Between table points
-    log(sigma / alpha) is linear in t; below the first point sigma / alpha is. With ``to_pure_noise``
-    (zero terminal SNR, Lin et al. 2024) alpha = 0 at t = 1, and between the last two points alpha / sigma is linear in t.
+    log(sigma / alpha) is linear in t; below the first point sigma / alpha is. With ``to_pure_noise`` (zero terminal
+    SNR, Lin et al. 2024) alpha = 0 at t = 1, and between the last two points alpha / sigma is linear in t.
 
     Args:
         betas: ``linear``, ``cosine``, ``scaled_linear`` or any sequence of betas in (0, 1).

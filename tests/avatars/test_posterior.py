@@ -100,8 +100,8 @@ def test_samples_know_what_goes_together() -> None:
     num, avatars = 4000, small()
     known = masks(0)[2:3]
     y = as_tensor(avatars.pictures(1, 9))
-    exact = posterior(y, known[:, None], 4.0, avatars=avatars)
-    parts, joint = brute(avatars, y[0], known[0], 4.0)
+    exact = posterior(y, known[:, None], 7.0, avatars=avatars)
+    parts, joint = brute(avatars, y[0], known[0], 7.0)
     pair = [avatars.index["hair"], avatars.index["hat"]]
     truth, shares = np.zeros((3, 2)), np.zeros((3, 2))
     np.add.at(truth, tuple(parts[:, pair].T), torch.softmax(joint, 0).numpy())
@@ -154,3 +154,5 @@ def test_refusals() -> None:
         posterior(y[:, :1], everything)
     with pytest.raises(UsageError, match="sigma_y is a standard deviation"):
         posterior(y, everything, -0.1)
+    with pytest.raises(UsageError, match="0 or at least 1e-05"):
+        posterior(y, everything, 1e-7)

@@ -100,6 +100,10 @@ def test_a_reading_does_not_depend_on_the_batch() -> None:
     assert torch.equal(together.distance[100:101], alone.distance)
 
 
+def test_no_pictures_make_an_empty_reading() -> None:
+    assert read(torch.zeros(0, 3, 32, 32)).parts.shape == (0, 16)
+
+
 def test_other_shapes_are_refused() -> None:
     with pytest.raises(UsageError, match=r"avatars are \(N, 3, 32, 32\)"):
         read(torch.zeros(1, 3, 16, 16))

@@ -47,8 +47,8 @@ def embed_both(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor
 
 
 def make(schedule: Any = None, **options: Any) -> NetworkPrior:
-    options = {"embed": embed_labels, "classes": CLASSES} | options
-    return NetworkPrior(Constant(), schedule or VP(), (1, 4, 4), prediction="x0", name="toy", **options)
+    wanted: dict[str, Any] = {"embed": embed_labels, "classes": CLASSES} | options
+    return NetworkPrior(Constant(), schedule or VP(), (1, 4, 4), prediction="x0", name="toy", **wanted)
 
 
 def x(rows: int = 2) -> Tensor:
@@ -179,7 +179,7 @@ def test_samples_and_solvers_follow_the_class() -> None:
 
 def test_asked_for_what() -> None:
     guided: Any = make(embed=embed_both, takes_text=True).conditioned(label=torch.tensor([1]), prompt="dark", scale=2)
-    assert guided.request == {"label": [1], "prompt": "dark", "negative_prompt": None, "guidance": 2.0}
+    assert guided.request == {"label": [1], "prompt": "dark", "negative_prompt": None, "guidance_scale": 2.0}
 
 
 @pytest.mark.parametrize(

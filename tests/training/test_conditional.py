@@ -41,8 +41,8 @@ def colours(tmp_path: Path) -> Path:
 
 
 def config(data: Path, out: Path, **options: Any) -> TrainConfig:
-    options = {"network": TINY, "size": 16, "batch": 16, "crops": 160, "precision": "float32"} | options
-    return TrainConfig((str(data),), str(out), **options)
+    usual: dict[str, Any] = {"network": TINY, "size": 16, "batch": 16, "crops": 160, "precision": "float32"}
+    return TrainConfig((str(data),), str(out), **(usual | options))
 
 
 # -- network and weights file ------------------------------------------------------------------------------------------

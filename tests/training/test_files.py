@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import lzma
 import shutil
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,8 @@ SHARED = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
 
 def write_idx(path: Path, array: np.ndarray) -> Path:
     content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes() + array.tobytes()
-    opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    ways: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+    opened = ways.get(path.suffix, open)
     with opened(path, "wb") as file:
         file.write(content)
     return path
@@ -108,6 +112,17 @@ def test_subfolders_are_classes(classes: Path) -> None:
     crops, labels = stream.labelled_batch(0, 32, seed=0)
     assert torch.equal(crops[:, 0, 0, 0].long() // 255, labels) and 0 < int(labels.sum()) < 32
     assert torch.equal(stream.batch(0, 32, seed=0), crops)
+
+
+def test_folders_in_a_tar_file_are_classes_too(classes: Path, pictures: Path, tmp_path: Path) -> None:
+    for name, source in (("kinds.tar", classes), ("flat.tar", pictures)):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            tar.add(source, arcname=".")
+    assert class_names([tmp_path / "kinds.tar"]) == ("cats", "dogs")
+    assert class_names([tmp_path / "flat.tar"]) == () and class_names([pictures / "00.png"]) == ()
+    packed, loose = (Pictures([source], 16, classes="auto") for source in (tmp_path / "kinds.tar", classes))
+    for one, other in zip(packed.labelled_batch(0, 8, seed=0), loose.labelled_batch(0, 8, seed=0), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_folders_that_are_no_classes(pictures: Path, classes: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -33,14 +34,14 @@ class Perceptron(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(1)
         self.classes, self.outputs = classes, outputs
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in ((4 + 9 + classes + 1, 96), (96, 96), (96, 4 * outputs))
-        )
+        widths = (4 + 9 + classes + 1, 96, 96, 4 * outputs)
+        layers = [nn.Linear(before, after) for before, after in pairwise(widths)]
         with torch.no_grad():
-            for layer in self.layers:
+            for layer in layers:
                 layer.weight.normal_(0, (2 / layer.in_features) ** 0.5, generator=generator)
                 layer.bias.zero_()
-            self.layers[-1].weight.zero_()
+            layers[-1].weight.zero_()
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is None:

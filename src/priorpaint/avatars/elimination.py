@@ -95,14 +95,14 @@ class Elimination:
     def _table(self, term: Term) -> Tensor:
         """(N, outlines, styles, options)."""
         seen = self._features[:, term.cells].flatten(1)
-        return (-self._scale * (seen @ term.rows.mT)).unflatten(1, term.shape)
+        return (-self._scale * (seen @ term.rows.mT)).reshape(-1, *term.shape)
 
     def _styles(self, columns: tuple[int, ...], choices: Tensor) -> Tensor:
         """Log prior (N | 1, n) of joint choices (n, len(columns)) of some parts."""
-        if not columns:
-            return torch.zeros(1, len(choices)).to(self._features)
-        logs = [self._prior[column][:, choices[:, place]] for place, column in enumerate(columns)]
-        return torch.stack(torch.broadcast_tensors(*logs)).sum(0)
+        return _sum(
+            [torch.zeros(1, len(choices)).to(self._features)]
+            + [self._prior[column][:, choices[:, place]] for place, column in enumerate(columns)]
+        )
 
     def _eliminate(self, block: Block) -> _Eliminated:
         joint = self._styles(block.styles, block.choices)[:, None]
@@ -160,7 +160,8 @@ def _sum(factors: list[Tensor]) -> Tensor:
 
 def _joint_size(factors: list[Tensor], axis: int) -> int:
     """How large the table of all factors that depend on an axis is."""
-    return math.prod(torch.broadcast_shapes(*(factor.shape for factor in factors if factor.shape[axis] > 1)))
+    shapes = [factor.shape for factor in factors if factor.shape[axis] > 1]
+    return math.prod(max(sizes) for sizes in zip(*shapes, strict=True))
 
 
 def _row(table: Tensor, rows: Tensor, first: Tensor, others: Sequence[Tensor]) -> Tensor:

@@ -36,7 +36,7 @@ def posterior_sheet(seed: int, *, samples: int = 6, avatars: Avatars | None = No
     exact = posterior(as_tensor(truth), masks[:, None])
     drawn = exact.sample(samples, seed=seed)
     completions = avatars.compose(drawn.reshape(-1, drawn.shape[-1])).reshape(len(masks), samples, SIZE, SIZE, 3)
-    seen = np.where(masks.numpy()[..., None] > 0, truth, np.uint8(_HIDDEN))
+    seen = np.where(masks.numpy()[..., None] > 0, truth, np.array(_HIDDEN, np.uint8))
     mean = ((exact.mean.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
     width = exact.std.square().mean(1).sqrt().numpy()
     std = colour_map(np.clip(width / _BRIGHTEST, 0, 1))

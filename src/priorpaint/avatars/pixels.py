@@ -22,13 +22,13 @@ def as_tensor(pictures: NDArray[np.uint8]) -> Tensor:
 
 def as_picture(cells: Tensor) -> Tensor:
     """Values of cells (N, 256, C) as values of pixels (N, C, 32, 32)."""
-    small = cells.unflatten(1, (CELLS, CELLS)).movedim(-1, 1)
+    small = cells.reshape(len(cells), CELLS, CELLS, -1).movedim(-1, 1)
     return small.repeat_interleave(ZOOM, 2).repeat_interleave(ZOOM, 3)
 
 
 def over_cells(values: Tensor) -> Tensor:
     """Sums over the pixels of each cell: (N, C, 32, 32) -> (N, 256, C)."""
-    cells = values.unflatten(2, (CELLS, ZOOM)).unflatten(4, (CELLS, ZOOM)).sum((3, 5))
+    cells = values.reshape(*values.shape[:2], CELLS, ZOOM, CELLS, ZOOM).sum((3, 5))
     return cells.flatten(2).mT.contiguous()
 
 

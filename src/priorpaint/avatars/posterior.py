@@ -24,6 +24,7 @@ from .standard import standard
 from .tables import tables
 
 _EXACT = 1e6  # without noise, what a squared level costs: e^-1e6 is 0 in float64
+_LEAST = 1e-5  # below, rounding of the distances would show
 _CHUNK = 16
 
 
@@ -63,7 +64,7 @@ class Posterior:
         for start in range(0, len(seeds), _CHUNK):
             rows = [image for image in seeds[start : start + _CHUNK] for _ in range(num)]
             streams = Streams.for_samples(rows, [*range(num)] * (len(rows) // num))
-            chances = streams.uniform(picks).unflatten(0, (-1, num))
+            chances = streams.uniform(picks).reshape(-1, num, picks)
             out.append(self._eliminate(slice(start, start + _CHUNK)).combinations(Drawn(chances)))
         return torch.cat(out).numpy()
 
@@ -93,13 +94,15 @@ def posterior(y: Tensor, known: Tensor, sigma_y: float = 0.0, *, avatars: Avatar
     """
     avatars = standard() if avatars is None else avatars
     known = mask_for(known, y)
-    if not sigma_y >= 0:
-        raise UsageError(f"sigma_y is a standard deviation, at least 0, not {sigma_y}")
+    if sigma_y and not sigma_y >= _LEAST:
+        raise UsageError(f"sigma_y is a standard deviation, 0 or at least {_LEAST}, not {sigma_y}")
     seen = torch.where(known, y.detach().cpu().double(), 0.0)
     scale = 1 / (2 * (sigma_y * LEVEL) ** 2) if sigma_y else _EXACT
     cells = numbers(seen, known, exact=not sigma_y)
-    pieces = [_moments(avatars, piece, scale) for piece in cells.split(_CHUNK)]
-    total, mean, std = (torch.cat([piece[place] for piece in pieces]) for place in range(3))
+    chunks = [cells[start : start + _CHUNK] for start in range(0, max(len(cells), 1), _CHUNK)]
+    pieces = [_moments(avatars, chunk, scale) for chunk in chunks]
+    total = torch.cat([piece[0] for piece in pieces])
+    mean, std = torch.cat([piece[1] for piece in pieces]), torch.cat([piece[2] for piece in pieces])
     marginals = {
         part.name: torch.cat([piece[3][column] for piece in pieces]) for column, part in enumerate(avatars.parts)
     }
@@ -108,7 +111,7 @@ def posterior(y: Tensor, known: Tensor, sigma_y: float = 0.0, *, avatars: Avatar
         if (total < -_EXACT / 2).any():
             row = int((total < -_EXACT / 2).nonzero()[0])
             raise UsageError(f"No avatar agrees with the known pixels of picture {row}; give sigma_y > 0, or check it.")
-        plausible = torch.cat([_count(avatars, piece) for piece in cells.split(_CHUNK)])
+        plausible = torch.cat([_count(avatars, chunk) for chunk in chunks])
     else:
         values = 3 * known.flatten(1).sum(1).double()
         evidence = total - values / 2 * math.log(2 * math.pi * sigma_y**2)

@@ -52,7 +52,7 @@ def read(pictures: Tensor, *, avatars: Avatars | None = None) -> Reading:
     avatars = standard() if avatars is None else avatars
     pictures = pictures.detach().cpu().float()
     mask_for(torch.ones(1, 1, 1, 1), pictures)
-    pieces = [_nearest(avatars, piece) for piece in pictures.split(_CHUNK)]
+    pieces = [_nearest(avatars, pictures[start : start + _CHUNK]) for start in range(0, max(len(pictures), 1), _CHUNK)]
     parts, distance, worst = (torch.cat([piece[place] for piece in pieces]) for place in range(3))
     return Reading(parts.numpy(), distance, worst, worst <= THRESHOLD)
 

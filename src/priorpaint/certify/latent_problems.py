@@ -70,7 +70,8 @@ def _zm32(seed: int) -> Problem:
     axis = torch.arange(4, dtype=torch.float64)
     places = torch.cartesian_prod(axis, axis)
     smooth = torch.exp(-torch.cdist(places, places).square() / (2 * 1.0**2)) + 0.05 * torch.eye(16, dtype=torch.float64)
-    law = _dressed(SharedCovariance(weights, means, 0.15 * torch.block_diag(smooth, smooth), (2, 4, 4)))
+    cov = 0.15 * torch.kron(torch.eye(2, dtype=torch.float64), smooth)
+    law = _dressed(SharedCovariance(weights, means, cov, (2, 4, 4)))
     known = torch.zeros(16, 16)
     known[:, :8] = 1
     about = "4 components in a latent 2 x 4 x 4, linear decoder to 16 x 16, right half hidden, sigma_y .05"

@@ -40,6 +40,10 @@ def inpaint(
     fit: Annotated[
         str, typer.Option(help="How a prior of a fixed size sees other pictures: windows or resize.")
     ] = "windows",
+    prior_flags: Annotated[
+        str | None, typer.Option("--flags", help="What the prior's format cannot say, as in the model's README.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing; hub models come from the cache.")] = False,
     box: Annotated[
         list[str] | None, typer.Option("--box", metavar="X,Y,W,H", help="Repaint this box (pixels); repeatable.")
     ] = None,
@@ -105,6 +109,8 @@ def inpaint(
                 negative_prompt=negative_prompt,
                 guidance_scale=guidance,
                 fit=fit,
+                prior_flags=prior_flags,
+                offline=offline,
                 **params,
             )
         except Stopped as stopped:

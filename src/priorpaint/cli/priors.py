@@ -1,4 +1,4 @@
-"""``priorpaint priors``: embedded priors and the user's own names; what a checkpoint says about itself; does it work?"""
+"""``priorpaint priors``: embedded priors and names of the user's own; what a checkpoint is, and whether it works."""
 
 from __future__ import annotations
 
@@ -129,9 +129,8 @@ def verify(
         {key: facts[key] for key in ("format", "architecture", "schedule", "prediction", "parameters") if key in facts}
     )
     for level in found.levels:
-        typer.echo(
-            f"  noise       sigma/alpha {level.ratio:<7.4g} found with correlation {level.found:.2f}, size {level.size:.2f}"
-        )
+        found_so = f"correlation {level.found:.2f}, size {level.size:.2f}"
+        typer.echo(f"  noise       sigma/alpha {level.ratio:<7.4g} found with {found_so}")
     if found.round_trip is not None:
         typer.echo(f"  autoencoder a smooth picture comes back with PSNR {found.round_trip:.1f} dB")
     if found.denoises:

@@ -32,7 +32,7 @@ def perceptual_loss(source: str, device: torch.device) -> Callable[[Tensor, Tens
     if source not in NETWORKS:
         raise UsageError(f"perceptual is a .safetensors file or one of {', '.join(NETWORKS)}, not {source!r}")
     try:
-        import lpips
+        import lpips  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except (ImportError, RuntimeError) as error:  # torchvision says RuntimeError beside another build of torch
         raise MissingExtra(
             f"LPIPS with {source!r} needs the packages lpips and torchvision ({error}); install them with pip install "

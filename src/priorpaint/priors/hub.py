@@ -1,8 +1,8 @@
 """Models of the Hugging Face hub: ``hf:owner/name``, fetched file by file, only what a reader asks for.
 
 The cache, the endpoint, the login and being offline are huggingface_hub's own matter (HF_HOME, HF_ENDPOINT, HF_TOKEN,
-HF_HUB_OFFLINE). Configurations, tokenisers and safetensors are fetched; Python files and pickled weights are not, unless
-the specification names one file itself, which then goes through the reader of its format.
+HF_HUB_OFFLINE). Configurations, tokenisers and safetensors are fetched; Python files and pickled weights are not, but
+for a file that the specification itself names, which then goes through the reader of its format.
 """
 
 from __future__ import annotations
@@ -178,8 +178,8 @@ def _fetch_part(shelf: _Shelf, part: str, variant: str | None) -> None:
             _fetch_shards(shelf, where, file)
         return
     raise PriorError(
-        f"{shelf.spec} has no safetensors weights of its {part} (older .bin files are not fetched); look for a revision "
-        "or variant with safetensors, or download the model and give its folder."
+        f"{shelf.spec} has no safetensors weights of its {part} (older .bin files are not fetched); look for a "
+        "revision or variant with safetensors, or download the model and give its folder."
     )
 
 

@@ -147,8 +147,8 @@ def _check_unchanged(name: str, entry: Entry, prior: Prior) -> None:
     found = getattr(prior, "hash", None)
     if entry.sha256 is not None and found != entry.sha256:
         raise PriorError(
-            f"the files of {name} ({entry.spec}) are not those that were added: expected SHA-256 {entry.sha256[:12]}..., "
-            f"found {str(found)[:12]}...; if that is right, run `priorpaint priors add --overwrite {name} ...`."
+            f"the files of {name} ({entry.spec}) are not those that were added: expected SHA-256 {entry.sha256[:12]}"
+            f"..., found {str(found)[:12]}...; if that is right, run `priorpaint priors add --overwrite {name} ...`."
         )
 
 

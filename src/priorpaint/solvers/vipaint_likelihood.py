@@ -21,8 +21,8 @@ class Likelihood:
     gaussian: N(y; A D, sigma_y^2 I + r_t^2 A A^T); laplace: independent entries with mean absolute deviation
     (r_t^2 + sigma_y^2 / 2)^(1/2). r_t falls from ``scale`` at T_s to 0 at t = 0 like the posterior standard deviation
     of white data, data_std sigma_t (data_std^2 alpha_t^2 + sigma_t^2)^(-1/2), which ``scale`` None takes as it is,
-    times the gain of the decoder where z is a latent: an error of the latent reaches the image in as many directions as the
-    latent has elements, and ``decoder_gain`` is its mean length in one of them.
+    times the gain of the decoder where z is a latent: an error of the latent reaches the image in as many directions
+    as the latent has elements, and ``decoder_gain`` is its mean length in one of them.
     With ``perceptual``, weight * values of an image * LPIPS(y, A D) is added: no density, but what VIPaint's authors
     minimise.
 

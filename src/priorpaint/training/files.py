@@ -7,9 +7,10 @@ import io
 import lzma
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +81,8 @@ def class_names(sources: Sequence[str | Path]) -> tuple[str, ...]:
             if file is None:
                 return ()
             names |= set(_idx_names(read_idx(file)))
-        elif source.is_dir():
-            folders = {_folder(source, name) for name, _ in _files(source)}
+        elif source.is_dir() or source.suffix.lower() not in SUFFIXES:
+            folders = {_folder(source, name) for name in _names(source)}
             if None in folders:
                 return ()
             names |= {folder for folder in folders if folder is not None}
@@ -102,7 +103,8 @@ def read_idx(path: Path) -> Pixels:
     Raises:
         UsageError: the file is damaged, or holds something else.
     """
-    opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    ways: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+    opened = ways.get(path.suffix, open)
     try:
         with opened(path, "rb") as file:
             start = file.read(4)
@@ -153,10 +155,19 @@ def _idx_names(labels: Pixels) -> tuple[str, ...]:
 
 
 def _folder(source: Path, name: str) -> str | None:
-    if not source.is_dir():
-        return None
-    inside = Path(name).relative_to(source).parts
-    return inside[0] if len(inside) > 1 else None
+    """The first folder of a picture below its source, a folder or a tar file."""
+    inside = Path(name).relative_to(source) if source.is_dir() else Path(name.removeprefix(f"{source}:"))
+    parts = [part for part in inside.parts if part != "."]
+    return parts[0] if len(parts) > 1 and str(inside) != str(source) else None
+
+
+def _names(source: Path) -> Iterator[str]:
+    """The names of `_files`, without unpacking anything."""
+    if source.is_file() and tarfile.is_tarfile(source):
+        with tarfile.open(source) as tar:
+            yield from (f"{source}:{member.name}" for member in _wanted(tar))
+        return
+    yield from (name for name, _ in _files(source))
 
 
 def _files(source: Path) -> Iterator[tuple[str, Path | bytes]]:
@@ -178,8 +189,12 @@ def _files(source: Path) -> Iterator[tuple[str, Path | bytes]]:
 
 def _members(source: Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(source) as tar:
-        wanted = [m for m in tar.getmembers() if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
-        for member in sorted(wanted, key=lambda m: m.name):
+        for member in _wanted(tar):
             file = tar.extractfile(member)
             if file is not None:
                 yield f"{source}:{member.name}", file.read()
+
+
+def _wanted(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    pictures = [m for m in tar.getmembers() if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
+    return sorted(pictures, key=lambda m: m.name)

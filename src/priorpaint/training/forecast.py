@@ -39,7 +39,7 @@ def forecast(
     passes = (progress.crops + crops) / len(pictures.names)
     return (
         f"About {rate:.0f} crops a second on {_machine(network)}: {crops} crops will take about "
-        f"{timedelta(seconds=round(left))}, {passes:.0f} for each picture."
+        f"{timedelta(seconds=round(left))}, {passes:.3g} for each picture."
     )
 
 

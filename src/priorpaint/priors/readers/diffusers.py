@@ -251,7 +251,7 @@ def _dit(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flag
     classes = config.get("num_embeds_ada_norm")
     if config.get("norm_type") != "ada_norm_zero" or not isinstance(classes, int):
         raise CheckpointError(
-            f"{folder.path('transformer')}: norm_type is {config.get('norm_type')!r}; only DiT's 'ada_norm_zero' is read."
+            f"{folder.path('transformer')}: norm_type is {config.get('norm_type')!r}; expected 'ada_norm_zero', of DiT."
         )
     # The row after the last class is what training put in place of a dropped label.
     return _Denoiser(DiT(network), config, config["patch_size"], _labels_or(classes), classes)

@@ -15,8 +15,8 @@ from ...errors import CheckpointError
 class DiffusersAutoencoder(nn.Module):
     """AutoencoderKL, AutoencoderTiny or VQModel.
 
-    Latents z of the autoencoder become (z - mean) / std * scaling_factor for the denoiser, where a plain ``shift_factor``
-    is a mean for all channels. Encoding takes the mean of KL's distribution, and VQ's latents before they are quantised;
+    Latents z of the autoencoder become (z - mean) / std * scaling_factor for the denoiser; a plain ``shift_factor`` is
+    a mean for all channels. Encoding takes the mean of KL's distribution, and VQ's latents before they are quantised;
     VQ's decoder quantises first, with a straight-through gradient.
 
     Args:
@@ -49,7 +49,8 @@ class DiffusersAutoencoder(nn.Module):
         """Image (N, C, H, W) in [-1, 1] to the denoiser's latent (N, c, H/f, W/f), in the image's dtype."""
         out = self.network.encode(image.to(self._dtype))  # type: ignore[operator]
         latent = out.latent_dist.mode() if hasattr(out, "latent_dist") else out.latents
-        return (latent.to(image.dtype) - self._shift.to(image.dtype)) * self._scale.to(image.dtype)
+        scaled: Tensor = (latent.to(image.dtype) - self._shift.to(image.dtype)) * self._scale.to(image.dtype)
+        return scaled
 
     def decode(self, latent: Tensor) -> Tensor:
         """The denoiser's latent (N, c, h, w) to an image (N, C, f h, f w), in the latent's dtype."""

@@ -56,6 +56,7 @@ class Folder:
     def __init__(self, root: Path, variant: str | None = None) -> None:
         self.root, self.variant = root, variant
         self._read: list[Path] = []
+        self.settings: dict[str, Any] = {}
         self.index = self._components()
 
     def has(self, name: str) -> bool:
@@ -151,7 +152,6 @@ class Folder:
         if not path.is_file():
             raise CheckpointError(f"{self.root / MODEL_INDEX} is missing; give the top folder of the model.")
         name = self.json(path).get("_class_name")
-        self.settings: dict[str, Any] = {}
         if name != "UNet2DModel":
             raise CheckpointError(
                 f"{self.root} holds one part of a model ({name!r}); give the top folder, with {MODEL_INDEX}."
@@ -272,7 +272,7 @@ def _logs(library: str) -> bool:
 def _allowed(name: str, value: list[Any], path: Path) -> str:
     if len(value) != 2 or not all(isinstance(part, str) for part in value):
         raise CheckpointError(f"{path}: the part {name!r} should be [library, class] and is {value}.")
-    library, cls = value
+    library, cls = map(str, value)
     if name == "scheduler":
         if library != "diffusers":
             raise CheckpointError(f"{path}: the scheduler comes from {library!r}; only classes of diffusers are used.")

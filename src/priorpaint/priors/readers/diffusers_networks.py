@@ -1,4 +1,4 @@
-"""The networks of diffusers, called as ``NetworkPrior`` calls a network: (x, what it is told of t, **given) -> output."""
+"""The networks of diffusers, called as ``NetworkPrior`` calls one: (x, what it is told of t, **given) -> output."""
 
 from __future__ import annotations
 

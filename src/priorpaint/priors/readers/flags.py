@@ -81,7 +81,7 @@ class Flags:
         if value is None or value == "" or not len(parts):
             return None
         try:
-            return tuple(float(part) for part in parts)
+            return tuple(float(str(part)) for part in parts)
         except (TypeError, ValueError):
             raise UsageError(f"the flag {name} is a list such as 1,2,4, not {value!r}.") from None
 

@@ -232,7 +232,16 @@ TENSORS = Vocabulary(_PLAIN, _CONSTANTS)
 
 # What trainers leave beside the weights: the class of a callback as a key, settings as objects. Nothing of it is
 # imported or called; it stays an `Opaque` that nobody looks at.
-_TRAINERS = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "argparse", "easydict", "typing")
+_TRAINERS = (
+    "pytorch_lightning",
+    "lightning",
+    "lightning_fabric",
+    "omegaconf",
+    "argparse",
+    "pathlib",
+    "datetime",
+    "typing",
+)
 _TRAINER_BUILDERS: dict[tuple[str, str], Build] = {
     ("collections", "defaultdict"): lambda *_: {},
     ("copyreg", "_reconstructor"): _new_object,
