@@ -16,7 +16,7 @@ class PriorError(PriorpaintError):
 
 
 class CheckpointError(PriorError):
-    """A checkpoint that is damaged, unsafe or of another kind; the message says what was expected and what was found."""
+    """A checkpoint that is damaged, unsafe or of another kind; the message says what was expected and found."""
 
 
 class Cancelled(PriorpaintError):

@@ -42,8 +42,8 @@ class ExactAvatars(Prior):
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         ratio = (sigma / alpha).clamp(min=1e-4).to(x_t.device)
         z = x_t.double() / alpha.to(x_t.device)[:, None, None, None]
-        pieces = zip(z.split(_CHUNK), ratio.split(_CHUNK), strict=True)
-        return torch.cat([self._mean(piece, r) for piece, r in pieces]).to(x_t.dtype)
+        rows = [slice(first, first + _CHUNK) for first in range(0, len(z), _CHUNK)]
+        return torch.cat([self._mean(z[some], ratio[some]) for some in rows]).to(x_t.dtype)
 
     def _mean(self, z: Tensor, ratio: Tensor) -> Tensor:
         """(N, 3, 32, 32) from z of the same shape and r (N,)."""

@@ -2,7 +2,7 @@
 
 The drawings are chosen so that every part of every combination shows: hair reaches out from under every hat, ears
 stay free for earrings, and lenses let the eyes through. So two different combinations are two different pictures, and
-they differ by at least 2 x `reading.THRESHOLD` in RMS.
+they differ by at least 2 x `reading.THRESHOLD` in some cell.
 """
 
 from __future__ import annotations

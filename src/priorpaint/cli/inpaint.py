@@ -52,6 +52,9 @@ def inpaint(
     format: Annotated[str, typer.Option(help="png, jpg, webp (lossless), tiff, or same (as the picture).")] = "png",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist already.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Completions computed together.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option("--max-memory", help="Limit for weights and activations, such as 4GB.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU where there is one.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: as torch chooses.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
@@ -108,6 +111,7 @@ def inpaint(
                 prompt=prompt,
                 negative_prompt=negative_prompt,
                 guidance_scale=guidance,
+                max_memory=max_memory,
                 fit=fit,
                 prior_flags=prior_flags,
                 offline=offline,

@@ -96,14 +96,14 @@ class AvatarCase:
         """Exact completions (B, num, 3, 32, 32)."""
         parts = self.posterior.sample(num, seed=[derive("exact", seed, row) for row in range(len(self.x))])
         pictures = as_tensor(self.avatars.compose(parts.reshape(-1, parts.shape[-1])))
-        return pictures.unflatten(0, parts.shape[:2])
+        return pictures.reshape(*parts.shape[:2], *pictures.shape[1:])
 
     def measure(self, samples: Tensor, lpips: Distance | None = None) -> AvatarMeasures:
         """The measures of completions (B, n, 3, 32, 32), with LPIPS where it is given."""
         samples = samples.detach().cpu().float().clamp(-1, 1)
         count, num = samples.shape[:2]
         found = read(samples.flatten(0, 1))
-        shown = as_tensor(self.avatars.compose(found.parts)).unflatten(0, (count, num))
+        shown = as_tensor(self.avatars.compose(found.parts)).reshape(samples.shape)
         wrong = ((shown - self.x[:, None]).abs() * self.known[:, None]).flatten(2).amax(2) > 1 / 255
         valid = found.valid.reshape(count, num)
         agree = valid & ~wrong
@@ -148,9 +148,11 @@ class AvatarCase:
         return prior - self.posterior.log_evidence[row]
 
     def _lpips(self, samples: Tensor, lpips: Distance) -> float:
-        truth = self.x[:, None].expand_as(samples).flatten(0, 1)
-        pairs = zip(samples.flatten(0, 1).split(_LPIPS_CHUNK), truth.split(_LPIPS_CHUNK), strict=True)
-        found = [lpips(_enlarged(a), _enlarged(b)).double() for a, b in pairs]
+        flat, truth = samples.flatten(0, 1), self.x[:, None].expand_as(samples).flatten(0, 1)
+        found = [
+            lpips(_enlarged(a), _enlarged(b)).double()
+            for a, b in zip(torch.split(flat, _LPIPS_CHUNK), torch.split(truth, _LPIPS_CHUNK), strict=True)
+        ]
         return float(torch.cat(found).mean())
 
     def _spread(self, samples: Tensor) -> tuple[float, float]:

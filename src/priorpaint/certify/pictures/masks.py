@@ -17,8 +17,9 @@ _CELL = 2
 
 
 def _random(seed: int) -> masks.Mask:
+    """Whole cells of 2 x 2 pixels: one pixel of an avatar's cell says what the others are."""
     missing = 0.4 + 0.4 * float(np.random.default_rng(seed).random())
-    return masks.random_pixels(SIZE, seed, missing)
+    return masks.random_pixels(SIZE // _CELL, seed, missing).repeat(_CELL, 0).repeat(_CELL, 1)
 
 
 def _features(name: str) -> Callable[[int], masks.Mask]:
@@ -53,7 +54,8 @@ def draw_masks(name: str, count: int, *, seed: int) -> Tensor:
 
     Args:
         name: left, right, top or bottom (the half that is missing), window (a half plane at a random angle), random
-            (40-80 % of the pixels), small (boxes, at most 20 %), eyes or mouth (all cells that they may cover).
+            (40-80 % of the cells of 2 x 2 pixels), small (boxes, at most 20 %), eyes or mouth (all cells that they may
+            cover).
 
     Raises:
         UsageError: another name.

@@ -32,7 +32,7 @@ _ABOUT = {
     "top": "the upper half is missing",
     "bottom": "the lower half is missing",
     "window": "a half plane at a random angle is missing",
-    "random": "40-80 % of the pixels are missing",
+    "random": "40-80 % of the cells (2 x 2 pixels) are missing",
     "small": "boxes, at most 20 %, are missing",
     "eyes": "the cells of the eyes are missing",
     "mouth": "the cells of the mouth are missing",
