@@ -192,7 +192,7 @@ def test_errors_are_one_sentence_and_an_exit_code(photo: Path, mask: Path, prior
         (["{photo}", "{mask}", "--set", "steps=many"], 2, "steps = 'many'"),
         (["{photo}", "{mask}", "--set", "seed=1"], 2, "no setting 'seed'"),
         (["{photo}", "{mask}", "--prior", "magic"], 2, "no prior and no file"),
-        (["{photo}", "{mask}", "--prior", "hf:owner/name"], 2, "not yet hf:owner/name"),
+        (["{photo}", "{mask}", "--prior", "hf:owner/name", "--offline"], 1, "not in the cache"),
         (["{photo}", "{mask}", "--format", "gif"], 2, "png, jpg, webp, tiff or same"),
         (["{photo}", "{mask}", "-o", "{tmp}/result.png"], 2, "-o takes a folder"),
         (["{photo}", "{mask}", "-o", "{mask}"], 2, "-o takes a folder|is a file"),

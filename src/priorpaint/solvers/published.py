@@ -22,9 +22,11 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
     "pigdm": {},
     "reddiff": {},
     "reddiff_v": {},
+    "psld": {"preset": "official"},
     "repaint": {"clip": True},
     "repaint_plus": {"gain": "paper"},
     "replacement": {"steps": 1000},  # ancestral; without the corrector steps of Song et al.
+    "resample": {"preset": "official"},
     "smc": {"twist": "pigdm", "kernel": "first", "thin": 1.0},  # TDS: ancestral kernel moved by the twist's gradient
     "tmpd": {"shorten": False},
     "vipaint": {"preset": "official"},
