@@ -77,7 +77,7 @@ class Posterior:
         return torch.from_numpy(self.avatars.log_prob(parts)) - self._scale * distance - self._total[:, None]
 
     def _eliminate(self, rows: slice) -> Elimination:
-        return _eliminated(self.avatars, self._features[rows], self._scale, _log_prior(self.avatars))
+        return _eliminated(self.avatars, self._features[rows], self._scale, log_shares(self.avatars))
 
 
 def posterior(y: Tensor, known: Tensor, sigma_y: float = 0.0, *, avatars: Avatars | None = None) -> Posterior:
@@ -121,7 +121,7 @@ def posterior(y: Tensor, known: Tensor, sigma_y: float = 0.0, *, avatars: Avatar
 def _moments(avatars: Avatars, cells: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """Total (N,), mean and std (N, 3, 32, 32), marginals (N, options) of each part."""
     cells = cells.clone().requires_grad_()
-    prior = [row.repeat(len(cells), 1).requires_grad_() for row in _log_prior(avatars)]
+    prior = [row.repeat(len(cells), 1).requires_grad_() for row in log_shares(avatars)]
     with torch.enable_grad():
         total = _eliminated(avatars, cells, scale, prior).total
         slope, *marginals = torch.autograd.grad(total.sum(), [cells, *prior], materialize_grads=True)
@@ -133,7 +133,7 @@ def _moments(avatars: Avatars, cells: Tensor, scale: float) -> tuple[Tensor, Ten
 
 def _count(avatars: Avatars, cells: Tensor) -> Tensor:
     """How many combinations have distance 0."""
-    flat = [torch.zeros_like(row) for row in _log_prior(avatars)]
+    flat = [torch.zeros_like(row) for row in log_shares(avatars)]
     return _eliminated(avatars, cells, _EXACT, flat).total.exp()
 
 
@@ -141,5 +141,6 @@ def _eliminated(avatars: Avatars, cells: Tensor, scale: float, prior: list[Tenso
     return Elimination(tables(avatars), cells, scale, prior, torch.logsumexp)
 
 
-def _log_prior(avatars: Avatars) -> list[Tensor]:
+def log_shares(avatars: Avatars) -> list[Tensor]:
+    """ln of the shares of each part's options, (1, options) each."""
     return [torch.tensor(part.shares, dtype=torch.float64).log()[None] for part in avatars.parts]

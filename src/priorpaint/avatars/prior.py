@@ -9,11 +9,11 @@ from ..priors.base import Prior
 from ..schedules import EDM, Schedule
 from .elimination import Elimination
 from .model import SIZE, Avatars
-from .pixels import as_picture, numbers
+from .pixels import LEVEL, as_picture, numbers
+from .posterior import log_shares
 from .standard import standard
 from .tables import tables
 
-_LEVEL = 127.5
 _CHUNK = 16
 
 
@@ -36,7 +36,7 @@ class ExactAvatars(Prior):
         self.shape = (3, SIZE, SIZE)
         self.data_std = 0.6
         self.name = "avatars, exact"
-        self._shares = [torch.tensor(part.shares, dtype=torch.float64).log()[None] for part in self.avatars.parts]
+        self._shares = log_shares(self.avatars)
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
@@ -48,11 +48,11 @@ class ExactAvatars(Prior):
     def _mean(self, z: Tensor, ratio: Tensor) -> Tensor:
         """(N, 3, 32, 32) from z of the same shape and r (N,)."""
         wanted = torch.is_grad_enabled() and z.requires_grad
-        scale = 1 / (2 * (ratio * _LEVEL) ** 2)
+        scale = 1 / (2 * (ratio * LEVEL) ** 2)
         known = torch.ones_like(z[:, :1], dtype=torch.bool)
         with torch.enable_grad():
             cells = numbers(z, known) * scale[:, None, None]
             cells = cells if wanted else cells.detach().requires_grad_()
             total = Elimination(tables(self.avatars), cells, 1.0, self._shares, torch.logsumexp).total
             slope = torch.autograd.grad(total.sum(), cells, create_graph=wanted)[0]
-        return as_picture(-slope[..., :3] / _LEVEL - 1)
+        return as_picture(-slope[..., :3] / LEVEL - 1)

@@ -90,9 +90,9 @@ def compute(job: Job, stop: Callable[[], bool] = lambda: False) -> Cell:
     except Cancelled:
         raise
     except UsageError as error:
-        return replace(cell, status=NOT_APPLICABLE, note=_sentence(error))
+        return replace(cell, status=NOT_APPLICABLE, note=sentence(error))
     except Exception as error:  # whatever a method of somebody else raises
-        return replace(cell, status=FAILED, note=f"{type(error).__name__}: {_sentence(error)}")
+        return replace(cell, status=FAILED, note=f"{type(error).__name__}: {sentence(error)}")
 
 
 def _measured(cell: Cell, job: Job, stop: Callable[[], bool]) -> Cell:
@@ -104,7 +104,7 @@ def _measured(cell: Cell, job: Job, stop: Callable[[], bool]) -> Cell:
     draws = [_draw(run, job, seed, num, stop) for seed in range(job.seeds)]
     cell = replace(
         cell,
-        settings={name: _plain(value) for name, value in settings_of(run).items()},
+        settings={name: plain(value) for name, value in settings_of(run).items()},
         num_samples=num,
         measures=tuple(draw.measures for draw in draws),
         floors=tuple(draw.floor for draw in draws),
@@ -141,7 +141,7 @@ def _draw(run: Solver, job: Job, seed: int, num: int, stop: Callable[[], bool]) 
         num_samples=num,
         seed=derive("certify", seed),
         batch_size=job.batch_size,
-        callback=_checking(stop),
+        callback=checking(stop),
     )
     spent, seconds = prior.nfe - before, time.process_time() - begun
     measures = ruler.measure(x[0]) if bool(x.isfinite().all()) else _NOTHING
@@ -161,7 +161,7 @@ def _calibration(job: Job, place: Problem, stop: Callable[[], bool]) -> Calibrat
         run = _solver(job, SAMPLES)
     except UsageError:
         return None
-    return calibrate(run, place, batch_size=job.batch_size, callback=_checking(stop))
+    return calibrate(run, place, batch_size=job.batch_size, callback=checking(stop))
 
 
 def _solver(job: Job, num: int) -> Solver:
@@ -179,7 +179,9 @@ def why_not(run: Solver, place: Problem) -> str:
     return next((sentence for need, sentence in _MISSING.items() if need in run.needs), "")
 
 
-def _checking(stop: Callable[[], bool]) -> Callable[[int, int, Tensor], None]:
+def checking(stop: Callable[[], bool]) -> Callable[[int, int, Tensor], None]:
+    """A solver's callback that raises ``Cancelled`` once ``stop`` says so."""
+
     def callback(step: int, total: int, x_0: Tensor) -> None:
         if stop():
             raise Cancelled("certification stopped")
@@ -210,9 +212,11 @@ def _own_ruler(place: Problem) -> Ruler:
     return Ruler(place)
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """What an error says, on one line."""
     return " ".join(str(error).split())
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A setting as JSON can hold it."""
     return value if isinstance(value, (int, float, str, bool)) or value is None else str(value)

@@ -128,7 +128,7 @@ class Certificate:
     def to_json(self) -> str:
         """Everything, as text; numbers that are not finite become null."""
         data = {"version": _VERSION, "setup": self.setup, "about": self.about, "cells": [asdict(c) for c in self.cells]}
-        return json.dumps(_finite(data), indent=1) + "\n"
+        return json.dumps(finite(data), indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str) -> Certificate:
@@ -174,11 +174,11 @@ def _numbers(part: dict[str, Any]) -> dict[str, Any]:
     return {name: math.inf if value is None and name != "modes" else value for name, value in part.items()}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

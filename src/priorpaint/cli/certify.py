@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,8 +21,10 @@ from priorpaint.certify.run import NUM_SAMPLES
 from priorpaint.certify.run import certify as run_certify
 from priorpaint.errors import UsageError
 
-from . import certify_pictures
 from .stopping import signals
+
+if TYPE_CHECKING:
+    from . import certify_pictures
 
 _PAGE, _PAGE_IMAGES = Path("docs/results"), Path("docs/images")
 
@@ -85,6 +87,8 @@ def certify(
         raise UsageError("--write-docs writes into docs/; run it in a checkout of priorpaint, or use -o FOLDER.")
     folders = [folder for folder in (out, _PAGE if write_docs else None) if folder is not None]
     if suite == "pictures":
+        from . import certify_pictures  # the avatars are loaded for this suite only
+
         if problem or (budget and len(budget) > 1):
             raise UsageError("the suite of pictures has masks in place of problems, and one budget a run.")
         places = tuple((folder, _PAGE_IMAGES if folder == _PAGE else folder) for folder in folders)
@@ -126,6 +130,8 @@ def certify(
 
 
 def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) -> None:
+    from . import certify_pictures
+
     with signals() as stop, _Display(quiet=quiet) as display:
         say = (lambda sentence: None) if quiet else display.say
         report = certify_pictures.run(request, say, lambda: bool(stop.received), as_json=as_json)

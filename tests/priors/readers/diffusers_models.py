@@ -55,28 +55,21 @@ def text_unet(width: int, **settings: Any) -> Any:
     return randomised(diffusers.UNet2DConditionModel(**{**usual, **settings}), 1)
 
 
+CODEC = {
+    "block_out_channels": (8, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "norm_num_groups": 4,
+}
+
+
 def kl(**settings: Any) -> Any:
-    usual = {
-        "block_out_channels": (8, 8),
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
-        "norm_num_groups": 4,
-        "latent_channels": 4,
-        "sample_size": 16,
-    }
+    usual = {**CODEC, "latent_channels": 4, "sample_size": 16}
     return randomised(diffusers.AutoencoderKL(**{**usual, **settings}), 2)
 
 
 def vq(**settings: Any) -> Any:
-    usual = {
-        "block_out_channels": (8, 8),
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
-        "norm_num_groups": 4,
-        "latent_channels": 3,
-        "num_vq_embeddings": 32,
-        "scaling_factor": 0.7,
-    }
+    usual = {**CODEC, "latent_channels": 3, "num_vq_embeddings": 32, "scaling_factor": 0.7}
     return randomised(diffusers.VQModel(**{**usual, **settings}), 3)
 
 

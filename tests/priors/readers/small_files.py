@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
+import subprocess
 import sys
+import textwrap
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -133,3 +137,57 @@ def write_edm(path: Path, network: Persistent, key: str = "ema") -> Path:
     with edm_modules(), open(path, "wb") as file:
         pickle.dump({key: network, "dataset_kwargs": {"class_name": "training.dataset.ImageFolderDataset"}}, file)
     return path
+
+
+def check_adversarial(
+    reader: str, shared: Path, words: Mapping[str, str], *, flags: Mapping[str, Any] | None = None
+) -> None:
+    """Each hostile or broken file of a format is answered with its word, and nothing in it has run.
+
+    Args:
+        reader: the format, as EXPECTED.json and the reader's module call it.
+        shared: the folder with the files.
+        words: file name -> what the reader must say; no file of the format may be missing.
+        flags: where EXPECTED.json has none.
+    """
+    folder = shared / "data" / "checkpoints" / "adversarial"
+    cases = [c for c in json.loads((folder / "EXPECTED.json").read_text())["cases"] if c.get("format") == reader]
+    said = refusals(reader, [(folder / c.get("checkpoint", c["file"]), c.get("flags", flags or {})) for c in cases])
+    assert set(said) == set(words)
+    for name, word in words.items():
+        assert word in said[name], said[name]
+    for case in cases:
+        if "must_not_appear" in case:
+            assert not os.path.exists(case["must_not_appear"])
+
+
+def refusals(reader: str, files: list[tuple[Path, Mapping[str, Any]]], megabytes: int = 400) -> dict[str, str]:
+    """What a reader says of files, in a process that may take this much memory beyond what it needs to start."""
+    code = """
+        import json, resource, sys
+        from importlib import import_module
+        from pathlib import Path
+        from priorpaint.errors import CheckpointError
+        from priorpaint.priors.readers.base import Request
+        reader = import_module("priorpaint.priors.readers." + sys.argv[1])
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (int(sys.argv[2]) << 20),) * 2)
+        said = {}
+        for path, flags in json.load(sys.stdin):
+            try:
+                reader.read(Request(Path(path), flags))
+                said[Path(path).name] = "read"
+            except CheckpointError as error:
+                said[Path(path).name] = str(error)
+        print(json.dumps(said))
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), reader, str(megabytes)],
+        input=json.dumps([(str(path), dict(flags)) for path, flags in files]),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert run.returncode == 0, run.stderr
+    found: dict[str, str] = json.loads(run.stdout)
+    return found

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from priorpaint.priors.readers.base import Request
 from priorpaint.samplers import DDPM
 from priorpaint.schedules import VP
 from priorpaint.transitions import backward_variance, forward, step_mean
-from tests.priors.readers.small_files import damaged, filled, images, read_or_refuse, windowed
+from tests.priors.readers.small_files import check_adversarial, damaged, filled, images, read_or_refuse, windowed
 
 FILES = ("adm_256_uncond", "adm_32_plain_legacy", "adm_64_cond", "adm_64_uncond")
 SMALL = ADMConfig(3, 3, 32, (32, 64), 1, frozenset({1}), "conv", False, Heads(2))
@@ -330,8 +327,6 @@ class TestRefused:
 class TestAdversarial:
     def test_all_are_refused_within_little_memory(self, shared: Path) -> None:
         """In a process of its own whose memory is limited; nothing runs, and the message says what was found."""
-        folder = shared / "data" / "checkpoints" / "adversarial"
-        cases = [c for c in json.loads((folder / "EXPECTED.json").read_text())["cases"] if c.get("format") == "adm"]
         words = {
             "adm_truncated.pt": "incomplete",
             "adm_wrong_arch.pt": "no diffusion U-Net",
@@ -345,45 +340,7 @@ class TestAdversarial:
             "adv_adm_reduce.pt": "posix.system",
             "adv_adm_legacy_reduce.pt": "exec",
         }
-        said = refusals("adm", [(folder / case["file"], case.get("flags", HEADS)) for case in cases])
-        assert set(said) == set(words)
-        for name, word in words.items():
-            assert word in said[name], said[name]
-        for case in cases:
-            if "must_not_appear" in case:
-                assert not os.path.exists(case["must_not_appear"])
-
-
-def refusals(reader: str, files: list[tuple[Path, Mapping[str, Any]]], megabytes: int = 400) -> dict[str, str]:
-    """What a reader says of files, in a process that may take this much memory beyond what it needs to start."""
-    code = """
-        import json, resource, sys
-        from importlib import import_module
-        from pathlib import Path
-        from priorpaint.errors import CheckpointError
-        from priorpaint.priors.readers.base import Request
-        reader = import_module("priorpaint.priors.readers." + sys.argv[1])
-        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + (int(sys.argv[2]) << 20),) * 2)
-        said = {}
-        for path, flags in json.load(sys.stdin):
-            try:
-                reader.read(Request(Path(path), flags))
-                said[Path(path).name] = "read"
-            except CheckpointError as error:
-                said[Path(path).name] = str(error)
-        print(json.dumps(said))
-    """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), reader, str(megabytes)],
-        input=json.dumps([(str(path), dict(flags)) for path, flags in files]),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert run.returncode == 0, run.stderr
-    found: dict[str, str] = json.loads(run.stdout)
-    return found
+        check_adversarial("adm", shared, words, flags=HEADS)
 
 
 def test_recognises_by_name(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from priorpaint.priors.readers.checkpoint_prior import CheckpointPrior
 from priorpaint.schedules import EDM, VE, VP
 from tests.priors.readers.small_files import (
     Persistent,
+    check_adversarial,
     damaged,
     edm_modules,
     edm_tree,
@@ -34,7 +34,6 @@ from tests.priors.readers.small_files import (
     read_or_refuse,
     write_edm,
 )
-from tests.priors.readers.test_adm import refusals
 
 FILES = (
     "edm_adm_64_cond",
@@ -393,8 +392,6 @@ class TestRefused:
 
 class TestAdversarial:
     def test_all_are_refused_and_nothing_runs(self, shared: Path) -> None:
-        folder = shared / "data" / "checkpoints" / "adversarial"
-        cases = [c for c in json.loads((folder / "EXPECTED.json").read_text())["cases"] if c.get("format") == "edm"]
         words = {
             "adv_edm_reduce.pkl": "posix.system",
             "adv_edm_builtin_exec.pkl": "builtins.exec",
@@ -404,13 +401,7 @@ class TestAdversarial:
             "edm_truncated.pkl": "incomplete",
             "edm_unknown_class.pkl": "SongVNet",
         }
-        said = refusals("edm", [(folder / case["file"], {}) for case in cases])
-        assert set(said) == set(words)
-        for name, word in words.items():
-            assert word in said[name], said[name]
-        for case in cases:
-            if "must_not_appear" in case:
-                assert not os.path.exists(case["must_not_appear"])
+        check_adversarial("edm", shared, words)
 
     def test_the_weights_beside_hostile_source_are_right(self, shared: Path) -> None:
         folder = shared / "data" / "checkpoints"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +21,7 @@ from priorpaint.priors.readers import ldm
 from priorpaint.priors.readers.base import Request
 from priorpaint.priors.readers.checkpoint_prior import CheckpointLatentPrior, CheckpointPrior
 from priorpaint.schedules import VP
-from tests.priors.readers.small_files import damaged, filled, images, read_or_refuse
-from tests.priors.readers.test_adm import refusals
+from tests.priors.readers.small_files import check_adversarial, damaged, filled, images, read_or_refuse
 
 yaml = pytest.importorskip("yaml", reason="the YAML of these checkpoints needs PyYAML")
 
@@ -429,8 +427,6 @@ class TestRefused:
 
 class TestAdversarial:
     def test_all_are_refused_and_nothing_runs(self, shared: Path) -> None:
-        folder = shared / "data" / "checkpoints" / "adversarial"
-        cases = [c for c in json.loads((folder / "EXPECTED.json").read_text())["cases"] if c.get("format") == "ldm"]
         words = {
             "adv_ldm_reduce.ckpt": "posix.system",
             "adv_ldm_state_dict.ckpt": "exec",
@@ -438,10 +434,4 @@ class TestAdversarial:
             "adv_ldm_yaml_target.ckpt": "os.system",
             "ldm_truncated.ckpt": "incomplete",
         }
-        said = refusals("ldm", [(folder / case.get("checkpoint", case["file"]), {}) for case in cases])
-        assert set(said) == set(words)
-        for name, word in words.items():
-            assert word in said[name], said[name]
-        for case in cases:
-            if "must_not_appear" in case:
-                assert not os.path.exists(case["must_not_appear"])
+        check_adversarial("ldm", shared, words)

@@ -19,8 +19,8 @@ from ...operators import Inpainting
 from ...priors.base import Prior
 from ...solvers import SOLVERS, Solver
 from ..budgets import at_budget, settings_of
-from ..cells import Method
-from ..results import DONE, FAILED, NOT_APPLICABLE
+from ..cells import Method, checking, plain, sentence
+from ..results import DONE, FAILED, NOT_APPLICABLE, finite
 from .avatars import AvatarCase, AvatarMeasures, Distance
 from .masks import HALVES
 
@@ -96,7 +96,7 @@ class PictureReport:
             "floors": {mask: asdict(floor) for mask, floor in self.floors.items()},
             "cells": [asdict(cell) for cell in self.cells],
         }
-        return json.dumps(_finite(data), indent=1) + "\n"
+        return json.dumps(finite(data), indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str) -> PictureReport:
@@ -206,9 +206,9 @@ def _runs(
         except Cancelled:
             return
         except UsageError as error:
-            yield method, replace(cell, status=NOT_APPLICABLE, note=" ".join(str(error).split())), None
+            yield method, replace(cell, status=NOT_APPLICABLE, note=sentence(error)), None
         except Exception as error:  # whatever a method of somebody else raises
-            yield method, replace(cell, status=FAILED, note=f"{type(error).__name__}: {error}"), None
+            yield method, replace(cell, status=FAILED, note=f"{type(error).__name__}: {sentence(error)}"), None
 
 
 def _measured(task: _Task, cell: PictureCell, method: Method, case: AvatarCase) -> tuple[PictureCell, Tensor | None]:
@@ -224,13 +224,13 @@ def _measured(task: _Task, cell: PictureCell, method: Method, case: AvatarCase) 
         num_samples=task.num_samples,
         seed=[derive("picture samples", task.seed, row) for row in range(len(case.x))],
         batch_size=task.batch_size,
-        callback=_checking(task.stop),
+        callback=checking(task.stop),
     ).cpu()
     spent, seconds = prior.nfe - before, time.process_time() - begun
     count = len(case.x) * task.num_samples
     cell = replace(
         cell,
-        settings={name: _plain(value) for name, value in settings_of(run).items()},
+        settings={name: plain(value) for name, value in settings_of(run).items()},
         forward=spent.forward / count,
         backward=spent.backward / count,
         seconds=seconds / count,
@@ -247,29 +247,8 @@ def _references(case: AvatarCase) -> dict[str, Tensor]:
     return {"truth": case.x[:, None], "known": hidden[:, None], "exact": exact}
 
 
-def _checking(stop: Callable[[], bool]) -> Callable[[int, int, Tensor], None]:
-    def callback(step: int, total: int, x_0: Tensor) -> None:
-        if stop():
-            raise Cancelled("certification stopped")
-
-    return callback
-
-
 def _measures(values: dict[str, float | None] | None) -> AvatarMeasures | None:
     if values is None:
         return None
     shown = {name: math.nan if value is None and name != "lpips" else value for name, value in values.items()}
     return AvatarMeasures(**shown)  # type: ignore[arg-type]  # only LPIPS may be None
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no nan: it becomes null."""
-    if isinstance(value, float):
-        return value if value == value else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, (int, float, str, bool)) or value is None else str(value)

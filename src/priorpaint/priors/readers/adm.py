@@ -91,33 +91,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 class ADMPrior(CheckpointPrior):
-    """A guided-diffusion network; `denoise_with_variance` also gives what it learned about the variance."""
+    """A guided-diffusion network."""
 
     network: ADM
-
-    def denoise_with_variance(
-        self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """D(x_t, t) and the learned share v in [0, 1] of a step's variance, from one evaluation of the network.
-
-        An ancestral step from t to s adds noise of variance exp(v log var_{t|s} + (1 - v) log v_small), with
-        v_small = Var[x_s | x_t, x_0] (Nichol and Dhariwal 2021, Eq. 15).
-
-        Args:
-            x_t: noisy images (N, C, H, W).
-            t: as in `denoise`.
-            given: as in `denoise_given`; None is the unconditional state.
-
-        Returns:
-            Two tensors (N, C, H, W); None in the place of the second where the network did not learn it.
-        """
-        if self.network.config.out_channels == self.network.config.in_channels:
-            return super().denoise_with_variance(x_t, t, given)
-        self._count(x_t)
-        times = torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
-        said = self._all_channels(x_t, times, self.condition() if given is None else given)
-        estimate, share = said.chunk(2, dim=1)
-        return self._x_0(x_t, times, estimate), (share + 1) / 2
 
 
 @dataclass(frozen=True)
@@ -176,6 +152,7 @@ def _read(request: Request) -> Prior:
         name=path.stem,
         classes=config.classes,
     )
+    prior.learned_variance = _learns_variance(config)
     prior.source, prior.hash = path, safe.file_hash(path)
     prior.facts = _facts(config, diffusion, size, network)
     return prior
@@ -307,7 +284,7 @@ def _facts(config: ADMConfig, diffusion: Diffusion, size: int | None, network: t
         "num_head_channels": config.heads.width,
         "num_heads": None if config.heads.width else config.heads.count,
         "prediction": diffusion.prediction,
-        "learned_variance": config.out_channels == 2 * config.in_channels,
+        "learned_variance": _learns_variance(config),
         "schedule": "vp",
         "betas": diffusion.betas,
         "timesteps": diffusion.steps,
@@ -317,3 +294,7 @@ def _facts(config: ADMConfig, diffusion: Diffusion, size: int | None, network: t
 
 
 READER = Reader("adm", "guided-diffusion or improved-diffusion (.pt)", recognises, read)
+
+
+def _learns_variance(config: ADMConfig) -> bool:
+    return config.out_channels == 2 * config.in_channels
