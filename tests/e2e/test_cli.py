@@ -155,20 +155,13 @@ def test_ctrl_c_keeps_finished_samples_and_exits_130(photo: Path, mask: Path, pr
 
 def test_errors_are_one_sentence_and_an_exit_code(photo: Path, mask: Path, prior: Path, tmp_path: Path) -> None:
     Image.new("L", (65, 48), 0).save(tmp_path / "black.png")
-    Image.new("L", (65, 48), 255).save(tmp_path / "white.png")
-    Image.fromarray(hole((64, 48))).save(tmp_path / "small.png")
     (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
     cases: list[tuple[list[str | Path], int, str]] = [
-        ([photo, tmp_path / "small.png"], 2, "64x48 but the picture is 65x48"),
-        ([photo, tmp_path / "black.png"], 2, "nothing to repaint"),
-        ([photo, tmp_path / "white.png"], 2, "nothing is known"),
-        ([photo, mask, "--set", "speed=3"], 2, "its settings are steps"),
+        ([photo, tmp_path / "black.png", "--prior", prior], 2, "nothing to repaint"),
         ([photo, mask, "--prior", tmp_path / "broken.safetensors"], 1, "not a readable safetensors file"),
     ]
     out = tmp_path / "out"
-    running = [
-        start("inpaint", *case[0], "-o", out, *([] if "--prior" in case[0] else ["--prior", prior])) for case in cases
-    ]
+    running = [start("inpaint", *case[0], "-o", out) for case in cases]
     for process, (_, expected, message) in zip(running, cases, strict=True):
         code, stdout, stderr = finish(process)
         assert (code, stdout) == (expected, ""), stderr
@@ -186,6 +179,9 @@ def test_errors_are_one_sentence_and_an_exit_code(photo: Path, mask: Path, prior
         (["{photo}", "{mask}", "--mask-from-alpha"], 2, "leave one of them out"),
         (["{photo}", "--box", "1,2,3"], 2, "x,y,width,height"),
         (["{photo}", "--box", "60,1,10,10"], 2, "outside the picture"),
+        (["{photo}", "{small}"], 2, "64x48 but the picture is 65x48"),
+        (["{photo}", "{white}"], 2, "nothing is known"),
+        (["{photo}", "{mask}", "--set", "speed=3"], 2, "its settings are steps"),
         (["{photo}", "{mask}", "--mask-means", "black"], 2, "'repaint' or 'keep'"),
         (["{photo}", "{mask}", "--method", "magic"], 2, "the methods are"),
         (["{photo}", "{mask}", "--set", "steps"], 2, "KEY=VALUE"),
@@ -212,7 +208,10 @@ def test_wrong_use(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    filled = [text.format(tmp=tmp_path, photo=photo, mask=mask) for text in arguments]
+    masks = {"small": tmp_path / "small.png", "white": tmp_path / "white.png"}
+    Image.fromarray(hole((64, 48))).save(masks["small"])
+    Image.new("L", (65, 48), 255).save(masks["white"])
+    filled = [text.format(tmp=tmp_path, photo=photo, mask=mask, **masks) for text in arguments]
     usual = [] if "--prior" in filled else ["--prior", str(prior)]
     usual += [] if "-o" in filled else ["-o", str(tmp_path / "out")]
     assert here(monkeypatch, "inpaint", *filled, *usual) == code

@@ -133,6 +133,7 @@ def loads(home: Path, url: str, *cases: tuple[str, bool], **more: str) -> list[l
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_fetched_once_then_from_the_cache(hub: Hub, tmp_path: Path) -> None:
     home = tmp_path / "home"
     before, first, again, missing, wrong = loads(

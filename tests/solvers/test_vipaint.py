@@ -17,7 +17,7 @@ from priorpaint.errors import Cancelled, UsageError
 from priorpaint.noise import Streams
 from priorpaint.operators import Inpainting
 from priorpaint.priors import NetworkPrior
-from priorpaint.priors.analytic import Gaussian
+from priorpaint.priors.analytic import Gaussian, GaussianMixture
 from priorpaint.priors.low_memory import LowMemory
 from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.solvers import solver
@@ -175,7 +175,7 @@ def pictures(count: int) -> tuple[Inpainting, Tensor]:
     return operator, operator(Streams([12]).normal(count, 1, 8, 8)[0].tanh())
 
 
-@pytest.mark.parametrize("preset", ["exact", "official"])
+@pytest.mark.parametrize("preset", ["exact", "projected", "official"])
 def test_batch_of_three_equals_three_runs(preset: str) -> None:
     prior, (operator, y) = network_prior(), pictures(3)
     method = solver("vipaint", preset=preset, levels=3, iterations=6, refine_steps=5, top_steps=20)
@@ -237,6 +237,33 @@ def test_cost_is_what_runs(levels: int, checkpoint: bool) -> None:
     cost = method.cost(3)
     assert (prior.nfe.forward, prior.nfe.backward) == (2 * cost.forward, 2 * cost.backward)
     assert cost.backward == 3 * 2 * (levels + 1) + 3 * 4
+
+
+@pytest.mark.parametrize("sigma_y", [0.0, 0.2])
+def test_projection_takes_no_gradients_in_phase_2(sigma_y: float) -> None:
+    prior, (operator, y) = network_prior(), pictures(2)
+    method = VIPaint(preset="projected", iterations=3, mc_samples=2, refine_steps=4)
+    x = method.sample(prior, operator, y, sigma_y=sigma_y, num_samples=3)
+    cost = method.cost(3)
+    assert (prior.nfe.forward, prior.nfe.backward) == (2 * cost.forward, 2 * cost.backward)
+    assert cost.backward == 3 * 2 * 3
+    if sigma_y == 0:
+        assert torch.equal(operator(x.flatten(0, 1)[::3]), y)
+
+
+def test_projection_keeps_every_content_of_a_wide_hole() -> None:
+    """Two likely contents, decided at a noise far above the levels of 'exact': one Gaussian there holds one of them."""
+    means = torch.tensor([[0.0, 1.0], [0.0, -1.0]]).repeat_interleave(32, 1).reshape(2, 1, 8, 8)
+    law = GaussianMixture([0.3, 0.7], means, 0.05**2 * torch.eye(64), schedule=EDM(), shape=(1, 8, 8))
+    operator = Inpainting((torch.arange(64) < 32).float().reshape(8, 8))
+    y, share = torch.zeros(1, 1, 8, 8), {}
+    for preset in ("exact", "projected"):
+        x = VIPaint(preset=preset).sample(law, operator, y, num_samples=256, seed=0)[0]
+        hidden = x.flatten(1)[:, 32:].mean(1)
+        assert bool((hidden.abs() - 1).abs().lt(0.1).all())
+        share[preset] = float((hidden > 0).float().mean())
+    assert share["projected"] == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 256) ** 0.5)
+    assert min(share["exact"], 1 - share["exact"]) < 0.1
 
 
 def test_losses_have_four_parts_for_every_image_and_iteration() -> None:

@@ -31,19 +31,23 @@ class Plan:
 
     Attributes:
         grid: the setting that is made as large as the budget allows.
-        rest: (budget, samples) -> the settings that are fixed before.
+        rest: (method, budget, samples) -> the settings that are fixed before.
     """
 
     grid: str = "steps"
-    rest: Callable[[int, int], dict[str, Any]] = lambda budget, samples: {}
+    rest: Callable[[Solver, int, int], dict[str, Any]] = lambda run, budget, samples: {}
 
 
-def _by_budget(name: str, low: int, middle: int, high: int) -> Callable[[int, int], dict[str, Any]]:
+def _by_budget(name: str, low: int, middle: int, high: int) -> Callable[[Solver, int, int], dict[str, Any]]:
     """A setting for budgets up to 50, up to 200 and above."""
-    return lambda budget, samples: {name: low if budget <= 50 else middle if budget <= 200 else high}
+    return lambda run, budget, samples: {name: low if budget <= 50 else middle if budget <= 200 else high}
 
 
-def _smc(budget: int, samples: int) -> dict[str, Any]:
+def _repaint(run: Solver, budget: int, samples: int) -> dict[str, Any]:
+    return {"jump_length": 1, **_by_budget("resamplings", 4, 6, 10)(run, budget, samples)}
+
+
+def _smc(run: Solver, budget: int, samples: int) -> dict[str, Any]:
     """25, 50 and 69 levels with 2.4, 5.3 and 20 particles a sample, all in one group of up to 1024 samples.
 
     A group never gives more samples than asked; the particles of one group correct each other's shares of the modes,
@@ -55,9 +59,11 @@ def _smc(budget: int, samples: int) -> dict[str, Any]:
     return {"keep": keep, "particles": int(keep * share), "threshold": 0.25}
 
 
-def _vipaint(budget: int, samples: int) -> dict[str, Any]:
+def _vipaint(run: Solver, budget: int, samples: int) -> dict[str, Any]:
     """At most half of the budget goes into the fit, which 3 levels of 4 Monte-Carlo samples share."""
-    return {"levels": 2, "mc_samples": 4, "iterations": max(1, min(100, budget * samples // 2 // 12))}
+    assert isinstance(run, VIPaint)
+    most = run.rules.iterations
+    return {"levels": 2, "mc_samples": 4, "iterations": max(1, min(most, budget * samples // 2 // 12))}
 
 
 # Everything else grows by ``steps`` alone. Few levels crossed often beat many levels crossed rarely (RePaint), and
@@ -67,7 +73,7 @@ PLANS: dict[str, Plan] = {
     "daps": Plan(rest=_by_budget("n_ode", 2, 5, 5)),
     "langevin": Plan(rest=_by_budget("inner_steps", 4, 5, 10)),
     "mmps": Plan(rest=_by_budget("iterations", 1, 3, 3)),
-    "repaint": Plan(rest=lambda budget, samples: {"jump_length": 1, **_by_budget("resamplings", 4, 6, 10)(budget, 0)}),
+    "repaint": Plan(rest=_repaint),
     "repaint_plus": Plan(rest=_by_budget("resamplings", 2, 5, 10)),
     "resample": Plan(rest=_by_budget("every", 5, 10, 10)),
     "smc": Plan(rest=_smc),
@@ -100,7 +106,7 @@ def at_budget(run: Solver, budget: int, samples: int, *, fixed: Collection[str] 
     """
     plan = next((PLANS.get(name, Plan()) for name, cls in SOLVERS.items() if type(run) is cls), Plan())
     known = settings_of(run)
-    rest = {key: value for key, value in plan.rest(budget, samples).items() if key in known and key not in fixed}
+    rest = {key: value for key, value in plan.rest(run, budget, samples).items() if key in known and key not in fixed}
     try:
         run = replace(run, **rest) if rest else run  # type: ignore[type-var]
         if plan.grid not in known or plan.grid in fixed:

@@ -28,6 +28,7 @@ from ..priors.low_memory import LowMemory
 from ..transitions import like
 from . import vipaint_fit
 from .base import STRICT, Callback, Cost, Field, Graph, Job, Solver, Task, settings
+from .ddnm import DDNM
 from .dps import DPS
 from .vipaint_bound import Family
 from .vipaint_correct import Refinement
@@ -36,9 +37,9 @@ from .vipaint_parameters import Ladder, neighbours, released_pairs, section
 from .vipaint_posterior import Posterior
 from .vipaint_presets import PRESETS, Rules
 
-# sigma / alpha of T_s and T_e in units of data_std. Published: levels 400 and 550 of the ImageNet-256 model, whose data
-# have unit variance. Several components need levels where modes have parted, weights one where the twist is good.
-_PUBLISHED, _LOWER = (1.807, 3.505), (1.0, 2.0)
+# sigma / alpha of T_s and T_e in units of data_std, in place of the preset's: several components need levels where
+# modes have parted, weights one where the twist is good.
+_LOWER = (1.0, 2.0)
 
 _CORRECTED_STEPS = 25  # of phase 2 with weights, where steps are of second order or made good by the weights
 _THIN = 0.25  # of those steps are taken by all particles: modes are weighed at T_s, and few weights change further down
@@ -54,26 +55,28 @@ class VIPaint(Solver):
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = (
         "fill_steps forward and iterations * mc_samples * (levels + 1) * components forward+backward an image, then "
-        "levels - 1 forward and refine_steps forward+backward a sample; with correct particles / keep times "
-        "levels - 1 + up_steps forward and a quarter of refine_steps forward+backward, and the rest once"
+        "levels - 1 forward and refine_steps forward+backward a sample (projected: forward); with correct particles / "
+        "keep times levels - 1 + up_steps forward and a quarter of refine_steps forward+backward, and the rest once"
     )
     through_decoder: ClassVar[bool] = True
 
     levels: int = Field(2, ge=1, description="K, the noise levels of the posterior; 1 is only t_start")
-    preset: Literal["exact", "official"] = Field(
-        "exact", description="'exact': the corrected bound; 'official': as the published code; fills what is None below"
+    preset: Literal["exact", "projected", "official"] = Field(
+        "exact",
+        description="'exact': the corrected bound; 'projected': the same at high noise, and DDNM's steps from there, "
+        "for wide holes with several contents; 'official': as the published code; fills what is None below",
     )
     t_start: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="T_s, the cleanest level, where phase 2 starts; None: sigma/alpha = 1.8 data_std, and 1 data_std "
-        "with components or correct",
+        description="T_s, the cleanest level, where phase 2 starts; None: sigma/alpha = 1.8 data_std (projected: 8), "
+        "and 1 data_std with components or correct",
     )
     t_end: float | None = Field(
-        None, gt=0, lt=1, description="T_e, the noisiest level; None: where sigma/alpha is 3.5 (or 2) data_std"
+        None, gt=0, lt=1, description="T_e, the noisiest level; None: where sigma/alpha is 3.5 (32, or 2) data_std"
     )
-    iterations: int | None = Field(None, ge=1, description="steps of the optimiser (exact 100, official 50)")
+    iterations: int | None = Field(None, ge=1, description="steps of the optimiser (exact 100, 25, official 50)")
     mc_samples: int | None = Field(None, ge=1, description="Monte-Carlo samples an image and iteration (4, 5)")
     lr: float | None = Field(None, gt=0, description="learning rate of the means, in image units (0.1, 0.1)")
     beta: float | None = Field(None, gt=0, description="weight of the KL terms (1 on nats, 100 on means)")
@@ -99,12 +102,16 @@ class VIPaint(Solver):
         None, description="guidance scale of phase 1, for a conditioned prior (its own, 1: no guidance)"
     )
     sample_cfg: float | None = Field(None, description="guidance scale of phase 2, likewise (its own, 3)")
-    refine_guidance: Literal["likelihood", "norm", "loss"] | None = Field(
-        None, description="guidance of phase 2: log-likelihood, plain norm as DPS, or the loss (likelihood, loss)"
+    refine_guidance: Literal["likelihood", "norm", "loss", "projection"] | None = Field(
+        None,
+        description="guidance of phase 2: log-likelihood, plain norm as DPS, the loss, or DDNM's projection, forward "
+        "only (exact likelihood, projected projection, official loss)",
     )
-    refine_steps: int | None = Field(None, ge=1, description="steps of phase 2 from T_s to 0 (100, 400; correct 25)")
-    refine_scale: float | None = Field(None, ge=0, description="guidance step of phase 2 of one sample (1, 0.2)")
-    refine_eta: float | None = Field(None, ge=0, le=1, description="noise of phase 2; 1 is DDPM (1, 0.2)")
+    refine_steps: int | None = Field(
+        None, ge=1, description="steps of phase 2 from T_s to 0 (100, 50, 400; correct 25)"
+    )
+    refine_scale: float | None = Field(None, ge=0, description="guidance step of phase 2 of one sample (1, none, 0.2)")
+    refine_eta: float | None = Field(None, ge=0, le=1, description="noise of phase 2; 1 is DDPM (1, 0.85, 0.2)")
     components: int = Field(1, ge=1, description="M, chains in the mixture q; several keep several modes")
     correct: bool = Field(
         False,
@@ -150,7 +157,9 @@ class VIPaint(Solver):
             weighing = vipaint_fit.WEIGHING * rules.mc_samples * self.components * (self.levels + 1)
             once += rules.fill_steps * vipaint_fit.CANDIDATES * self.components + weighing
         if not self.correct:
-            return Cost(once + (self.levels - 1) * num_samples, fit + rules.refine_steps * num_samples)
+            up, down = (self.levels - 1) * num_samples, rules.refine_steps * num_samples
+            forward_only = rules.refine_guidance == "projection"
+            return Cost(once + up + down, fit) if forward_only else Cost(once + up, fit + down)
         weighed = math.ceil(num_samples / self.keep) * self.particles * (self.levels - 1 + self.up_steps)
         smc = self._refinement("mmps", 1.0).cost(num_samples)
         return Cost(once + weighed + smc.forward, fit + smc.backward)
@@ -165,7 +174,7 @@ class VIPaint(Solver):
         Raises:
             UsageError: T_e is not above T_s, or not below t = 1.
         """
-        low, high = _LOWER if self.components > 1 or self.correct else _PUBLISHED
+        low, high = _LOWER if self.components > 1 or self.correct else self.rules.levels_at
         t_start = self._time(prior, self.t_start, low)
         t_end = self._time(prior, self.t_end, high) if self.levels > 1 else t_start
         if not 0 < t_start <= t_end < 1 or (self.levels > 1 and t_start == t_end):
@@ -264,6 +273,8 @@ class VIPaint(Solver):
             return
         if self.correct:
             raise UsageError("correct takes the pixels of a prior as its particles; with a latent prior, leave it out")
+        if self.rules.refine_guidance == "projection":
+            raise UsageError("projection replaces pixels, which a latent prior has none of; use preset 'exact' with it")
         if self.preset == "official" and self.perceptual is None and self.rules.perceptual_weight > 0:
             warnings.warn(
                 "the published VIPaint adds LPIPS to its L1 loss, and this runs on L1 alone; pass perceptual=... (or "
@@ -340,6 +351,11 @@ class VIPaint(Solver):
     ) -> tuple[Tensor, Tensor]:
         """(z_s, estimate of x_0): STEP(refine_eta) and a gradient of each sample's own loss."""
         schedule, rules = task.prior.schedule, self.rules
+        if rules.refine_guidance == "projection":
+            ddnm: dict[str, Any] = {"eta": rules.refine_eta}
+            with torch.no_grad():
+                x_0 = task.prior.denoise(z_t, t)
+            return DDNM(**ddnm)._update(task, z_t, x_0, t, s), x_0
         if rules.refine_guidance == "norm":
             dps: dict[str, Any] = {"scale": rules.refine_scale, "eta": rules.refine_eta}
             return DPS(**dps)._step(task, z_t, t, s)

@@ -1,4 +1,4 @@
-"""How the corrected VIPaint (``exact``) and the published code (``official``) differ: one table, one code path.
+"""How the corrected VIPaint (``exact``, ``projected``) and the published code (``official``) differ: one table.
 
 "Released" means the code at github.com/SakshiAgarwal/VIPaint (HEAD 9ec3fca); see docs/methods/vipaint.md.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -32,6 +32,7 @@ class Rules:
     perceptual_weight: float  # of LPIPS in the reconstruction, in nats an image value, where the loss is asked for
     fit_cfg: float | None  # guidance scale of a conditioned prior in phase 1; None is the prior's own
     # Family and its starting point.
+    levels_at: tuple[float, float]  # sigma / alpha of T_s and T_e in units of data_std
     eta: float  # the prior's jump between levels adds noise of variance eta^2 v
     gate: float  # weight on the prior's mean at the start
     coupled_top: bool  # mean of q(z_Te) is sqrt(alpha^2 + sigma^2 - tau^2) mu instead of alpha mu
@@ -41,7 +42,7 @@ class Rules:
     top_noise: float  # added to the highest mean, in units of the prior's data_std
     # Phase 2.
     sample_cfg: float | None  # guidance scale of a conditioned prior
-    refine_guidance: Literal["likelihood", "norm", "loss"]
+    refine_guidance: Literal["likelihood", "norm", "loss", "projection"]
     refine_steps: int
     refine_scale: float
     refine_eta: float
@@ -58,36 +59,48 @@ class Rules:
         return (1.0, 1.0) if self.units == "nats" else (100 / pixels, 1 / elements)
 
 
+# Levels 400 and 550 of the ImageNet-256 model, whose data have unit variance.
+_PUBLISHED = (1.807, 3.505)
+# Where nothing is decided yet: what a Gaussian at T_e cannot hold, several contents for one hole, the prior's jumps and
+# phase 2 decide.
+_UNDECIDED = (8.0, 32.0)
+
+_EXACT = Rules(
+    iterations=100,
+    mc_samples=4,
+    lr=0.1,
+    lr_log_var=1.0,
+    lr_gate=1.0,
+    lr_decay="tail",
+    beta=1.0,
+    units="nats",
+    kl="exact",
+    top="marginal",
+    top_steps=100,
+    likelihood="gaussian",
+    likelihood_scale=None,
+    perceptual_weight=1.0,
+    fit_cfg=None,
+    sample_cfg=None,
+    levels_at=_PUBLISHED,
+    eta=1.0,
+    gate=0.95,
+    coupled_top=False,
+    start="matched",
+    fill_steps=10,
+    encoding_noise=0.0,
+    top_noise=0.1,
+    refine_guidance="likelihood",
+    refine_steps=100,
+    refine_scale=1.0,
+    refine_eta=1.0,
+    refine_noise=True,
+)
+
 PRESETS: dict[str, Rules] = {
-    "exact": Rules(
-        iterations=100,
-        mc_samples=4,
-        lr=0.1,
-        lr_log_var=1.0,
-        lr_gate=1.0,
-        lr_decay="tail",
-        beta=1.0,
-        units="nats",
-        kl="exact",
-        top="marginal",
-        top_steps=100,
-        likelihood="gaussian",
-        likelihood_scale=None,
-        perceptual_weight=1.0,
-        fit_cfg=None,
-        sample_cfg=None,
-        eta=1.0,
-        gate=0.95,
-        coupled_top=False,
-        start="matched",
-        fill_steps=10,
-        encoding_noise=0.0,
-        top_noise=0.1,
-        refine_guidance="likelihood",
-        refine_steps=100,
-        refine_scale=1.0,
-        refine_eta=1.0,
-        refine_noise=True,
+    "exact": _EXACT,
+    "projected": replace(
+        _EXACT, iterations=25, levels_at=_UNDECIDED, refine_guidance="projection", refine_steps=50, refine_eta=0.85
     ),
     "official": Rules(
         iterations=50,
@@ -106,6 +119,7 @@ PRESETS: dict[str, Rules] = {
         perceptual_weight=1.0,
         fit_cfg=1.0,
         sample_cfg=3.0,
+        levels_at=_PUBLISHED,
         eta=0.2**0.5,
         gate=1 / (1 + math.exp(-5)),
         coupled_top=True,
