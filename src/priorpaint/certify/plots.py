@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtra
 from ..imaging.writing import write_bytes_atomic
-from .report import EXACT, PRIOR, main_budget, methods_by_error, short_number
+from .report import EXACT, PRIOR, asked_at, main_budget, methods_by_error, short_number
 from .results import DONE, Certificate
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def _figure(width: float, height: float) -> Figure:
 def overview(certificate: Certificate) -> Figure:
     """Methods x problems as coloured numbers: the error over the floor at the main budget."""
     budget = main_budget(certificate)
+    certificate = asked_at(certificate, budget)
     ratios: dict[str, list[float | None]] = {EXACT: [1.0] * len(certificate.problems)}
     for method in methods_by_error(certificate, budget):
         ratios[method] = [_ratio(certificate, method, problem, budget) for problem in certificate.problems]
@@ -161,7 +163,7 @@ def copies(certificate: Certificate) -> Figure:
     """Error over the floor against the number of independent copies: where particles collapse. Best five in colour."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-    counts, budget = _copies(certificate), main_budget(certificate)
+    counts, budget = _copies(certificate), _widest(certificate)
     figure = _figure(7.5, 4.8)
     axes = figure.add_subplot()
     lines: list[tuple[str, list[tuple[int, float]]]] = []
@@ -185,7 +187,8 @@ def copies(certificate: Certificate) -> Figure:
         axis.set_minor_formatter(NullFormatter())
     axes.axhline(1, color=_INK, linewidth=0.8)
     _label_ends(axes, counts[-1], ends)
-    axes.set_xlabel("independent copies of M16 in one image")
+    spent = "" if budget is None else f", {budget} evaluations a sample"
+    axes.set_xlabel(f"independent copies of M16 in one image{spent}")
     axes.set_ylabel("error over the floor, one copy")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -205,6 +208,14 @@ def _label_ends(axes: Axes, last: int, ends: list[tuple[float, str, str]]) -> No
 
 def _copies(certificate: Certificate) -> list[int]:
     return sorted(int(name.split("-")[1]) for name in certificate.problems if name.startswith("B16-"))
+
+
+def _widest(certificate: Certificate) -> int | None:
+    """The budget at which most of the copies ran."""
+    ran = {(c.budget, c.problem) for c in certificate.cells if c.problem.startswith("B16-") and c.status == DONE}
+    counts = Counter(budget for budget, _ in ran)
+    main = main_budget(certificate)
+    return max(counts, key=lambda budget: (counts[budget], budget == main), default=main)
 
 
 def _ratio(certificate: Certificate, method: str, problem: str, budget: int | None) -> float | None:

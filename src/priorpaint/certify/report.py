@@ -6,7 +6,7 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -81,6 +81,14 @@ def main_budget(certificate: Certificate) -> int | None:
     return MAIN_BUDGET if MAIN_BUDGET in budgets else budgets[-1]
 
 
+def asked_at(certificate: Certificate, budget: int | None) -> Certificate:
+    """The methods and problems that were asked for at this budget."""
+    asked = [cell for cell in certificate.cells if cell.budget == budget]
+    methods, problems = {cell.method for cell in asked}, {cell.problem for cell in asked}
+    kept = (cell for cell in certificate.cells if cell.method in methods and cell.problem in problems)
+    return replace(certificate, cells=tuple(kept))
+
+
 @dataclass(frozen=True)
 class Grid:
     """A table: title, header and rows of text."""
@@ -91,8 +99,8 @@ class Grid:
 
 
 def overview(certificate: Certificate, budget: int | None) -> Grid:
-    """Methods x problems: the ratio to the floor."""
-    rows = []
+    """Methods x problems: the ratio to the floor; without those not asked for at this budget."""
+    certificate, rows = asked_at(certificate, budget), []
     for method in methods_by_error(certificate, budget):
         cells = [certificate.cell(method, problem, budget) for problem in certificate.problems]
         rows.append([method, *(_ratio(cell) for cell in cells)])
