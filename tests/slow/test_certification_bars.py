@@ -85,7 +85,7 @@ def test_no_certified_number_is_worse_than_before(method: str, problem: str, bud
         [problem],
         [budget],
         seeds=max(1, len(before.measures)),
-        num_samples=int(stored().setup["num_samples"]),
+        num_samples=before.num_samples or 512,
         calibrated=False,
     ).cells[0]
     assert now.status == before.status, now.note

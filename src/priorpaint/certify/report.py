@@ -240,10 +240,10 @@ def _make(folder: Path) -> None:
 
 
 def _setup(certificate: Certificate, command: str | None) -> str:
-    setup = certificate.setup
+    setup, most = certificate.setup, max((cell.num_samples for cell in certificate.cells), default=0)
     seeds = f"{setup['seeds']} draws each" if setup["seeds"] else "draws as in docs/certify.md"
     line = (
-        f"{setup['num_samples']} samples (at most 256 in 64 dimensions, 128 for B16), {seeds}; "
+        f"at most {most} samples of each (256 in 64 dimensions, 128 for B16), {seeds}; "
         f"priorpaint {setup['priorpaint']}, torch {setup['torch']}; processes: {setup['workers']}."
     )
     return f"Made by `{command}`: {line}" if command else f"Setup: {line}"
