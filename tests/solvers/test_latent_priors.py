@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from priorpaint import SOLVERS, Inpainting, UsageError, solver
+from priorpaint.certify.problems import problem as certify_problem
 from priorpaint.noise import Streams
 from priorpaint.operators import Downsampling, LinearOperator, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
@@ -14,7 +15,9 @@ from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
 from priorpaint.priors.low_memory import LowMemory
 from priorpaint.solvers.base import Cost, Task
 from priorpaint.solvers.daps import steepness
-from tests.latent_toy import Identity, orthonormal, pictures, toy
+from priorpaint.solvers.likelihoods import Decoded
+from priorpaint.solvers.mmps import MMPS
+from tests.latent_toy import Curved, Identity, orthonormal, pictures, toy
 from tests.solvers.test_contract import FAST, make
 from tests.solvers.test_contract import problem as pixel_problem
 
@@ -32,7 +35,7 @@ def problem(count: int = 2) -> tuple[LatentPrior, Inpainting, Tensor]:
 
 def test_who_goes_through_the_decoder() -> None:
     assert set(THROUGH) == {
-        *("copaint", "copaint_tt", "daps", "dps", "psld", "reddiff", "reddiff_v", "resample", "vipaint")
+        *("copaint", "copaint_tt", "daps", "dps", "mmps", "psld", "reddiff", "reddiff_v", "resample", "vipaint")
     }
 
 
@@ -145,6 +148,31 @@ def test_wrong_channels_and_sizes() -> None:
 def test_particles_of_a_run_need_pixels() -> None:
     with pytest.raises(UsageError, match="pixel prior"):
         solver("smc", **FAST["smc"]).run(*problem(1))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("t", [0.2, 0.6, 0.95])
+def test_moment_matching_is_exact_for_gaussian_latents_and_a_linear_decoder(t: float) -> None:
+    """D' is the denoiser of the exact posterior: with enough iterations nothing is approximated."""
+    place = certify_problem("Z-G16")
+    prior, time = place.solver_prior, torch.tensor([t], dtype=torch.float64)
+    guided = MMPS(iterations=16, jitter=1e-6).guide(prior, place.operator, place.y, place.sigma_y)
+    x_t = Streams([1]).normal(*prior.shape).float() * float(prior.schedule.sigma(time))
+    wanted = place.posterior.denoise(x_t, time)
+    assert float((wanted - prior.denoise(x_t, time)).abs().max()) > 0.05
+    torch.testing.assert_close(guided.denoise(x_t, time), wanted, rtol=1e-3, atol=2e-3)
+
+
+def test_products_with_the_jacobian_of_a_decoder() -> None:
+    """Of a decoder that is not linear, against differences; pixels pass as they are."""
+    prior = LatentPrior(Gaussian(torch.zeros(64), torch.eye(64), (4, 4, 4)), Curved())
+    z, v, w = (Streams([seed]).normal(4, 4, 4).float() for seed in (1, 2, 3))
+    decoded = Decoded(prior, z)
+    ahead, behind = (prior.decode(z + sign * 1e-2 * v).detach() for sign in (1, -1))
+    torch.testing.assert_close(decoded.push(v), (ahead - behind) / 2e-2, rtol=1e-2, atol=1e-3)
+    image = prior.decode(w).detach()
+    assert float((decoded.push(v) * image).sum()) == pytest.approx(float((decoded.pull(image) * v).sum()), rel=1e-4)
+    pixels = Decoded(prior.inner, z)
+    assert torch.equal(pixels.push(v), v) and torch.equal(pixels.pull(v), v) and torch.equal(pixels.image, z)
 
 
 def test_steepness_is_the_largest_singular_value() -> None:

@@ -127,6 +127,46 @@ class Denoised:
         self._passes += 1
 
 
+class Decoded:
+    """Dec(z) of latents z with its graph, for products with the decoder's Jacobian; the identity of pixels.
+
+    Args:
+        prior: the prior; of a pixel prior, the decoder is the identity.
+        z: (N, C, H, W), in the prior's space.
+    """
+
+    def __init__(self, prior: Prior, z: Tensor) -> None:
+        self._latent = prior.latent
+        self._double: tuple[Tensor, Tensor] | None = None
+        if not self._latent:
+            self.image = z
+            return
+        with torch.enable_grad():
+            self._z = z.detach().requires_grad_()
+            self._graph = prior.decode(self._z)
+        self.image = self._graph.detach()
+
+    def pull(self, v: Tensor) -> Tensor:
+        """The latent (dDec/dz)^T v of an image v."""
+        if not self._latent:
+            return v
+        (product,) = torch.autograd.grad(self._graph, self._z, v.to(self._graph.dtype), retain_graph=True)
+        return product
+
+    def push(self, v: Tensor) -> Tensor:
+        """The image (dDec/dz) v of a latent v, as the derivative of u -> (dDec/dz)^T u, which is linear."""
+        if not self._latent:
+            return v
+        if self._double is None:
+            with torch.enable_grad():
+                u = torch.zeros_like(self._graph, requires_grad=True)
+                (pulled,) = torch.autograd.grad(self._graph, self._z, u, create_graph=True)
+            self._double = u, pulled
+        u, pulled = self._double
+        (product,) = torch.autograd.grad(pulled, u, v.to(pulled.dtype), retain_graph=True)
+        return product
+
+
 def spread(schedule: Schedule, t: Tensor) -> Tensor:
     """sigma_t^2 / alpha_t, float64 in the shape of t: V = spread J, D' = D + spread G; 0 where alpha_t = 0.
 

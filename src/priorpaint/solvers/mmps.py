@@ -2,7 +2,7 @@
 
 Rozet, Andry, Lanusse, Louppe 2024, "Learning Diffusion Priors from Observations by Expectation Maximization",
 Section 4.2 and Algorithm 3. V = (sigma_t^2 / alpha_t) dD/dx_t is never formed: products with it are backward passes
-through the network.
+through the network. With a latent prior A is followed by the decoder, linearised at D: A (dDec/dz) stands for A.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..transitions import like
 from .base import STRICT, Cost, Field, settings
 from .guided import LikelihoodSolver
 from .krylov import Krylov, arnoldi, conjugate_gradients, dot, gmres, log_quadratic
-from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, spread
+from .likelihoods import Decoded, Denoised, Evaluation, Likelihood, gaussian_log_density, spread
 
 _SOLVERS = {"cg": conjugate_gradients, "gmres": gmres}
 LinearSolver = Literal["cg", "gmres"]
@@ -34,6 +34,7 @@ class MMPS(LikelihoodSolver):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = "(2 steps - 1) iterations forward+backward (ddim, euler_maruyama: steps iterations)"
+    through_decoder: ClassVar[bool] = True
 
     steps: int = Field(25, ge=1, description="steps of the time grid")
     sampler: Literal["ddim", "heun", "euler_maruyama"] = Field(
@@ -71,8 +72,9 @@ class MMPS(LikelihoodSolver):
 
 
 class MomentLikelihood(Likelihood):
-    """p(y | x_t) ~ N(y; A D, S), S = sigma_y^2 I + A V A^T, A linear; pixel priors (``decode`` is the identity).
+    """p(y | x_t) ~ N(y; A D, S), S = sigma_y^2 I + A V A^T, A linear.
 
+    Of a latent prior the mean is A Dec(D), and A dDec/dz at D stands for A in S.
     S^-1 (y - A D) takes ``iterations`` backward passes, and the log det of the density as many again: Lanczos
     quadrature from one fixed probe, the same at all times and in all rows, so that differences between particles are
     less noisy than the value.
@@ -109,14 +111,15 @@ class MomentLikelihood(Likelihood):
 
     def evaluate(self, x_t: Tensor, t: Tensor, *, density: bool = True) -> Evaluation:
         seen = Denoised(self.prior, x_t, t)
-        residual = self.y - self.operator(seen.x_0)
+        decoded = Decoded(self.prior, seen.x_0)
+        residual = self.y - self.operator(decoded.image)
         scale = like(spread(self.prior.schedule, t), residual)
 
         def apply(p: Tensor) -> tuple[Tensor, Tensor]:
             """(S p, J A^T p), with J^T for J unless symmetrised: J is symmetric where D is E[x_0 | x_t]."""
-            v = self.operator.adjoint(p)
+            v = decoded.pull(self.operator.adjoint(p))
             pulled = (seen.pull(v) + seen.push(v)) / 2 if self.symmetric else seen.pull(v)
-            return self.noise * p + scale * self.operator(pulled), pulled
+            return self.noise * p + scale * self.operator(decoded.push(pulled)), pulled
 
         solved, gradient = self._solve(apply, residual, self.iterations)
         if not density:
