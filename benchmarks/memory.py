@@ -76,6 +76,7 @@ def _in_its_own_process(asked: dict[str, Any]) -> dict[str, float]:
 
 def _cell(asked: dict[str, Any]) -> dict[str, float]:
     import torch
+    import torch._dynamo  # which torch imports at the first recomputation or optimiser: not what a run takes
 
     from priorpaint import Inpainting, solver
     from priorpaint.memory import measure, parse_bytes, plan_memory

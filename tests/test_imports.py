@@ -12,7 +12,10 @@ import pytest
 
 import priorpaint
 
-HEAVY = ("PIL", "accelerate", "cv2", "diffusers", "matplotlib", "rich", "scipy", "skimage", "torchvision", "typer")
+HEAVY = (
+    *("PIL", "accelerate", "cv2", "diffusers", "lpips", "matplotlib", "rich", "scipy", "skimage", "torchvision"),
+    "typer",
+)
 # Modules of pydantic and priorpaint itself; each costs time, so a jump in their number deserves a look.
 MOST_NEW_MODULES = 125
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +137,9 @@ def test_a_limit_changes_no_completion() -> None:
 def prior_window(result: object) -> tuple[int, int]:
     _, _, width, height = result.info["windows"][0]["box"]  # type: ignore[attr-defined]
     return height, width
+
+
+def test_measuring_does_not_import_torchs_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take longer than most runs."""
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    assert measure(pixels(), 16, 16).network.peak > 0

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from priorpaint import solver
 from priorpaint.avatars import standard
 from priorpaint.avatars.__main__ import main
+from priorpaint.avatars.figures import comparison_sheet
+from priorpaint.avatars.prior import ExactAvatars
 from priorpaint.avatars.writing import write
 from priorpaint.errors import UsageError
 from priorpaint.training.data import Pictures
@@ -43,6 +46,15 @@ def test_classes_are_folders(tmp_path: Path) -> None:
         assert names == [f"{row:06d}" for row in np.flatnonzero(column == number)]
 
 
+@pytest.mark.parametrize("scale", [1, 4])
+def test_cells_of_any_size(tmp_path: Path, scale: int) -> None:
+    write(tmp_path, 3, 2, scale=scale)
+    written = np.stack([np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("*.png"))])
+    assert np.array_equal(written, standard().pictures(3, 2)[:, ::2, ::2].repeat(scale, 1).repeat(scale, 2))
+    with pytest.raises(UsageError, match="at least 1 pixel"):
+        write(tmp_path, 3, 2, scale=0)
+
+
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least 1, not 0"):
         write(tmp_path, 0, 0)
@@ -69,6 +81,18 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert code == 0
     with Image.open(tmp_path / "sheet.png") as picture:
         assert picture.size == (12 * 102 + 6, 108)
+    code, _, err = run("sheet", str(tmp_path / "sheet.png"), "--method", "magic", "--prior", "exact")
+    assert code == 2 and "the methods are" in err
+
+
+def test_a_method_beside_the_exact_posterior() -> None:
+    prior = ExactAvatars()
+    picture = np.asarray(comparison_sheet(5, prior, solver("ddnm", steps=4), name="DDNM", samples=2))
+    assert prior.nfe.forward == 6 * 2 * 4
+    row, column = 28 + 6, 102  # below the heading
+    left = 2 * (108 + 14) + (2 * column + 6 + 14) + 6
+    first = picture[row : row + 96, left : left + 48]
+    assert np.abs(first.astype(int) - picture[row : row + 96, 6 : 6 + 48]).max() <= 1  # the left half is known
 
 
 def test_paths_become_cells() -> None:

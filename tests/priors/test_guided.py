@@ -185,7 +185,7 @@ def test_asked_for_what() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"label": 3}, "classes 0 to 2, not .3."),
+        ({"label": 3}, "classes 0 to 2, not 3"),
         ({"label": -1}, "classes 0 to 2"),
         ({"label": 1.5}, "whole number"),
         ({"label": [[1]]}, "whole number"),
@@ -216,7 +216,7 @@ def test_a_network_without_a_null_class_asks_for_a_label() -> None:
     prior = make(embed=None)
     with pytest.raises(UsageError, match="name one of its 3 classes"):
         prior.denoise(x(), 0.5)
-    with pytest.raises(UsageError, match="name one of its 3 classes"):
+    with pytest.raises(UsageError, match="guidance needs a state without a class"):
         prior.conditioned(label=1, scale=2.0)
     assert prior.conditioned(label=1).denoise(x(), 0.5).shape == (2, 1, 4, 4)
 

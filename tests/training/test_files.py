@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.idx import is_idx, read_idx
 from priorpaint.training.data import Pictures, centre_crops
-from priorpaint.training.files import class_names, is_idx, read_idx
+from priorpaint.training.files import class_names
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
 

@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
+from priorpaint.certify.cells import Method
 from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.priors.loading import load_prior
 
-from .figures import posterior_sheet, sheet
+from .figures import comparison_sheet, posterior_sheet, sheet
+from .prior import ExactAvatars
 from .writing import write
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, help=__doc__)
@@ -22,9 +25,10 @@ def _write(
     num: Annotated[int, typer.Option(help="How many pictures.")] = 50_000,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
     classes: Annotated[str | None, typer.Option(help="A part, such as hair: one folder for each option.")] = None,
+    scale: Annotated[int, typer.Option(help="Pixels along a side of a cell: 2 = 32x32 pictures, 4 = 64x64.")] = 2,
 ) -> None:
-    """Write independent avatars as 32x32 PNG files for `priorpaint train`."""
-    write(folder, num, seed, classes=classes)
+    """Write independent avatars as PNG files, 32x32 where not said otherwise, for `priorpaint train`."""
+    write(folder, num, seed, classes=classes, scale=scale)
     typer.echo(f"{num} avatars are in {folder}")
 
 
@@ -34,9 +38,19 @@ def _sheet(
     num: Annotated[int, typer.Option(min=1, help="How many avatars.")] = 48,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
     posterior: Annotated[bool, typer.Option("--posterior", help="Exact posteriors under six masks instead.")] = False,
+    method: Annotated[
+        str | None, typer.Option(help="Beside exact samples under six masks, those of a method NAME[:KEY=VALUE,...].")
+    ] = None,
+    prior: Annotated[str, typer.Option(help="Prior of the method; exact: the denoiser without a network.")] = "avatars",
 ) -> None:
     """Write a contact sheet."""
-    (posterior_sheet(seed) if posterior else sheet(num, seed)).save(file, optimize=True)
+    if method is not None:
+        given = Method.of(method)
+        used = ExactAvatars() if prior == "exact" else load_prior(prior)
+        picture = comparison_sheet(seed, used, given.run, name=f"{given.run.title}, prior {prior}")
+    else:
+        picture = posterior_sheet(seed) if posterior else sheet(num, seed)
+    picture.save(file, optimize=True)
 
 
 def main() -> None:

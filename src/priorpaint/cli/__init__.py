@@ -6,7 +6,8 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Ctrl-C (143 by SIGTERM
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, TextIO
 
 import typer
 
@@ -57,6 +58,12 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        _run()
+
+
+def _run() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != _DEBUG]
     if len(arguments) < len(sys.argv) - 1:
         app(arguments, prog_name="priorpaint")
@@ -73,6 +80,18 @@ def main() -> None:
         _fail("there is not enough memory; use --batch-size 1, a smaller picture, or close other programs.", FAILED)
     except Exception as error:
         _fail(f"{type(error).__name__}: {error} (run again with {_DEBUG} to see where).", FAILED)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """The sentence alone: where in the code it came from says nothing to a user."""
+    print(f"Warning: {message}", file=sys.stderr)
 
 
 def _fail(message: str, code: int) -> None:

@@ -18,6 +18,7 @@ from priorpaint.priors.registry import remove as remove_entry
 
 _FLAGS = typer.Option("--flags", help="What the format cannot say, as in the model's README: '--image_size 64 ...'.")
 _OFFLINE = typer.Option("--offline", help="Fetch nothing; models of the hub come from the cache.")
+_WIDTH = len("architecture")  # of the first column
 _DEVICE = typer.Option(help="cpu or cuda; default: the GPU where there is one.")
 
 
@@ -71,7 +72,7 @@ def add(
 ) -> None:
     """Give a checkpoint a name, with its flags, for --prior NAME."""
     lasting = spec if spec.startswith("hf:") or spec in PRIORS else str(Path(spec).expanduser().absolute())
-    given = parse_flags(flags)
+    given = _lasting(parse_flags(flags))
     found = load_prior(lasting, flags=given, device="cpu", offline=offline) if check else None
     digest = getattr(found, "hash", None)
     add_entry(name, Entry(lasting, given, digest), taken=tuple(PRIORS), overwrite=overwrite)
@@ -130,26 +131,45 @@ def verify(
     )
     for level in found.levels:
         found_so = f"correlation {level.found:.2f}, size {level.size:.2f}"
-        typer.echo(f"  noise       sigma/alpha {level.ratio:<7.4g} found with {found_so}")
+        typer.echo(f"  {'noise':<{_WIDTH}} sigma/alpha {level.ratio:<7.4g} found with {found_so}")
     if found.round_trip is not None:
-        typer.echo(f"  autoencoder a smooth picture comes back with PSNR {found.round_trip:.1f} dB")
+        typer.echo(f"  {'autoencoder':<{_WIDTH}} a smooth picture comes back with PSNR {found.round_trip:.1f} dB")
     if found.denoises:
         typer.echo("  It finds the noise at all levels, as a trained denoiser does.")
         return
+    levels = " (check the flags, such as noise_schedule)" if facts.get("format") == "adm" else ""
     typer.echo(
-        "Warning: it does not find the noise at all levels; its weights are untrained, or it is told the wrong levels "
-        "(check the flags, such as noise_schedule).",
+        "Warning: it does not find the noise at all levels; its weights are untrained, or it is told the wrong levels"
+        f"{levels}.",
         err=True,
     )
 
 
+def _lasting(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags that mean the same in every folder: the one that is a path is made absolute."""
+    config = flags.get("config")
+    return {**flags, "config": str(Path(config).expanduser().absolute())} if isinstance(config, str) else flags
+
+
 def _show(facts: dict[str, Any]) -> None:
+    """One line a fact; what is absent or zero is left out."""
+    width = max([_WIDTH, *map(len, facts)])
     for key, value in facts.items():
         if isinstance(value, dict):
             for part, inner in value.items():
-                typer.echo(f"  {key:<11} {part}: {inner}")
-        elif value is not None and value != "":
-            typer.echo(f"  {key:<11} {f'{value / 1e6:.2f} million' if 'parameters' in key else value}")
+                typer.echo(f"  {key:<{width}} {part}: {inner}")
+        elif value or isinstance(value, float):
+            typer.echo(f"  {key:<{width}} {_shown(key, value)}")
+
+
+def _shown(key: str, value: Any) -> str:
+    if "parameters" in key:
+        return f"{value / 1e6:.2f} million"
+    if isinstance(value, bool):
+        return "yes"  # False is left out
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_shown("", one) for one in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _pictures(prior: Prior) -> str:

@@ -17,13 +17,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.imaging.idx import is_idx
+from priorpaint.priors.autoencoder import AutoencoderConfig
 from priorpaint.priors.unet import UNetConfig, parse_counts
 from priorpaint.training.checkpoint import stored_network
-from priorpaint.training.config import TrainConfig
-from priorpaint.training.files import is_idx
+from priorpaint.training.config import TrainConfig, noise_levels
 from priorpaint.training.loop import Outcome, Report
 from priorpaint.training.loop import train as run_training
-from priorpaint.training.machine import defaults
+from priorpaint.training.machine import Defaults, autoencoder_defaults, defaults, latent_defaults
+from priorpaint.training.tasks import load_codec
 
 _PLAIN_SECONDS = 30.0
 _NOTES_SHOWN = 10
@@ -64,11 +66,15 @@ def train(
     ema_power: Annotated[
         float, typer.Option(help="Width of a power-function average in its place, such as 0.1; 0 = none.")
     ] = 0.0,
-    sigma_min: Annotated[float, typer.Option(help="Smallest noise level; pictures are in [-1, 1].")] = 0.01,
-    sigma_max: Annotated[
-        float | None, typer.Option(help="Largest noise level; default: 8, for whole pictures 80.")
+    sigma_min: Annotated[
+        float | None, typer.Option(help="Smallest noise level, pictures being in [-1, 1]; default: .01, latents .02.")
     ] = None,
-    p_mean: Annotated[float, typer.Option(help="Mean of ln sigma in training.")] = -1.2,
+    sigma_max: Annotated[
+        float | None, typer.Option(help="Largest noise level; default: 8, for whole pictures and latents 80.")
+    ] = None,
+    p_mean: Annotated[
+        float | None, typer.Option(help="Mean of ln sigma in training; default: -1.2, for latents -0.5.")
+    ] = None,
     p_std: Annotated[float, typer.Option(help="Standard deviation of ln sigma in training.")] = 1.3,
     balance: Annotated[bool, typer.Option(help="Give every noise level the same say in the loss.")] = True,
     precision: Annotated[str, typer.Option(help="auto, bf16 or float32.")] = "auto",
@@ -77,37 +83,67 @@ def train(
     init: Annotated[Path | None, typer.Option(help="Weights file to start from.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: as many as torch takes.")] = None,
     validate_minutes: Annotated[float, typer.Option(help="Minutes between validations and exports.")] = 10.0,
+    autoencoder: Annotated[
+        bool, typer.Option("--autoencoder", help="Train an autoencoder, the first half of a latent prior.")
+    ] = False,
+    factor: Annotated[
+        int | None, typer.Option(help="Of the autoencoder: pixels along a side of a latent cell, a power of 2; or 8.")
+    ] = None,
+    latent_channels: Annotated[int | None, typer.Option(help="Of the autoencoder: channels of a latent; or 8.")] = None,
+    latent: Annotated[
+        Path | None, typer.Option(help="Folder or file of an autoencoder: learn its latents, for a latent prior.")
+    ] = None,
 ) -> None:
     """Train a denoising prior on pictures; stop it at any time, the same command goes on from there.
 
-    The folder OUT is then a prior: priorpaint inpaint ... --prior OUT
+    The folder OUT is then a prior: priorpaint inpaint ... --prior OUT. A latent prior takes two runs: its autoencoder
+    (--autoencoder --out AE), and the denoiser of its latents (--latent AE --out OUT).
     """
     if threads:
         torch.set_num_threads(threads)
     try:
-        usual, idx = defaults(size), any(map(is_idx, data))
+        if not autoencoder and not (factor is None and latent_channels is None):
+            raise UsageError("--factor and --latent-channels are for --autoencoder.")
+        if latent is not None and grey is not None:
+            raise UsageError(
+                "The autoencoder of --latent says whether pictures are grey; leave --grey and --colour out."
+            )
+        idx = any(map(is_idx, data))
         whole = idx if whole is None else whole
-        checkpoint = out / "checkpoint.pt"
+        codec = None if latent is None or autoencoder else load_codec(latent).network
+        usual = _usual(size, autoencoder, None if codec is None else codec.factor)
+        checkpoint, shape = out / "checkpoint.pt", None
         if channels is None and blocks is None and resume and checkpoint.exists():
             shape = stored_network(checkpoint)
-        else:
-            shape = UNetConfig(
-                usual.channels if channels is None else parse_counts(channels, "--channels"),
-                usual.blocks if blocks is None else parse_counts(blocks, "--blocks"),
+        widths = usual.channels if channels is None else parse_counts(channels, "--channels")
+        counts = usual.blocks if blocks is None else parse_counts(blocks, "--blocks")
+        planes = codec.channels if codec is not None else 1 if (idx if grey is None else grey) else 3
+        network: UNetConfig | AutoencoderConfig
+        if autoencoder:
+            network = shape if isinstance(shape, AutoencoderConfig) else AutoencoderConfig(8, 8, widths, counts)
+            network = replace(
+                network,
+                factor=network.factor if factor is None else factor,
+                latent_channels=network.latent_channels if latent_channels is None else latent_channels,
+                in_channels=planes,
             )
-        network = replace(
-            shape, in_channels=1 if (idx if grey is None else grey) else 3, classes=0, learned_variance=loss == "hybrid"
-        )
+            loss = "reconstruction"
+        else:
+            network = shape if isinstance(shape, UNetConfig) else UNetConfig(widths, counts)
+            network = replace(network, in_channels=planes, classes=0, learned_variance=loss == "hybrid")
+        noise = noise_levels(whole=whole, latent=latent is not None)
         config = TrainConfig(
             data=tuple(map(str, data)), out=str(out), val=tuple(map(str, val or ())), size=size, wide=wide,
             batch=usual.batch if batch is None else batch, network=network,
             crops=crops, hours=usual.hours if crops is None and hours is None else hours,
-            lr=lr, adam_lr=adam_lr, ema=ema, seed=seed, p_mean=p_mean, p_std=p_std, sigma_min=sigma_min,
-            sigma_max=(80.0 if whole else 8.0) if sigma_max is None else sigma_max,
+            lr=lr, adam_lr=adam_lr, ema=ema, seed=seed, p_std=p_std, sigma_data=noise["sigma_data"],
+            p_mean=noise["p_mean"] if p_mean is None else p_mean,
+            sigma_min=noise["sigma_min"] if sigma_min is None else sigma_min,
+            sigma_max=noise["sigma_max"] if sigma_max is None else sigma_max,
             balance=balance, precision=precision,
             init=None if init is None else str(init), resume=resume, validate_minutes=validate_minutes,
             sheet_minutes=validate_minutes, loss=loss, betas=betas, ema_power=ema_power, classes=classes,
-            label_dropout=label_dropout, augment=augment, whole=whole,
+            label_dropout=label_dropout, augment=augment, whole=whole, latent=None if latent is None else str(latent),
         )  # fmt: skip
         outcome = _run(config)
     except PriorpaintError as error:
@@ -117,7 +153,16 @@ def train(
         typer.echo(f"Stopped after {outcome.crops} crops; the same command goes on from there.", err=True)
         raise typer.Exit(128 + outcome.stopped_by)
     typer.echo(f"Trained on {outcome.crops} crops in {_clock(outcome.seconds)}; weights: {out / 'weights.safetensors'}")
-    typer.echo(f"Use it with: priorpaint inpaint PICTURE MASK --prior {out}", err=True)
+    if autoencoder:
+        typer.echo(f"Now the denoiser of its latents: priorpaint train --latent {out} --data ... --out ...", err=True)
+    else:
+        typer.echo(f"Use it with: priorpaint inpaint PICTURE MASK --prior {out}", err=True)
+
+
+def _usual(size: int, autoencoder: bool, factor: int | None) -> Defaults:
+    if autoencoder:
+        return autoencoder_defaults()
+    return defaults(size) if factor is None else latent_defaults(size // factor)
 
 
 def _run(config: TrainConfig) -> Outcome:

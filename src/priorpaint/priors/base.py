@@ -351,7 +351,8 @@ def _labels(label: Label, classes: int, name: str) -> Tensor:
         raise UsageError(f"a label of the prior {name} is a whole number, or N of them, not {label!r}")
     labels = given.to(torch.int64).reshape(-1)
     if not len(labels) or bool((labels < 0).any()) or bool((labels >= classes).any()):
-        raise UsageError(f"the prior {name} knows the classes 0 to {classes - 1}, not {labels.tolist()}")
+        found = ", ".join(map(str, labels.tolist())) or "none at all"
+        raise UsageError(f"the prior {name} knows the classes 0 to {classes - 1}, not {found}")
     return labels
 
 

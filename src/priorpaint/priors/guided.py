@@ -53,8 +53,20 @@ class Guided(WrappedPrior):
         self.given = inner.condition(label=label, prompt=prompt)
         self.null: Mapping[str, Tensor] = {}
         if negative_prompt is not None or self.scale != 1:
-            self.null = inner.condition(prompt=negative_prompt)
+            self.null = self._unguided()
             self._check_pair()
+
+    def _unguided(self) -> Mapping[str, Tensor]:
+        """The state that guidance leads away from."""
+        try:
+            return self.inner.condition(prompt=self.negative_prompt)
+        except UsageError:
+            if self.label is None or self.negative_prompt is not None:
+                raise
+            raise UsageError(
+                f"guidance needs a state without a class, which the prior {self.name} does not have; leave guidance at "
+                "1, or name a class that stands for none, where the model has one, with the flag null_class"
+            ) from None
 
     @property
     def request(self) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from .base import Prior
 from .flag_words import parse_flags
 from .readers import Request, readers
 from .registry import Entry, entries
-from .trained import LoadedPrior
-from .weights_file import load_weights
+from .trained import trained_prior
+from .weights_file import read_weights
 
 TRAINED_FILE = "weights.safetensors"
 MODEL_INDEX = "model_index.json"  # of diffusers
@@ -94,13 +94,11 @@ def _load(
     return _read(Path(name), flags, _device(device), dtype)
 
 
-def _own(source: Path, name: str, flags: dict[str, Any], device: torch.device, dtype: torch.dtype) -> LoadedPrior:
+def _own(source: Path, name: str, flags: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Prior:
     """A prior in priorpaint's own format."""
     if flags:
         raise UsageError(f"{name} is in priorpaint's own format, which describes itself; leave the flags out.")
-    network, metadata = load_weights(source)
-    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return LoadedPrior(network, metadata, source, name, dtype)
+    return trained_prior(read_weights(source), source, name, device, dtype)
 
 
 def _read(path: Path, flags: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Prior:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..schedules import EDM, VP, Schedule
+from .autoencoder import ConvAutoencoder
+from .latent import LatentPrior
 from .network import NetworkPrior
 from .unet import UNet
-from .weights_file import WeightsMetadata
+from .weights_file import Weights, WeightsMetadata
 
 
 class LoadedPrior(NetworkPrior):
@@ -68,6 +70,42 @@ class LoadedPrior(NetworkPrior):
         return iter(self._module.parameters())
 
 
+class LoadedLatentPrior(LatentPrior):
+    """A `LoadedPrior` of latents, with the autoencoder of the same file; its ``hash``, ``source``, ``metadata``."""
+
+    def __init__(
+        self, inner: LoadedPrior, autoencoder: ConvAutoencoder, metadata: WeightsMetadata, dtype: torch.dtype
+    ) -> None:
+        super().__init__(inner, autoencoder if dtype == torch.float32 else _LowPrecisionCodec(autoencoder, dtype))
+        self.facts: dict[str, Any] = {
+            **inner.facts,
+            "autoencoder": "ConvAutoencoder",
+            "factor": autoencoder.factor,
+            "latent_channels": autoencoder.channels,
+            "parameters": sum(weight.numel() for weight in self.parameters()),
+            "autoencoder_parameters": sum(weight.numel() for weight in autoencoder.parameters()),
+            "autoencoder_training": dict(metadata.autoencoder_training),
+        }
+
+
+def trained_prior(
+    weights: Weights, source: Path, name: str, device: torch.device, dtype: torch.dtype
+) -> LoadedPrior | LoadedLatentPrior:
+    """What a weights file holds, as a prior on ``device``.
+
+    Raises:
+        CheckpointError: it holds an autoencoder alone.
+    """
+    denoiser = weights.needed_denoiser(source)
+    for network in (denoiser, weights.autoencoder):
+        if network is not None:
+            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    prior = LoadedPrior(denoiser, weights.metadata, source, name, dtype)
+    if weights.autoencoder is None:
+        return prior
+    return LoadedLatentPrior(prior, weights.autoencoder, weights.metadata, dtype)
+
+
 def schedule_of(metadata: WeightsMetadata) -> Schedule:
     """The noise schedule that a network was trained on."""
     if metadata.prediction == "eps":
@@ -86,3 +124,22 @@ class _LowPrecision(nn.Module):
         with torch.autocast(x.device.type, dtype=self.dtype):
             out: Tensor = self.network(x, condition, labels)
         return out.to(x.dtype)
+
+
+class _LowPrecisionCodec:
+    """The autoencoder under autocast, as `_LowPrecision`."""
+
+    def __init__(self, codec: ConvAutoencoder, dtype: torch.dtype) -> None:
+        self.codec, self.dtype = codec, dtype
+        self.factor, self.channels, self.image_channels = codec.factor, codec.channels, codec.image_channels
+
+    def parameters(self) -> Iterator[Tensor]:
+        return self.codec.parameters()
+
+    def encode(self, image: Tensor) -> Tensor:
+        with torch.autocast(image.device.type, dtype=self.dtype):
+            return self.codec.encode(image).to(image.dtype)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        with torch.autocast(latent.device.type, dtype=self.dtype):
+            return self.codec.decode(latent).to(latent.dtype)

@@ -15,14 +15,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from priorpaint.errors import UsageError
+from priorpaint.priors.layers import ResidualBlock, kaiming, new, residual_weights, zero
 
 _FREQUENCIES = 16
 _MAX_LOG_FREQUENCY = 4.0
-# Blocks start close to the identity; without normalisation this keeps activations of order one at any depth.
-_BRANCH_GAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,27 +65,23 @@ class UNetConfig:
         """Channels of the raw output."""
         return self.in_channels * (2 if self.learned_variance else 1)
 
+    @property
+    def multiple(self) -> int:
+        """Height and width of the input must be a multiple of this."""
+        return int(2 ** len(self.channels))
 
-class ResidualBlock(nn.Module):
-    """x + conv(relu(film(conv(x), embedding)))."""
+    @property
+    def fewest_weights(self) -> int:
+        """What such a network has at least, known without building it."""
+        ends = 36 * self.channels[0] * (self.in_channels + self.out_channels)
+        told = self.embedding * (self.embedding + self.classes)
+        return residual_weights(self.channels, self.blocks) + ends + told
 
-    def __init__(self, channels: int, embedding: int) -> None:
-        super().__init__()
-        self.first = _new(nn.Conv2d, channels, channels, 3, padding=1)
-        self.second = _new(nn.Conv2d, channels, channels, 3, padding=1)
-        self.film = _new(nn.Linear, embedding, 2 * channels)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
-        h = torch.addcmul(shift, self.first(x), 1 + scale)
-        out: Tensor = x + self.second(F.relu(h))
-        return out
-
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw new weights from ``generator``."""
-        _kaiming(self.first, generator)
-        _kaiming(self.second, generator, gain=_BRANCH_GAIN)
-        _zero(self.film)
+    def __str__(self) -> str:
+        return (
+            f"channels {self.channels}, blocks {self.blocks}, {self.in_channels} input channels and "
+            f"{self.classes} classes"
+        )
 
 
 class UNet(nn.Module):
@@ -107,24 +101,29 @@ class UNet(nn.Module):
         planes = 4 * config.in_channels
         self.register_buffer("frequencies", torch.linspace(0, _MAX_LOG_FREQUENCY, _FREQUENCIES).exp(), persistent=False)
         self.embed = nn.Sequential(
-            _new(nn.Linear, 2 * _FREQUENCIES, width), nn.SiLU(), _new(nn.Linear, width, width), nn.SiLU()
+            new(nn.Linear, 2 * _FREQUENCIES, width), nn.SiLU(), new(nn.Linear, width, width), nn.SiLU()
         )
-        self.head = _new(nn.Conv2d, planes + 1, widths[0], 3, padding=1)
+        self.head = new(nn.Conv2d, planes + 1, widths[0], 3, padding=1)
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.encoder = nn.ModuleList(_level(c, n, width) for c, n in zip(widths[:-1], config.blocks[:-1], strict=True))
-        self.shrink = nn.ModuleList(_new(nn.Conv2d, a, b, 2, stride=2) for a, b in pairs)
+        self.shrink = nn.ModuleList(new(nn.Conv2d, a, b, 2, stride=2) for a, b in pairs)
         self.bottom = _level(widths[-1], config.blocks[-1], width)
-        self.grow = nn.ModuleList(_new(nn.ConvTranspose2d, b, a, 2, stride=2) for a, b in pairs)
+        self.grow = nn.ModuleList(new(nn.ConvTranspose2d, b, a, 2, stride=2) for a, b in pairs)
         self.decoder = nn.ModuleList(_level(c, n, width) for c, n in zip(widths[:-1], config.blocks[:-1], strict=True))
-        self.tail = _new(nn.Conv2d, widths[0], 4 * config.out_channels, 3, padding=1)
+        self.tail = new(nn.Conv2d, widths[0], 4 * config.out_channels, 3, padding=1)
         if config.classes:
-            self.classes = _new(nn.Embedding, config.classes + 1, width)
+            self.classes = new(nn.Embedding, config.classes + 1, width)
         self.initialise(seed)
 
     @property
     def multiple(self) -> int:
         """Height and width of the input must be a multiple of this many pixels."""
-        return int(2 ** len(self.config.channels))
+        return self.config.multiple
+
+    @property
+    def ends(self) -> tuple[nn.Module, ...]:
+        """The convolutions that read the input and write the output."""
+        return self.head, self.tail
 
     def initialise(self, seed: int) -> None:
         """Draw new weights from ``seed``; torch's global generator is neither read nor moved."""
@@ -133,8 +132,8 @@ class UNet(nn.Module):
             if isinstance(module, ResidualBlock):
                 module.initialise(generator)
         for layer in (self.head, *self.shrink, *self.grow, self.embed[0], self.embed[2]):
-            _kaiming(layer, generator)
-        _zero(self.tail)
+            kaiming(layer, generator)
+        zero(self.tail)
         if self.config.classes:  # last, so that all other weights are those of a network without classes
             with torch.no_grad():
                 self.classes.weight.normal_(0, 1, generator=generator)
@@ -194,11 +193,6 @@ class UNet(nn.Module):
             )
 
 
-def _new(kind: type[nn.Module], *args: int, **options: int) -> Any:
-    """A layer whose weights are not drawn yet: torch would draw them from its global generator."""
-    return skip_init(kind, *args, **options)  # type: ignore[no-untyped-call]
-
-
 def _level(channels: int, count: int, embedding: int) -> nn.ModuleList:
     return nn.ModuleList(ResidualBlock(channels, embedding) for _ in range(count))
 
@@ -207,21 +201,6 @@ def _run(blocks: Any, h: Tensor, embedding: Tensor) -> Tensor:
     for block in blocks:
         h = block(h, embedding)
     return h
-
-
-def _kaiming(layer: Any, generator: torch.Generator, gain: float = 1.0) -> None:
-    # A stride-2 transposed convolution feeds each output pixel from one tap, so its fan-in is the channel count alone.
-    taps = 1 if isinstance(layer, nn.ConvTranspose2d) else layer.weight[0, 0].numel() if layer.weight.ndim == 4 else 1
-    inputs = layer.weight.shape[0] if isinstance(layer, nn.ConvTranspose2d) else layer.weight.shape[1]
-    with torch.no_grad():
-        layer.weight.normal_(0, gain * (2 / (inputs * taps)) ** 0.5, generator=generator)
-        layer.bias.zero_()
-
-
-def _zero(layer: Any) -> None:
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.bias.zero_()
 
 
 def parse_counts(text: str | Sequence[int], name: str) -> tuple[int, ...]:

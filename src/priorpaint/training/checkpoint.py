@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from priorpaint.errors import UsageError
+from priorpaint.priors.autoencoder import AutoencoderConfig
 from priorpaint.priors.unet import UNetConfig
 from priorpaint.priors.weights_file import write_atomically
 
@@ -34,20 +35,26 @@ def save_checkpoint(path: Path, state: dict[str, Any], progress: Progress) -> No
     write_atomically(path, buffer.getvalue())
 
 
-def stored_network(path: Path) -> UNetConfig:
+def stored_network(path: Path) -> UNetConfig | AutoencoderConfig:
     """The shape of the network in a checkpoint.
 
     Raises:
         UsageError: the file cannot be read.
     """
-    return UNetConfig(**_read(path)["config"]["network"])
+    return _network(_read(path))
 
 
-def load_checkpoint(path: Path, network: UNetConfig, loss: str = "edm") -> tuple[dict[str, Any], Progress]:
+def load_checkpoint(
+    path: Path, network: UNetConfig | AutoencoderConfig, loss: str = "edm", autoencoder: str | None = None
+) -> tuple[dict[str, Any], Progress]:
     """Read a checkpoint onto the CPU; only tensors and plain values are read, nothing is executed.
 
+    Args:
+        autoencoder: SHA-256 of the autoencoder whose latents are learned; None for pictures.
+
     Raises:
-        UsageError: the file is damaged, of another version, or holds another network or one for another loss.
+        UsageError: the file is damaged, of another version, or holds another network or one for another loss or
+            for the latents of another autoencoder.
     """
     state = _read(path)
     if state["config"].get("loss", "edm") != loss:
@@ -55,14 +62,28 @@ def load_checkpoint(path: Path, network: UNetConfig, loss: str = "edm") -> tuple
             f"{path} was trained with the loss {state['config'].get('loss', 'edm')!r}; ask for the same, start afresh "
             "with --no-resume, or use another --out."
         )
-    found = state["config"]["network"]
-    if UNetConfig(**found) != network:
+    if state.get("autoencoder") != autoencoder:
         raise UsageError(
-            f"{path} holds a network with channels {found['channels']}, blocks {found['blocks']}, "
-            f"{found.get('in_channels', 3)} picture channels and {found.get('classes', 0)} classes; ask for the same, "
-            "start afresh with --no-resume, or use another --out."
+            f"{path} was trained on {_learned(state.get('autoencoder'))} and not on {_learned(autoencoder)}; ask for "
+            "the same, start afresh with --no-resume, or use another --out."
+        )
+    found = _network(state)
+    if found != network:
+        raise UsageError(
+            f"{path} holds a network with {found}; ask for the same, start afresh with --no-resume, or use another "
+            "--out."
         )
     return state, Progress(int(state["step"]), int(state["crops"]), float(state["seconds"]))
+
+
+def _network(state: dict[str, Any]) -> UNetConfig | AutoencoderConfig:
+    config = state["config"]
+    kind = AutoencoderConfig if config.get("loss") == "reconstruction" else UNetConfig
+    return kind(**config["network"])
+
+
+def _learned(autoencoder: str | None) -> str:
+    return "pictures" if autoencoder is None else f"latents of the autoencoder {autoencoder[:12]}..."
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from priorpaint.imaging.idx import Pixels
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import MIN_PICTURES, Pictures
-from priorpaint.training.files import Pixels
 
 # Fewer pictures than this are learned by heart.
 FEW = 500
@@ -53,7 +53,7 @@ def _doubts(config: TrainConfig, pictures: Pictures) -> Iterator[str]:
     flat = sum(int(p.max()) - int(p.min()) < _GREY for p in looked)
     if flat > len(looked) / 10:
         yield f"{flat} of {len(looked)} pictures that were looked at have one colour only; check the files."
-    if config.network.in_channels == 3 and all(_grey(p) for p in looked):
+    if pictures.channels == 3 and config.latent is None and all(_grey(p) for p in looked):
         yield "The pictures are grey; --grey trains a network for grey pictures, which is better at them."
     copies = _copies(looked)
     if copies > len(looked) / 10:

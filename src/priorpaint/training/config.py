@@ -7,14 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from priorpaint.errors import UsageError
+from priorpaint.priors.autoencoder import AutoencoderConfig
 from priorpaint.priors.unet import UNetConfig
 from priorpaint.training.ema import power_exponent
 
-LOSSES = ("edm", "simple", "hybrid")
+LOSSES = ("edm", "simple", "hybrid", "reconstruction")
 BETAS = ("linear", "cosine", "scaled_linear")
 AUGMENT = ("auto", "photo", "flip", "none")
 CLASSES = ("auto", "none")
 _DEFAULTS = {"loss": "edm", "ema_power": 0.0, "augment": "auto", "whole": False}
+
+
+def noise_levels(*, whole: bool, latent: bool) -> dict[str, float]:
+    """Fields of `TrainConfig` that suit pictures, or latents, whose standard deviation is about twice that of pictures.
+
+    Args:
+        whole: the network learns pictures as wholes, and has to draw their large shapes as well.
+        latent: latents; a latent cell is a large part of a picture, so they take the levels of wholes.
+    """
+    if latent:
+        return {"sigma_data": 1.0, "sigma_min": 0.02, "sigma_max": 80.0, "p_mean": -0.5}
+    return {"sigma_data": 0.5, "sigma_min": 0.01, "sigma_max": 80.0 if whole else 8.0, "p_mean": -1.2}
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,7 @@ class TrainConfig:
         data: folders (searched recursively), picture files, tar files of pictures or idx files.
         out: folder for checkpoint.pt, weights.safetensors, samples.png and log.jsonl.
         val: held-out pictures, as ``data``; without them nothing is validated.
-        network: shape of the network.
+        network: shape of the network; an ``AutoencoderConfig`` trains an autoencoder.
         size: side of the training crops in pixels.
         wide: side of the wide crops in pixels, 0 for none: every fourth batch holds fewer crops of this side, at the
             same cost, so that deep levels see context beyond ``size``.
@@ -36,12 +49,16 @@ class TrainConfig:
         lr: learning rate of Muon (convolutions); ``adam_lr`` is Adam's for everything else.
         ema: largest decay of the moving average of the weights.
         ema_power: relative width of a power-function average in its place (see ``EMA``), 0 for none.
-        loss: "edm" (Karras et al. 2022), "simple" (DDPM's L_simple) or "hybrid" (improved DDPM's learned variance).
+        loss: "edm" (Karras et al. 2022), "simple" (DDPM's L_simple) or "hybrid" (improved DDPM's learned variance);
+            "reconstruction" for an autoencoder.
         betas: noise table of ``simple`` and ``hybrid``: "linear", "cosine" or "scaled_linear".
         classes: "auto" trains a class-conditional network where subfolders or idx labels say classes; "none" never.
         label_dropout: share of the crops whose class is hidden, which trains the null class; for guidance.
         augment: "auto", "photo", "flip" or "none", see ``Pictures``.
         whole: pictures are shrunk to ``size`` and learned as wholes, and the prior then knows this size only.
+        latent: file or folder of an autoencoder whose latents are learned in place of pictures; ``network`` then has
+            its latent channels, and noise levels are standard deviations for latents (see `noise_levels`).
+        latent_noise: size of the noise that an autoencoder's latents, of standard deviation 1, get in its training.
         p_mean, p_std: ln sigma ~ N(p_mean, p_std^2), clamped to [ln sigma_min, ln sigma_max].
         balance: divide each crop's loss by the running mean of its noise level.
         precision: "auto" (bf16 where the machine computes in it), "bf16" or "float32".
@@ -56,7 +73,7 @@ class TrainConfig:
     data: tuple[str, ...]
     out: str
     val: tuple[str, ...] = ()
-    network: UNetConfig = field(default_factory=UNetConfig)
+    network: UNetConfig | AutoencoderConfig = field(default_factory=UNetConfig)
     size: int = 64
     wide: int = 0
     scales: tuple[float, ...] = (1.0, 0.7, 0.5, 0.35)
@@ -87,6 +104,8 @@ class TrainConfig:
     label_dropout: float = 0.1
     augment: str = "auto"
     whole: bool = False
+    latent: str | None = None
+    latent_noise: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -112,7 +131,9 @@ class TrainConfig:
             raise UsageError(
                 "Wide crops show more than a picture that is learned as a whole has; leave one of them out."
             )
-        multiple = 2 ** len(self.network.channels)
+        if not self.latent_noise >= 0:
+            raise UsageError(f"The noise of the latents is not negative; got {self.latent_noise}.")
+        multiple = self.network.multiple
         for name, side in (("size", self.size), ("wide", self.wide)):
             if side % multiple or side < 0 or (name == "size" and side == 0):
                 raise UsageError(f"{name} must be a multiple of {multiple} pixels for this network; got {side}.")
@@ -124,8 +145,15 @@ class TrainConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}; got {getattr(self, name)!r}.")
-        if self.network.learned_variance != (self.loss == "hybrid"):
+        autoencoder = isinstance(self.network, AutoencoderConfig)
+        if autoencoder != (self.loss == "reconstruction"):
+            raise UsageError("The loss 'reconstruction', and no other, trains an autoencoder.")
+        if autoencoder and self.latent is not None:
+            raise UsageError("An autoencoder learns pictures, not the latents of another one; leave latent out.")
+        if isinstance(self.network, UNetConfig) and self.network.learned_variance != (self.loss == "hybrid"):
             raise UsageError("The loss 'hybrid', and no other, needs a network with learned_variance=True.")
+        if self.loss == "hybrid" and self.latent is not None:
+            raise UsageError("The loss 'hybrid' ends in the likelihood of 8-bit pixels; for latents use 'edm'.")
 
     @property
     def folder(self) -> Path:
@@ -142,7 +170,9 @@ class TrainConfig:
         values = self.as_dict()
         sources = sorted("/".join(Path(source).parts[-2:]) for source in self.data)
         facts = {key: values[key] for key in keys}
-        facts |= {
-            key: values[key] for key in ("loss", "ema_power", "augment", "whole") if values[key] != _DEFAULTS[key]
-        }
+        further = ("loss", "ema_power", "augment", "whole")
+        facts |= {key: values[key] for key in further if values[key] != _DEFAULTS[key]}
+        if self.loss == "reconstruction":
+            facts = {key: value for key, value in facts.items() if key not in ("p_mean", "p_std", "balance")}
+            facts["latent_noise"] = self.latent_noise
         return {"data": sources, "initialised_from_weights": self.init is not None, **facts}

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from priorpaint.errors import UsageError
-from priorpaint.training.files import Pixels, class_names, find_pictures, is_idx, read_pictures
+from priorpaint.imaging.idx import Pixels, is_idx
+from priorpaint.training.files import class_names, find_pictures, read_pictures
 
 MIN_PICTURES = 8
 WIDE_EVERY = 4
@@ -59,7 +60,7 @@ class Pictures:
         augment: str = "photo",
         whole: bool = False,
     ) -> None:
-        self.size, self.wide = size, wide
+        self.size, self.wide, self.channels = size, wide, channels
         self.names: list[str] = []
         self.skipped: list[str] = []
         self._pixels: list[Pixels] = []

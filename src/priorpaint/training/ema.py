@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
+from torch import nn
 
 from priorpaint.errors import UsageError
-from priorpaint.priors.unet import UNet
+
+Network = TypeVar("Network", bound=nn.Module)
 
 # Widest power-function profile: exponent 0, the plain mean of all weights so far.
 MAX_WIDTH = 12**-0.5
 
 
-class EMA:
+class EMA(Generic[Network]):
     """A copy of ``network`` whose weights follow it: w <- d w + (1 - d) network.
 
     With ``decay``, d = min(decay, (k + 1) / (k + 10)), where k counts updates from 0; the warm-up lets the average
@@ -28,13 +30,13 @@ class EMA:
         power: relative standard deviation of the power-function profile, in (0, 0.28]; 0 for the exponential one.
     """
 
-    def __init__(self, network: UNet, decay: float = 0.999, power: float = 0.0) -> None:
+    def __init__(self, network: Network, decay: float = 0.999, power: float = 0.0) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         self.exponent = power_exponent(power) if power else None
 
     @torch.no_grad()
-    def update(self, network: UNet, step: int) -> None:
+    def update(self, network: Network, step: int) -> None:
         """Take in the weights of ``network`` after update number ``step`` (from 0)."""
         decay = min(self.decay, (step + 1) / (step + 10))
         if self.exponent is not None:

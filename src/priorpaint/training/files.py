@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import lzma
-import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.idx import Pixels, is_idx, labels_file, padded, read_idx_pictures, read_labels
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 # Folders of these names are parts of a data set, not classes.
 _PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "holdout"})
-_IDX = re.compile(r"[-.]idx3-ubyte(\.gz|\.xz)?$")
-_MOST_BYTES = 2**31
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -77,10 +68,10 @@ def class_names(sources: Sequence[str | Path]) -> tuple[str, ...]:
     names: set[str] = set()
     for source in map(Path, sources):
         if is_idx(source):
-            file = _labels_file(source)
+            file = labels_file(source)
             if file is None:
                 return ()
-            names |= set(_idx_names(read_idx(file)))
+            names |= set(_idx_names(read_labels(file)))
         elif source.is_dir() or source.suffix.lower() not in SUFFIXES:
             folders = {_folder(source, name) for name in _names(source)}
             if None in folders:
@@ -92,64 +83,15 @@ def class_names(sources: Sequence[str | Path]) -> tuple[str, ...]:
     return () if len(names) < 2 or parts else tuple(sorted(names))
 
 
-def is_idx(source: str | Path) -> bool:
-    """Whether this is a file of pictures in MNIST's format, by its name: NAME-idx3-ubyte, also .gz and .xz."""
-    return _IDX.search(str(source)) is not None and Path(source).is_file()
-
-
-def read_idx(path: Path) -> Pixels:
-    """The array of an idx file of unsigned bytes, any number of axes.
-
-    Raises:
-        UsageError: the file is damaged, or holds something else.
-    """
-    ways: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-    opened = ways.get(path.suffix, open)
-    try:
-        with opened(path, "rb") as file:
-            start = file.read(4)
-            if len(start) < 4 or start[:3] != b"\x00\x00\x08" or not 1 <= start[3] <= 4:
-                raise UsageError(f"{path} is no idx file of unsigned bytes; give the original file.")
-            shape = tuple(int(side) for side in np.frombuffer(file.read(4 * start[3]), dtype=">u4"))
-            size = int(np.prod(shape, dtype=np.float64))
-            content = file.read(min(size, _MOST_BYTES) + 1)
-    except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{path} cannot be unpacked ({error}); download it again.") from None
-    if len(shape) != start[3] or len(content) != size:
-        raise UsageError(f"{path} holds {len(content)} values and announces {size} ({shape}); download it again.")
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
-
-
 def _from_idx(source: Path, mode: str, pad: int) -> Iterator[Found]:
-    pixels = read_idx(source)
-    if pixels.ndim != 3:
-        raise UsageError(f"{source} has {pixels.ndim} axes and pictures have 3 (number, height, width).")
-    borders = [(max(pad - side, 0) // 2, (max(pad - side, 0) + 1) // 2) for side in pixels.shape[1:]]
-    labels: tuple[str | None, ...] = (None,) * len(pixels)
-    file = _labels_file(source)
-    if file is not None:
-        labels = _idx_names(read_idx(file))
-        if len(labels) != len(pixels):
-            raise UsageError(f"{file} has {len(labels)} labels for the {len(pixels)} pictures of {source}.")
-    for index, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
-        yield Found(f"{source}[{index}]", Image.fromarray(np.pad(picture, borders)).convert(mode), label)
-
-
-def _labels_file(source: Path) -> Path | None:
-    """train-images-idx3-ubyte.xz -> train-labels-idx1-ubyte.xz, where there is one, packed in whatever way."""
-    stem = re.sub(r"(\.gz|\.xz)$", "", source.name).replace("images", "labels").replace("idx3", "idx1")
-    for suffix in ("", ".gz", ".xz"):
-        if (source.parent / f"{stem}{suffix}").is_file():
-            return source.parent / f"{stem}{suffix}"
-    return None
+    pixels, labels = read_idx_pictures(source)
+    names: tuple[str | None, ...] = (None,) * len(pixels) if labels is None else _idx_names(labels)
+    for index, (picture, label) in enumerate(zip(pixels, names, strict=True)):
+        yield Found(f"{source}[{index}]", Image.fromarray(padded(picture, pad)).convert(mode), label)
 
 
 def _idx_names(labels: Pixels) -> tuple[str, ...]:
     """Labels as words that sort as the numbers do."""
-    if labels.ndim != 1 or not len(labels):
-        raise UsageError(f"a file of labels has one axis, not the shape {labels.shape}.")
     width = len(str(int(labels.max())))
     return tuple(f"{int(label):0{width}d}" for label in labels)
 

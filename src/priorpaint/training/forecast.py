@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 import time
 from datetime import timedelta
-from functools import partial
-from typing import Any
 
 import torch
 
-from priorpaint.priors.unet import UNet
+from priorpaint.priors.weights_file import Network
 from priorpaint.training.checkpoint import Progress
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, to_float
-from priorpaint.training.objectives import Objective
+from priorpaint.training.tasks import Task
 
 _TIMED = 2
 # Optimizers, moving average and reading of crops, as a share of forward and backward pass.
@@ -22,13 +20,13 @@ _REST = 1.25
 
 
 def forecast(
-    config: TrainConfig, objective: Objective, network: UNet, pictures: Pictures, progress: Progress, processes: int
+    config: TrainConfig, task: Task, network: Network, pictures: Pictures, progress: Progress, processes: int
 ) -> str:
     """One sentence: how long the budget in crops takes, or how many crops the budget in hours buys.
 
-    A copy of the network and of the objective run a few batches, so nothing of the run itself changes.
+    A copy of the network and of the task run a few batches, so nothing of the run itself changes.
     """
-    seconds = seconds_per_batch(config, copy.deepcopy(objective), copy.deepcopy(network), pictures)
+    seconds = seconds_per_batch(config, copy.deepcopy(task), copy.deepcopy(network), pictures)
     rate = config.batch * processes / seconds
     left = float("inf")
     if config.crops is not None:
@@ -43,16 +41,15 @@ def forecast(
     )
 
 
-def seconds_per_batch(config: TrainConfig, objective: Objective, network: UNet, pictures: Pictures) -> float:
+def seconds_per_batch(config: TrainConfig, task: Task, network: Network, pictures: Pictures) -> float:
     """Seconds of one update, from the fastest of some on ``network``, whose gradients are changed."""
     device = next(network.parameters()).device
     pixels, labels = pictures.labelled_batch(0, config.batch, seed=config.seed)
     x_0 = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
-    told: Any = partial(network, labels=labels.to(device)) if config.network.classes else network
     times = []
     for _ in range(1 + _TIMED):
         begun = time.perf_counter()
-        losses = objective.losses(told, x_0, torch.Generator(device).manual_seed(0))
+        losses = task.losses(network, x_0, labels.to(device), 0)
         losses.weighed.mean().backward()  # type: ignore[no-untyped-call]
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -60,6 +57,6 @@ def seconds_per_batch(config: TrainConfig, objective: Objective, network: UNet, 
     return _REST * min(times[1:])
 
 
-def _machine(network: UNet) -> str:
+def _machine(network: Network) -> str:
     device = next(network.parameters()).device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"

@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from priorpaint.errors import PriorError, UsageError
-from priorpaint.priors.unet import UNet
-from priorpaint.priors.weights_file import WeightsMetadata, load_weights, save_weights
+from priorpaint.errors import PriorError
+from priorpaint.priors.autoencoder import AutoencoderConfig
+from priorpaint.priors.unet import UNetConfig
+from priorpaint.priors.weights_file import Network
 from priorpaint.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from priorpaint.training.checks import remarks
 from priorpaint.training.config import TrainConfig
@@ -23,17 +23,15 @@ from priorpaint.training.data import Pictures, centre_crops, to_float
 from priorpaint.training.ema import EMA
 from priorpaint.training.forecast import forecast
 from priorpaint.training.machine import accelerator
-from priorpaint.training.objectives import objective
 from priorpaint.training.optim import Optimizers, parameter_count, rate_factor
 from priorpaint.training.stopping import StopFlag
-from priorpaint.training.validate import COLUMNS, Denoise, denoising_psnr, sample_sheet
+from priorpaint.training.tasks import WEIGHTS, load_codec, new_network, stored_weights, task_of
 
 VALIDATION_SIDE = 128
 _NOTIFY_SECONDS = 1.0
 _PREFETCH = 2
-_LABEL_SEED = 7_777_777_777
-# Samples of a sheet start here at the most; DDPM's tables go beyond, to no effect that an eye could see.
-_SHEET_MAX = 80.0
+# Training crops that an autoencoder's latents are measured on.
+_MEASURED = 512
 
 
 @dataclass(frozen=True)
@@ -89,53 +87,52 @@ class _Run:
     def __init__(self, config: TrainConfig, on_progress: Callable[[Report], None]) -> None:
         self.on_progress = on_progress
         self.accelerator = accelerator(config.precision)
+        codec = None if config.latent is None else load_codec(config.latent)
+        codes = isinstance(config.network, AutoencoderConfig)
         self.pictures = Pictures(
-            config.data, config.size, wide=config.wide, scales=config.scales, channels=config.network.in_channels,
-            classes=config.classes, augment=config.augment, whole=config.whole,
+            config.data, config.size, wide=config.wide, scales=config.scales,
+            channels=config.network.in_channels if codec is None else codec.network.image_channels,
+            classes="none" if codes else config.classes, augment=config.augment, whole=config.whole,
         )  # fmt: skip
-        self.config = replace(config, network=replace(config.network, classes=len(self.pictures.class_names)))
+        if isinstance(config.network, UNetConfig):
+            told = replace(config.network, classes=len(self.pictures.class_names))
+            config = replace(config, network=told)
+        self.config, self.autoencoder = config, None if codec is None else codec.sha256
         self.notes = (*self.pictures.skipped, *remarks(self.config, self.pictures))
-        self.objective = objective(config)
+        self.task = task_of(config, codec)
         network, self.progress, state = self._start()
         device = self.accelerator.device
+        self.task.to(device)
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network, self.ema = network, EMA(network, config.ema, config.ema_power)
         self.optimizers = Optimizers(network, config.lr, config.adam_lr)
         if state is not None:
             self.ema.load_state_dict(state["ema"])
             self.optimizers.load_state_dict(state["optimizers"])
-            self.objective.restore(state["balance"])
+            self.task.restore(state["balance"])
         self.wrapped: Any = self.accelerator.prepare(network)
         self.validation = self._validation()
         self.psnr: dict[str, float] | None = None
         self.loss_sum, self.loss_count = torch.zeros((), device=device), 0
         self.loss, self.rate, self.spent = 0.0, 0.0, 0.0
 
-    def _start(self) -> tuple[UNet, Progress, dict[str, Any] | None]:
+    def _start(self) -> tuple[Network, Progress, dict[str, Any] | None]:
         path = self.config.folder / "checkpoint.pt"
-        network = UNet(self.config.network, seed=self.config.seed)
+        network = new_network(self.config)
         if self.config.resume and path.exists():
-            state, progress = load_checkpoint(path, self.config.network, self.config.loss)
+            state, progress = load_checkpoint(path, self.config.network, self.config.loss, self.autoencoder)
             network.load_state_dict(state["network"])
             return network, progress, state
         if self.config.init is not None:
-            loaded, _ = load_weights(self.config.init)
-            if loaded.config != self.config.network:
-                raise UsageError(
-                    f"{self.config.init} holds a network with channels {loaded.config.channels}, blocks "
-                    f"{loaded.config.blocks}, {loaded.config.in_channels} picture channels and "
-                    f"{loaded.config.classes} classes; ask for the same."
-                )
-            network.load_state_dict(loaded.state_dict())
+            network.load_state_dict(stored_weights(self.config.init, self.config).state_dict())
         return network, Progress(), None
 
     def _validation(self) -> Tensor | None:
         if not self.config.val or not self.accelerator.is_main_process:
             return None
         skipped: list[str] = []
-        channels = self.config.network.in_channels
         crops = centre_crops(
-            self.config.val, VALIDATION_SIDE, self.network.multiple, channels, skipped, pad=self.config.size
+            self.config.val, VALIDATION_SIDE, self.task.multiple, self.pictures.channels, skipped, pad=self.config.size
         )
         self.notes += tuple(skipped)
         return crops.to(self.accelerator.device)
@@ -202,7 +199,7 @@ class _Run:
         if not self.accelerator.is_main_process or self.fraction() >= 1:
             return ()
         with self.accelerator.autocast():
-            return (forecast(self.config, self.objective, self.network, self.pictures, self.progress,
+            return (forecast(self.config, self.task, self.network, self.pictures, self.progress,
                              self.accelerator.num_processes),)  # fmt: skip
 
     def _step(self, pixels: Tensor, labels: Tensor) -> None:
@@ -210,8 +207,7 @@ class _Run:
         x_0 = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
         # Noise follows the batch number, so that a resumed run sees what an uninterrupted one would have seen.
         seed = self.config.seed * 1_000_003 + self._number(self.progress.step)
-        generator = torch.Generator(device).manual_seed(seed)
-        losses = self.objective.losses(self._told(labels.to(device), seed), x_0, generator)
+        losses = self.task.losses(self.wrapped, x_0, labels.to(device), seed)
         self.accelerator.backward(losses.weighed.mean())
         self.optimizers.step(rate_factor(self.progress.step, self.spent))
         self.ema.update(self.network, self.progress.step)
@@ -219,15 +215,6 @@ class _Run:
         self.progress.crops += self.config.batch * self.accelerator.num_processes
         self.loss_sum += losses.plain.detach().mean()
         self.loss_count += 1
-
-    def _told(self, labels: Tensor, seed: int) -> Any:
-        """The network, told the classes of a batch, some of which it does not get to know."""
-        classes = self.config.network.classes
-        if not classes:
-            return self.wrapped
-        generator = torch.Generator(labels.device).manual_seed(seed + _LABEL_SEED)
-        hidden = torch.rand(len(labels), generator=generator, device=labels.device) < self.config.label_dropout
-        return partial(self.wrapped, labels=torch.where(hidden, classes, labels))
 
     def _loss(self) -> float:
         if self.loss_count:
@@ -270,18 +257,20 @@ class _Run:
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": self.optimizers.state_dict(),
-            "balance": self.objective.state(),
+            "balance": self.task.state(),
+            "autoencoder": self.autoencoder,
             "config": self.config.as_dict(),
         }
         save_checkpoint(self.config.folder / "checkpoint.pt", state, self.progress)
 
     def _validate(self) -> None:
+        network = self._finished()
         if self.validation is not None:
-            self.psnr = denoising_psnr(self._denoiser(), self.validation)
+            self.psnr = self.task.psnr(network, self.validation)
             self._log(self.psnr)
-        self._export()
+        self._export(network)
 
-    def _export(self) -> None:
+    def _export(self, network: Any) -> None:
         facts = self.config.facts() | {
             "crops": self.progress.crops,
             "seconds": round(self.progress.seconds),
@@ -289,32 +278,23 @@ class _Run:
             "parameters": parameter_count(self.network),
             "held_out_psnr_db": self.psnr,
         }
-        config = self.config
-        metadata = WeightsMetadata(
-            config.sigma_data, *self.objective.levels, facts,
-            prediction=self.objective.prediction, betas=config.betas,
-            size=(config.size, config.size) if config.whole else None, class_names=self.pictures.class_names,
-        )  # fmt: skip
-        save_weights(config.folder / "weights.safetensors", self.ema.network, metadata)
+        self.task.save(self.config.folder / WEIGHTS, network, facts, self.pictures.class_names)
 
-    def _denoiser(self, labels: Tensor | None = None) -> Denoise:
-        """The averaged network as a denoiser, of any picture or of one class a row."""
-        network: Any = self.ema.network
-        if labels is not None:
-            network = partial(network, labels=labels.to(self.accelerator.device))
-        return partial(self.objective.denoise, network)
+    def _finished(self) -> Any:
+        """The averaged network as it is used."""
+        return self.task.finished(self.ema.network, self._crops())
+
+    def _crops(self) -> Tensor:
+        """Some training crops, always the same."""
+        batch = self.pictures.batch(0, _MEASURED, seed=self.config.seed)
+        return to_float(batch.to(self.accelerator.device))
 
     def _draw(self) -> None:
-        config = self.config
-        shape = (config.network.in_channels, config.size, config.size)
-        low, high = self.objective.levels
-        classes = config.network.classes
-        labelled = self._denoiser(torch.arange(COLUMNS) % classes) if classes else None
-        sheet = sample_sheet(self._denoiser(), self.validation, shape, min(high, _SHEET_MAX), low, labelled)
-        config.folder.mkdir(parents=True, exist_ok=True)
-        temporary = config.folder / ".samples.tmp.png"
+        sheet = self.task.sheet(self._finished(), self.validation, self._crops())
+        self.config.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.config.folder / ".samples.tmp.png"
         sheet.save(temporary)
-        temporary.replace(config.folder / "samples.png")
+        temporary.replace(self.config.folder / "samples.png")
 
     def _finish(self, stop: StopFlag) -> None:
         self._save()

@@ -34,6 +34,21 @@ def defaults(size: int) -> Defaults:
     return Defaults((48, 80, 128, 192)[:levels], (2,) * levels, 32, 8.0)
 
 
+def latent_defaults(cells: int) -> Defaults:
+    """As `defaults`, for crops whose latents have ``cells`` cells along a side: few cells, so wider levels."""
+    levels = next((count for count in (3, 2) if cells % 2**count == 0 and cells > 2**count), 1)
+    if torch.cuda.is_available():
+        return Defaults((256, 384, 512)[:levels], (3,) * levels, 256, 4.0)
+    return Defaults((192, 256, 320)[:levels], (2,) * levels, 64, 8.0)
+
+
+def autoencoder_defaults() -> Defaults:
+    """As `defaults`, for autoencoders, whose decoder alone is what a picture of a latent prior can be."""
+    if torch.cuda.is_available():
+        return Defaults((128, 256), (3, 3), 64, 2.0)
+    return Defaults((64, 128), (2, 2), 32, 2.0)
+
+
 def accelerator(precision: str) -> Accelerator:
     """accelerate's view of this machine; ``precision`` is "auto", "bf16" or "float32".
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from priorpaint.priors.unet import UNet
+from priorpaint.priors.weights_file import Network
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 WARM_UP_STEPS = 100
@@ -90,10 +90,10 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """Muon for the convolutions between the first and the last layer of ``network``, Adam for everything else."""
+    """Muon for the convolutions between the ``ends`` of ``network``, Adam for everything else."""
 
-    def __init__(self, network: UNet, lr: float, adam_lr: float) -> None:
-        ends = {id(network.head.weight), id(network.tail.weight)}
+    def __init__(self, network: Network, lr: float, adam_lr: float) -> None:
+        ends = {id(layer.weight) for layer in network.ends}
         hidden = [p for p in network.parameters() if p.ndim == 4 and id(p) not in ends]
         chosen = {id(p) for p in hidden}
         rest = [p for p in network.parameters() if id(p) not in chosen]

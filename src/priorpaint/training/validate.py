@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from PIL import Image
@@ -12,16 +12,30 @@ from torch import Tensor
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 LEVELS = (15, 25, 50, 75, 100)
-SHEET_SIGMAS = (0.25, 1.0, 3.0)
+LATENT_LEVELS = (0.25, 0.5, 1.0, 2.0, 4.0)
+SHEET_SIGMAS = (0.25, 1.0, 3.0)  # where the standard deviation of clean pictures is 0.5
 COLUMNS = 6
 _CHUNK = 8
+_ROWS = 32
 _SEED = 1
+
+
+@torch.no_grad()
+def in_chunks(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``call`` on rows (N, ...), some at a time, without gradients."""
+    return torch.cat([call(part) for part in torch.split(x, _ROWS)])
 
 
 @torch.no_grad()
 def denoise_chunks(denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
     """Denoise pictures of shape (N, C, H, W) at one noise level, a few at a time."""
     return torch.cat([denoise(part, part.new_full((len(part),), sigma)) for part in torch.split(x, _CHUNK)])
+
+
+def psnr(picture: Tensor, clean: Tensor, peak: float = 2.0) -> float:
+    """Mean over pictures (N, C, H, W) of 10 log10 of peak^2 over their mean squared error, in dB."""
+    error = (picture - clean).square().mean((1, 2, 3))
+    return float((10 * torch.log10(peak**2 / error)).mean())
 
 
 def denoising_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str, float]:
@@ -31,15 +45,27 @@ def denoising_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[s
         clean: held-out pictures in [-1, 1], shape (N, C, H, W).
         seed: seed of the noise, the same in every call so that curves are smooth.
     """
+    found = _denoised(denoise, clean, [level / 127.5 for level in LEVELS], seed)
+    return {str(level): psnr(each.clamp(-1, 1), clean) for level, each in zip(LEVELS, found, strict=True)}
+
+
+def latent_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str, float]:
+    """Of denoised latents, for each noise level of `LATENT_LEVELS`: the ratio, in dB, of their variance, which is about
+    1, to the mean squared error. Answering 0 whatever the noise has 0 dB.
+
+    Args:
+        clean: latents of held-out pictures, shape (N, C, H, W).
+        seed: as for `denoising_psnr`.
+    """
+    found = _denoised(denoise, clean, LATENT_LEVELS, seed)
+    return {str(level): psnr(each, clean, peak=1.0) for level, each in zip(LATENT_LEVELS, found, strict=True)}
+
+
+def _denoised(denoise: Denoise, clean: Tensor, sigmas: Sequence[float], seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    result = {}
-    for level in LEVELS:
-        sigma = level / 127.5
+    for sigma in sigmas:
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        denoised = denoise_chunks(denoise, clean + sigma * noise, sigma).clamp(-1, 1)
-        error = (denoised - clean).square().mean((1, 2, 3))
-        result[str(level)] = float((10 * torch.log10(4 / error)).mean())
-    return result
+        yield denoise_chunks(denoise, clean + sigma * noise, sigma)
 
 
 @torch.no_grad()
@@ -66,34 +92,39 @@ def heun_samples(denoise: Denoise, noise: Tensor, sigma_max: float, sigma_min: f
 def sample_sheet(
     denoise: Denoise,
     clean: Tensor | None,
-    shape: tuple[int, int, int],
-    sigma_max: float,
-    sigma_min: float,
+    shape: tuple[int, ...],
+    levels: tuple[float, float],
+    *,
     labelled: Denoise | None = None,
-    columns: int = COLUMNS,
+    show: Callable[[Tensor], Tensor] = lambda rows: rows,
+    data_std: float = 0.5,
 ) -> Image.Image:
     """Rows of clean pictures, noisy and denoised at each of `SHEET_SIGMAS`, then samples.
 
     Args:
-        clean: held-out pictures in [-1, 1], shape (N, C, H, W), or None for samples only.
+        clean: at most `COLUMNS` held-out pictures in [-1, 1], or latents, shape (N, C, H, W); None for samples only.
         shape: (C, H, W) of the samples.
+        levels: (sigma_min, sigma_max) of the samples.
         labelled: a denoiser whose i-th row is told class i, for a further row of samples.
+        show: makes pictures of latents.
+        data_std: standard deviation of clean pictures or latents, which noise is added in proportion to.
     """
     device = "cpu" if clean is None else clean.device
     generator = torch.Generator().manual_seed(_SEED)
     rows: list[Tensor] = []
     if clean is not None:
-        chosen = clean[:: max(1, len(clean) // columns)][:columns]
-        rows.append(chosen)
-        for sigma in SHEET_SIGMAS:
-            noisy = chosen + sigma * torch.randn(chosen.shape, generator=generator).to(device)
+        rows.append(clean)
+        for sigma in (2 * data_std * each for each in SHEET_SIGMAS):
+            noisy = clean + sigma * torch.randn(clean.shape, generator=generator).to(device)
             rows += [noisy, denoise_chunks(denoise, noisy, sigma)]
-    noise = torch.randn((columns, *shape), generator=generator).to(device)
-    rows += [heun_samples(each, noise, sigma_max, sigma_min) for each in (denoise, labelled) if each is not None]
-    return _sheet(rows)
+    noise = torch.randn((COLUMNS, *shape), generator=generator).to(device)
+    low, high = levels
+    rows += [heun_samples(each, noise, high, low) for each in (denoise, labelled) if each is not None]
+    return picture_sheet([show(row) for row in rows])
 
 
-def _sheet(rows: list[Tensor], gap: int = 2) -> Image.Image:
+def picture_sheet(rows: list[Tensor], gap: int = 2) -> Image.Image:
+    """Rows of pictures (N, C, H, W) in [-1, 1]."""
     strips = [_strip(row, gap) for row in rows]
     sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height + gap for s in strips) - gap), "white")
     top = 0

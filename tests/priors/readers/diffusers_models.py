@@ -140,6 +140,78 @@ def pixel(folder: Path, **settings: Any) -> Any:
     return network
 
 
+def latent_vq(folder: Path) -> Path:
+    """Latent diffusion with a codebook, f = 2."""
+    return save(folder, diffusers.DDIMScheduler(), vqvae=vq(), unet=unet())
+
+
+def stable_diffusion(folder: Path) -> Path:
+    """The layout of Stable Diffusion 1 and 2."""
+    return save(
+        folder, diffusers.PNDMScheduler(beta_schedule="scaled_linear", steps_offset=1), vae=kl(), unet=text_unet(8),
+        text_encoder=clip(8, projected=False), tokenizer="CLIPTokenizer", safety_checker=None, feature_extractor=None,
+    )  # fmt: skip
+
+
+def sdxl(folder: Path, *, zeros: bool = True) -> Path:
+    """The layout of SDXL; ``zeros``: whether no prompt is zeros."""
+    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
+    return save(
+        folder, diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+        {"force_zeros_for_empty_prompt": zeros}, vae=kl(),
+        unet=text_unet(16, **added, projection_class_embeddings_input_dim=6 * 4 + 8),
+        text_encoder=clip(8, projected=False), text_encoder_2=clip(8, projected=True, seed=9),
+        tokenizer="CLIPTokenizer", tokenizer_2="CLIPTokenizer",
+    )  # fmt: skip
+
+
+def sd3(folder: Path, *, with_t5: bool = True) -> Any:
+    """Write the layout of Stable Diffusion 3; the transformer."""
+    transformer = randomised(
+        diffusers.SD3Transformer2DModel(
+            sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=4,
+            num_attention_heads=2, joint_attention_dim=20, caption_projection_dim=8, pooled_projection_dim=16,
+            pos_embed_max_size=8,
+        )
+    )  # fmt: skip
+    save(
+        folder, diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=kl(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06), transformer=transformer,
+        text_encoder=clip(8, projected=True), text_encoder_2=clip(8, projected=True, seed=8),
+        text_encoder_3=t5(20) if with_t5 else None, tokenizer="CLIPTokenizer", tokenizer_2="CLIPTokenizer",
+        tokenizer_3="T5Tokenizer" if with_t5 else None,
+    )  # fmt: skip
+    return transformer
+
+
+def flux(folder: Path, *, distilled: bool = True) -> Any:
+    """Write the layout of Flux; the transformer."""
+    transformer = randomised(
+        diffusers.FluxTransformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
+            joint_attention_dim=20, pooled_projection_dim=8, axes_dims_rope=(2, 2, 4), guidance_embeds=distilled,
+        )
+    )  # fmt: skip
+    save(
+        folder, diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=kl(),
+        transformer=transformer, text_encoder=clip(8, projected=False), text_encoder_2=t5(20),
+        tokenizer="CLIPTokenizer", tokenizer_2="T5Tokenizer",
+    )  # fmt: skip
+    return transformer
+
+
+def dit(folder: Path) -> Any:
+    """Write DiT with six classes; the transformer."""
+    transformer = randomised(
+        diffusers.DiTTransformer2DModel(
+            num_attention_heads=2, attention_head_dim=4, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
+            num_embeds_ada_norm=6, norm_num_groups=4,
+        )
+    )  # fmt: skip
+    save(folder, diffusers.DDIMScheduler(), vae=kl(), transformer=transformer)
+    return transformer
+
+
 def edit(path: Path, **changes: Any) -> None:
     """Change keys of a JSON file."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

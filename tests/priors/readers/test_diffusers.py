@@ -224,14 +224,8 @@ def test_the_tiny_autoencoder(tmp_path: Path) -> None:
 
 
 def test_dit_knows_classes_and_none(tmp_path: Path) -> None:
-    network = models.randomised(
-        diffusers.DiTTransformer2DModel(
-            num_attention_heads=2, attention_head_dim=4, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
-            num_embeds_ada_norm=6, norm_num_groups=4,
-        )
-    )  # fmt: skip
-    folder = models.save(tmp_path, diffusers.DDIMScheduler(), vae=models.kl(), transformer=network)
-    prior = load_prior(folder, device="cpu")
+    network = models.dit(tmp_path)
+    prior = load_prior(tmp_path, device="cpu")
     x = noise(1, 4, 8, 8)
     for label, row in ((2, 2), (None, 6)):
         given = prior.condition(label=label)

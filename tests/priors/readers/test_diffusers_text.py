@@ -34,12 +34,7 @@ def pipeline_of(cls: Any, folder: Path, **absent: None) -> Any:
 
 @pytest.fixture(scope="module")
 def sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sd")
-    models.save(
-        folder, diffusers.PNDMScheduler(beta_schedule="scaled_linear", steps_offset=1), vae=models.kl(),
-        unet=models.text_unet(8), text_encoder=models.clip(8, projected=False), tokenizer="CLIPTokenizer",
-        safety_checker=None, feature_extractor=None,
-    )  # fmt: skip
+    folder: Path = models.stable_diffusion(tmp_path_factory.mktemp("sd"))
     return folder
 
 
@@ -82,15 +77,7 @@ def test_older_names_of_text_tensors_are_read(sd: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zeros", [True, False])
 def test_sdxl(tmp_path: Path, zeros: bool) -> None:
-    unet = models.text_unet(
-        16, addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=6 * 4 + 8
-    )
-    models.save(
-        tmp_path, diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear"),
-        {"force_zeros_for_empty_prompt": zeros}, vae=models.kl(), unet=unet,
-        text_encoder=models.clip(8, projected=False), text_encoder_2=models.clip(8, projected=True, seed=9),
-        tokenizer="CLIPTokenizer", tokenizer_2="CLIPTokenizer",
-    )  # fmt: skip
+    models.sdxl(tmp_path, zeros=zeros)
     prior = load_prior(tmp_path, device="cpu")
     pipe = pipeline_of(diffusers.StableDiffusionXLPipeline, tmp_path)
     states, null_states, pooled, null_pooled = pipe.encode_prompt(PROMPT, device="cpu")
@@ -110,20 +97,7 @@ def test_sdxl(tmp_path: Path, zeros: bool) -> None:
 
 @pytest.mark.parametrize("with_t5", [True, False])
 def test_stable_diffusion_3(tmp_path: Path, with_t5: bool) -> None:
-    transformer = models.randomised(
-        diffusers.SD3Transformer2DModel(
-            sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=4,
-            num_attention_heads=2, joint_attention_dim=20, caption_projection_dim=8, pooled_projection_dim=16,
-            pos_embed_max_size=8,
-        )
-    )  # fmt: skip
-    models.save(
-        tmp_path, diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=models.kl(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06), transformer=transformer,
-        text_encoder=models.clip(8, projected=True), text_encoder_2=models.clip(8, projected=True, seed=8),
-        text_encoder_3=models.t5(20) if with_t5 else None, tokenizer="CLIPTokenizer", tokenizer_2="CLIPTokenizer",
-        tokenizer_3="T5Tokenizer" if with_t5 else None,
-    )  # fmt: skip
+    transformer = models.sd3(tmp_path, with_t5=with_t5)
     prior = load_prior(tmp_path, flags="--max_sequence_length 12", device="cpu")
     absent = {} if with_t5 else {"text_encoder_3": None, "tokenizer_3": None}
     pipe = pipeline_of(diffusers.StableDiffusion3Pipeline, tmp_path, **absent)
@@ -139,17 +113,7 @@ def test_stable_diffusion_3(tmp_path: Path, with_t5: bool) -> None:
 
 @pytest.mark.parametrize("distilled", [True, False])
 def test_flux(tmp_path: Path, distilled: bool) -> None:
-    transformer = models.randomised(
-        diffusers.FluxTransformer2DModel(
-            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
-            joint_attention_dim=20, pooled_projection_dim=8, axes_dims_rope=(2, 2, 4), guidance_embeds=distilled,
-        )
-    )  # fmt: skip
-    models.save(
-        tmp_path, diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=models.kl(),
-        transformer=transformer, text_encoder=models.clip(8, projected=False), text_encoder_2=models.t5(20),
-        tokenizer="CLIPTokenizer", tokenizer_2="T5Tokenizer",
-    )  # fmt: skip
+    transformer = models.flux(tmp_path, distilled=distilled)
     prior = load_prior(tmp_path, flags={"max_sequence_length": 10, "guidance": 2.0, "image_size": 16}, device="cpu")
     pipe = pipeline_of(diffusers.FluxPipeline, tmp_path)
     states, pooled, text_ids = pipe.encode_prompt(PROMPT, PROMPT, device="cpu", max_sequence_length=10)

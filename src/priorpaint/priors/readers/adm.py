@@ -140,7 +140,7 @@ def _read(request: Request) -> Prior:
     diffusion = _diffusion(flags)
     network = safe.assemble(lambda: ADM(config), state, path, device=request.device, dtype=request.dtype)
     assert isinstance(network, ADM)
-    _need_heads(flags, state)
+    _need_heads(flags, state, path)
     prior = ADMPrior(
         network,
         VP(diffusion.betas, steps=diffusion.steps),
@@ -176,12 +176,13 @@ def _values(found: Mapping[Any, Any]) -> str:
     return ", ".join(f"{key} ({type(value).__name__})" for key, value in list(found.items())[:4])
 
 
-def _need_heads(flags: Flags, state: Mapping[str, Tensor]) -> None:
+def _need_heads(flags: Flags, state: Mapping[str, Tensor], path: Path) -> None:
     if flags or not any(".qkv." in name for name in state):
         return
     raise UsageError(
-        "no tensor of an ADM checkpoint shows its number of attention heads; give the flags of the model's README, "
-        'at least num_heads or num_head_channels, such as flags="--num_head_channels 64 --noise_schedule linear".'
+        f"{path} is an ADM checkpoint, whose tensors do not show the number of attention heads; give the flags of the "
+        "model's README, at least num_heads or num_head_channels, such as "
+        '--flags "--num_head_channels 64 --noise_schedule linear".'
     )
 
 

@@ -1,0 +1,174 @@
+"""How good is a prior of avatars? Unconditional samples, read back into parts.
+
+    python -m benchmarks.avatars --prior avatars --num 2000
+    python -m benchmarks.avatars --prior my-prior/ --num 500 --steps 20 --write-docs
+
+A sample is valid where `priorpaint.avatars.read` finds an avatar in it; the parts of the valid ones are counted and
+held against the law that the training pictures were drawn from. With ``--label`` a prior with classes draws one class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # so that `python benchmarks/avatars.py` works as well as -m
+
+from priorpaint import load_prior  # noqa: E402
+from priorpaint.avatars import Avatars, read, standard  # noqa: E402
+from priorpaint.errors import PriorpaintError, UsageError  # noqa: E402
+from priorpaint.noise import Streams, derive  # noqa: E402
+from priorpaint.priors.base import Prior  # noqa: E402
+from priorpaint.samplers import DDIM, Heun, Sampler  # noqa: E402
+
+SAMPLERS = {"heun": Heun, "ddim": DDIM}
+_SHOWN, _COLUMNS, _ZOOM = 48, 12, 2
+_INTRO = """# The prior `avatars`, measured
+
+Unconditional samples of the network, read back into their parts (`priorpaint.avatars.read`: a sample is valid where
+its worst part is within {threshold} of the nearest avatar, pictures in [-1, 1]). Shares are those of the valid samples;
+the deviation is the largest difference from the [law](../avatars.md#the-distribution), and "noise" what a share of as
+many exact draws deviates by, at the worst of the part's options (two standard errors).
+"""
+
+
+def samples(prior: Prior, sampler: Sampler, num: int, seed: int, batch: int) -> Tensor:
+    """Pictures (num, 3, 32, 32); sample i depends on the seed and i alone."""
+    done = []
+    t_1 = prior.schedule.grid(sampler.steps)[0]
+    for first in range(0, num, batch):
+        noise = Streams([derive("avatars", seed, row) for row in range(first, min(first + batch, num))])
+        x_1 = noise.normal(3, 32, 32).float() * prior.schedule.sigma(t_1).float()
+        with torch.no_grad():
+            done.append(sampler(prior, x_1, noise).clamp(-1, 1))
+        print(f"\r{min(first + batch, num)} of {num}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return torch.cat(done)
+
+
+def shares(law: Avatars, parts: NDArray[Any]) -> list[dict[str, Any]]:
+    """For each part: the largest deviation of the shares of its options, and of which option."""
+    rows = []
+    for column, part in enumerate(law.parts):
+        exact = np.asarray(part.shares)
+        found = np.bincount(parts[:, column], minlength=len(exact)) / max(1, len(parts))
+        worst = int(np.abs(found - exact).argmax())
+        noise = 2 * float(np.sqrt(exact * (1 - exact) / max(1, len(parts))).max())
+        rows.append(
+            {
+                "part": part.name,
+                "options": len(exact),
+                "deviation": float(abs(found - exact)[worst]),
+                "option": part.options[worst],
+                "found": float(found[worst]),
+                "exact": float(exact[worst]),
+                "noise": noise,
+            }
+        )
+    return rows
+
+
+def measure(prior: Prior, args: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
+    """The table and the samples."""
+    law = standard()
+    begun = time.process_time()
+    drawn = samples(prior, SAMPLERS[args.sampler](args.steps), args.num, args.seed, args.batch)
+    seconds = time.process_time() - begun
+    found = read(drawn)
+    table = {
+        "prior": getattr(prior, "hash", prior.name),
+        "num": args.num,
+        "sampler": args.sampler,
+        "steps": args.steps,
+        "seed": args.seed,
+        "valid": float(found.valid.double().mean()),
+        "distance": float(found.worst.median()),
+        "threads": torch.get_num_threads(),
+        "seconds": seconds / args.num,
+        "parts": shares(law, found.parts[found.valid.numpy()]),
+    }
+    return table, drawn
+
+
+def markdown(table: dict[str, Any], command: str, picture: str) -> str:
+    """The page."""
+    from priorpaint.avatars import THRESHOLD
+
+    head = "| part | options | largest deviation | noise | of | found | law |\n|---|--:|--:|--:|---|--:|--:|"
+    rows = [
+        f"| {row['part']} | {row['options']} | {row['deviation']:.3f} | {row['noise']:.3f} | {row['option']} "
+        f"| {row['found']:.3f} | {row['exact']:.3f} |"
+        for row in table["parts"]
+    ]
+    worst = max(row["deviation"] for row in table["parts"])
+    parts = [
+        _INTRO.format(threshold=THRESHOLD),
+        f"Run: `{command}` (weights {table['prior'][:12]}, {table['seconds']:.2f} CPU seconds a sample).\n",
+        f"**Valid: {table['valid']:.1%}** of {table['num']} samples ({table['sampler']}, {table['steps']} steps). "
+        f"**Largest deviation of a share: {worst:.3f}.**\n",
+        "\n".join([head, *rows]) + "\n",
+        f"The first samples:\n\n![Samples]({picture})\n",
+    ]
+    return "\n".join(parts)
+
+
+def sheet(drawn: Tensor) -> Image.Image:
+    """The first samples, enlarged."""
+    shown = drawn[:_SHOWN]
+    rows = -(-len(shown) // _COLUMNS)
+    grid = torch.ones(rows * _COLUMNS, 3, 32, 32)
+    grid[: len(shown)] = shown
+    pixels = grid.reshape(rows, _COLUMNS, 3, 32, 32).permute(0, 3, 1, 4, 2).reshape(rows * 32, _COLUMNS * 32, 3)
+    image = Image.fromarray(((pixels + 1) * 127.5).round().byte().numpy())
+    return image.resize((image.width * _ZOOM, image.height * _ZOOM), Image.Resampling.NEAREST)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prior", default="avatars", help="name, file or folder (default: %(default)s)")
+    parser.add_argument("--label", type=int, help="class to draw, for a prior with classes (default: any)")
+    parser.add_argument("--num", type=int, default=2000, help="samples (default: %(default)s)")
+    parser.add_argument("--sampler", choices=SAMPLERS, default="ddim", help="(default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=50, help="steps of the sampler (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=100, help="samples computed at a time (default: %(default)s)")
+    parser.add_argument("--write-docs", action="store_true", help="write docs/results/avatars.* and its picture")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    prior = load_prior(args.prior)
+    if tuple(prior.shape) != (3, 32, 32):
+        raise UsageError(f"{args.prior} makes pictures of {tuple(prior.shape)}; avatars are (3, 32, 32).")
+    if args.label is not None:
+        prior = prior.conditioned(label=args.label)
+    table, drawn = measure(prior, args)
+    folder = ROOT / "docs" / "results" if args.write_docs else ROOT / "out" / "benchmarks"
+    picture = ROOT / "docs" / "images" / "avatars-samples.png" if args.write_docs else folder / "avatars-samples.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet(drawn).save(picture)
+    command = "python -m benchmarks.avatars " + " ".join(sys.argv[1:])
+    page = markdown(table, command.strip(), Path(os.path.relpath(picture, folder)).as_posix())
+    (folder / "avatars.json").write_text(json.dumps({"command": command.strip(), **table}, indent=1) + "\n")
+    (folder / "avatars.md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PriorpaintError as error:
+        raise SystemExit(f"benchmarks.avatars: {error}") from None

@@ -1,0 +1,71 @@
+"""Pieces of priorpaint's own networks: residual blocks without normalisation, and weights drawn from a given seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+# Blocks start close to the identity; without normalisation this keeps activations of order one at any depth.
+_BRANCH_GAIN = 0.1
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(film(conv(x), embedding))); without ``film`` where there is no embedding to tell it of.
+
+    Args:
+        channels: of x.
+        embedding: width of the embedding; 0 for none.
+    """
+
+    def __init__(self, channels: int, embedding: int = 0) -> None:
+        super().__init__()
+        self.first = new(nn.Conv2d, channels, channels, 3, padding=1)
+        self.second = new(nn.Conv2d, channels, channels, 3, padding=1)
+        self.film = new(nn.Linear, embedding, 2 * channels) if embedding else None
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        h = self.first(x)
+        if self.film is not None:
+            scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        out: Tensor = x + self.second(F.relu(h))
+        return out
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw new weights from ``generator``."""
+        kaiming(self.first, generator)
+        kaiming(self.second, generator, gain=_BRANCH_GAIN)
+        if self.film is not None:
+            zero(self.film)
+
+
+def new(kind: type[nn.Module], *args: int, **options: int) -> Any:
+    """A layer whose weights are not drawn yet: torch would draw them from its global generator."""
+    return skip_init(kind, *args, **options)  # type: ignore[no-untyped-call]
+
+
+def kaiming(layer: Any, generator: torch.Generator, gain: float = 1.0) -> None:
+    """Draw the weights of a convolution or linear layer that keeps the size of its input; the bias is 0."""
+    # A stride-2 transposed convolution feeds each output pixel from one tap, so its fan-in is the channel count alone.
+    taps = 1 if isinstance(layer, nn.ConvTranspose2d) else layer.weight[0, 0].numel() if layer.weight.ndim == 4 else 1
+    inputs = layer.weight.shape[0] if isinstance(layer, nn.ConvTranspose2d) else layer.weight.shape[1]
+    with torch.no_grad():
+        layer.weight.normal_(0, gain * (2 / (inputs * taps)) ** 0.5, generator=generator)
+        layer.bias.zero_()
+
+
+def zero(layer: Any) -> None:
+    """Set weights and bias to 0."""
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+
+
+def residual_weights(channels: Iterable[int], blocks: Iterable[int]) -> int:
+    """Weights in the residual blocks of a network, without biases and embeddings: ``blocks`` at each width."""
+    return sum(18 * width**2 * count for width, count in zip(channels, blocks, strict=True))

@@ -1,0 +1,292 @@
+"""What a run trains: a denoiser of pictures, an autoencoder, or a denoiser of an autoencoder's latents.
+
+The loop knows batches, budgets and files; a task knows the loss of a batch, and how a network is judged, shown and
+stored.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from priorpaint.errors import UsageError
+from priorpaint.priors.autoencoder import AutoencoderConfig, ConvAutoencoder
+from priorpaint.priors.unet import UNet, UNetConfig
+from priorpaint.priors.weights_file import Network, WeightsMetadata, read_weights, save_autoencoder, save_weights
+from priorpaint.training.config import TrainConfig
+from priorpaint.training.objectives import Losses, objective
+from priorpaint.training.validate import (
+    COLUMNS,
+    Denoise,
+    denoising_psnr,
+    in_chunks,
+    latent_psnr,
+    picture_sheet,
+    psnr,
+    sample_sheet,
+)
+
+WEIGHTS = "weights.safetensors"
+# Weight of the squared error beside the absolute one, which alone would leave small errors anywhere.
+SQUARED_WEIGHT = 0.5
+_LABEL_SEED = 7_777_777_777
+# Samples of a sheet start here at the most; DDPM's tables go beyond, to no effect that an eye could see.
+_SHEET_MAX = 80.0
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A trained autoencoder: the network, facts about its training, and the SHA-256 of its file."""
+
+    network: ConvAutoencoder
+    training: Mapping[str, Any]
+    sha256: str
+
+
+class Task(ABC):
+    """What is trained on pictures (N, C, H, W) in [-1, 1].
+
+    Args:
+        config: of the run.
+
+    Attributes:
+        multiple: sides of pictures are a multiple of this.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.multiple = config.network.multiple
+
+    @abstractmethod
+    def losses(self, network: Any, pictures: Tensor, labels: Tensor, seed: int) -> Losses:
+        """The losses of a batch with classes ``labels`` (N,), with noise from ``seed``."""
+
+    @abstractmethod
+    def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
+        """What ``network`` is worth on held-out pictures, in dB."""
+
+    @abstractmethod
+    def sheet(self, network: Any, pictures: Tensor | None, crops: Tensor) -> Image.Image:
+        """Held-out pictures, where there are some, or else training crops, and what ``network`` makes of them."""
+
+    @abstractmethod
+    def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
+        """Write the weights file, with facts about the training."""
+
+    def to(self, device: torch.device) -> None:  # noqa: B027 (most have nothing to move)
+        """Move what the loss needs."""
+
+    def finished(self, network: Any, crops: Tensor) -> Any:
+        """The averaged network as it is used, by means of some training crops."""
+        return network
+
+    def state(self) -> Tensor:
+        """What a resumed run needs."""
+        return torch.ones(0)
+
+    def restore(self, state: Tensor) -> None:  # noqa: B027
+        """Take over what `state` gave."""
+
+
+class Reconstruction(Task):
+    """An autoencoder: |x - Dec(z + s n)| + 0.5 (x - Dec(z + s n))^2, z being the standardised latent of x.
+
+    See `priors.autoencoder` for what the noise is for; s is ``latent_noise``.
+    """
+
+    def losses(self, network: Any, pictures: Tensor, labels: Tensor, seed: int) -> Losses:
+        shape = cast(AutoencoderConfig, self.config.network)
+        cells = [side // shape.factor for side in pictures.shape[2:]]
+        generator = torch.Generator(pictures.device).manual_seed(seed)
+        noise = torch.randn(len(pictures), shape.latent_channels, *cells, generator=generator, device=pictures.device)
+        error = network(pictures, self.config.latent_noise * noise).to(pictures.dtype) - pictures
+        loss = (error.abs() + SQUARED_WEIGHT * error.square()).mean((1, 2, 3))
+        return Losses(loss, loss)
+
+    def finished(self, network: Any, crops: Tensor) -> Any:
+        ready: ConvAutoencoder = copy.deepcopy(network)
+        ready.standardise(list(torch.split(crops, 32)))
+        return ready
+
+    def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
+        return {"reconstruction": psnr(_round_trip(network, pictures).clamp(-1, 1), pictures)}
+
+    def sheet(self, network: Any, pictures: Tensor | None, crops: Tensor) -> Image.Image:
+        shown = crops if pictures is None else pictures
+        shown = shown[:: max(1, len(shown) // (2 * COLUMNS))][: 2 * COLUMNS]
+        rows = torch.split(shown, COLUMNS)
+        return picture_sheet([each for row in rows for each in (row, _round_trip(network, row))])
+
+    def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
+        save_autoencoder(path, network, facts)
+
+
+class Denoising(Task):
+    """A denoiser of pictures; the loss is that of ``config.loss``."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.objective = objective(config)
+        self.shape = cast(UNetConfig, config.network)
+
+    def losses(self, network: Any, pictures: Tensor, labels: Tensor, seed: int) -> Losses:
+        x_0 = self._data(pictures)
+        generator = torch.Generator(x_0.device).manual_seed(seed)
+        return self.objective.losses(self._told(network, labels, seed), x_0, generator)
+
+    def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
+        return denoising_psnr(self._denoiser(network), pictures)
+
+    def sheet(self, network: Any, pictures: Tensor | None, crops: Tensor) -> Image.Image:
+        low, high = self.objective.levels
+        clean = None if pictures is None else self._data(pictures[:: max(1, len(pictures) // COLUMNS)][:COLUMNS])
+        classes = self.shape.classes
+        labels = torch.arange(COLUMNS, device=crops.device) % classes if classes else None
+        return sample_sheet(
+            self._denoiser(network),
+            clean,
+            tuple(self._data(crops[:1]).shape[1:]),
+            (low, min(high, _SHEET_MAX)),
+            labelled=None if labels is None else self._denoiser(partial(network, labels=labels)),
+            show=self._pictures,
+            data_std=self.config.sigma_data,
+        )
+
+    def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
+        save_weights(path, network, self._metadata(facts, class_names))
+
+    def state(self) -> Tensor:
+        return self.objective.state()
+
+    def restore(self, state: Tensor) -> None:
+        self.objective.restore(state)
+
+    def _data(self, pictures: Tensor) -> Tensor:
+        """What is learned of the pictures: they themselves."""
+        return pictures
+
+    def _pictures(self, data: Tensor) -> Tensor:
+        return data
+
+    def _denoiser(self, network: Any) -> Denoise:
+        return partial(self.objective.denoise, network)
+
+    def _told(self, network: Any, labels: Tensor, seed: int) -> Any:
+        """The network, told the classes of a batch, some of which it does not get to know."""
+        if not self.shape.classes:
+            return network
+        generator = torch.Generator(labels.device).manual_seed(seed + _LABEL_SEED)
+        hidden = torch.rand(len(labels), generator=generator, device=labels.device) < self.config.label_dropout
+        return partial(network, labels=torch.where(hidden, self.shape.classes, labels))
+
+    def _metadata(self, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> WeightsMetadata:
+        config = self.config
+        return WeightsMetadata(
+            config.sigma_data, *self.objective.levels, facts,
+            prediction=self.objective.prediction, betas=config.betas,
+            size=(config.size, config.size) if config.whole else None, class_names=class_names,
+        )  # fmt: skip
+
+
+class LatentDenoising(Denoising):
+    """A denoiser of the latents of a frozen autoencoder; crops are encoded batch by batch."""
+
+    def __init__(self, config: TrainConfig, codec: Codec) -> None:
+        super().__init__(config)
+        self.codec = codec
+        factor, channels = codec.network.factor, codec.network.channels
+        self.multiple *= factor
+        if self.shape.in_channels != channels:
+            raise UsageError(
+                f"The network reads {self.shape.in_channels} channels and the latents of {config.latent} have "
+                f"{channels}; give it in_channels={channels}."
+            )
+        for name, side in (("size", config.size), ("wide", config.wide)):
+            if side % self.multiple:
+                raise UsageError(
+                    f"{name} must be a multiple of {self.multiple} pixels for this network, whose latents have cells "
+                    f"of {factor}; got {side}."
+                )
+
+    def to(self, device: torch.device) -> None:
+        self.codec.network.to(device)
+
+    def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
+        return latent_psnr(self._denoiser(network), self._data(pictures))
+
+    def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
+        metadata = self._metadata({**facts, "autoencoder_sha256": self.codec.sha256}, class_names)
+        cells = self.config.size // self.codec.network.factor
+        metadata = replace(
+            metadata, size=(cells, cells) if self.config.whole else None, autoencoder_training=self.codec.training
+        )
+        save_weights(path, network, metadata, autoencoder=self.codec.network)
+
+    def _data(self, pictures: Tensor) -> Tensor:
+        return in_chunks(self.codec.network.encode, pictures)
+
+    def _pictures(self, data: Tensor) -> Tensor:
+        return in_chunks(self.codec.network.decode, data)
+
+
+def load_codec(path: str | Path) -> Codec:
+    """The autoencoder in a folder or file of ``priorpaint train --autoencoder``, or of a latent prior.
+
+    Raises:
+        PriorError: there is no such file, or it cannot be read.
+        UsageError: it holds no autoencoder.
+    """
+    source = Path(path) / WEIGHTS if Path(path).is_dir() else Path(path)
+    weights = read_weights(source)
+    if weights.autoencoder is None:
+        raise UsageError(f"{source} holds no autoencoder; train one with `priorpaint train --autoencoder ...`.")
+    metadata = weights.metadata
+    training = metadata.training if weights.denoiser is None else metadata.autoencoder_training
+    return Codec(weights.autoencoder, training, hashlib.sha256(source.read_bytes()).hexdigest())
+
+
+def task_of(config: TrainConfig, codec: Codec | None) -> Task:
+    """The task of a run; ``codec`` is what ``config.latent`` names.
+
+    Raises:
+        UsageError: network and autoencoder do not fit.
+    """
+    if isinstance(config.network, AutoencoderConfig):
+        return Reconstruction(config)
+    return Denoising(config) if codec is None else LatentDenoising(config, codec)
+
+
+def new_network(config: TrainConfig) -> Network:
+    """The network of a run, with its first weights."""
+    if isinstance(config.network, AutoencoderConfig):
+        return ConvAutoencoder(config.network, seed=config.seed)
+    return UNet(config.network, seed=config.seed)
+
+
+def stored_weights(path: str, config: TrainConfig) -> Network:
+    """The network in a weights file that a run starts from.
+
+    Raises:
+        PriorError: the file cannot be read.
+        UsageError: it holds another network than that of the run.
+    """
+    weights = read_weights(path)
+    found = weights.autoencoder if isinstance(config.network, AutoencoderConfig) else weights.denoiser
+    if found is None or found.config != config.network:
+        held = "no such network" if found is None else f"a network with {found.config}"
+        raise UsageError(f"{path} holds {held}, and this run has {config.network}; ask for the same.")
+    return found
+
+
+def _round_trip(network: ConvAutoencoder, pictures: Tensor) -> Tensor:
+    return in_chunks(lambda part: network.decode(network.encode(part)), pictures)
