@@ -58,17 +58,27 @@ def certify(
         bool, typer.Option("--update", help="Keep the cells that are in the JSON already and not run again.")
     ] = False,
     suite: Annotated[
-        str, typer.Option(help="`standard`: small exact problems; `pictures`: half hidden avatars.")
+        str, typer.Option(help="`standard`: small exact problems; `pictures`: half hidden pictures.")
     ] = "standard",
+    subject: Annotated[
+        str | None, typer.Option(help="Pictures: `avatars`, `fashion` or `all`; default: avatars.")
+    ] = None,
     mask: Annotated[
         list[str] | None, typer.Option("--mask", help="Pictures: a kind of mask, or all; repeatable; default: halves.")
     ] = None,
     pictures: Annotated[
-        int | None, typer.Option(min=1, help="Pictures: test avatars of each mask; default: 64.")
+        int | None, typer.Option(min=1, help="Pictures: test pictures of each mask; default: 64.")
     ] = None,
     prior: Annotated[
-        str, typer.Option(help="Pictures: `exact`, the denoiser without a network, or a prior trained on avatars.")
-    ] = "exact",
+        str | None,
+        typer.Option(
+            help="Pictures: a prior trained on the subject; default for avatars: `exact`, the denoiser without a "
+            "network, and for fashion: `fashion`."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Pictures: folder of Fashion-MNIST; default: the Debian package's.")
+    ] = None,
     lpips: Annotated[Path | None, typer.Option(help="Pictures: LPIPS weights, to measure that distance too.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the problems and exit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
@@ -87,16 +97,26 @@ def certify(
         raise UsageError("--write-docs writes into docs/; run it in a checkout of priorpaint, or use -o FOLDER.")
     folders = [folder for folder in (out, _PAGE if write_docs else None) if folder is not None]
     if suite == "pictures":
-        from . import certify_pictures  # the avatars are loaded for this suite only
+        from . import certify_pictures  # the subjects are loaded for this suite only
 
         if problem or (budget and len(budget) > 1):
             raise UsageError("the suite of pictures has masks in place of problems, and one budget a run.")
         places = tuple((folder, _PAGE_IMAGES if folder == _PAGE else folder) for folder in folders)
-        asked = (method, mask, budget[0] if budget else None, pictures, samples, prior, lpips)
+        asked = (
+            subject or "avatars",
+            method,
+            mask,
+            budget[0] if budget else None,
+            pictures,
+            samples,
+            prior,
+            data,
+            lpips,
+        )
         _pictures(certify_pictures.Request(*asked, places, update, _command()), quiet=quiet, as_json=as_json)
         return
-    if mask or pictures or lpips:
-        raise UsageError("--mask, --pictures and --lpips belong to --suite pictures.")
+    if mask or pictures or lpips or subject or data or prior:
+        raise UsageError("--subject, --mask, --pictures, --prior, --data and --lpips belong to --suite pictures.")
     if figures and folders:
         _check_figures()
     count = workers or min(8, _cores())
@@ -134,10 +154,10 @@ def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) 
 
     with signals() as stop, _Display(quiet=quiet) as display:
         say = (lambda sentence: None) if quiet else display.say
-        report = certify_pictures.run(request, say, lambda: bool(stop.received), as_json=as_json)
+        reports = certify_pictures.run(request, say, lambda: bool(stop.received), as_json=as_json)
     if stop.received:
         raise typer.Exit(128 + stop.received)
-    if any(cell.status == FAILED for cell in report.cells):
+    if any(cell.status == FAILED for report in reports for cell in report.cells):
         raise typer.Exit(1)
 
 

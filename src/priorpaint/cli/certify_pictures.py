@@ -1,4 +1,4 @@
-"""``priorpaint certify --suite pictures``: methods on half hidden avatars."""
+"""``priorpaint certify --suite pictures``: methods on half hidden pictures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from priorpaint.certify.pictures.avatars import Distance
-from priorpaint.certify.pictures.masks import HALVES, MASKS
-from priorpaint.certify.pictures.report import JSON_FILE, save, score, show
+from priorpaint.certify.pictures.masks import HALVES
+from priorpaint.certify.pictures.report import json_file, save, show
 from priorpaint.certify.pictures.run import BUDGET, PICTURES, SAMPLES, PictureCell, PictureReport, certify_pictures
+from priorpaint.certify.pictures.subject import SUBJECTS, Distance, Subject, subject
 from priorpaint.certify.results import DONE
 from priorpaint.errors import UsageError
 from priorpaint.priors.base import Prior
@@ -24,42 +24,72 @@ class Request:
 
     Attributes:
         methods: names; None is all of them.
+        subject: ``avatars``, ``fashion`` or ``all``.
         masks: names, or ``all``; None is the four halves.
         budget: network evaluations a completion.
         pictures, samples: how many, and completions of each.
-        prior: ``exact``, or the name or file of a network that was trained on avatars.
+        prior: name or file of a network that was trained on such pictures, or for avatars ``exact``; None is the
+            subject's own.
+        data: folder of Fashion-MNIST; None is that of the Debian package.
         lpips: weights file of LPIPS.
         folders: (tables, sheets) where results are written.
         update: whether cells in the JSON that are not run again are kept.
         command: what was typed.
     """
 
+    subject: str
     methods: list[str] | None
     masks: list[str] | None
     budget: int | None
     pictures: int | None
     samples: int | None
-    prior: str
+    prior: str | None
+    data: Path | None
     lpips: Path | None
     folders: tuple[tuple[Path, Path], ...]
     update: bool
     command: str
 
 
-def run(request: Request, say: Callable[[str], None], stop: Callable[[], bool], *, as_json: bool) -> PictureReport:
-    """Run the suite, save what was asked for and print the tables.
+def run(
+    request: Request, say: Callable[[str], None], stop: Callable[[], bool], *, as_json: bool
+) -> list[PictureReport]:
+    """Run the suite for each subject, save what was asked for and print the tables.
 
     Raises:
         UsageError: unknown names.
+        PriorError: the prior cannot be read.
     """
+    names = SUBJECTS if request.subject == "all" else (request.subject,)
+    if len(names) > 1 and request.prior is not None:
+        raise UsageError("no prior knows all subjects; name one of them with --subject, or leave --prior out.")
+    if request.data is not None and "fashion" not in names:
+        raise UsageError("--data is the folder of Fashion-MNIST; it belongs to --subject fashion or all.")
+    reports = []
+    for kind, prior in [(subject(name), _prior(subject(name), request.prior)) for name in names]:
+        if not stop():
+            reports.append(_run(request, kind, prior, say, stop, as_json=as_json))
+    return reports
 
+
+def _run(
+    request: Request,
+    kind: Subject,
+    prior: Prior,
+    say: Callable[[str], None],
+    stop: Callable[[], bool],
+    *,
+    as_json: bool,
+) -> PictureReport:
     def told(done: int, total: int, cell: PictureCell) -> None:
-        say(f"{done}/{total} {cell.method} {cell.mask}: {_found(cell)}")
+        say(f"{done}/{total} {cell.method} {kind.name} {cell.mask}: {_found(kind, cell)}")
 
     report = certify_pictures(
-        _prior(request.prior),
+        prior,
         request.methods,
-        _masks(request.masks),
+        _masks(kind, request.masks),
+        subject=kind.name,
+        data=request.data,
         budget=request.budget or BUDGET,
         pictures=request.pictures or PICTURES,
         num_samples=request.samples or SAMPLES,
@@ -77,23 +107,23 @@ def run(request: Request, say: Callable[[str], None], stop: Callable[[], bool], 
     return report
 
 
-def _masks(names: list[str] | None) -> list[str]:
+def _masks(kind: Subject, names: list[str] | None) -> list[str]:
     if not names:
         return list(HALVES)
-    return list(MASKS) if "all" in names else names
+    return list(kind.masks) if "all" in names else names
 
 
-def _prior(name: str) -> Prior:
+def _prior(kind: Subject, asked: str | None) -> Prior:
+    name = asked or kind.prior
     if name == "exact":
+        if kind.name != "avatars":
+            raise UsageError(f"only avatars have an exact denoiser; name a prior that was trained on {kind.name}.")
         from priorpaint.avatars.prior import ExactAvatars
 
         return ExactAvatars()
     from priorpaint.priors.loading import load_prior
 
-    prior = load_prior(name)
-    if prior.shape[0] != 3:
-        raise UsageError(f"the prior {name} has {prior.shape[0]} channels; avatars need one for RGB pictures.")
-    return prior
+    return load_prior(name)
 
 
 def _lpips(path: Path | None) -> Distance | None:
@@ -105,7 +135,7 @@ def _lpips(path: Path | None) -> Distance | None:
 
 
 def _merged(report: PictureReport, folder: Path, request: Request) -> PictureReport:
-    path = folder / JSON_FILE
+    path = folder / json_file(report.subject.name)
     if not request.update or not path.is_file():
         return report
     before = PictureReport.from_json(path.read_text(encoding="utf-8"))
@@ -117,11 +147,9 @@ def _merged(report: PictureReport, folder: Path, request: Request) -> PictureRep
     return replace(before.merged(report), shown=report.shown)
 
 
-def _found(cell: PictureCell) -> str:
+def _found(kind: Subject, cell: PictureCell) -> str:
     if cell.status != DONE or cell.measures is None:
         return f"{cell.status} ({cell.note})"
-    found = cell.measures
-    return (
-        f"valid {found.valid:.2f}, TV {found.tv:.3f}, coverage {found.coverage:.2f}, score {score(found):.3f} "
-        f"in {cell.seconds:.2f} CPU s a completion"
-    )
+    values = [(column.title, column.value(cell.measures)) for column in kind.columns]
+    shown = ", ".join(f"{title} {value:.3f}" for title, value in values if value is not None)
+    return f"{shown} in {cell.seconds:.2f} CPU s a completion"

@@ -46,10 +46,10 @@ def test_runs_are_reproducible_and_merge(report: PictureReport) -> None:
 
 def test_page_and_sheets(report: PictureReport, tmp_path: Path) -> None:
     files = save(report, tmp_path, command="priorpaint certify --suite pictures")
-    assert {path.name for path in files} == {"pictures.json", "pictures.md", sheet_file("mouth")}
+    assert {path.name for path in files} == {"pictures-avatars.json", "pictures.md", sheet_file("avatars", "mouth")}
     page = markdown(report)
     assert "| exact samples | 1.000 |" in page and "| ddnm |" in page and "smc: not applicable" in page
-    with Image.open(tmp_path / sheet_file("mouth")) as picture:
+    with Image.open(tmp_path / sheet_file("avatars", "mouth")) as picture:
         assert picture.width > 132 and picture.height > 4 * 64
 
 
@@ -62,6 +62,22 @@ def test_command_line(tmp_path: Path) -> None:
     arguments = "certify --suite pictures --mask eyes --pictures 1 --samples 2 --budget 4 --method ddnm --quiet".split()
     done = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "pictures.json").is_file() and "exact samples" in done.stdout
+    assert (tmp_path / "pictures-avatars.json").is_file() and "exact samples" in done.stdout
     assert CliRunner().invoke(app, ["certify", "--mask", "eyes"]).exit_code != 0
     assert CliRunner().invoke(app, ["certify", "--suite", "films"]).exit_code != 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--subject", "films"], "subjects of the picture suite are avatars and fashion"),
+        (["--subject", "all", "--prior", "exact"], "no prior knows all subjects"),
+        (["--subject", "fashion", "--prior", "exact"], "only avatars have an exact denoiser"),
+        (["--data", "somewhere"], "--data is the folder of Fashion-MNIST"),
+    ],
+)
+def test_subjects_at_the_command_line(words: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["certify", "--suite", "pictures", "--quiet", *words])
+    assert isinstance(done.exception, UsageError) and message in str(done.exception)
+    elsewhere = CliRunner().invoke(app, ["certify", *words])
+    assert isinstance(elsewhere.exception, UsageError) and "belong to --suite pictures" in str(elsewhere.exception)

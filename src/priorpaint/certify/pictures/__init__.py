@@ -1,6 +1,10 @@
-"""Methods on pictures whose completions can be judged: avatars, with an exact posterior combination by combination."""
+"""Methods on pictures whose completions can be judged.
+
+Avatars have an exact posterior, combination by combination; pictures of fashion are judged by a classifier.
+"""
 
 from .masks import MASKS, draw_masks
 from .run import PictureCell, PictureReport, certify_pictures
+from .subject import SUBJECTS
 
-__all__ = ["MASKS", "PictureCell", "PictureReport", "certify_pictures", "draw_masks"]
+__all__ = ["MASKS", "SUBJECTS", "PictureCell", "PictureReport", "certify_pictures", "draw_masks"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -16,15 +15,14 @@ from ...avatars.posterior import Posterior, posterior
 from ...avatars.reading import read
 from ...avatars.standard import standard
 from ...noise import derive
-from .masks import draw_masks
-from .statistics import nan_mean, rank_correlation, total_variation
+from .masks import MASKS, draw_masks
+from .statistics import lpips_to, nan_mean, rank_correlation, total_variation, visible_change
+from .subject import KNOWN, TRUTH, Column, Distance, Subject
 
 # A part that is as good as known says nothing about a method.
 _DECIDED = 0.999
 _FLOOR_DRAWS = 4
-_LPIPS_CHUNK = 256
-
-Distance = Callable[[Tensor, Tensor], Tensor]
+EXACT = "exact samples"
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,6 @@ class AvatarCase:
         parts = torch.from_numpy(found.parts).reshape(count, num, -1)
         rows = range(count)
         rank, ratio = self._spread(samples)
-        change = ((samples - self.x[:, None]) * self.known[:, None]).square().sum((1, 2, 3, 4))
-        visible = (change / (num * 3 * self.known.sum((1, 2, 3)).clamp(min=1))).sqrt()
         return AvatarMeasures(
             valid=float(valid.double().mean()),
             agree=float(agree.double().mean()),
@@ -119,8 +115,8 @@ class AvatarCase:
             coverage=nan_mean([self._covered(row, parts[row], agree[row]) for row in rows]),
             std_rank=rank,
             std_ratio=ratio,
-            visible=float(visible.mean()),
-            lpips=None if lpips is None else self._lpips(samples, lpips),
+            visible=visible_change(samples, self.x, self.known),
+            lpips=None if lpips is None else lpips_to(samples, self.x, lpips),
         )
 
     def floor(self, num: int, lpips: Distance | None = None) -> AvatarMeasures:
@@ -129,6 +125,11 @@ class AvatarCase:
         draws = [asdict(self.measure(samples, lpips)) for samples in exact]
         means = {key: nan_mean([draw[key] for draw in draws]) for key, value in draws[0].items() if value is not None}
         return AvatarMeasures(**means)
+
+    def references(self, num: int) -> dict[str, Tensor]:
+        """Truth, what is known of it, and exact completions."""
+        hidden = torch.where(self.known > 0.5, self.x, torch.zeros_like(self.x))
+        return {TRUTH: self.x[:, None], KNOWN: hidden[:, None], EXACT: self.exact(num, seed=derive("shown", self.seed))}
 
     def _tv(self, row: int, parts: Tensor, agree: Tensor) -> float:
         """Mean over the undecided parts; nan where everything is decided."""
@@ -147,14 +148,6 @@ class AvatarCase:
         prior = torch.from_numpy(self.avatars.log_prob(parts.numpy()))
         return prior - self.posterior.log_evidence[row]
 
-    def _lpips(self, samples: Tensor, lpips: Distance) -> float:
-        flat, truth = samples.flatten(0, 1), self.x[:, None].expand_as(samples).flatten(0, 1)
-        found = [
-            lpips(_enlarged(a), _enlarged(b)).double()
-            for a, b in zip(torch.split(flat, _LPIPS_CHUNK), torch.split(truth, _LPIPS_CHUNK), strict=True)
-        ]
-        return float(torch.cat(found).mean())
-
     def _spread(self, samples: Tensor) -> tuple[float, float]:
         """Rank correlation, and ratio of the root mean squares, of the standard deviations in the hidden pixels."""
         if samples.shape[1] < 2:
@@ -166,6 +159,48 @@ class AvatarCase:
         return nan_mean(correlations), float(ratio)
 
 
-def _enlarged(x: Tensor) -> Tensor:
-    """Twice as large, for a network that halves five times."""
-    return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+def score(measures: AvatarMeasures) -> float:
+    """Validity x coverage."""
+    return measures.valid * measures.coverage
+
+
+AVATARS = Subject(
+    name="avatars",
+    about="""Problem A32: half hidden [avatars](../avatars.md), 32 x 32 pictures put together from 16 independent
+parts. All completions that are possible, and their probabilities, are known exactly; a completion is read back into its
+parts, or into "this is no avatar".""",
+    draw=lambda mask, count, seed, folder: AvatarCase.draw(mask, count, seed=seed),
+    measures=AvatarMeasures,
+    masks=tuple(MASKS),
+    reference=EXACT,
+    columns=(
+        Column("valid", "share of completions that show an avatar", lambda m: m.valid, "1"),
+        Column("possible", "share that show one which fits all known pixels", lambda m: m.agree, "1"),
+        Column(
+            "TV",
+            "total variation between sampled and exact probabilities, mean over the undecided parts; what is not "
+            "possible counts as an option of probability 0",
+            lambda m: m.tv,
+            "the floor",
+        ),
+        Column(
+            "coverage",
+            "posterior probability of all the different combinations that were hit",
+            lambda m: m.coverage,
+            f'as in the row "{EXACT}"',
+        ),
+        Column("score", "valid x coverage", score),
+        Column(
+            "rank",
+            "rank correlation of the pixels' standard deviation with the exact one",
+            lambda m: m.std_rank,
+            "near 1",
+        ),
+        Column("width", "ratio of the standard deviations; below 1 is over-confident", lambda m: m.std_ratio, "1"),
+        Column("visible", "root mean square change of known pixels", lambda m: m.visible, "0"),
+        Column("LPIPS", "distance to the truth (AlexNet), where its weights were given", lambda m: m.lpips),
+    ),
+    order=lambda measures: float(measures.tv),
+    channels=3,
+    prior="exact",
+)

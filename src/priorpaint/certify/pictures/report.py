@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +20,10 @@ from torch import Tensor
 from ...errors import UsageError
 from ...imaging.writing import write_bytes_atomic, write_text_atomic
 from ..results import DONE, FAILED
-from .avatars import AvatarMeasures
 from .run import PictureCell, PictureReport
+from .subject import KNOWN, SUBJECTS, TRUTH, Column
 
-JSON_FILE, PAGE_FILE = "pictures.json", "pictures.md"
-EXACT = "exact samples"
+PAGE_FILE = "pictures.md"
 _ZOOM, _GAP, _LABEL, _MARGIN = 2, 4, 132, 4
 _NONE = "–"
 _ABOUT = {
@@ -37,43 +37,10 @@ _ABOUT = {
     "eyes": "the cells of the eyes are missing",
     "mouth": "the cells of the mouth are missing",
 }
-_INTRO = """# Certification on pictures
-
-Problem A32: half hidden [avatars](../avatars.md), 32 x 32 pictures put together from 16 independent parts. All
-completions that are possible, and their probabilities, are known exactly; a completion is read back into its parts, or
-into "this is no avatar".
-
-{command}
-
-| column | meaning | exact samples |
-|---|---|---|
-| valid | share of completions that show an avatar | 1 |
-| possible | share that show one which fits all known pixels | 1 |
-| TV | total variation between sampled and exact probabilities, mean over the undecided parts; what is not possible \
-counts as an option of probability 0 | the floor |
-| coverage | posterior probability of all the different combinations that were hit | as in the row "exact samples" |
-| score | valid x coverage | |
-| rank | rank correlation of the pixels' standard deviation with the exact one | near 1 |
-| width | ratio of the standard deviations; below 1 is over-confident | 1 |
-| visible | root mean square change of known pixels | 0 |
-| LPIPS | distance to the truth (AlexNet), where its weights were given | |
-| NFE | network evaluations a completion, without + with a gradient | |
-| CPU s | seconds a completion | |
-"""
-_HEADER = [
-    "method",
-    "valid",
-    "possible",
-    "TV",
-    "coverage",
-    "score",
-    "rank",
-    "width",
-    "visible",
-    "LPIPS",
-    "NFE",
-    "CPU s",
-]
+_PRICE = (
+    Column("NFE", "network evaluations a completion, without + with a gradient", lambda measures: None),
+    Column("CPU s", "seconds a completion", lambda measures: None),
+)
 
 
 @dataclass(frozen=True)
@@ -81,28 +48,29 @@ class _Line:
     """What a table shows of one method."""
 
     name: str
-    measures: AvatarMeasures
+    measures: Any
     cell: PictureCell | None = None
 
 
-def score(measures: AvatarMeasures) -> float:
-    """Validity x coverage."""
-    return measures.valid * measures.coverage
+def header(report: PictureReport) -> list[str]:
+    """Titles of the columns."""
+    return ["method", *(column.title for column in (*report.subject.columns, *_PRICE))]
 
 
 def table(report: PictureReport, mask: str) -> list[list[str]]:
-    """The rows of one mask as text: exact samples, then the methods by their total variation."""
+    """The rows of one mask as text: what cannot be better, then the methods in the subject's order."""
+    kind = report.subject
     done = [cell for cell in report.cells if cell.mask == mask and cell.status == DONE]
     lines = [_Line(cell.method, cell.measures, cell) for cell in done if cell.measures is not None]
-    lines.sort(key=lambda line: line.measures.tv)
-    return [_row(_Line(EXACT, report.floors[mask])), *(_row(line) for line in lines)]
+    lines.sort(key=lambda line: kind.order(line.measures))
+    return [_row(kind.columns, line) for line in (_Line(kind.reference, report.floors[mask]), *lines)]
 
 
 def show(report: PictureReport, console: Console) -> None:
     """Print one table a mask."""
     for mask in report.masks:
         grid = Table(title=f"{mask}: {_ABOUT[mask]}", title_justify="left")
-        for place, name in enumerate(_HEADER):
+        for place, name in enumerate(header(report)):
             grid.add_column(name, justify="right" if place else "left")
         for row in table(report, mask):
             grid.add_row(*row)
@@ -112,41 +80,55 @@ def show(report: PictureReport, console: Console) -> None:
             console.print(f"{cell.method} failed on {cell.mask}: {cell.note}", markup=False, highlight=False)
 
 
-def markdown(report: PictureReport, *, pictures: str = "", command: str | None = None) -> str:
-    """The page; ``pictures`` is the address of the sheets' folder, from the page."""
-    setup = report.setup
-    made = f"Made by `{command}`: " if command else ""
+def markdown(report: PictureReport, *, pictures: str = "") -> str:
+    """The section of one subject; ``pictures`` is the address of the sheets' folder, from the page."""
+    setup, kind = report.setup, report.subject
+    made = f"Made by `{setup['command']}`: " if setup.get("command") else ""
     made += (
         f"prior `{setup['prior']}`, {setup['pictures']} pictures, {setup['samples']} completions of each, "
         f"budget {setup['budget']}; {setup['threads']} threads; torch {setup['torch']}."
     )
-    parts = [_INTRO.format(command=made)]
+    legend = [f"| {column.title} | {column.meaning} | {column.perfect} |" for column in (*kind.columns, *_PRICE)]
+    head = f"| column | meaning | {kind.reference} |\n|---|---|---|"
+    parts = [f"## {kind.name.capitalize()}\n", kind.about + "\n", made + "\n", "\n".join([head, *legend]) + "\n"]
+    titles = header(report)
     for mask in report.masks:
-        parts.append(f"## {mask}: {_ABOUT[mask]}\n\n![Completions by each method]({pictures}{sheet_file(mask)})\n")
-        rows = table(report, mask)
-        rule = "|---|" + "--:|" * (len(_HEADER) - 1)
-        lines = ["| " + " | ".join(_HEADER) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
-        parts.append("\n".join(lines) + "\n")
+        address = pictures + sheet_file(kind.name, mask)
+        parts.append(f"### {kind.name}, {mask}: {_ABOUT[mask]}\n\n![Completions by each method]({address})\n")
+        rule = "|---|" + "--:|" * (len(titles) - 1)
+        lines = ["| " + " | ".join(row) + " |" for row in (titles, *table(report, mask))]
+        parts.append("\n".join([lines[0], rule, *lines[1:]]) + "\n")
     left_out = sorted({f"- {cell.method}: {cell.status}: {cell.note}" for cell in report.cells if cell.status != DONE})
     if left_out:
-        parts.append("## Left out\n\n" + "\n".join(left_out) + "\n")
+        parts.append(f"### {kind.name}, left out\n\n" + "\n".join(left_out) + "\n")
     return "\n".join(parts)
 
 
-def sheet_file(mask: str) -> str:
+def page(reports: Sequence[PictureReport], *, pictures: str = "") -> str:
+    """The page: a section for each subject."""
+    return "\n".join(["# Certification on pictures\n", *(markdown(report, pictures=pictures) for report in reports)])
+
+
+def json_file(subject: str) -> str:
+    """The name of a subject's numbers."""
+    return f"pictures-{subject}.json"
+
+
+def sheet_file(subject: str, mask: str) -> str:
     """The name of a contact sheet."""
-    return f"pictures-{mask}.png"
+    return f"pictures-{subject}-{mask}.png"
 
 
 def sheet(report: PictureReport, mask: str, rows: int = 3) -> Image.Image:
-    """Truth, what is known, exact samples and each method's completions, for some pictures.
+    """Truth, what is known, exact samples (where there are any) and each method's completions, for some pictures.
 
     One column a picture: truth and known above, then a block of completions for each method.
     """
     shown = report.shown[mask]
-    order = [name for name in ("exact", *report.methods) if name in shown]
-    strips = [("truth, known", _strip([shown["truth"], shown["known"]], rows))]
-    strips += [(EXACT if name == "exact" else name, _strip([shown[name]], rows)) for name in order]
+    methods = [name for name in report.methods if name in shown]
+    order = [*(name for name in shown if name not in (TRUTH, KNOWN, *methods)), *methods]
+    strips = [(f"{TRUTH}, {KNOWN}", _strip([shown[TRUTH], shown[KNOWN]], rows))]
+    strips += [(name, _strip([shown[name]], rows)) for name in order]
     width = _LABEL + max(strip.width for _, strip in strips)
     height = sum(strip.height + _MARGIN for _, strip in strips)
     page = Image.new("RGB", (width, height), "white")
@@ -161,7 +143,9 @@ def sheet(report: PictureReport, mask: str, rows: int = 3) -> Image.Image:
 def save(
     report: PictureReport, folder: str | Path, *, pictures: str | Path | None = None, command: str | None = None
 ) -> list[Path]:
-    """Write pictures.json, pictures.md and a sheet for each mask that has one, each atomically.
+    """Write the subject's JSON, the page of all subjects in the folder, and a sheet for each mask that has one.
+
+    Each file is written atomically.
 
     Args:
         report: the run.
@@ -173,7 +157,7 @@ def save(
         The files.
 
     Raises:
-        UsageError: the folder cannot be made.
+        UsageError: the folder cannot be made, or it holds a JSON of another subject that is damaged.
     """
     folder, place = Path(folder), Path(pictures or folder)
     for needed in (folder, place):
@@ -182,23 +166,26 @@ def save(
         except OSError as error:
             raise UsageError(f"the folder {needed} cannot be made ({error.strerror}); name another one") from None
     address = "" if place == folder else os.path.relpath(place, folder) + "/"
-    write_text_atomic(folder / JSON_FILE, report.to_json())
-    write_text_atomic(folder / PAGE_FILE, markdown(report, pictures=address, command=command))
-    files = [folder / JSON_FILE, folder / PAGE_FILE]
+    if command:
+        report = replace(report, setup={**report.setup, "command": command})
+    own = folder / json_file(report.subject.name)
+    write_text_atomic(own, report.to_json())
+    there = [folder / json_file(name) for name in SUBJECTS if (folder / json_file(name)).is_file()]
+    reports = [PictureReport.from_json(path.read_text(encoding="utf-8")) for path in there]
+    write_text_atomic(folder / PAGE_FILE, page(reports, pictures=address))
+    files = [own, folder / PAGE_FILE]
     for mask in report.shown:
         data = BytesIO()
         sheet(report, mask).save(data, "PNG", optimize=True)
-        write_bytes_atomic(place / sheet_file(mask), data.getvalue())
-        files.append(place / sheet_file(mask))
+        write_bytes_atomic(place / sheet_file(report.subject.name, mask), data.getvalue())
+        files.append(place / sheet_file(report.subject.name, mask))
     return files
 
 
-def _row(line: _Line) -> list[str]:
-    found, cell = line.measures, line.cell
-    shares = [_number(getattr(found, name), 3) for name in ("valid", "agree", "tv", "coverage")]
-    rest = [_number(getattr(found, name), 3) for name in ("std_rank", "std_ratio", "visible", "lpips")]
+def _row(columns: Sequence[Column], line: _Line) -> list[str]:
+    cell = line.cell
     cost = ["", ""] if cell is None else [f"{cell.forward:.0f} + {cell.backward:.0f}", f"{cell.seconds:.2f}"]
-    return [line.name, *shares, _number(score(found), 3), *rest, *cost]
+    return [line.name, *(_number(column.value(line.measures), 3) for column in columns), *cost]
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -206,8 +193,9 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _strip(groups: Sequence[Tensor], count: int) -> Image.Image:
-    """The first ``count`` pictures, each with the columns of all groups (B, columns, 3, 32, 32) beside each other."""
+    """The first ``count`` pictures, each with the columns of all groups (B, columns, 1|3, 32, 32) beside each other."""
     blocks = torch.cat([group[:count] for group in groups], 1).clamp(-1, 1)
+    blocks = blocks.expand(-1, -1, 3, -1, -1)
     pixels = ((blocks + 1) * 127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
     pixels = pixels.repeat(_ZOOM, 2).repeat(_ZOOM, 3)
     rows = [

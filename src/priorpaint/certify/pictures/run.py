@@ -1,4 +1,4 @@
-"""Every method on half hidden avatars: the run behind `priorpaint certify --suite pictures`."""
+"""Every method on half hidden pictures: the run behind `priorpaint certify --suite pictures`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,11 +22,12 @@ from ...solvers import SOLVERS, Solver
 from ..budgets import at_budget, settings_of
 from ..cells import Method, checking, plain, sentence
 from ..results import DONE, FAILED, NOT_APPLICABLE, finite
-from .avatars import AvatarCase, AvatarMeasures, Distance
 from .masks import HALVES
+from .subject import Case, Distance, Subject
+from .subject import subject as _subject
 
 BUDGET, PICTURES, SAMPLES, SHOWN = 200, 64, 32, 4
-METHODS = ("vipaint:levels=2", "vipaint:levels=4")
+METHODS = ("vipaint:levels=2", "vipaint:preset=projected,levels=2", "vipaint:preset=projected,levels=4")
 _VERSION = 1
 
 
@@ -38,7 +40,7 @@ class PictureCell:
         status: ``done``, ``not applicable`` or ``failed``.
         note: one sentence where it is not done.
         settings: of the method.
-        measures: of its completions, None where it is not done.
+        measures: of its completions (the subject's dataclass), None where it is not done.
         forward, backward: network evaluations a completion without and with a gradient, as the prior counted them.
         seconds: CPU seconds a completion.
     """
@@ -48,7 +50,7 @@ class PictureCell:
     status: str = DONE
     note: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
-    measures: AvatarMeasures | None = None
+    measures: Any = None
     forward: float = 0.0
     backward: float = 0.0
     seconds: float = 0.0
@@ -60,20 +62,24 @@ class PictureReport:
 
     Attributes:
         cells: in the order of masks and methods.
-        floors: mask -> what exact completions score.
-        setup: what reproduces the run.
-        shown: mask -> method (or "truth", "known", "exact") -> (pictures, columns, 3, 32, 32), for the sheets; not
-            in the JSON.
+        floors: mask -> what completions score that cannot be better.
+        setup: what reproduces the run; ``setup["subject"]`` is the name of the subject.
+        shown: mask -> method (or a reference) -> (pictures, columns, C, 32, 32), for the sheets; not in the JSON.
     """
 
     cells: tuple[PictureCell, ...]
-    floors: dict[str, AvatarMeasures]
+    floors: dict[str, Any]
     setup: dict[str, Any]
     shown: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
     def cell(self, method: str, mask: str) -> PictureCell | None:
         """A cell, or None where it was not run."""
         return next((cell for cell in self.cells if (cell.method, cell.mask) == (method, mask)), None)
+
+    @property
+    def subject(self) -> Subject:
+        """What the pictures are of."""
+        return _subject(self.setup.get("subject", "avatars"))
 
     @property
     def masks(self) -> list[str]:
@@ -109,8 +115,9 @@ class PictureReport:
             data = json.loads(text)
             if data["version"] != _VERSION:
                 raise UsageError(f"this report has version {data['version']}, not {_VERSION}; run certify again")
-            floors = {mask: _measures(values) for mask, values in data["floors"].items()}
-            cells = [PictureCell(**{**cell, "measures": _measures(cell["measures"])}) for cell in data["cells"]]
+            kind = _subject(data["setup"].get("subject", "avatars"))
+            floors = {mask: _measures(kind, values) for mask, values in data["floors"].items()}
+            cells = [PictureCell(**{**cell, "measures": _measures(kind, cell["measures"])}) for cell in data["cells"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, UsageError):
                 raise
@@ -123,6 +130,8 @@ def certify_pictures(
     methods: Sequence[str | Solver | Method] | None = None,
     masks: Sequence[str] = HALVES,
     *,
+    subject: str = "avatars",
+    data: Path | None = None,
     budget: int | None = BUDGET,
     pictures: int = PICTURES,
     num_samples: int = SAMPLES,
@@ -132,14 +141,17 @@ def certify_pictures(
     report: Callable[[int, int, PictureCell], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> PictureReport:
-    """Let methods complete half hidden avatars and judge what they make.
+    """Let methods complete half hidden pictures and judge what they make.
 
     Args:
-        prior: what the methods get: `avatars.prior.ExactAvatars`, so that only their own error counts, or a network.
+        prior: what the methods get: a network, or for avatars `avatars.prior.ExactAvatars`, so that only their own
+            error counts.
         methods: as in `certify.certify`; None is every method of the registry, and VIPaint with 2 and 4 levels.
         masks: names from `masks.MASKS`.
+        subject: ``avatars`` or ``fashion``.
+        data: folder of Fashion-MNIST; None is that of the Debian package.
         budget: network evaluations a completion; None runs methods with their settings as they are.
-        pictures: test avatars of each mask.
+        pictures: test pictures of each mask.
         num_samples: completions of each.
         seed: of pictures, masks and samples.
         batch_size: rows computed together.
@@ -154,14 +166,17 @@ def certify_pictures(
         raise UsageError("the picture suite takes at least 1 picture and 2 completions of each")
     names = (*sorted(set(SOLVERS) - {"vipaint"}), *METHODS)
     chosen = [Method.of(given) for given in (names if methods is None else methods)]
-    cases = [AvatarCase.draw(mask, pictures, seed=seed) for mask in dict.fromkeys(masks)]
+    kind = _subject(subject)
+    _check_prior(prior, kind)
+    kind.check_masks(list(masks))
+    cases = [kind.draw(mask, pictures, seed, data) for mask in dict.fromkeys(masks)]
     task = _Task(prior, budget, num_samples, seed, batch_size, lpips, stop)
     cells: list[PictureCell] = []
-    floors: dict[str, AvatarMeasures] = {}
+    floors: dict[str, Any] = {}
     shown: dict[str, dict[str, Tensor]] = {}
     for case in cases:
         floors[case.mask] = case.floor(num_samples, lpips)
-        shown[case.mask] = _references(case)
+        shown[case.mask] = case.references(SHOWN)
         for method, cell, samples in _runs(task, case, chosen):
             cells.append(cell)
             if samples is not None:
@@ -171,6 +186,7 @@ def certify_pictures(
         if stop():
             break
     setup = {
+        "subject": kind.name,
         "prior": prior.name,
         "budget": budget,
         "pictures": pictures,
@@ -196,9 +212,7 @@ class _Task:
     stop: Callable[[], bool]
 
 
-def _runs(
-    task: _Task, case: AvatarCase, methods: Sequence[Method]
-) -> Iterator[tuple[Method, PictureCell, Tensor | None]]:
+def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[Method, PictureCell, Tensor | None]]:
     for method in methods:
         cell = PictureCell(method.label, case.mask)
         try:
@@ -211,7 +225,7 @@ def _runs(
             yield method, replace(cell, status=FAILED, note=f"{type(error).__name__}: {sentence(error)}"), None
 
 
-def _measured(task: _Task, cell: PictureCell, method: Method, case: AvatarCase) -> tuple[PictureCell, Tensor | None]:
+def _measured(task: _Task, cell: PictureCell, method: Method, case: Case) -> tuple[PictureCell, Tensor | None]:
     prior, run = task.prior, method.run
     if task.budget is not None:
         run = at_budget(run, task.budget, task.num_samples, fixed=method.fixed)
@@ -240,15 +254,17 @@ def _measured(task: _Task, cell: PictureCell, method: Method, case: AvatarCase) 
     return replace(cell, measures=case.measure(samples, task.lpips)), samples[:, :SHOWN].clone()
 
 
-def _references(case: AvatarCase) -> dict[str, Tensor]:
-    """What the sheets show beside the methods."""
-    hidden = torch.where(case.known > 0.5, case.x, torch.zeros_like(case.x))
-    exact = case.exact(SHOWN, seed=derive("shown", case.seed))
-    return {"truth": case.x[:, None], "known": hidden[:, None], "exact": exact}
+def _check_prior(prior: Prior, kind: Subject) -> None:
+    channels, *size = prior.image_shape
+    if channels != kind.channels or any(side not in (None, 32) for side in size):
+        raise UsageError(
+            f"the prior {prior.name} has the shape {prior.image_shape}; {kind.name} need one with {kind.channels} "
+            f"channel{'s' if kind.channels > 1 else ''} for 32 x 32 pixels."
+        )
 
 
-def _measures(values: dict[str, float | None] | None) -> AvatarMeasures | None:
+def _measures(kind: Subject, values: dict[str, float | None] | None) -> Any:
     if values is None:
         return None
     shown = {name: math.nan if value is None and name != "lpips" else value for name, value in values.items()}
-    return AvatarMeasures(**shown)  # type: ignore[arg-type]  # only LPIPS may be None
+    return kind.measures(**shown)

@@ -1,9 +1,13 @@
-"""Statistics of completions against an exact posterior."""
+"""Statistics of completions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+_CHUNK = 256
 
 
 def ranks(values: Tensor) -> Tensor:
@@ -39,3 +43,34 @@ def nan_mean(values: list[float]) -> float:
     """The mean of what is not nan; nan for nothing."""
     kept = [value for value in values if value == value]
     return sum(kept) / len(kept) if kept else float("nan")
+
+
+def visible_change(samples: Tensor, x: Tensor, known: Tensor) -> float:
+    """Root mean square change of the known pixels, the mean over pictures.
+
+    Args:
+        samples: completions (B, n, C, H, W).
+        x: truth (B, C, H, W).
+        known: (B, 1, H, W), 1 where known.
+    """
+    change = ((samples - x[:, None]) * known[:, None]).square().sum((1, 2, 3, 4))
+    count = samples.shape[1] * samples.shape[2] * known.sum((1, 2, 3)).clamp(min=1)
+    return float((change / count).sqrt().mean())
+
+
+def lpips_to(samples: Tensor, x: Tensor, lpips: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """Mean LPIPS between completions (B, n, 1|3, H, W) and truth, in colour and twice enlarged.
+
+    The network halves five times, and 32 pixels are few for that.
+    """
+    flat, truth = samples.flatten(0, 1), x[:, None].expand_as(samples).flatten(0, 1)
+    found = [
+        lpips(_enlarged(a), _enlarged(b)).double()
+        for a, b in zip(torch.split(flat, _CHUNK), torch.split(truth, _CHUNK), strict=True)
+    ]
+    return float(torch.cat(found).mean())
+
+
+def _enlarged(x: Tensor) -> Tensor:
+    colour = x.expand(-1, 3, -1, -1)
+    return colour.repeat_interleave(2, -1).repeat_interleave(2, -2)
