@@ -76,7 +76,9 @@ class VIPaint(Solver):
     t_end: float | None = Field(
         None, gt=0, lt=1, description="T_e, the noisiest level; None: where sigma/alpha is 3.5 (32, or 2) data_std"
     )
-    iterations: int | None = Field(None, ge=1, description="steps of the optimiser (exact 100, 25, official 50)")
+    iterations: int | None = Field(
+        None, ge=1, description="steps of the optimiser (exact 100, projected 10, official 50)"
+    )
     mc_samples: int | None = Field(None, ge=1, description="Monte-Carlo samples an image and iteration (4, 5)")
     lr: float | None = Field(None, gt=0, description="learning rate of the means, in image units (0.1, 0.1)")
     beta: float | None = Field(None, gt=0, description="weight of the KL terms (1 on nats, 100 on means)")

@@ -100,7 +100,7 @@ _EXACT = Rules(
 PRESETS: dict[str, Rules] = {
     "exact": _EXACT,
     "projected": replace(
-        _EXACT, iterations=25, levels_at=_UNDECIDED, refine_guidance="projection", refine_steps=50, refine_eta=0.85
+        _EXACT, iterations=10, levels_at=_UNDECIDED, refine_guidance="projection", refine_steps=50, refine_eta=0.85
     ),
     "official": Rules(
         iterations=50,

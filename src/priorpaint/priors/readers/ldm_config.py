@@ -167,7 +167,7 @@ def find(checkpoint: Path, given: str | None) -> Path:
         return (named or beside)[0]
     raise UsageError(
         f"{checkpoint} needs the YAML file of its configuration, which the repository of the model has; put it beside "
-        f"the checkpoint as {checkpoint.with_suffix('.yaml').name}, or give --flags \"--config path.yaml\"."
+        f'the checkpoint as {checkpoint.with_suffix(".yaml").name}, or give --flags "--config path.yaml".'
     )
 
 
