@@ -17,6 +17,8 @@ from priorpaint.certify.results import DONE
 from priorpaint.errors import UsageError
 from priorpaint.priors.base import Prior
 
+_THEN = "`, then `"  # between commands that stand in backquotes on the page
+
 
 @dataclass(frozen=True)
 class Request:
@@ -98,7 +100,8 @@ def _run(
         stop=stop,
     )
     for folder, pictures in request.folders:
-        for path in save(_merged(report, folder, request), folder, pictures=pictures, command=request.command):
+        merged, command = _merged(report, folder, request)
+        for path in save(merged, folder, pictures=pictures, command=command):
             print(path, file=sys.stderr)
     if as_json:
         print(report.to_json(), end="")
@@ -134,17 +137,19 @@ def _lpips(path: Path | None) -> Distance | None:
     return LPIPS(path)
 
 
-def _merged(report: PictureReport, folder: Path, request: Request) -> PictureReport:
+def _merged(report: PictureReport, folder: Path, request: Request) -> tuple[PictureReport, str]:
+    """The report with the cells that are kept, and the commands that made both."""
     path = folder / json_file(report.subject.name)
     if not request.update or not path.is_file():
-        return report
+        return report, request.command
     before = PictureReport.from_json(path.read_text(encoding="utf-8"))
     if before.setup.get("prior") != report.setup["prior"]:
         raise UsageError(
             f"{path} was made with the prior {before.setup.get('prior')}, this run with {report.setup['prior']}; "
             "leave --update out, or use another folder."
         )
-    return replace(before.merged(report), shown=report.shown)
+    earlier = str(before.setup.get("command", "")).split(_THEN) if before.setup.get("command") else []
+    return replace(before.merged(report), shown=report.shown), _THEN.join(dict.fromkeys([*earlier, request.command]))
 
 
 def _found(kind: Subject, cell: PictureCell) -> str:

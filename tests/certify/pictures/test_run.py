@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,15 @@ def test_subjects_at_the_command_line(words: list[str], message: str) -> None:
     assert isinstance(done.exception, UsageError) and message in str(done.exception)
     elsewhere = CliRunner().invoke(app, ["certify", *words])
     assert isinstance(elsewhere.exception, UsageError) and "belong to --suite pictures" in str(elsewhere.exception)
+
+
+def test_an_update_keeps_cells_and_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "certify --suite pictures --mask mouth --pictures 1 --samples 2 --budget 4 --quiet".split()
+    for more in (["--method", "ddnm"], ["--method", "replacement", "--update"]):
+        arguments = [*words, *more, "-o", str(tmp_path)]
+        monkeypatch.setattr("sys.argv", ["priorpaint", *arguments])
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+    stored = json.loads((tmp_path / "pictures-avatars.json").read_text())
+    assert [cell["method"] for cell in stored["cells"]] == ["ddnm", "replacement"]
+    assert stored["setup"]["command"].count("`, then `priorpaint certify") == 1
+    assert (tmp_path / "pictures.md").read_text().count("--method ddnm") == 1
