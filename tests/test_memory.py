@@ -106,7 +106,8 @@ def test_measured_bytes_of_a_codec() -> None:
     plan = plan_for(parse_bytes("1GB"), prior, solver("psld"), height=16, width=16, rows=8)
     assert (plan.rows, plan.checkpoint) == (8, False)
     assert solver("psld").graph == Graph(1, 1, 1) and solver("psld", gamma=0).graph == Graph(1, 1, 0)
-    assert solver("vipaint", levels=4).graph == Graph(5, 1) and solver("mmps").graph == Graph(1, 0)
+    assert solver("vipaint", levels=4).graph == Graph(5, 1) and solver("mmps").graph == Graph(1, 1)
+    assert solver("pigdm").graph == Graph(1, 0)
 
 
 def test_amounts() -> None:
