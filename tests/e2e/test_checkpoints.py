@@ -18,14 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from priorpaint.cli import main
 from priorpaint.priors.loading import PRIORS
 from priorpaint.priors.networks.adm import ADMConfig, Heads
-from priorpaint.priors.unet import UNet, UNetConfig
-from priorpaint.priors.weights_file import WeightsMetadata, save_weights
+from tests.e2e.test_priors import tiny_prior
 from tests.priors.readers import test_adm, test_edm
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -46,11 +44,7 @@ def ldm() -> Any:
 
 
 def own(folder: Path) -> Path:
-    network = UNet(UNetConfig((8, 8), (1, 1), 8), seed=0)
-    with torch.no_grad():
-        network.tail.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
-    save_weights(folder / "own.safetensors", network, WeightsMetadata())
-    return folder / "own.safetensors"
+    return tiny_prior(folder / "own.safetensors")
 
 
 def pixels(folder: Path) -> Path:

@@ -20,13 +20,18 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
+def tiny_prior(path: Path) -> Path:
+    """A prior of priorpaint's own format with random weights, written to ``path``."""
     network = UNet(UNetConfig((8, 8), (1, 1), 8), seed=0)
     with torch.no_grad():
         network.tail.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
-    save_weights(tmp_path / "tiny.safetensors", network, WeightsMetadata())
-    return tmp_path / "tiny.safetensors"
+    save_weights(path, network, WeightsMetadata())
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return tiny_prior(tmp_path / "tiny.safetensors")
 
 
 class Shell:

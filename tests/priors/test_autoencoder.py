@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from priorpaint import load_prior
 from priorpaint.errors import CheckpointError, UsageError
@@ -17,6 +15,7 @@ from priorpaint.priors.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.priors.unet import UNet, UNetConfig
 from priorpaint.priors.weights_file import WeightsMetadata, load_weights, read_weights, save_autoencoder, save_weights
+from tests.priors.test_weights_file import rewrite
 
 TINY = AutoencoderConfig(4, 5, (8, 12), (1, 1))
 DENOISER = UNetConfig((8,), (1,), embedding=16, in_channels=5)
@@ -178,15 +177,6 @@ def test_low_precision_keeps_float32_outside(both: Path) -> None:
     assert other.dtype == back.dtype == half.denoise(z, 0.4).dtype == torch.float32
     torch.testing.assert_close(other, z, atol=0.1, rtol=0.1)
     assert not torch.equal(other, z) and not torch.equal(back, full.decode(z))
-
-
-def rewrite(path: Path, change: Any) -> None:
-    """Write ``path`` again after ``change(tensors, entry)``."""
-    with safe_open(str(path), framework="pt") as file:
-        entry = json.loads(file.metadata()["priorpaint"])
-    tensors = load_file(path)
-    change(tensors, entry)
-    save_file(tensors, path, {"priorpaint": json.dumps(entry)})
 
 
 @pytest.mark.parametrize(

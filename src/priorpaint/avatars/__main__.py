@@ -8,12 +8,9 @@ from typing import Annotated
 
 import typer
 
-from priorpaint.certify.cells import Method
 from priorpaint.errors import PriorpaintError, UsageError
-from priorpaint.priors.loading import load_prior
 
 from .figures import comparison_sheet, posterior_sheet, sheet
-from .prior import ExactAvatars
 from .writing import write
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, help=__doc__)
@@ -45,9 +42,12 @@ def _sheet(
 ) -> None:
     """Write a contact sheet."""
     if method is not None:
-        given = Method.of(method)
-        used = ExactAvatars() if prior == "exact" else load_prior(prior)
-        picture = comparison_sheet(seed, used, given.run, name=f"{given.run.title}, prior {prior}")
+        from priorpaint.certify.cells import Method  # writing pictures takes no methods
+
+        from .prior import avatar_prior
+
+        run = Method.of(method).run
+        picture = comparison_sheet(seed, avatar_prior(prior), run, name=f"{run.title}, prior {prior}")
     else:
         picture = posterior_sheet(seed) if posterior else sheet(num, seed)
     picture.save(file, optimize=True)

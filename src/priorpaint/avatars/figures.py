@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from ..imaging.sheets import colour_map
 from ..operators import Inpainting
-from ..priors.base import Prior
-from ..solvers import Solver
 from .model import SIZE, Avatars
 from .painting import Pixels
 from .pixels import as_tensor
 from .posterior import Posterior, posterior
 from .standard import standard
+
+if TYPE_CHECKING:
+    from ..priors.base import Prior
+    from ..solvers import Solver
 
 _SCALE = 3
 _GAP = 6

@@ -56,3 +56,17 @@ class ExactAvatars(Prior):
             total = Elimination(tables(self.avatars), cells, 1.0, self._shares, torch.logsumexp).total
             slope = torch.autograd.grad(total.sum(), cells, create_graph=wanted)[0]
         return as_picture(-slope[..., :3] / LEVEL - 1)
+
+
+def avatar_prior(name: str) -> Prior:
+    """A prior of avatars by name: ``exact`` is `ExactAvatars`, all else what ``load_prior`` knows.
+
+    Raises:
+        UsageError: no such prior.
+        PriorError: it cannot be read.
+    """
+    if name == "exact":
+        return ExactAvatars()
+    from ..priors.loading import load_prior  # the exact one needs no readers
+
+    return load_prior(name)

@@ -118,15 +118,11 @@ def _masks(kind: Subject, names: list[str] | None) -> list[str]:
 
 def _prior(kind: Subject, asked: str | None) -> Prior:
     name = asked or kind.prior
-    if name == "exact":
-        if kind.name != "avatars":
-            raise UsageError(f"only avatars have an exact denoiser; name a prior that was trained on {kind.name}.")
-        from priorpaint.avatars.prior import ExactAvatars
+    if name == "exact" and kind.name != "avatars":
+        raise UsageError(f"only avatars have an exact denoiser; name a prior that was trained on {kind.name}.")
+    from priorpaint.avatars.prior import avatar_prior
 
-        return ExactAvatars()
-    from priorpaint.priors.loading import load_prior
-
-    return load_prior(name)
+    return avatar_prior(name)
 
 
 def _lpips(path: Path | None) -> Distance | None:
