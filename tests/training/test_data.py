@@ -77,3 +77,16 @@ def test_grey_and_centre_crops(pictures: Path) -> None:
     assert crops.shape == (10, 3, 40, 40)
     assert torch.equal(crops[0], to_float(torch.tensor(picture).permute(2, 0, 1)))
     assert float(crops.min()) >= -1 and float(crops.max()) <= 1
+
+
+def test_wholes_are_held_out_as_they_are_learned(tmp_path: Path) -> None:
+    """A picture of which a crop would show one half: shrunk it shows both; what is too small is left out."""
+    halves = np.zeros((64, 96, 3), dtype=np.uint8)
+    halves[:, 48:] = 255
+    Image.fromarray(halves).save(tmp_path / "halves.png")
+    Image.new("RGB", (16, 16)).save(tmp_path / "small.png")
+    whole = centre_crops([tmp_path], 32, 8, 3, [], whole=True)
+    assert whole.shape == (1, 3, 32, 32)
+    assert float(whole[0, :, :, :14].max()) < -0.95 and float(whole[0, :, :, 18:].min()) > 0.95
+    with pytest.raises(UsageError, match="of at least 128x128"):
+        centre_crops([tmp_path], 128, 8, 3, [], whole=True)

@@ -53,6 +53,10 @@ def train(
         str | None, typer.Option(help="Width of each level, such as 48,80,128,192; default: for this machine.")
     ] = None,
     blocks: Annotated[str | None, typer.Option(help="Residual blocks of each level, such as 2,2,2,2.")] = None,
+    dense: Annotated[
+        str | None,
+        typer.Option(help="For aligned whole pictures: widths of blocks that join all places, such as 512,512,512."),
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Crops in a batch; default: for this machine.")] = None,
     crops: Annotated[int | None, typer.Option(help="Budget in crops.")] = None,
     hours: Annotated[
@@ -104,6 +108,8 @@ def train(
     try:
         if not autoencoder and not (factor is None and latent_channels is None):
             raise UsageError("--factor and --latent-channels are for --autoencoder.")
+        if autoencoder and dense is not None:
+            raise UsageError("--dense is for denoisers; an autoencoder is made for pictures of any size.")
         if latent is not None and grey is not None:
             raise UsageError(
                 "The autoencoder of --latent says whether pictures are grey; leave --grey and --colour out."
@@ -131,6 +137,9 @@ def train(
         else:
             network = shape if isinstance(shape, UNetConfig) else UNetConfig(widths, counts)
             network = replace(network, in_channels=planes, classes=0, learned_variance=loss == "hybrid")
+            if dense is not None:
+                cells = size if codec is None else size // codec.factor
+                network = replace(network, dense=parse_counts(dense, "--dense"), side=cells)
         noise = noise_levels(whole=whole, latent=latent is not None)
         config = TrainConfig(
             data=tuple(map(str, data)), out=str(out), val=tuple(map(str, val or ())), size=size, wide=wide,

@@ -20,13 +20,16 @@ class ResidualBlock(nn.Module):
     Args:
         channels: of x.
         embedding: width of the embedding; 0 for none.
+        hidden: channels between the convolutions; None is ``channels``.
+        taps: side of the filters, odd. With 1, on a picture of one pixel, the block is a dense one.
     """
 
-    def __init__(self, channels: int, embedding: int = 0) -> None:
+    def __init__(self, channels: int, embedding: int = 0, *, hidden: int | None = None, taps: int = 3) -> None:
         super().__init__()
-        self.first = new(nn.Conv2d, channels, channels, 3, padding=1)
-        self.second = new(nn.Conv2d, channels, channels, 3, padding=1)
-        self.film = new(nn.Linear, embedding, 2 * channels) if embedding else None
+        hidden = channels if hidden is None else hidden
+        self.first = new(nn.Conv2d, channels, hidden, taps, padding=taps // 2)
+        self.second = new(nn.Conv2d, hidden, channels, taps, padding=taps // 2)
+        self.film = new(nn.Linear, embedding, 2 * hidden) if embedding else None
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         h = self.first(x)

@@ -4,6 +4,10 @@ The picture is cut into 2x2 blocks (space to depth), so that the costly convolut
 level enters twice: as a constant input plane, which lets every filter scale with it, and as a per-channel scale and
 shift inside every block (FiLM, Perez et al. 2018). There is no attention and no normalisation over the picture: what a
 pixel becomes depends on its neighbourhood and never on the size of the picture around it.
+
+In aligned pictures (faces, sprites, letters) the place of a pixel says what it is. For these the network can have dense
+blocks at its bottom, which join every place with every other at a small part of the cost of convolutions; it then knows
+one size.
 """
 
 from __future__ import annotations
@@ -35,9 +39,11 @@ class UNetConfig:
         classes: number of classes that it can be told; 0 for none. Beside them stands the null class, number
             ``classes``: any picture.
         learned_variance: the output has a second set of channels, for the variance (improved DDPM).
+        dense: hidden width of each dense block; () for none.
+        side: height and width of the pictures, for dense blocks; 0 for any.
 
     Raises:
-        UsageError: a width or count is not positive, or the two lists differ in length.
+        UsageError: a width or count is not positive, the two lists differ in length, or ``side`` does not fit.
     """
 
     channels: tuple[int, ...] = (48, 80, 128, 192)
@@ -46,17 +52,24 @@ class UNetConfig:
     in_channels: int = 3
     classes: int = 0
     learned_variance: bool = False
+    dense: tuple[int, ...] = ()
+    side: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(int(c) for c in self.channels))
-        object.__setattr__(self, "blocks", tuple(int(b) for b in self.blocks))
+        for name in ("channels", "blocks", "dense"):
+            object.__setattr__(self, name, tuple(int(count) for count in getattr(self, name)))
         if not self.channels or len(self.channels) != len(self.blocks):
             raise UsageError(
                 f"The network has {len(self.channels)} channel counts and {len(self.blocks)} block counts; "
                 "give one of each per level."
             )
-        if min(*self.channels, *self.blocks, self.embedding, self.in_channels) < 1:
-            raise UsageError("Channel counts, block counts and the embedding width of a network must be positive.")
+        if min(*self.channels, *self.blocks, *self.dense, self.embedding, self.in_channels) < 1:
+            raise UsageError("Channel counts, block counts and the other widths of a network must be positive.")
+        if self.side < 0 or self.side % self.multiple or bool(self.side) != bool(self.dense):
+            raise UsageError(
+                f"Dense blocks, and they alone, need the side of the pictures, a multiple of {self.multiple} for "
+                f"{len(self.channels)} levels; got {self.side} and {len(self.dense)} blocks."
+            )
         if self.classes < 0:
             raise UsageError(f"A network cannot have {self.classes} classes; use 0 for none.")
 
@@ -71,15 +84,21 @@ class UNetConfig:
         return int(2 ** len(self.channels))
 
     @property
+    def joined(self) -> int:
+        """Numbers that a dense block sees."""
+        return self.channels[-1] * (self.side // self.multiple) ** 2
+
+    @property
     def fewest_weights(self) -> int:
         """What such a network has at least, known without building it."""
         ends = 36 * self.channels[0] * (self.in_channels + self.out_channels)
         told = self.embedding * (self.embedding + self.classes)
-        return residual_weights(self.channels, self.blocks) + ends + told
+        return residual_weights(self.channels, self.blocks) + 2 * self.joined * sum(self.dense) + ends + told
 
     def __str__(self) -> str:
+        dense = f", dense blocks {self.dense} for {self.side} x {self.side}" if self.dense else ""
         return (
-            f"channels {self.channels}, blocks {self.blocks}, {self.in_channels} input channels and "
+            f"channels {self.channels}, blocks {self.blocks}{dense}, {self.in_channels} input channels and "
             f"{self.classes} classes"
         )
 
@@ -108,6 +127,9 @@ class UNet(nn.Module):
         self.encoder = nn.ModuleList(_level(c, n, width) for c, n in zip(widths[:-1], config.blocks[:-1], strict=True))
         self.shrink = nn.ModuleList(new(nn.Conv2d, a, b, 2, stride=2) for a, b in pairs)
         self.bottom = _level(widths[-1], config.blocks[-1], width)
+        self.dense = nn.ModuleList(
+            ResidualBlock(config.joined, width, hidden=hidden, taps=1) for hidden in config.dense
+        )
         self.grow = nn.ModuleList(new(nn.ConvTranspose2d, b, a, 2, stride=2) for a, b in pairs)
         self.decoder = nn.ModuleList(_level(c, n, width) for c, n in zip(widths[:-1], config.blocks[:-1], strict=True))
         self.tail = new(nn.Conv2d, widths[0], 4 * config.out_channels, 3, padding=1)
@@ -166,6 +188,9 @@ class UNet(nn.Module):
             skips.append(h)
             h = shrink(h)
         h = _run(self.bottom, h, embedding)
+        if self.config.dense:
+            joined = _run(self.dense, h.reshape(len(h), -1, 1, 1), embedding)
+            h = joined.reshape(h.shape).contiguous(memory_format=torch.channels_last)
         for level, grow, skip in zip(reversed(self.decoder), reversed(self.grow), reversed(skips), strict=True):
             h = _run(level, grow(h) + skip, embedding)
         return F.pixel_shuffle(self.tail(h), 2)
@@ -190,6 +215,11 @@ class UNet(nn.Module):
             raise UsageError(
                 f"Height and width must be multiples of {self.multiple} for this network; pad the picture of "
                 f"{x.shape[2]}x{x.shape[3]} pixels."
+            )
+        if self.config.side and tuple(x.shape[2:]) != (self.config.side, self.config.side):
+            raise UsageError(
+                f"This network knows pictures of {self.config.side}x{self.config.side} only; got "
+                f"{x.shape[2]}x{x.shape[3]}."
             )
 
 

@@ -33,7 +33,7 @@ Network = UNet | ConvAutoencoder
 _Config = TypeVar("_Config", UNetConfig, AutoencoderConfig)
 _ENTRY = "priorpaint"
 # Options of a network that format 1 does not know.
-_LATER = {"classes", "learned_variance"}
+_LATER = {"classes", "learned_variance", "dense", "side"}
 
 
 @dataclass(frozen=True)

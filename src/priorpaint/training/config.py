@@ -131,6 +131,7 @@ class TrainConfig:
             raise UsageError(
                 "Wide crops show more than a picture that is learned as a whole has; leave one of them out."
             )
+        self._check_dense()
         if not self.latent_noise >= 0:
             raise UsageError(f"The noise of the latents is not negative; got {self.latent_noise}.")
         multiple = self.network.multiple
@@ -154,6 +155,15 @@ class TrainConfig:
             raise UsageError("The loss 'hybrid', and no other, needs a network with learned_variance=True.")
         if self.loss == "hybrid" and self.latent is not None:
             raise UsageError("The loss 'hybrid' ends in the likelihood of 8-bit pixels; for latents use 'edm'.")
+
+    def _check_dense(self) -> None:
+        if isinstance(self.network, AutoencoderConfig) or not self.network.dense:
+            return
+        if not self.whole:
+            raise UsageError("Dense blocks join places, so they need pictures that are learned as wholes (--whole).")
+        if self.latent is None and self.network.side != self.size:
+            side = self.network.side
+            raise UsageError(f"The network's dense blocks are made for {side}x{side} pixels, the run for {self.size}.")
 
     @property
     def folder(self) -> Path:

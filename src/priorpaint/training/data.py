@@ -123,7 +123,14 @@ class Pictures:
 
 
 def centre_crops(
-    sources: Sequence[str | Path], side: int, multiple: int, channels: int, skipped: list[str], *, pad: int = 0
+    sources: Sequence[str | Path],
+    side: int,
+    multiple: int,
+    channels: int,
+    skipped: list[str],
+    *,
+    pad: int = 0,
+    whole: bool = False,
 ) -> Tensor:
     """The middle of every picture, for validation; of more than 512 pictures, evenly chosen ones.
 
@@ -131,6 +138,7 @@ def centre_crops(
         side: largest side of a crop in pixels; smaller where the smallest picture asks for it.
         multiple: the side is a multiple of this.
         pad: see ``read_pictures``.
+        whole: pictures of at least ``side`` pixels, shrunk as training pictures are, so that crops show all of them.
 
     Returns:
         Pictures in [-1, 1], shape (N, C, S, S).
@@ -139,15 +147,19 @@ def centre_crops(
         UsageError: no picture can be used.
     """
     found = read_pictures(sources, channels, skipped, pad=pad)
-    pictures = [picture for _, picture in found if min(picture.size) >= multiple]
+    pictures = [picture for _, picture in found if min(picture.size) >= (side if whole else multiple)]
     if not pictures:
-        raise UsageError(f"No held-out picture was found in {', '.join(map(str, sources))}; name another folder.")
+        wanted = f" of at least {side}x{side} pixels" if whole else ""
+        raise UsageError(
+            f"No held-out picture{wanted} was found in {', '.join(map(str, sources))}; name another folder."
+        )
     pictures = pictures[:: -(-len(pictures) // _MOST_VALIDATION)]
     side = min(side, *(min(picture.size) for picture in pictures)) // multiple * multiple
     crops = []
     for picture in pictures:
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        crops.append(_array(picture.crop((left, top, left + side, top + side))))
+        pixels = _shrunk(picture, side) if whole else _array(picture)
+        top, left = ((length - side) // 2 for length in pixels.shape[:2])
+        crops.append(pixels[top : top + side, left : left + side])
     return to_float(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
 
 

@@ -131,9 +131,11 @@ class _Run:
         if not self.config.val or not self.accelerator.is_main_process:
             return None
         skipped: list[str] = []
+        whole = self.config.whole
         crops = centre_crops(
-            self.config.val, VALIDATION_SIDE, self.task.multiple, self.pictures.channels, skipped, pad=self.config.size
-        )
+            self.config.val, self.config.size if whole else VALIDATION_SIDE, self.task.multiple, self.pictures.channels,
+            skipped, pad=self.config.size, whole=whole,
+        )  # fmt: skip
         self.notes += tuple(skipped)
         return crops.to(self.accelerator.device)
 

@@ -217,6 +217,11 @@ class LatentDenoising(Denoising):
                     f"{name} must be a multiple of {self.multiple} pixels for this network, whose latents have cells "
                     f"of {factor}; got {side}."
                 )
+        if self.shape.dense and self.shape.side != config.size // factor:
+            raise UsageError(
+                f"The network's dense blocks are made for latents of {self.shape.side}x{self.shape.side} cells; the "
+                f"run has {config.size // factor}."
+            )
 
     def to(self, device: torch.device) -> None:
         self.codec.network.to(device)
