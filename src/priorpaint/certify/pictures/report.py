@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from .run import PictureCell, PictureReport
 from .subject import KNOWN, SUBJECTS, TRUTH, Column
 
 PAGE_FILE = "pictures.md"
-_ZOOM, _GAP, _LABEL, _MARGIN = 2, 4, 132, 4
+_ZOOM, _GAP, _LABEL, _MARGIN, _LETTERS = 2, 4, 132, 4, 20
 _NONE = "–"
 _ABOUT = {
     "left": "the left half is missing",
@@ -122,19 +123,21 @@ def sheet_file(subject: str, mask: str) -> str:
 def sheet(report: PictureReport, mask: str, rows: int = 3) -> Image.Image:
     """Truth, what is known, exact samples (where there are any) and each method's completions, for some pictures.
 
-    One column a picture: truth and known above, then a block of completions for each method.
+    One block of columns a picture: truth and known above, then the completions of each method.
     """
     shown = report.shown[mask]
     methods = [name for name in report.methods if name in shown]
     order = [*(name for name in shown if name not in (TRUTH, KNOWN, *methods)), *methods]
-    strips = [(f"{TRUTH}, {KNOWN}", _strip([shown[TRUTH], shown[KNOWN]], rows))]
-    strips += [(name, _strip([shown[name]], rows)) for name in order]
+    columns = max(2, *(shown[name].shape[1] for name in order)) if order else 2
+    strips = [(f"{TRUTH}, {KNOWN}", _strip([shown[TRUTH], shown[KNOWN]], rows, columns))]
+    strips += [(name, _strip([shown[name]], rows, columns)) for name in order]
     width = _LABEL + max(strip.width for _, strip in strips)
     height = sum(strip.height + _MARGIN for _, strip in strips)
     page = Image.new("RGB", (width, height), "white")
     draw, top = ImageDraw.Draw(page), 0
     for name, strip in strips:
-        draw.text((4, top + strip.height // 2 - 6), name[:22], fill="black")
+        label = "\n".join(wrap(name.replace(":", ": ").replace(",", ", "), _LETTERS))
+        draw.multiline_text((4, top + strip.height // 2), label, fill="black", anchor="lm", spacing=2)
         page.paste(strip, (_LABEL, top))
         top += strip.height + _MARGIN
     return page
@@ -192,10 +195,14 @@ def _number(value: float | None, digits: int) -> str:
     return _NONE if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _strip(groups: Sequence[Tensor], count: int) -> Image.Image:
-    """The first ``count`` pictures, each with the columns of all groups (B, columns, 1|3, 32, 32) beside each other."""
+def _strip(groups: Sequence[Tensor], count: int, columns: int) -> Image.Image:
+    """The first ``count`` pictures, each with those of all groups (B, n, 1|3, 32, 32) beside each other.
+
+    Each gets ``columns`` columns; what is left of them stays white.
+    """
     blocks = torch.cat([group[:count] for group in groups], 1).clamp(-1, 1)
-    blocks = blocks.expand(-1, -1, 3, -1, -1)
+    white = blocks.new_ones(1).expand(len(blocks), columns - blocks.shape[1], *blocks.shape[2:])
+    blocks = torch.cat([blocks, white], 1).expand(-1, -1, 3, -1, -1)
     pixels = ((blocks + 1) * 127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
     pixels = pixels.repeat(_ZOOM, 2).repeat(_ZOOM, 3)
     rows = [
