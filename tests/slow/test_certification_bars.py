@@ -37,6 +37,12 @@ def test_moment_matching_is_nearly_exact_on_a_gaussian(budget: int) -> None:
     assert cell.mean("std") == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize(("method", "problem"), [("mmps:iterations=6", "Z-G16"), ("mmps", "Z-M32")])
+def test_moment_matching_is_nearly_exact_through_a_linear_decoder(method: str, problem: str) -> None:
+    """The bar of pixel priors; three iterations of the linear solver, the default, leave 1.6 on Z-G16."""
+    assert run(method, problem, 200, num_samples=512).ratio <= 1.3
+
+
 @pytest.mark.parametrize(("budget", "bar"), [(200, 1.3), (50, 1.6)])
 def test_particles_on_a_mixture(budget: int, bar: float) -> None:
     cell = run("smc", "M16", budget)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -134,10 +134,10 @@ def sheet(report: PictureReport, mask: str, rows: int = 3) -> Image.Image:
     width = _LABEL + max(strip.width for _, strip in strips)
     height = sum(strip.height + _MARGIN for _, strip in strips)
     page = Image.new("RGB", (width, height), "white")
-    draw, top = ImageDraw.Draw(page), 0
+    draw, font, top = ImageDraw.Draw(page), ImageFont.load_default(size=12), 0
     for name, strip in strips:
         label = "\n".join(wrap(name.replace(":", ": ").replace(",", ", "), _LETTERS))
-        draw.multiline_text((4, top + strip.height // 2), label, fill="black", anchor="lm", spacing=2)
+        draw.multiline_text((4, top + strip.height // 2), label, fill="black", font=font, anchor="lm", spacing=2)
         page.paste(strip, (_LABEL, top))
         top += strip.height + _MARGIN
     return page
