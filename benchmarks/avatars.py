@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -36,10 +37,11 @@ from priorpaint.samplers import DDIM, Heun, Sampler  # noqa: E402
 
 SAMPLERS = {"heun": Heun, "ddim": DDIM}
 _SHOWN, _COLUMNS, _ZOOM = 48, 12, 2
-_INTRO = """# The prior `avatars`, measured
+_INTRO = """# The prior `{name}`, measured
 
 Unconditional samples of the network, read back into their parts (`priorpaint.avatars.read`: a sample is valid where
-no cell is further than {threshold} from the nearest avatar, root mean square, pictures in [-1, 1]). Shares are those of
+no cell is further than {threshold} from the nearest avatar, root mean square, pictures in [-1, 1]; pictures of 64 x 64
+pixels are shrunk to 32 x 32 first). Shares are those of
 the nearest avatars of all samples; the deviation is the largest difference from the
 [law](../avatars.md#the-distribution), and "noise" what a share of as many exact draws deviates by, at the worst of the
 part's options (two standard errors).
@@ -47,14 +49,16 @@ part's options (two standard errors).
 
 
 def samples(prior: Prior, sampler: Sampler, num: int, seed: int, batch: int) -> Tensor:
-    """Pictures (num, 3, 32, 32); sample i depends on the seed and i alone."""
+    """Pictures (num, 3, 32, 32); sample i depends on the seed and i alone. Larger ones are shrunk by means."""
     done = []
     t_1 = prior.schedule.grid(sampler.steps)[0]
     for first in range(0, num, batch):
         noise = Streams([derive("avatars", seed, row) for row in range(first, min(first + batch, num))])
-        x_1 = noise.normal(3, 32, 32).float() * prior.schedule.sigma(t_1).float()
+        x_1 = noise.normal(*prior.shape).float() * prior.schedule.sigma(t_1).float()
         with torch.no_grad():
-            done.append(sampler(prior, x_1, noise).clamp(-1, 1))
+            drawn = sampler(prior, x_1, noise)
+            drawn = prior.decode(drawn) if prior.latent else drawn
+        done.append(F.adaptive_avg_pool2d(drawn.clamp(-1, 1), 32))
         print(f"\r{min(first + batch, num)} of {num}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return torch.cat(done)
@@ -105,8 +109,8 @@ def measure(prior: Prior, args: argparse.Namespace) -> tuple[dict[str, Any], Ten
     return table, drawn
 
 
-def markdown(table: dict[str, Any], command: str, picture: str) -> str:
-    """The page."""
+def markdown(table: dict[str, Any], name: str, command: str, picture: str) -> str:
+    """The page of the prior ``name``."""
     from priorpaint.avatars import THRESHOLD
 
     head = "| part | options | largest deviation | noise | of | found | law |\n|---|--:|--:|--:|---|--:|--:|"
@@ -117,7 +121,7 @@ def markdown(table: dict[str, Any], command: str, picture: str) -> str:
     ]
     worst = max(row["deviation"] for row in table["parts"])
     parts = [
-        _INTRO.format(threshold=THRESHOLD),
+        _INTRO.format(name=name, threshold=THRESHOLD),
         f"Run: `{command}` (weights {table['prior'][:12]}, {table['seconds']:.2f} CPU seconds a sample).\n",
         f"**Valid: {table['valid']:.1%}** of {table['num']} samples ({table['sampler']}, {table['steps']} steps). "
         f"**Largest deviation of a share: {worst:.3f}.** Median distance to the nearest avatar: "
@@ -155,19 +159,20 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     prior = load_prior(args.prior)
-    if tuple(prior.shape) != (3, 32, 32):
-        raise UsageError(f"{args.prior} makes pictures of {tuple(prior.shape)}; avatars are (3, 32, 32).")
+    if tuple(prior.image_shape) not in ((3, 32, 32), (3, 64, 64)):
+        raise UsageError(f"{args.prior} makes pictures of {prior.image_shape}; avatars are (3, 32, 32) or (3, 64, 64).")
     if args.label is not None:
         prior = prior.conditioned(label=args.label)
     table, drawn = measure(prior, args)
     folder = ROOT / "docs" / "results" if args.write_docs else ROOT / "out" / "benchmarks"
-    picture = ROOT / "docs" / "images" / "avatars-samples.png" if args.write_docs else folder / "avatars-samples.png"
+    name = "avatars-latent" if prior.latent else "avatars"
+    picture = (ROOT / "docs" / "images" if args.write_docs else folder) / f"{name}-samples.png"
     folder.mkdir(parents=True, exist_ok=True)
     sheet(drawn).save(picture)
     command = "python -m benchmarks.avatars " + " ".join(sys.argv[1:])
-    page = markdown(table, command.strip(), Path(os.path.relpath(picture, folder)).as_posix())
-    (folder / "avatars.json").write_text(json.dumps({"command": command.strip(), **table}, indent=1) + "\n")
-    (folder / "avatars.md").write_text(page)
+    page = markdown(table, name, command.strip(), Path(os.path.relpath(picture, folder)).as_posix())
+    (folder / f"{name}.json").write_text(json.dumps({"command": command.strip(), **table}, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(page)
     print(page)
 
 

@@ -34,6 +34,7 @@ class EmbeddedPrior:
 PRIORS: dict[str, EmbeddedPrior] = {
     "photos": EmbeddedPrior("natural photographs of any size, in colour or grey", "photos.safetensors"),
     "avatars": EmbeddedPrior("pixel-art faces, 32x32, with hair styles as classes", "avatars.safetensors"),
+    "avatars-latent": EmbeddedPrior("the same faces at 64x64, as latents of 8x8 cells", "avatars-latent.safetensors"),
     "fashion": EmbeddedPrior("garments of Fashion-MNIST, 32x32 grey, with classes", "fashion.safetensors"),
 }
 

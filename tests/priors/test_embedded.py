@@ -1,0 +1,83 @@
+"""What the embedded priors are worth on pictures that they have not seen, and whether their cards fit the files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from priorpaint import inpaint, load_prior
+from priorpaint.avatars import as_tensor, standard
+from priorpaint.priors.base import Prior
+from priorpaint.priors.latent import LatentPrior
+from priorpaint.priors.loading import PRIORS, embedded_file
+
+UNSEEN = 20_261_122
+
+
+@pytest.fixture(scope="module")
+def faces() -> tuple[Tensor, Tensor]:
+    """64 avatars (64, 3, 32, 32) and their hair styles, the classes."""
+    law = standard()
+    parts = law.draw(64, seed=UNSEEN)
+    place = [part.name for part in law.parts].index("hair")
+    return as_tensor(law.compose(parts)), torch.from_numpy(parts[:, place].copy()).long()
+
+
+def decibels(found: Tensor, wanted: Tensor, peak: float) -> float:
+    return float((10 * torch.log10(peak**2 / (found - wanted).square().mean((1, 2, 3)))).mean())
+
+
+def denoised(prior: Prior, x_0: Tensor, ratio: float, label: Tensor | None = None) -> Tensor:
+    """E[x_0 | x_t] at a noise level sigma / alpha, for all rows together; every prior here has alpha = 1."""
+    noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
+    given = prior if label is None else prior.conditioned(label=label)
+    with torch.no_grad():
+        return given.denoise(x_0 + ratio * noise, given.schedule.time(torch.tensor(ratio, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_cards_name_their_file(name: str) -> None:
+    file = Path(embedded_file(name))
+    card = file.with_suffix(".md").read_text(encoding="utf-8")
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    assert file.stat().st_size < 15e6 and f"`{file.name}`, {file.stat().st_size / 1e6:.1f} MB" in card
+
+
+def test_avatars_denoises_avatars_and_listens_to_the_hair(faces: tuple[Tensor, Tensor]) -> None:
+    (x_0, hair), prior = faces, load_prior("avatars", device="cpu")
+    assert decibels(denoised(prior, x_0, 50 / 127.5).clamp(-1, 1), x_0, 2) > 35
+    told, untold, wrong = (denoised(prior, x_0, 3.0, label) for label in (hair, None, (hair + 5) % 16))
+    assert decibels(told, x_0, 2) > decibels(untold, x_0, 2) > decibels(wrong, x_0, 2)
+
+
+def test_avatars_latent_knows_larger_avatars(faces: tuple[Tensor, Tensor]) -> None:
+    small, hair = faces
+    x_0, prior = small.repeat_interleave(2, 2).repeat_interleave(2, 3), load_prior("avatars-latent", device="cpu")
+    assert isinstance(prior, LatentPrior) and prior.image_shape == (3, 64, 64) and prior.classes == 16
+    with torch.no_grad():
+        z_0 = prior.encode(x_0)
+        assert decibels(prior.decode(z_0).clamp(-1, 1), x_0, 2) > 40
+    assert z_0.mean().abs() < 0.05 and abs(z_0.std() - 1) < 0.05
+    # Latents are white but for what the prior knows; the best that can be done without it is z_t / (1 + sigma^2).
+    assert decibels(denoised(prior, z_0, 1.0), z_0, 1) > 10 * torch.log10(torch.tensor(2.0)) + 5
+    told, untold, wrong = (denoised(prior, z_0, 2.0, label) for label in (hair, None, (hair + 5) % 16))
+    assert decibels(told, z_0, 1) > decibels(untold, z_0, 1) > decibels(wrong, z_0, 1)
+
+
+@pytest.mark.parametrize(("method", "settings"), [("ddnm", {"steps": 20}), ("psld", {"steps": 30})])
+def test_avatars_latent_completes_a_face(faces: tuple[Tensor, Tensor], method: str, settings: dict[str, int]) -> None:
+    """The middle of a face comes back nearer to the truth than other faces are, and the rest bit by bit."""
+    small, _ = faces
+    pixels = ((small + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy().repeat(2, 1).repeat(2, 2)
+    hole = np.zeros((64, 64), dtype=bool)
+    hole[24:40, 16:48] = True
+    result = inpaint(pixels[0], hole, "avatars-latent", method, 4, 0, **settings)
+    found = np.stack([np.asarray(image, dtype=float) for image in result.images])
+    assert (found[:, ~hole] == pixels[0][~hole]).all()
+    others = np.square(pixels[1:, hole].astype(float) - pixels[0][hole]).mean()
+    assert np.square(found[:, hole] - pixels[0][hole]).mean() < 0.5 * others
