@@ -70,6 +70,14 @@ def test_a_tar_file_gives_the_same_pictures_as_its_folder(pictures: Path, tmp_pa
     assert torch.equal(loose.batch(3, 4, seed=1), packed.batch(3, 4, seed=1))
 
 
+def test_a_tar_file_inside_a_folder_is_pointed_at(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    with tarfile.open(tmp_path / "inside" / "all.tar", "w") as tar:
+        tar.add(pictures, arcname="pictures")
+    with pytest.raises(UsageError, match="all.tar in it; name that file itself"):
+        Pictures([tmp_path / "inside"], 16)
+
+
 def test_grey_and_centre_crops(pictures: Path) -> None:
     assert Pictures([pictures], 16, channels=1).batch(0, 2, seed=0).shape == (2, 1, 16, 16)
     crops = centre_crops([pictures], 128, 8, 3, [])

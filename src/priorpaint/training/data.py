@@ -13,7 +13,7 @@ from torch import Tensor
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.idx import Pixels, is_idx
-from priorpaint.training.files import class_names, find_pictures, read_pictures
+from priorpaint.training.files import class_names, find_pictures, packed, read_pictures
 
 MIN_PICTURES = 8
 WIDE_EVERY = 4
@@ -85,9 +85,12 @@ class Pictures:
             labels.extend([label] * len(views))
         self._labels = np.array(labels, dtype=np.int64)
         if len(self.names) < MIN_PICTURES:
+            hidden = packed(sources)
+            hint = f" There is {hidden[0]} in it; name that file itself." if hidden else ""
             raise UsageError(
                 f"Only {len(self.names)} pictures of at least {size}x{size} pixels were found in "
                 f"{', '.join(map(str, sources))} ({len(self.skipped)} files skipped); training needs {MIN_PICTURES}."
+                + hint
             )
         self._shares = {side: self._share(side) for side in (size, wide) if side}
 

@@ -103,6 +103,12 @@ def _folder(source: Path, name: str) -> str | None:
     return parts[0] if len(parts) > 1 and str(inside) != str(source) else None
 
 
+def packed(sources: Sequence[str | Path]) -> list[Path]:
+    """Tar and idx files inside folders, where they are not looked for; they have to be named themselves."""
+    inside = (path for source in map(Path, sources) if source.is_dir() for path in sorted(source.rglob("*")))
+    return [path for path in inside if path.is_file() and (is_idx(path) or ".tar" in path.suffixes)]
+
+
 def _names(source: Path) -> Iterator[str]:
     """The names of `_files`, without unpacking anything."""
     if source.is_file() and tarfile.is_tarfile(source):
