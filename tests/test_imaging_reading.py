@@ -230,7 +230,8 @@ def test_animations_and_pages_are_refused(tmp_path: Path) -> None:
 def test_other_modes_are_refused(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.tif"
     Image.new(mode, SIZE).save(path)
-    with pytest.raises(UsageError, match="which cannot be kept|16 bits"):
+    # Pillow before 13 cannot read its own YCbCr TIFF.
+    with pytest.raises(UsageError, match="which cannot be kept|16 bits" + "|truncated" * (mode == "YCbCr")):
         read_picture(path)
     with pytest.raises(UsageError, match=f"is in mode {mode}, which cannot be kept"):
         read_picture(Image.new(mode, SIZE))

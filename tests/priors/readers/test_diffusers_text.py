@@ -104,6 +104,7 @@ def test_stable_diffusion_3(tmp_path: Path, with_t5: bool) -> None:
     states, _, pooled, _ = pipe.encode_prompt(PROMPT, PROMPT, PROMPT, device="cpu", max_sequence_length=12)
     given = prior.condition(prompt=PROMPT)
     assert given["states"].shape == (1, 16 + 12, 20)
+    states = states[:, :28]  # without T5, diffusers 0.35 has as many zeros as CLIP has tokens
     assert torch.allclose(given["states"], states, atol=1e-5) and torch.allclose(given["pooled"], pooled, atol=1e-5)
     x, t = noise(1, 4, 8, 8), torch.tensor([0.4], dtype=torch.float64)
     raw = transformer(x, states, pooled, torch.tensor([400.0])).sample
