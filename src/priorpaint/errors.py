@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 
 class PriorpaintError(Exception):
     """Base of every error that priorpaint raises on purpose."""
@@ -25,3 +28,12 @@ class Cancelled(PriorpaintError):
 
 class MissingExtra(PriorpaintError, ImportError):
     """An optional library is needed; the message gives the exact pip command."""
+
+
+def run_module(app: Callable[..., object], module: str) -> None:
+    """Run the commands of ``python -m module``; an error is one sentence, and exit code 2 (wrong use) or 1."""
+    try:
+        app(prog_name=f"python -m {module}")
+    except PriorpaintError as error:
+        print(f"{module}: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
 from priorpaint import inpaint, load_prior
-from priorpaint.cli.train import train as train_command
 from priorpaint.errors import UsageError
 from priorpaint.priors.unet import UNet, UNetConfig
 from priorpaint.priors.weights_file import WeightsMetadata, load_weights, save_weights
@@ -22,6 +19,7 @@ from priorpaint.schedules import VP
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.ema import EMA, power_exponent
 from priorpaint.training.loop import Report, train
+from tests.training.command import run
 
 TINY = UNetConfig((8, 8), (1, 1), embedding=16)
 
@@ -173,12 +171,6 @@ def test_the_power_function_average_weighs_updates_by_their_power() -> None:
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
-
-
-def run(*words: str) -> Any:
-    app = typer.Typer()
-    app.command()(train_command)
-    return CliRunner().invoke(app, list(words))
 
 
 def test_the_command_finds_classes_and_goes_on_with_its_own_network(colours: Path, tmp_path: Path) -> None:

@@ -9,21 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from typer.testing import CliRunner
 
 from priorpaint import load_prior
-from priorpaint.cli.train import train as train_command
 from priorpaint.errors import CheckpointError, UsageError
 from priorpaint.priors.unet import UNet, UNetConfig
 from priorpaint.priors.weights_file import WeightsMetadata, load_weights, save_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.loop import train
 from priorpaint.training.optim import Optimizers
+from tests.training.command import run
 
 PLAIN = UNetConfig((8, 8), (1, 1), embedding=16)
 DENSE = replace(PLAIN, dense=(24, 12), side=16)
@@ -114,26 +112,22 @@ def test_runs_say_what_dense_blocks_need(twins: Path, tmp_path: Path) -> None:
         TrainConfig((str(twins),), str(tmp_path), network=DENSE, **common)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="made for 16x16"):
         TrainConfig((str(twins),), str(tmp_path), network=DENSE, whole=True, size=32, crops=8)
-    app = typer.Typer()
-    app.command()(train_command)
     base = ["--data", str(twins), "--out", str(tmp_path / "x"), "--crops", "8", "--size", "16"]
     for words, more in (
         ("--whole", ["--dense", "8"]),
         ("for denoisers", ["--whole", "--dense", "8", "--autoencoder"]),
         ("--dense must be whole numbers", ["--whole", "--dense", "wide"]),
     ):
-        result = CliRunner().invoke(app, [*base, *more])
+        result = run(*base, *more)
         assert result.exit_code == 2 and words in result.output and "Traceback" not in result.output
 
 
 def test_far_pixels_agree(twins: Path, tmp_path: Path) -> None:
     """The eight bright or dark pixels are one coin: E[x_0 | x_t] = tanh(sum of the eight / sigma^2) there."""
-    app = typer.Typer()
-    app.command()(train_command)
     args = ["--data", str(twins), "--out", str(tmp_path), "--size", "16", "--whole", "--grey", "--augment", "none",
             "--channels", "8,8", "--blocks", "1,1", "--dense", "32", "--batch", "32", "--precision", "float32",
             "--threads", "1", "--p-mean", "0.7", "--p-std", "0.5", "--crops", "16000"]  # fmt: skip
-    result = CliRunner().invoke(app, args)
+    result = run(*args)
     assert result.exit_code == 0, result.output
     prior, generator, sigma = load_prior(str(tmp_path)), torch.Generator().manual_seed(0), 2.0
     assert prior.shape == (1, 16, 16)

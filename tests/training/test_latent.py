@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
 from priorpaint import inpaint, load_prior
-from priorpaint.cli.train import train as train_command
 from priorpaint.errors import UsageError
 from priorpaint.priors.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.latent import LatentPrior
@@ -28,6 +25,7 @@ from priorpaint.training.loop import Report, train
 from priorpaint.training.objectives import objective
 from priorpaint.training.optim import Optimizers
 from priorpaint.training.tasks import LatentDenoising, load_codec
+from tests.training.command import run
 
 CODEC = AutoencoderConfig(4, 6, (16, 24), (1, 1))
 TINY = UNetConfig((24,), (1,), embedding=16, in_channels=6)
@@ -232,12 +230,6 @@ def test_a_latent_prior_end_to_end(waves: Path, codec: Path, tmp_path: Path) -> 
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
-
-
-def run(*words: str | Path) -> Any:
-    app = typer.Typer()
-    app.command()(train_command)
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def test_two_commands_make_a_latent_prior(waves: Path, tmp_path: Path) -> None:

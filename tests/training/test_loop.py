@@ -12,10 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
-from priorpaint.cli.train import train as train_command
 from priorpaint.errors import UsageError
 from priorpaint.priors.unet import UNetConfig
 from priorpaint.priors.weights_file import load_weights
@@ -23,6 +20,7 @@ from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import centre_crops
 from priorpaint.training.loop import Report, train
 from priorpaint.training.loss import edm_denoise
+from tests.training.command import run
 
 TINY = UNetConfig((8, 8), (1, 1), embedding=16)
 
@@ -149,14 +147,8 @@ def test_ctrl_c_at_the_command_line_saves_and_exits_130(pictures: Path, tmp_path
     assert process.returncode == 130 and "goes on from there" in rest and "Traceback" not in rest
     crops = state(tmp_path / "out")["crops"]
     assert isinstance(crops, int)
-    result = CliRunner().invoke(app(), arguments(pictures, tmp_path / "out", crops + 64))
+    result = run(*arguments(pictures, tmp_path / "out", crops + 64))
     assert result.exit_code == 0 and f"Trained on {crops + 64} crops" in " ".join(result.stdout.split())
-
-
-def app() -> typer.Typer:
-    app = typer.Typer()
-    app.command()(train_command)
-    return app
 
 
 def test_errors_at_the_command_line_are_one_sentence(pictures: Path, tmp_path: Path) -> None:
@@ -167,6 +159,6 @@ def test_errors_at_the_command_line_are_one_sentence(pictures: Path, tmp_path: P
         "There is no weights file": [*arguments(pictures, tmp_path / "out", 8), "--init", str(tmp_path / "no")],
     }
     for words, case in cases.items():
-        result = CliRunner().invoke(app(), case)
+        result = run(*case)
         assert result.exit_code == (1 if "weights file" in words else 2)
         assert result.stderr.startswith("error: ") and words in result.stderr and result.stderr.count("\n") == 1

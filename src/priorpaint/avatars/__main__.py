@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.errors import run_module
 
 from .figures import comparison_sheet, posterior_sheet, sheet
 from .writing import write
@@ -55,11 +54,7 @@ def _sheet(
 
 def main() -> None:
     """Run it; an error is one sentence."""
-    try:
-        app(prog_name="python -m priorpaint.avatars")
-    except PriorpaintError as error:
-        print(f"priorpaint.avatars: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+    run_module(app, "priorpaint.avatars")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def run(
     if request.data is not None and "fashion" not in names:
         raise UsageError("--data is the folder of Fashion-MNIST; it belongs to --subject fashion or all.")
     reports = []
-    for kind, prior in [(subject(name), _prior(subject(name), request.prior)) for name in names]:
+    for kind, prior in [(kind, _prior(kind, request.prior)) for kind in map(subject, names)]:
         if not stop():
             reports.append(_run(request, kind, prior, say, stop, as_json=as_json))
     return reports

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.errors import run_module
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, help=__doc__)
 
@@ -52,11 +51,7 @@ def _check(
 
 def main() -> None:
     """Run it; an error is one sentence."""
-    try:
-        app(prog_name="python -m priorpaint.fashion")
-    except PriorpaintError as error:
-        print(f"priorpaint.fashion: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+    run_module(app, "priorpaint.fashion")
 
 
 if __name__ == "__main__":

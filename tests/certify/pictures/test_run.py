@@ -52,6 +52,13 @@ def test_page_and_sheets(report: PictureReport, tmp_path: Path) -> None:
     assert "| exact samples | 1.000 |" in page and "| ddnm |" in page and "smc: not applicable" in page
     with Image.open(tmp_path / sheet_file("avatars", "mouth")) as picture:
         assert picture.width > 132 and picture.height > 4 * 64
+        # The truth of the second picture stands over its four samples; nothing but paper is beside the first's.
+        first, second, middle = 132 + 2 * 68 + 32, 132 + 4 * 68 + 8 + 32, 32
+        assert picture.getpixel((first, middle)) == (255, 255, 255) != picture.getpixel((first, middle + 68 + 8))
+        truth = report.shown["mouth"]["truth"][1, 0, :, 16, 16]
+        hidden = picture.getpixel((132 + 68 + 32, 2 * 21))  # row 21 is in the mouth: grey
+        assert hidden == (128, 128, 128) and picture.getpixel((132 + 68 + 32, 2)) != hidden
+        assert picture.getpixel((second, middle)) == tuple(((truth + 1) * 127.5).round().int().tolist())
 
 
 def test_bad_numbers_are_refused() -> None:

@@ -17,7 +17,7 @@ from ...avatars.standard import standard
 from ...noise import derive
 from .masks import MASKS, draw_masks
 from .statistics import lpips_to, nan_mean, rank_correlation, total_variation, visible_change
-from .subject import KNOWN, TRUTH, Column, Distance, Subject
+from .subject import LPIPS, VISIBLE, Column, Distance, Subject, truth_and_known
 
 # A part that is as good as known says nothing about a method.
 _DECIDED = 0.999
@@ -128,8 +128,7 @@ class AvatarCase:
 
     def references(self, num: int) -> dict[str, Tensor]:
         """Truth, what is known of it, and exact completions."""
-        hidden = torch.where(self.known > 0.5, self.x, torch.zeros_like(self.x))
-        return {TRUTH: self.x[:, None], KNOWN: hidden[:, None], EXACT: self.exact(num, seed=derive("shown", self.seed))}
+        return {**truth_and_known(self), EXACT: self.exact(num, seed=derive("shown", self.seed))}
 
     def _tv(self, row: int, parts: Tensor, agree: Tensor) -> float:
         """Mean over the undecided parts; nan where everything is decided."""
@@ -197,8 +196,8 @@ parts, or into "this is no avatar".""",
             "near 1",
         ),
         Column("width", "ratio of the standard deviations; below 1 is over-confident", lambda m: m.std_ratio, "1"),
-        Column("visible", "root mean square change of known pixels", lambda m: m.visible, "0"),
-        Column("LPIPS", "distance to the truth (AlexNet), where its weights were given", lambda m: m.lpips),
+        VISIBLE,
+        LPIPS,
     ),
     order=lambda measures: float(measures.tv),
     channels=3,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ...metrics.frechet import FeatureGaussian, frechet_distance
 from ...noise import derive
 from .masks import MASKS, draw_masks
 from .statistics import lpips_to, visible_change
-from .subject import KNOWN, TRUTH, Column, Distance, Subject
+from .subject import LPIPS, VISIBLE, Column, Distance, Subject, truth_and_known
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ class FashionCase:
 
     def references(self, num: int) -> dict[str, Tensor]:
         """Truth, and what is known of it."""
-        hidden = torch.where(self.known > 0.5, self.x, torch.zeros_like(self.x))
-        return {TRUTH: self.x[:, None], KNOWN: hidden[:, None]}
+        return truth_and_known(self)
 
     def _diversity(self, samples: Tensor) -> float:
         hidden = (self.known < 0.5).double()
@@ -147,8 +146,8 @@ the true pixels put back where they are known.""",
             lambda m: m.diversity,
             "0",
         ),
-        Column("visible", "root mean square change of known pixels", lambda m: m.visible, "0"),
-        Column("LPIPS", "distance to the truth (AlexNet), where its weights were given", lambda m: m.lpips, "0"),
+        VISIBLE,
+        replace(LPIPS, perfect="0"),
     ),
     order=lambda measures: float(measures.frechet),
     channels=1,

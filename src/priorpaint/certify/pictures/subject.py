@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ...errors import UsageError
@@ -45,6 +46,12 @@ class Case(Protocol):
         """What contact sheets show beside the methods, by name, each (B, columns, C, 32, 32)."""
 
 
+def truth_and_known(case: Case) -> dict[str, Tensor]:
+    """The references that every subject has: the pictures, and what is known of them."""
+    known = torch.where(case.known > 0.5, case.x, torch.zeros_like(case.x))
+    return {TRUTH: case.x[:, None], KNOWN: known[:, None]}
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of the tables.
@@ -60,6 +67,10 @@ class Column:
     meaning: str
     value: Callable[[Any], float | None]
     perfect: str = ""
+
+
+VISIBLE = Column("visible", "root mean square change of known pixels", lambda m: m.visible, "0")
+LPIPS = Column("LPIPS", "distance to the truth (AlexNet), where its weights were given", lambda m: m.lpips)
 
 
 @dataclass(frozen=True)
