@@ -43,6 +43,13 @@ def test_moment_matching_is_nearly_exact_through_a_linear_decoder(method: str, p
     assert run(method, problem, 200, num_samples=512).ratio <= 1.3
 
 
+@pytest.mark.parametrize("problem", ["Z-G16", "Z-M32"])
+def test_weights_hold_their_bars_through_a_linear_decoder(problem: str) -> None:
+    """Those of pixel priors: particles 1.3 times the floor, the corrected VIPaint twice."""
+    assert run("smc", problem, 200, num_samples=512).ratio <= 1.3
+    assert run("vipaint:components=8,levels=1,correct=true", problem, 200, num_samples=512).ratio <= 2
+
+
 @pytest.mark.parametrize(("budget", "bar"), [(200, 1.3), (50, 1.6)])
 def test_particles_on_a_mixture(budget: int, bar: float) -> None:
     cell = run("smc", "M16", budget)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,10 +17,13 @@ from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
 from priorpaint.priors.low_memory import LowMemory
 from priorpaint.solvers.base import Cost, Task
 from priorpaint.solvers.daps import steepness
-from priorpaint.solvers.likelihoods import Decoded
+from priorpaint.solvers.dps import DPS
+from priorpaint.solvers.likelihoods import Decoded, white_variance
 from priorpaint.solvers.mmps import MMPS
+from priorpaint.solvers.smc import SMC
+from priorpaint.solvers.smc_twists import DenseTwist
 from tests.latent_toy import Curved, Identity, orthonormal, pictures, toy
-from tests.solvers.test_contract import FAST, make
+from tests.solvers.test_contract import make
 from tests.solvers.test_contract import problem as pixel_problem
 
 NAMES = sorted(SOLVERS)
@@ -35,7 +40,7 @@ def problem(count: int = 2) -> tuple[LatentPrior, Inpainting, Tensor]:
 
 def test_who_goes_through_the_decoder() -> None:
     assert set(THROUGH) == {
-        *("copaint", "copaint_tt", "daps", "dps", "mmps", "psld", "reddiff", "reddiff_v", "resample", "vipaint")
+        *("copaint", "copaint_tt", "daps", "dps", "mmps", "psld", "reddiff", "reddiff_v", "resample", "smc", "vipaint")
     }
 
 
@@ -67,12 +72,15 @@ def test_with_a_codec_that_does_nothing_it_is_the_pixel_method(name: str) -> Non
     prior, operator, y = pixel_problem(2)
     latent = LatentPrior(prior, Identity(2))
     settings = {"omega": 0.3} if name == "psld" else {}
-    wanted = make(name, **settings).sample(prior, operator, y, num_samples=2)
+    sigma_y = 0.1 if name == "smc" else 0.0  # without noise its particles allow for what a decoder loses
+    wanted = make(name, **settings).sample(prior, operator, y, num_samples=2, sigma_y=sigma_y)
     if name in ("daps", "resample"):  # DAPS measures the curvature, ReSample optimises latents instead of pixels
         got = make(name, **settings).sample(latent, operator, y, num_samples=2)
         assert torch.equal(operator(got[:, 0]), y) and got.isfinite().all()
         return
-    torch.testing.assert_close(make(name, **settings).sample(latent, operator, y, num_samples=2), wanted)
+    torch.testing.assert_close(
+        make(name, **settings).sample(latent, operator, y, num_samples=2, sigma_y=sigma_y), wanted, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", ON_GRID)
@@ -145,11 +153,6 @@ def test_wrong_channels_and_sizes() -> None:
         make("dps").sample(prior, Inpainting(torch.ones(4, 4)), torch.zeros(1, 2, 4, 4))
 
 
-def test_particles_of_a_run_need_pixels() -> None:
-    with pytest.raises(UsageError, match="pixel prior"):
-        solver("smc", **FAST["smc"]).run(*problem(1))  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize("t", [0.2, 0.6, 0.95])
 def test_moment_matching_is_exact_for_gaussian_latents_and_a_linear_decoder(t: float) -> None:
     """D' is the denoiser of the exact posterior: with enough iterations nothing is approximated."""
@@ -160,6 +163,102 @@ def test_moment_matching_is_exact_for_gaussian_latents_and_a_linear_decoder(t: f
     wanted = place.posterior.denoise(x_t, time)
     assert float((wanted - prior.denoise(x_t, time)).abs().max()) > 0.05
     torch.testing.assert_close(guided.denoise(x_t, time), wanted, rtol=1e-3, atol=2e-3)
+
+
+def test_particles_of_latents_have_the_exact_evidence() -> None:
+    """Gaussian latents and a linear decoder: every twist is exact, so weights are 1 and p(y) is that of y in pixels."""
+    place = certify_problem("Z-G16")
+    assert isinstance(place.autoencoder, LinearAutoencoder)
+    rows = place.operator(place.autoencoder.matrix.mT.reshape(-1, 1, 8, 8).float()).flatten(1).mT  # A W
+    seen = rows.abs().sum(1) > 0
+    composed = MatrixOperator(rows[seen], place.law.shape)
+    wanted = place.law.log_evidence(composed, place.y.flatten(1)[:, seen], place.sigma_y)
+    run = solver("smc", steps=12, particles=32)
+    assert isinstance(run, SMC)
+    found = run.run(place.solver_prior, place.operator, place.y, sigma_y=place.sigma_y, groups=2)
+    assert found.images.shape == (1, 2, 32, 1, 8, 8)
+    assert float(found.log_evidence_of_image) == pytest.approx(float(wanted), abs=0.3)
+    assert float(found.ess[..., 1:].min()) > 0.95, "a twist is not exact"
+
+
+def test_rows_of_a_decoder_that_bends() -> None:
+    """N(y; A Dec(D), sigma_y^2 + M V M^T) with M = A dDec/dz at each particle, all of y and its constant included."""
+    law = Gaussian(torch.zeros(16), 0.5 * torch.eye(16) + 0.5, (4, 2, 2))
+    prior, sigma_y = LatentPrior(law, Curved()), 0.2
+    operator = Inpainting((torch.arange(16).reshape(4, 4) % 3 > 0).float())
+    streams = Streams([3])
+    y = operator(prior.decode(law.sample(1, seed=1)))
+    place = Task(prior, operator, y, sigma_y, streams, (4, 2, 2), lambda step, x_0: None)
+    x, t = streams.normal(5, 16).double(), torch.tensor(0.4, dtype=torch.float64)
+    level = DenseTwist(place, 5, 2, sigma_y, "dense").evaluate(x, t, streams)
+    assert level.cov is not None
+    seen = operator.known.expand(1, 3, 4, 4).flatten() > 0
+    for k in range(5):
+        mean = level.x_0[0, k].float()
+        through = lambda z: operator(prior.decode(z.reshape(1, 4, 2, 2))).flatten()[seen]  # noqa: E731
+        matrix = torch.autograd.functional.jacobian(through, mean).double()
+        residual = y.flatten()[seen] - through(mean)
+        cov = sigma_y**2 * torch.eye(len(matrix)) + matrix @ level.cov[0, k] @ matrix.mT
+        there = torch.distributions.MultivariateNormal(torch.zeros(len(cov), dtype=cov.dtype), cov)
+        assert float(level.log_twist[0, k]) == pytest.approx(float(there.log_prob(residual.double())), abs=1e-3)
+        moved = level.x_0[0, k] + level.cov[0, k] @ matrix.mT @ torch.linalg.solve(cov, residual.double())
+        torch.testing.assert_close(level.guided[0, k], moved, rtol=1e-4, atol=1e-4)
+
+
+def test_particles_allow_for_what_a_decoder_loses_and_are_decoded_some_at_a_time() -> None:
+    """Noise-free y counts as sigma_y = .02, because no decoder meets a picture exactly."""
+    prior = LatentPrior(Gaussian(torch.zeros(16), torch.eye(16), (4, 2, 2)), Curved())
+    sizes: list[int] = []
+    decode = prior.autoencoder.decode
+
+    def watch(latent: Tensor) -> Tensor:
+        sizes.append(len(latent))
+        return decode(latent)
+
+    prior.autoencoder.decode = watch  # type: ignore[method-assign]
+    operator = Inpainting((torch.arange(16).reshape(4, 4) % 3 > 0).float())
+    y = operator(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
+    run = solver("smc", steps=3, particles=7, keep=1, paste=False)
+    assert isinstance(run, SMC)
+    free = run.run(prior, operator, y, seed=[1], batch_size=3)
+    assert max(sizes) == 3
+    torch.testing.assert_close(run.run(prior, operator, y, sigma_y=0.02, seed=[1]).images, free.images)
+
+
+def test_twists_that_do_not_know_a_decoder_are_refused() -> None:
+    for settings in ({"twist": "pigdm", "kernel": "first"}, {"twist": "tmpd", "kernel": "first"}, {"local": 0.1}):
+        with pytest.raises(UsageError, match="goes through the decoder, mmps, mmps_cg, dps"):
+            solver("smc", **settings).sample(*problem(1))
+    with pytest.raises(UsageError, match="goes through the decoder"):
+        make("vipaint", correct=True, twist="pigdm").sample(*problem(1))
+
+
+@pytest.mark.parametrize("twist", ["mmps_cg", "dps"])
+def test_other_twists_through_the_decoder_find_the_posterior_of_the_toy(twist: str) -> None:
+    prior, operator = toy(), Inpainting(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    law = prior.inner
+    assert isinstance(law, Gaussian)
+    y = torch.tensor([[[[0.5, 0.0], [0.0, -0.3]]]])
+    w = orthonormal(4, 2)
+    exact = law.posterior(MatrixOperator(w[[0, 3]], (2, 1, 1)), y.flatten(1)[:, [0, 3]], 0.3)
+    run = solver("smc", steps=60, particles=128, keep=32, twist=twist, kernel="first")
+    z = prior.encode(run.sample(prior, operator, y, sigma_y=0.3, num_samples=512)[0]).flatten(1).double()
+    std = exact.cov.diagonal().sqrt()
+    assert bool(((z.mean(0) - exact.mean.flatten()).abs() < 0.2 * std).all())
+    assert bool(((z.std(0) / std - 1).abs() < 0.15).all())
+
+
+def test_white_latents_are_as_wide_as_the_decoder_makes_them() -> None:
+    """Columns of length g: sigma_y^2 + (g r)^2 in place of sigma_y^2 + r^2."""
+    g, law = 3.0, Gaussian(torch.zeros(2), torch.eye(2), (2, 1, 1))
+    prior = LatentPrior(law, LinearAutoencoder(g * orthonormal(4, 2), (2, 1, 1), (1, 2, 2)))
+    y, t = torch.zeros(1, 1, 2, 2), torch.tensor(0.5, dtype=torch.float64)
+    z = torch.tensor([[[[0.4]], [[-0.2]]]])
+    seen = DPS(guidance="likelihood", widen=True).likelihood(prior, Inpainting(torch.ones(2, 2)), y, 0.1).evaluate(z, t)
+    square = float((g * seen.x_0).square().sum())
+    variance = 0.01 + g**2 * float(white_variance(prior, t))
+    wanted = -0.5 * (square / variance + 4 * math.log(2 * math.pi * variance))
+    assert float(seen.log_likelihood) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_products_with_the_jacobian_of_a_decoder() -> None:

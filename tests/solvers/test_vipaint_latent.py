@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 from priorpaint import DenoiserPrior, Inpainting, MissingExtra, NetworkPrior, PriorError, UsageError, solver
 from priorpaint.metrics import LPIPS
 from priorpaint.metrics.perceptual import perceptual_loss
-from priorpaint.operators import Downsampling
+from priorpaint.operators import Downsampling, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
 from priorpaint.priors.low_memory import LowMemory
@@ -90,10 +91,37 @@ def test_micro_batches_and_checkpointing_give_the_same_fit(change: dict[str, Any
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_correction_needs_pixels() -> None:
+@pytest.mark.parametrize("twist", ["auto", "dps"])
+def test_correction_through_a_decoder(twist: str) -> None:
+    """A fit that is far off and wide: its own samples show it, the corrected ones are those of the exact posterior."""
+    law, sigma_y = gaussian(), 0.3
+    codec = LinearAutoencoder(orthonormal(32, 8), (2, 2, 2), (2, 4, 4))
+    prior = LatentPrior(law, codec)
+    operator = Inpainting((torch.arange(16).reshape(4, 4) % 4 < 2).float())
+    y = operator(prior.decode(law.sample(1, seed=1)))
+    seen = operator.known.expand(1, 2, 4, 4).flatten() > 0
+    exact = law.posterior(MatrixOperator(codec.matrix[seen], (2, 2, 2)), y.flatten(1)[:, seen], sigma_y)
+    std = exact.cov.diagonal().sqrt()
+    plain = VIPaint(levels=1, iterations=1, refine_steps=40 if twist == "dps" else 15)
+    fitted = plain.fit(prior, operator, y, sigma_y=sigma_y)
+    off = replace(fitted.parameters, mean=fitted.parameters.mean + 0.5)
+    corrected = replace(plain, correct=True, particles=256, keep=64, twist=twist)
+    wrong, right = (
+        prior.encode(replace(fitted, solver=run, parameters=off).sample(512, seed=3)[0]).flatten(1).double()
+        for run in (plain, corrected)
+    )
+    error, before = ((x.mean(0) - exact.mean.flatten()).abs() / std for x in (right, wrong))
+    assert float(error.max()) < 0.25 < float(before.max())
+    assert bool(((right.std(0) / std - 1).abs() < 0.2).all())
+
+
+def test_correction_keeps_known_pixels_through_a_decoder_that_bends() -> None:
     prior, operator, y = curved()
-    with pytest.raises(UsageError, match="latent prior"):
-        solver("vipaint", **FAST, correct=True).sample(prior, operator, y)
+    run = solver("vipaint", **FAST, correct=True, particles=4, keep=2, up_steps=2)
+    out = run.sample(prior, operator, y, num_samples=3)
+    assert out.isfinite().all() and torch.equal(operator(out[:, 2]), y)
+    assert isinstance(run, VIPaint) and run.refinement(prior, (4, 4, 4)).twist == "mmps"
+    assert run.refinement(prior, (4, 16, 16)).twist == "dps" != run.refinement(prior.inner, (4, 16, 16)).twist
 
 
 def test_components_in_latent_space() -> None:

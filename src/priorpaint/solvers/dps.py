@@ -17,6 +17,7 @@ from .. import transitions
 from ..errors import UsageError
 from ..operators.base import Operator
 from ..priors.base import Prior
+from ..priors.latent import decoder_gain
 from ..schedules import Schedule
 from ..transitions import like
 from .base import STRICT, Cost, Field, Task, settings
@@ -107,17 +108,19 @@ class PointLikelihood(Likelihood):
     Args:
         prior, operator, y, sigma_y: as in `Likelihood`.
         clip: clip D to [-1, 1] first; ``x_0`` is then the clipped D. Of a latent prior, the decoded image is clipped.
-        widen: add r_t^2 = Var(x_0 | x_t) of white data.
+        widen: add r_t^2 = Var(x_0 | x_t) of white data; of white latents, times the square of the decoder's gain.
     """
 
     def __init__(
         self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float, *, clip: bool = False, widen: bool = False
     ) -> None:
         super().__init__(prior, operator, y, sigma_y)
-        self.clip, self.widen = clip, widen
+        self.clip = clip
+        height, width = operator.image_shape(y)[1:]
+        self._widening = decoder_gain(prior, prior.latent_shape(height, width)) ** 2 if widen else 0.0
 
     def evaluate(self, x_t: Tensor, t: Tensor, *, density: bool = True) -> Evaluation:
-        variance = self.sigma_y**2 + (white_variance(self.prior, t) if self.widen else torch.zeros_like(t))
+        variance = self.sigma_y**2 + self._widening * white_variance(self.prior, t)
         seen = Denoised(self.prior, x_t, t)
         with torch.enable_grad():
             x_0 = seen.graph.clamp(-1, 1) if self.clip and not self.prior.latent else seen.graph

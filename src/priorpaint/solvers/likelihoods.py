@@ -73,7 +73,12 @@ class Likelihood(ABC):
     @property
     def count(self) -> Tensor:
         """M_y, the number of entries of y that carry information, (N,) float64 on the CPU."""
-        return (self.operator.measured(torch.ones_like(self.y)) != 0).flatten(1).sum(1).cpu().double()
+        return informative(self.operator, self.y)
+
+
+def informative(operator: Operator, y: Tensor) -> Tensor:
+    """The number of entries of y (N, ...) that carry information, (N,) float64 on the CPU."""
+    return (operator.measured(torch.ones_like(y)) != 0).flatten(1).sum(1).cpu().double()
 
 
 def gaussian_log_density(square: Tensor, log_det: Tensor, count: Tensor) -> Tensor:

@@ -35,7 +35,9 @@ _METHODS: dict[str, LikelihoodSolver] = {
     "pigdm": PiGDM(form="strict"),  # type: ignore[call-arg]
     "dps": DPS(guidance="likelihood", widen=True),  # type: ignore[call-arg]
 }
+_THROUGH_DECODER = ("mmps", "mmps_cg", "dps")
 _FLOOR = 1e-3  # y is never taken as more exact than this share of data_std, so that every twist has a density
+_DECODER_NOISE = 0.02  # sigma_y of noise-free y with a latent prior: no decoder meets a picture better than at 40 dB
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ class SMC(Solver):
         "steps (thin particles / keep + 1 - thin) forward+backward, each with C H W backward passes (twist mmps)"
     )
 
+    through_decoder: ClassVar[bool] = True
+
     steps: int = Field(50, ge=1, description="levels of the time grid, one denoiser call of each particle at each")
     particles: int = Field(16, ge=1, description="particles of a group, K")
     keep: int = Field(4, ge=1, description="samples that a group gives, at most as many as particles")
@@ -206,8 +210,6 @@ class SMC(Solver):
             Cancelled: from the callback.
         """
         y, shape = self._prepare(prior, operator, y, sigma_y, groups, batch_size)
-        if prior.latent:
-            raise UsageError("the particles of a run need a pixel prior; with a latent prior, call sample")
         seeds = image_seeds(seed, y)
         job = Job(prior, operator, y, float(sigma_y), groups, seeds, batch_size, callback, shape)
         return self.populations(job)
@@ -238,7 +240,7 @@ class SMC(Solver):
         chosen = systematic(swarm.by_block, swarm.shared(u), self.keep)
         # Systematic resampling sorts by ancestor; a random order makes the first sample like all others.
         chosen = chosen.gather(1, order[..., None].expand_as(chosen))
-        return self._images(task, pick(swarm.x, chosen))
+        return self._images(task, pick(swarm.x, chosen), limit)
 
     def _population(self, task: Task, limit: int | None) -> tuple[Tensor, ...]:
         """The fields of ``Population`` for N groups."""
@@ -251,17 +253,17 @@ class SMC(Solver):
         blocks = (1 / swarm.joined.sum(2)).sum(1).round().long()
         ess = torch.stack([level.amin(1) for level in swarm.ess], 1)
         log_weights = torch.log_softmax(swarm.by_block[..., 0], 1)
-        return self._images(task, swarm.x), log_weights, ess, ancestors, evidence, blocks
+        return self._images(task, swarm.x, limit), log_weights, ess, ancestors, evidence, blocks
 
     @torch.no_grad()
-    def _images(self, task: Task, x_0: Tensor) -> Tensor:
-        """Images (N, n, C, H, W), float32, of x_0 (N, n, d)."""
+    def _images(self, task: Task, x_0: Tensor, limit: int | None) -> Tensor:
+        """Images (N, n, C, H, W), float32, of x_0 (N, n, d), ``limit`` decoded at a time."""
         count = x_0.shape[1]
         rows = x_0.reshape(-1, *task.shape).to(device=task.prior.device, dtype=torch.float32)
+        images = torch.cat([task.prior.decode(part).float() for part in torch.split(rows, limit or len(rows))])
         if self.paste and task.sigma_y == 0:
             index = torch.arange(len(x_0)).repeat_interleave(count)
-            rows = task.operator.select(index).project(rows, task.y[index.to(task.y.device)])
-        images = task.prior.decode(rows).float()
+            images = task.operator.select(index).project(images, task.y[index.to(task.y.device)])
         return images.reshape(-1, count, *images.shape[1:])
 
     @torch.no_grad()
@@ -341,13 +343,20 @@ class SMC(Solver):
         return torch.cat([prior.schedule.time(ratios), torch.zeros(1, dtype=torch.float64)])
 
     def _twist(self, task: Task, limit: int | None) -> Twist:
-        sigma_y = max(task.sigma_y, _FLOOR * task.prior.data_std)
+        latent = task.prior.latent
+        exact = _DECODER_NOISE if latent and task.sigma_y == 0 else _FLOOR * task.prior.data_std
+        sigma_y = max(task.sigma_y, exact)
+        if latent and (self.twist not in _THROUGH_DECODER or self.local):
+            raise UsageError(
+                f"with a latent prior the twist is one that goes through the decoder, {', '.join(_THROUGH_DECODER)}, "
+                f"without local resampling; this is twist '{self.twist}' with local={self.local:g}"
+            )
         if self.twist != "mmps":
             return LikelihoodTwist(task, self.particles, limit, sigma_y, self.kernel, self._method())
         if math.prod(task.shape) > _MOST:
             raise UsageError(
                 f"twist 'mmps' computes the whole Jacobian, too much for {math.prod(task.shape)} elements; pass "
-                "twist='mmps_cg' or 'pigdm' and kernel='first', with few particles"
+                f"twist='mmps_cg' or '{'dps' if latent else 'pigdm'}' and kernel='first', with few particles"
             )
         return DenseTwist(task, self.particles, limit, sigma_y, self.kernel, self.local)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ..errors import PriorError
 from ..noise import Streams
-from ..operators.base import LinearOperator
 from ..priors.base import Prior
 from .base import Task
 from .guided import LikelihoodSolver
 from .likelihoods import Denoised, Likelihood, spread
 from .resampling import connected
+from .smc_rows import DecodedRows, PixelRows, Rows
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ class Twist(ABC):
 class DenseTwist(Twist):
     """N(y; A D, S) with S = sigma_y^2 I + A V A^T from the whole Jacobian, log det included (moment matching).
 
+    Of a latent prior the mean is A Dec(D), and A dDec/dz at D stands for A in S and in what follows.
+
     V' = V - V A^T S^-1 A V and D' = D + V A^T S^-1 (y - A D) are Cov and E of x_0 given x_t and y where x_0 | x_t is
     Gaussian. J is symmetrised and V made positive semi-definite, as a network's Jacobian is neither.
 
@@ -119,35 +121,32 @@ class DenseTwist(Twist):
     ) -> None:
         super().__init__(task, particles, limit)
         self.kernel, self.local = kernel, local
-        matrix = _matrices(task.linear, task.shape, task.y).to(self.device)
-        useful = (matrix != 0).any(2).any(0)
-        useful[0] = True  # one row stays where nothing is known
-        self.matrix = matrix[:, useful]  # (G, m, d)
-        self.y = task.y.flatten(1).to(self.device).double()[:, useful]
-        self.seen = (self.matrix != 0).any(2)
-        # A row of zeros says nothing; with variance 1 it has log det 0 and no gain.
-        self.noise = torch.where(self.seen, sigma_y**2, 1.0)
+        self._rows: Callable[[Tensor], Rows]
+        if task.prior.latent:
+            self._rows = DecodedRows(task, sigma_y, self.limit)
+            return
+        self._rows = seen = PixelRows(task, sigma_y, self.device)
         if local > 0:
             self.sites = self.dim
-            self._links = (self.matrix.mT @ self.matrix != 0).double()
-            self._home = torch.nn.functional.one_hot(self.matrix.abs().argmax(2), self.dim).double()  # (G, m, d)
+            self._links = (seen.matrix.mT @ seen.matrix != 0).double()
+            self._home = torch.nn.functional.one_hot(seen.matrix.abs().argmax(2), self.dim).double()  # (G, m, d)
 
     def evaluate(self, x_t: Tensor, t: Tensor, noise: Streams) -> Level:
         x_0, cov = self._moments(x_t, t)
         if self.local > 0:
             cov = self._localise(cov)
         cov = positive(cov)
-        matrix = self.matrix[:, None]
+        rows = self._rows(x_0)
+        matrix = rows.matrix
         seen_cov = matrix @ cov  # A V
-        root = torch.linalg.cholesky(seen_cov @ matrix.mT + torch.diag_embed(self.noise)[:, None])
-        residual = torch.where(self.seen[:, None], self.y[:, None] - (matrix @ x_0[..., None])[..., 0], 0)
+        root = torch.linalg.cholesky(seen_cov @ matrix.mT + torch.diag_embed(rows.variance))
         gain = torch.cholesky_solve(seen_cov, root).mT
-        guided = x_0 + (gain @ residual[..., None])[..., 0]
-        log_twist = self._log_twist(root, residual)
+        guided = x_0 + (gain @ rows.residual[..., None])[..., 0]
+        log_twist = self._log_twist(root, rows)
         if self.kernel == "first":
             return Level(x_0, guided, log_twist)
         keep = torch.eye(self.dim, dtype=cov.dtype, device=cov.device) - gain @ matrix
-        guided_cov = keep @ cov @ keep.mT + gain * self.noise[:, None, None] @ gain.mT  # Joseph's form stays positive
+        guided_cov = keep @ cov @ keep.mT + gain * rows.variance[:, :, None] @ gain.mT  # Joseph's form stays positive
         if self.kernel == "dense":
             return Level(x_0, guided, log_twist, cov, guided_cov)
         return Level(x_0, guided, log_twist, *(_mean_eigenvalue(part) for part in (cov, guided_cov)))
@@ -174,11 +173,10 @@ class DenseTwist(Twist):
         local: Tensor = cov * self.joined[:, None]
         return local
 
-    def _log_twist(self, root: Tensor, residual: Tensor) -> Tensor:
-        white = torch.linalg.solve_triangular(root, residual[..., None], upper=False)[..., 0]
-        constant = 0.5 * math.log(2 * math.pi) * self.seen[:, None]
-        rows = -0.5 * white.square() - root.diagonal(dim1=2, dim2=3).log() - constant
-        sites: Tensor = rows @ self._home if self.local > 0 else rows.sum(2, keepdim=True)
+    def _log_twist(self, root: Tensor, rows: Rows) -> Tensor:
+        white = torch.linalg.solve_triangular(root, rows.residual[..., None], upper=False)[..., 0]
+        logs = -0.5 * white.square() - root.diagonal(dim1=2, dim2=3).log() + rows.constant
+        sites: Tensor = logs @ self._home if self.local > 0 else logs.sum(2, keepdim=True)
         return sites
 
 
@@ -321,13 +319,3 @@ def _jittered(matrices: Tensor) -> Tensor:
 def _mean_eigenvalue(matrices: Tensor) -> Tensor:
     """tr(V) / d, (..., 1)."""
     return matrices.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
-
-
-def _matrices(operator: LinearOperator, shape: tuple[int, int, int], y: Tensor) -> Tensor:
-    """A of each group as (G, m, d), float64."""
-    dim = math.prod(shape)
-    basis = torch.eye(dim, device=y.device).reshape(dim, *shape)
-    shared = operator.select(torch.zeros(1, dtype=torch.long)) is operator
-    groups = range(1 if shared else len(y))
-    columns = [operator.select(torch.full((dim,), g))(basis).flatten(1).mT for g in groups]
-    return torch.stack(columns).double().expand(len(y), -1, -1)

@@ -125,8 +125,10 @@ class VIPaint(Solver):
         16, ge=1, description="correct: steps from T_s up to pure noise that weigh z_Ts, forward only"
     )
     widen: float = Field(1.0, ge=1, description="correct: factor on the variances of the fitted posterior as proposal")
-    twist: Literal["auto", "mmps", "pigdm"] = Field(
-        "auto", description="correct: twist of the SMC; 'auto': 'mmps' up to 256 elements, else 'pigdm'"
+    twist: Literal["auto", "mmps", "pigdm", "dps"] = Field(
+        "auto",
+        description="correct: twist of the SMC; 'auto': 'mmps' up to 256 elements, else 'pigdm', or 'dps' with a "
+        "latent prior",
     )
     checkpoint: bool = Field(
         False, description="recompute activations of network and decoder in phase 1: less memory, more time"
@@ -273,8 +275,6 @@ class VIPaint(Solver):
     def _check_latent(self, prior: Prior) -> None:
         if not prior.latent:
             return
-        if self.correct:
-            raise UsageError("correct takes the pixels of a prior as its particles; with a latent prior, leave it out")
         if self.rules.refine_guidance == "projection":
             raise UsageError("projection replaces pixels, which a latent prior has none of; use preset 'exact' with it")
         if self.preset == "official" and self.perceptual is None and self.rules.perceptual_weight > 0:
@@ -318,8 +318,8 @@ class VIPaint(Solver):
     def refinement(self, prior: Prior, shape: tuple[int, int, int]) -> Refinement:
         """Phase 2 with correction: SMC from T_s for images of this shape."""
         t_start = self.ladder(prior).levels[-1]
-        small = math.prod(shape) <= _SMALL
-        twist = ("mmps" if small else "pigdm") if self.twist == "auto" else self.twist
+        large = "dps" if prior.latent else "pigdm"
+        twist = ("mmps" if math.prod(shape) <= _SMALL else large) if self.twist == "auto" else self.twist
         return self._refinement(twist, float(prior.schedule.log_ratio(t_start).exp()))
 
     def _refinement(self, twist: str, top: float) -> Refinement:
