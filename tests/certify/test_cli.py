@@ -90,12 +90,16 @@ def test_processes_give_the_same_numbers_and_ctrl_c_keeps_cells(tmp_path: Path) 
         assert [part.sliced for part in one] == pytest.approx([part.sliced for part in two], rel=1e-4)
 
     long = [*command, "--budget", "3", "--budget", "1000000", "--workers", "2", "-o", tmp_path / "long"]
-    process = subprocess.Popen(long, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "NFE 3:" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130 and "1 of 2 cells are finished and in" in stderr and "Traceback" not in stderr
-    assert [cell.budget for cell in Certificate.read(tmp_path / "long" / "certification.json").cells] == [3]
+    for number, to in ((signal.SIGINT, os.kill), (signal.SIGTERM, os.killpg)):  # a terminal and a service manager
+        process = subprocess.Popen(
+            long, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "NFE 3:" in line:
+                break
+        to(process.pid, number)
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 128 + number and "Traceback" not in stderr
+        assert "1 of 2 cells are finished and in" in stderr
+        assert [cell.budget for cell in Certificate.read(tmp_path / "long" / "certification.json").cells] == [3]

@@ -173,6 +173,8 @@ def _begin(event: Event) -> None:
 def _work(job: Job) -> Cell | None:
     event = _stopped
     assert event is not None
+    if event.is_set():
+        return None
     try:
         return compute(job, event.is_set)
     except Cancelled:
@@ -192,6 +194,8 @@ def _spread(workers: int) -> Callable[[Sequence[Job], Callable[[], bool]], Itera
                     if (cell := done.result()) is not None:
                         yield cell
             except BrokenProcessPool:
+                if stop():  # the signal went to the whole process group, and took the workers with it
+                    return
                 raise PriorpaintError("a worker process died, probably for memory; use fewer workers") from None
 
     return run
@@ -208,10 +212,9 @@ def _pool(workers: int, context: Any, event: Event) -> Iterator[ProcessPoolExecu
 
 
 def _ended(waiting: set[Future[Cell | None]], stop: Callable[[], bool], event: Event) -> Iterator[Future[Cell | None]]:
-    """Futures as they end; when ``stop`` says so, the workers leave at their next step and nothing new starts."""
+    """Futures as they end; when ``stop`` says so, workers leave at their next step and what is left ends at once."""
     while waiting:
         done, waiting = wait(waiting, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
         yield from done
         if stop():
             event.set()
-            waiting = {future for future in waiting if not future.cancel()}
