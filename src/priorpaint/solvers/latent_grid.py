@@ -33,7 +33,7 @@ def on_latent_grid(job: Job) -> Job:
         side = known.shape[2] // height
         raise UsageError(
             f"no {side} x {side} cell of the latent grid is known as a whole, so this method would not see y; use one "
-            "that goes through the decoder, such as dps, psld, resample or vipaint"
+            "that goes through the decoder, such as dps, mmps, psld, resample or vipaint"
         )
     filled = torch.split(smooth_fill(job.y, job.operator.mask(job.y)), job.batch_size or len(job.y))
     operator = Inpainting(cells)
