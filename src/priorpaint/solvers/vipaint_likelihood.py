@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..operators.base import LinearOperator
 from ..priors.base import Prior
-from .likelihoods import Spectrum, white_variance
+from .likelihoods import Spectrum, informative, white_variance
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Likelihood:
         return math.hypot(r, self.sigma_y / 2**0.5)
 
     def _constant(self) -> Tensor:
-        entries = (self.operator.measured(torch.ones_like(self.y)) != 0).flatten(1).sum(1).double()
+        entries = informative(self.operator, self.y)
         r = self.spread(self.t_start)
         if self.kind == "laplace":
             return entries * math.log(2 * self._width(r))
