@@ -251,6 +251,15 @@ def test_two_commands_make_a_latent_prior(waves: Path, tmp_path: Path) -> None:
     assert (prior.data_std, prior.schedule.ratio_range) == (1.0, (0.02, 80.0))
 
 
+def test_the_latents_of_whole_pictures_take_a_dense_network(waves: Path, codec: Path, tmp_path: Path) -> None:
+    words = ["--data", waves, "--size", "32", "--latent", codec, "--network", "mlp", "--width", "16", "--dense", "8"]
+    result = run(*words, "--batch", "8", "--crops", "16", "--precision", "float32", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    prior: Any = load_prior(tmp_path, device="cpu")
+    assert isinstance(prior, LatentPrior) and prior.shape == (6, 8, 8) and prior.image_shape == (3, 32, 32)
+    assert (prior.facts["prediction"], prior.data_std, prior.classes) == ("x0", 1.0, 2)
+
+
 def test_wrong_words(waves: Path, codec: Path, tmp_path: Path) -> None:
     words = ["--data", waves, "--size", "16", "--crops", "8", "--out", tmp_path / "out"]
     cases = {

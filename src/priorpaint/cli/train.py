@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -19,14 +19,17 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from priorpaint.errors import PriorpaintError, UsageError
 from priorpaint.imaging.idx import is_idx
 from priorpaint.priors.autoencoder import AutoencoderConfig
+from priorpaint.priors.mlp import MLPConfig
 from priorpaint.priors.unet import UNetConfig, parse_counts
+from priorpaint.priors.weights_file import Config
 from priorpaint.training.checkpoint import stored_network
 from priorpaint.training.config import TrainConfig, noise_levels
 from priorpaint.training.loop import Outcome, Report
 from priorpaint.training.loop import train as run_training
-from priorpaint.training.machine import Defaults, autoencoder_defaults, defaults, latent_defaults
+from priorpaint.training.machine import MLP_BATCH, Defaults, autoencoder_defaults, defaults, latent_defaults
 from priorpaint.training.tasks import load_codec
 
+_NETWORKS = ("unet", "mlp")
 _PLAIN_SECONDS = 30.0
 _NOTES_SHOWN = 10
 
@@ -53,10 +56,15 @@ def train(
         str | None, typer.Option(help="Width of each level, such as 48,80,128,192; default: for this machine.")
     ] = None,
     blocks: Annotated[str | None, typer.Option(help="Residual blocks of each level, such as 2,2,2,2.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="unet, or mlp for small aligned whole pictures; default: unet.")
+    ] = None,
     dense: Annotated[
         str | None,
         typer.Option(help="For aligned whole pictures: widths of blocks that join all places, such as 512,512,512."),
     ] = None,
+    width: Annotated[int | None, typer.Option(help="Of mlp: numbers between its blocks; or 768.")] = None,
+    cell: Annotated[int | None, typer.Option(help="Of mlp: pixels along a side of a pixel-art cell; or 1.")] = None,
     batch: Annotated[int | None, typer.Option(help="Crops in a batch; default: for this machine.")] = None,
     crops: Annotated[int | None, typer.Option(help="Budget in crops.")] = None,
     hours: Annotated[
@@ -108,42 +116,36 @@ def train(
     try:
         if not autoencoder and not (factor is None and latent_channels is None):
             raise UsageError("--factor and --latent-channels are for --autoencoder.")
-        if autoencoder and dense is not None:
-            raise UsageError("--dense is for denoisers; an autoencoder is made for pictures of any size.")
+        if autoencoder and not (network is None and dense is None):
+            raise UsageError(
+                "--network and --dense are for denoisers; an autoencoder is convolutional, for pictures of any size."
+            )
         if latent is not None and grey is not None:
             raise UsageError(
                 "The autoencoder of --latent says whether pictures are grey; leave --grey and --colour out."
             )
+        if network not in (None, *_NETWORKS):
+            raise UsageError(f"--network is {' or '.join(_NETWORKS)}; got {network!r}.")
         idx = any(map(is_idx, data))
-        whole = idx if whole is None else whole
         codec = None if latent is None or autoencoder else load_codec(latent).network
         usual = _usual(size, autoencoder, None if codec is None else codec.factor)
-        checkpoint, shape = out / "checkpoint.pt", None
-        if channels is None and blocks is None and resume and checkpoint.exists():
-            shape = stored_network(checkpoint)
-        widths = usual.channels if channels is None else parse_counts(channels, "--channels")
-        counts = usual.blocks if blocks is None else parse_counts(blocks, "--blocks")
+        stored = stored_network(out / "checkpoint.pt") if resume and (out / "checkpoint.pt").exists() else None
+        asked = _Asked(network, channels, blocks, dense, width, cell, factor, latent_channels)
         planes = codec.channels if codec is not None else 1 if (idx if grey is None else grey) else 3
-        network: UNetConfig | AutoencoderConfig
+        side = size if codec is None else size // codec.factor
         if autoencoder:
-            network = shape if isinstance(shape, AutoencoderConfig) else AutoencoderConfig(8, 8, widths, counts)
-            network = replace(
-                network,
-                factor=network.factor if factor is None else factor,
-                latent_channels=network.latent_channels if latent_channels is None else latent_channels,
-                in_channels=planes,
-            )
             loss = "reconstruction"
+            shape: Config = asked.autoencoder(stored, usual, planes)
+        elif asked.is_mlp(stored):
+            usual = replace(usual, batch=MLP_BATCH)
+            shape = asked.mlp(stored, side, planes)
         else:
-            network = shape if isinstance(shape, UNetConfig) else UNetConfig(widths, counts)
-            network = replace(network, in_channels=planes, classes=0, learned_variance=loss == "hybrid")
-            if dense is not None:
-                cells = size if codec is None else size // codec.factor
-                network = replace(network, dense=parse_counts(dense, "--dense"), side=cells)
+            shape = replace(asked.unet(stored, usual, side, planes), learned_variance=loss == "hybrid")
+        whole = (idx or isinstance(shape, MLPConfig)) if whole is None else whole
         noise = noise_levels(whole=whole, latent=latent is not None)
         config = TrainConfig(
             data=tuple(map(str, data)), out=str(out), val=tuple(map(str, val or ())), size=size, wide=wide,
-            batch=usual.batch if batch is None else batch, network=network,
+            batch=usual.batch if batch is None else batch, network=shape,
             crops=crops, hours=usual.hours if crops is None and hours is None else hours,
             lr=lr, adam_lr=adam_lr, ema=ema, seed=seed, p_std=p_std, sigma_data=noise["sigma_data"],
             p_mean=noise["p_mean"] if p_mean is None else p_mean,
@@ -166,6 +168,60 @@ def train(
         typer.echo(f"Now the denoiser of its latents: priorpaint train --latent {out} --data ... --out ...", err=True)
     else:
         typer.echo(f"Use it with: priorpaint inpaint PICTURE MASK --prior {out}", err=True)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The options about the network, as given; None is what a checkpoint has, or the usual."""
+
+    network: str | None
+    channels: str | None
+    blocks: str | None
+    dense: str | None
+    width: int | None
+    cell: int | None
+    factor: int | None
+    latent_channels: int | None
+
+    def is_mlp(self, stored: Config | None) -> bool:
+        """Whether an MLP is asked for; UsageError for options that do not go together."""
+        convolutions = not (self.channels is None and self.blocks is None)
+        chosen = self.network == "mlp" or (self.network is None and isinstance(stored, MLPConfig) and not convolutions)
+        if chosen and convolutions:
+            raise UsageError("--channels and --blocks are for convolutions; --network mlp has --width and --dense.")
+        if not chosen and not (self.width is None and self.cell is None):
+            raise UsageError("--width and --cell are for --network mlp.")
+        return chosen
+
+    def mlp(self, stored: Config | None, side: int, planes: int) -> MLPConfig:
+        """A dense network for pictures of ``side`` pixels and ``planes`` channels."""
+        shape = stored if isinstance(stored, MLPConfig) else MLPConfig(side)
+        if self.dense is not None:
+            shape = replace(shape, hidden=parse_counts(self.dense, "--dense"))
+        width = shape.width if self.width is None else self.width
+        cell = shape.cell if self.cell is None else self.cell
+        return replace(shape, side=side, width=width, cell=cell, in_channels=planes, classes=0)
+
+    def unet(self, stored: Config | None, usual: Defaults, side: int, planes: int) -> UNetConfig:
+        """Convolutions, for crops, pictures or latents of ``side`` pixels or cells."""
+        known = isinstance(stored, UNetConfig) and self.channels is None and self.blocks is None
+        shape = stored if known and isinstance(stored, UNetConfig) else UNetConfig(*self._levels(usual))
+        shape = replace(shape, in_channels=planes, classes=0)
+        return shape if self.dense is None else replace(shape, dense=parse_counts(self.dense, "--dense"), side=side)
+
+    def autoencoder(self, stored: Config | None, usual: Defaults, planes: int) -> AutoencoderConfig:
+        """An autoencoder of pictures with ``planes`` channels."""
+        known = isinstance(stored, AutoencoderConfig) and self.channels is None and self.blocks is None
+        shape = (
+            stored if known and isinstance(stored, AutoencoderConfig) else AutoencoderConfig(8, 8, *self._levels(usual))
+        )
+        factor = shape.factor if self.factor is None else self.factor
+        latent_channels = shape.latent_channels if self.latent_channels is None else self.latent_channels
+        return replace(shape, factor=factor, latent_channels=latent_channels, in_channels=planes)
+
+    def _levels(self, usual: Defaults) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        channels = usual.channels if self.channels is None else parse_counts(self.channels, "--channels")
+        return channels, usual.blocks if self.blocks is None else parse_counts(self.blocks, "--blocks")
 
 
 def _usual(size: int, autoencoder: bool, factor: int | None) -> Defaults:

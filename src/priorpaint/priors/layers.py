@@ -10,8 +10,57 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from priorpaint.errors import UsageError
+
+_FREQUENCIES = 16
+_MAX_LOG_FREQUENCY = 4.0
 # Blocks start close to the identity; without normalisation this keeps activations of order one at any depth.
 _BRANCH_GAIN = 0.1
+
+
+class ToldNetwork(nn.Module):
+    """A network that is told the noise level and, where it knows classes, one of them or the null class.
+
+    Args:
+        embedding: width of the embedding of both.
+        classes: number of classes; 0 for none.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, embedding: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.linspace(0, _MAX_LOG_FREQUENCY, _FREQUENCIES).exp(), persistent=False)
+        self.embed = nn.Sequential(
+            new(nn.Linear, 2 * _FREQUENCIES, embedding), nn.SiLU(), new(nn.Linear, embedding, embedding), nn.SiLU()
+        )
+        if classes:
+            self.classes = new(nn.Embedding, classes + 1, embedding)
+
+    def told(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        """The embedding (N, width) of noise levels (N,) and classes (N,); None is the null class for every row.
+
+        Raises:
+            UsageError: labels for a network without classes.
+        """
+        angles = c_noise[:, None] * self.frequencies
+        embedding = self.embed[:2](torch.cat([angles.sin(), angles.cos()], dim=1))
+        if hasattr(self, "classes"):
+            if labels is None:
+                labels = torch.full((len(embedding),), self.classes.num_embeddings - 1, device=embedding.device)
+            embedding = embedding + self.classes(labels)
+        elif labels is not None:
+            raise UsageError("This network knows no classes; leave the labels out.")
+        told: Tensor = self.embed[2:](embedding)
+        return told
+
+    def initialise_told(self, generator: torch.Generator) -> None:
+        """Draw new weights of the embeddings from ``generator``."""
+        for layer in (self.embed[0], self.embed[2]):
+            kaiming(layer, generator)
+        if hasattr(self, "classes"):
+            with torch.no_grad():
+                self.classes.weight.normal_(0, 1, generator=generator)
 
 
 class ResidualBlock(nn.Module):

@@ -14,8 +14,7 @@ from ..schedules import EDM, VP, Schedule
 from .autoencoder import ConvAutoencoder
 from .latent import LatentPrior
 from .network import NetworkPrior
-from .unet import UNet
-from .weights_file import Weights, WeightsMetadata
+from .weights_file import Denoiser, Weights, WeightsMetadata
 
 
 class LoadedPrior(NetworkPrior):
@@ -30,7 +29,9 @@ class LoadedPrior(NetworkPrior):
         metadata: the same as it is in the file.
     """
 
-    def __init__(self, network: UNet, metadata: WeightsMetadata, source: Path, name: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, network: Denoiser, metadata: WeightsMetadata, source: Path, name: str, dtype: torch.dtype
+    ) -> None:
         config, schedule = network.config, schedule_of(metadata)
 
         def embed(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
@@ -49,16 +50,17 @@ class LoadedPrior(NetworkPrior):
             classes=config.classes,
         )
         self.learned_variance = config.learned_variance
+        self.data_std = 1.0 if metadata.prediction == "eps" else metadata.sigma_data
         self.hash = hashlib.sha256(source.read_bytes()).hexdigest()
         self.source, self.metadata = source, metadata
         self._module: nn.Module = network
         edm = {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max, "sigma_data": metadata.sigma_data}
         self.facts: dict[str, Any] = {
             "format": "priorpaint",
-            "architecture": "UNet",
+            "architecture": type(network).__name__,
             "prediction": metadata.prediction,
-            "schedule": "edm" if metadata.prediction == "edm" else f"vp {metadata.betas}",
-            **(edm if metadata.prediction == "edm" else {}),
+            "schedule": f"vp {metadata.betas}" if metadata.prediction == "eps" else "edm",
+            **({} if metadata.prediction == "eps" else edm),
             "parameters": sum(weight.numel() for weight in network.parameters()),
             **({"classes": list(metadata.class_names) or config.classes} if config.classes else {}),
             **({"learned_variance": True} if config.learned_variance else {}),

@@ -21,10 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priorpaint.errors import UsageError
-from priorpaint.priors.layers import ResidualBlock, kaiming, new, residual_weights, zero
-
-_FREQUENCIES = 16
-_MAX_LOG_FREQUENCY = 4.0
+from priorpaint.priors.layers import ResidualBlock, ToldNetwork, kaiming, new, residual_weights, zero
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class UNetConfig:
         )
 
 
-class UNet(nn.Module):
+class UNet(ToldNetwork):
     """The raw network F(x, c_noise); see `UNetConfig` for its shape.
 
     Args:
@@ -111,17 +108,12 @@ class UNet(nn.Module):
         seed: seed of the initial weights; the output layer starts at zero, so an untrained F is 0 everywhere.
     """
 
-    frequencies: Tensor
-
     def __init__(self, config: UNetConfig | None = None, *, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config = config or UNetConfig()
+        config = config or UNetConfig()
+        super().__init__(config.embedding, config.classes)
+        self.config = config
         widths, width = config.channels, config.embedding
         planes = 4 * config.in_channels
-        self.register_buffer("frequencies", torch.linspace(0, _MAX_LOG_FREQUENCY, _FREQUENCIES).exp(), persistent=False)
-        self.embed = nn.Sequential(
-            new(nn.Linear, 2 * _FREQUENCIES, width), nn.SiLU(), new(nn.Linear, width, width), nn.SiLU()
-        )
         self.head = new(nn.Conv2d, planes + 1, widths[0], 3, padding=1)
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.encoder = nn.ModuleList(_level(c, n, width) for c, n in zip(widths[:-1], config.blocks[:-1], strict=True))
@@ -133,8 +125,6 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList(new(nn.ConvTranspose2d, b, a, 2, stride=2) for a, b in pairs)
         self.decoder = nn.ModuleList(_level(c, n, width) for c, n in zip(widths[:-1], config.blocks[:-1], strict=True))
         self.tail = new(nn.Conv2d, widths[0], 4 * config.out_channels, 3, padding=1)
-        if config.classes:
-            self.classes = new(nn.Embedding, config.classes + 1, width)
         self.initialise(seed)
 
     @property
@@ -153,12 +143,10 @@ class UNet(nn.Module):
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 module.initialise(generator)
-        for layer in (self.head, *self.shrink, *self.grow, self.embed[0], self.embed[2]):
+        for layer in (self.head, *self.shrink, *self.grow):
             kaiming(layer, generator)
         zero(self.tail)
-        if self.config.classes:  # last, so that all other weights are those of a network without classes
-            with torch.no_grad():
-                self.classes.weight.normal_(0, 1, generator=generator)
+        self.initialise_told(generator)  # last, so that all other weights are those of a network without classes
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Evaluate the network.
@@ -176,9 +164,7 @@ class UNet(nn.Module):
                 labels for a network without classes.
         """
         self._check(x)
-        angles = c_noise[:, None] * self.frequencies
-        embedding = self._told(self.embed[:2](torch.cat([angles.sin(), angles.cos()], dim=1)), labels)
-        embedding = self.embed[2:](embedding)
+        embedding = self.told(c_noise, labels)
         h = F.pixel_unshuffle(x, 2)
         plane = c_noise[:, None, None, None].to(h.dtype).expand(-1, 1, *h.shape[2:])
         h = self.head(torch.cat([h, plane], dim=1).contiguous(memory_format=torch.channels_last))
@@ -194,17 +180,6 @@ class UNet(nn.Module):
         for level, grow, skip in zip(reversed(self.decoder), reversed(self.grow), reversed(skips), strict=True):
             h = _run(level, grow(h) + skip, embedding)
         return F.pixel_shuffle(self.tail(h), 2)
-
-    def _told(self, embedding: Tensor, labels: Tensor | None) -> Tensor:
-        """The embedding (N, width) of the noise level, with that of the class."""
-        if not self.config.classes:
-            if labels is not None:
-                raise UsageError("This network knows no classes; leave the labels out.")
-            return embedding
-        if labels is None:
-            labels = torch.full((len(embedding),), self.config.classes, device=embedding.device)
-        told: Tensor = embedding + self.classes(labels)
-        return told
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.config.in_channels:

@@ -23,17 +23,19 @@ from torch import Tensor
 
 from priorpaint.errors import CheckpointError, PriorError
 from priorpaint.priors.autoencoder import AutoencoderConfig, ConvAutoencoder
+from priorpaint.priors.mlp import MLP, MLPConfig
 from priorpaint.priors.unet import UNet, UNetConfig
 
 FORMATS = (1, 2, 3)
-ARCHITECTURES = ("unet", "autoencoder")
+ARCHITECTURES = ("unet", "mlp", "autoencoder")
 _DENOISER, _AUTOENCODER = "denoiser.", "autoencoder."
-Config = UNetConfig | AutoencoderConfig
-Network = UNet | ConvAutoencoder
-_Config = TypeVar("_Config", UNetConfig, AutoencoderConfig)
+Denoiser = UNet | MLP
+Config = UNetConfig | MLPConfig | AutoencoderConfig
+Network = Denoiser | ConvAutoencoder
+_Config = TypeVar("_Config", UNetConfig, MLPConfig, AutoencoderConfig)
 _ENTRY = "priorpaint"
 # Options of a network that format 1 does not know.
-_LATER = {"classes", "learned_variance", "dense", "side"}
+_LATER = {"classes", "learned_variance", "dense", "side", "hidden"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class WeightsMetadata:
         sigma_data: standard deviation of the data in the preconditioning (pictures in [-1, 1]; about 1 for latents).
         sigma_min, sigma_max: noise levels sigma / alpha that the network was trained for (pictures in [-1, 1]).
         training: facts about the training, free form, JSON values only.
-        prediction: ``edm`` (Karras et al. 2022) or ``eps`` on the table ``betas`` (Ho et al. 2020).
+        prediction: ``edm`` (Karras et al. 2022), ``x0`` on the same noise levels, or ``eps`` on the table ``betas``
+            (Ho et al. 2020).
         betas: name of a table of 1000 betas (see ``schedules.VP``), for ``eps``.
         size: (height, width) of the pictures, or latents, that the network knows as a whole; None for any size.
         class_names: a name for each class, or none.
@@ -66,11 +69,11 @@ class WeightsMetadata:
 class Weights:
     """What a weights file holds: a denoiser of pictures, an autoencoder, or both, the denoiser being one of latents."""
 
-    denoiser: UNet | None
+    denoiser: Denoiser | None
     autoencoder: ConvAutoencoder | None
     metadata: WeightsMetadata
 
-    def needed_denoiser(self, path: str | Path) -> UNet:
+    def needed_denoiser(self, path: str | Path) -> Denoiser:
         """The denoiser; CheckpointError where the file, which is ``path``, has none."""
         if self.denoiser is not None:
             return self.denoiser
@@ -82,7 +85,7 @@ class Weights:
 
 def save_weights(
     path: str | Path,
-    network: UNet,
+    network: Denoiser,
     metadata: WeightsMetadata,
     dtype: torch.dtype = torch.float16,
     *,
@@ -97,7 +100,7 @@ def save_weights(
     config = {key: value for key, value in asdict(network.config).items() if value or key not in _LATER}
     entry = {
         "format": 2 if more or set(config) & _LATER else 1,
-        "architecture": "unet",
+        "architecture": "mlp" if isinstance(network, MLP) else "unet",
         "config": config,
         "sigma_data": metadata.sigma_data,
         "schedule": {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max},
@@ -155,12 +158,12 @@ def read_weights(path: str | Path) -> Weights:
     for prefix, network in networks.items():
         network.load_state_dict({key: tensors[prefix + key].float() for key in network.state_dict()})
         network.eval().requires_grad_(False)
-    denoiser = next((network for network in networks.values() if isinstance(network, UNet)), None)
+    denoiser = next((network for network in networks.values() if isinstance(network, Denoiser)), None)
     autoencoder = next((network for network in networks.values() if isinstance(network, ConvAutoencoder)), None)
     return Weights(denoiser, autoencoder, metadata)
 
 
-def load_weights(path: str | Path) -> tuple[UNet, WeightsMetadata]:
+def load_weights(path: str | Path) -> tuple[Denoiser, WeightsMetadata]:
     """The denoiser of `read_weights`, and the metadata.
 
     Raises:
@@ -173,10 +176,9 @@ def load_weights(path: str | Path) -> tuple[UNet, WeightsMetadata]:
 
 def _further(metadata: WeightsMetadata) -> dict[str, Any]:
     """The entries of format 2."""
-    eps = metadata.prediction != "edm"
     return {
-        "prediction": metadata.prediction if eps else None,
-        "betas": metadata.betas if eps else None,
+        "prediction": metadata.prediction if metadata.prediction != "edm" else None,
+        "betas": metadata.betas if metadata.prediction == "eps" else None,
         "size": list(metadata.size) if metadata.size else None,
         "class_names": list(metadata.class_names),
     }
@@ -224,7 +226,12 @@ def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], We
         if architecture == "autoencoder":
             codec = _config(AutoencoderConfig, entry["config"])
             return {"": codec}, WeightsMetadata(training=dict(entry.get("training", {})))
-        denoiser, metadata = _config(UNetConfig, entry["config"]), _metadata(entry)
+        denoiser: UNetConfig | MLPConfig
+        if architecture == "mlp":
+            denoiser = _config(MLPConfig, entry["config"])
+        else:
+            denoiser = _config(UNetConfig, entry["config"])
+        metadata = _metadata(entry)
         if "autoencoder" not in entry:
             return {"": denoiser}, metadata
         codec = _config(AutoencoderConfig, entry["autoencoder"]["config"])
@@ -257,7 +264,7 @@ def _metadata(entry: Mapping[str, Any]) -> WeightsMetadata:
         sigma_data=float(entry["sigma_data"]),
         sigma_min=float(schedule["sigma_min"]),
         sigma_max=float(schedule["sigma_max"]),
-        prediction=_choice(entry, "prediction", ("edm", "eps")),
+        prediction=_choice(entry, "prediction", ("edm", "eps", "x0")),
         betas=_choice(entry, "betas", ("linear", "cosine", "scaled_linear")),
         size=_size(entry.get("size")),
         class_names=tuple(map(str, entry.get("class_names", ()))),
@@ -267,6 +274,8 @@ def _metadata(entry: Mapping[str, Any]) -> WeightsMetadata:
 
 
 def _build(config: Config) -> Network:
+    if isinstance(config, MLPConfig):
+        return MLP(config)
     return UNet(config) if isinstance(config, UNetConfig) else ConvAutoencoder(config)
 
 

@@ -12,8 +12,9 @@ import torch
 
 from priorpaint.errors import UsageError
 from priorpaint.priors.autoencoder import AutoencoderConfig
+from priorpaint.priors.mlp import MLPConfig
 from priorpaint.priors.unet import UNetConfig
-from priorpaint.priors.weights_file import write_atomically
+from priorpaint.priors.weights_file import Config, write_atomically
 
 FORMAT = 1
 _KEYS = ("network", "ema", "optimizers", "balance", "step", "crops", "seconds", "config")
@@ -35,7 +36,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], progress: Progress) -> No
     write_atomically(path, buffer.getvalue())
 
 
-def stored_network(path: Path) -> UNetConfig | AutoencoderConfig:
+def stored_network(path: Path) -> Config:
     """The shape of the network in a checkpoint.
 
     Raises:
@@ -45,7 +46,7 @@ def stored_network(path: Path) -> UNetConfig | AutoencoderConfig:
 
 
 def load_checkpoint(
-    path: Path, network: UNetConfig | AutoencoderConfig, loss: str = "edm", autoencoder: str | None = None
+    path: Path, network: Config, loss: str = "edm", autoencoder: str | None = None
 ) -> tuple[dict[str, Any], Progress]:
     """Read a checkpoint onto the CPU; only tensors and plain values are read, nothing is executed.
 
@@ -76,9 +77,11 @@ def load_checkpoint(
     return state, Progress(int(state["step"]), int(state["crops"]), float(state["seconds"]))
 
 
-def _network(state: dict[str, Any]) -> UNetConfig | AutoencoderConfig:
+def _network(state: dict[str, Any]) -> Config:
     config = state["config"]
-    kind = AutoencoderConfig if config.get("loss") == "reconstruction" else UNetConfig
+    if config.get("loss") == "reconstruction":
+        return AutoencoderConfig(**config["network"])
+    kind = MLPConfig if "width" in config["network"] else UNetConfig
     return kind(**config["network"])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from priorpaint.errors import UsageError
 from priorpaint.priors.autoencoder import AutoencoderConfig
+from priorpaint.priors.mlp import MLPConfig
 from priorpaint.priors.unet import UNetConfig
 from priorpaint.training.ema import power_exponent
 
@@ -38,7 +39,8 @@ class TrainConfig:
         data: folders (searched recursively), picture files, tar files of pictures or idx files.
         out: folder for checkpoint.pt, weights.safetensors, samples.png and log.jsonl.
         val: held-out pictures, as ``data``; without them nothing is validated.
-        network: shape of the network; an ``AutoencoderConfig`` trains an autoencoder.
+        network: shape of the network; an ``AutoencoderConfig`` trains an autoencoder, and an ``MLPConfig`` a network
+            that predicts x_0 in place of EDM's mixture of x_0 and noise.
         size: side of the training crops in pixels.
         wide: side of the wide crops in pixels, 0 for none: every fourth batch holds fewer crops of this side, at the
             same cost, so that deep levels see context beyond ``size``.
@@ -73,7 +75,7 @@ class TrainConfig:
     data: tuple[str, ...]
     out: str
     val: tuple[str, ...] = ()
-    network: UNetConfig | AutoencoderConfig = field(default_factory=UNetConfig)
+    network: UNetConfig | MLPConfig | AutoencoderConfig = field(default_factory=UNetConfig)
     size: int = 64
     wide: int = 0
     scales: tuple[float, ...] = (1.0, 0.7, 0.5, 0.35)
@@ -151,13 +153,15 @@ class TrainConfig:
             raise UsageError("The loss 'reconstruction', and no other, trains an autoencoder.")
         if autoencoder and self.latent is not None:
             raise UsageError("An autoencoder learns pictures, not the latents of another one; leave latent out.")
+        if isinstance(self.network, MLPConfig) and self.loss != "edm":
+            raise UsageError(f"A dense network predicts the picture itself, for the loss 'edm'; got {self.loss!r}.")
         if isinstance(self.network, UNetConfig) and self.network.learned_variance != (self.loss == "hybrid"):
             raise UsageError("The loss 'hybrid', and no other, needs a network with learned_variance=True.")
         if self.loss == "hybrid" and self.latent is not None:
             raise UsageError("The loss 'hybrid' ends in the likelihood of 8-bit pixels; for latents use 'edm'.")
 
     def _check_dense(self) -> None:
-        if isinstance(self.network, AutoencoderConfig) or not self.network.dense:
+        if isinstance(self.network, AutoencoderConfig) or not self.network.side:
             return
         if not self.whole:
             raise UsageError("Dense blocks join places, so they need pictures that are learned as wholes (--whole).")

@@ -92,15 +92,15 @@ class Pictures:
                 f"{', '.join(map(str, sources))} ({len(self.skipped)} files skipped); training needs {MIN_PICTURES}."
                 + hint
             )
-        self._shares = {side: self._share(side) for side in (size, wide) if side}
+        self._shares = {side: self._cumulative(side) for side in (size, wide) if side}
 
-    def _share(self, side: int) -> NDArray[np.float64]:
-        """How often each picture and scale is drawn: by the square root of its area, 0 where no crop fits."""
+    def _cumulative(self, side: int) -> NDArray[np.float64]:
+        """Cumulative shares of pictures and scales: by the square root of the area, 0 where no crop fits."""
         areas = np.array([p.shape[0] * p.shape[1] if min(p.shape[:2]) >= side else 0 for p in self._pixels], float)
         if not areas.any():
             raise UsageError(f"No training picture is as large as the wide crops of {side} px; use smaller ones, or 0.")
-        roots = np.sqrt(areas)
-        return np.asarray(roots / roots.sum(), dtype=np.float64)
+        roots = np.sqrt(areas).cumsum()
+        return np.asarray(roots / roots[-1], dtype=np.float64)
 
     def batch(self, number: int, count: int, *, seed: int) -> Tensor:
         """Batch ``number`` of the endless stream of ``seed``; the same on every machine and after every restart.
@@ -116,7 +116,7 @@ class Pictures:
         rng = np.random.default_rng([seed, number])
         side = self.wide if self.wide and number % WIDE_EVERY == WIDE_EVERY - 1 else self.size
         count = max(1, count * self.size**2 // side**2)
-        picks = rng.choice(len(self._pixels), count, p=self._shares[side])
+        picks = self._shares[side].searchsorted(rng.random(count), side="right")
         crops = np.stack([_crop(self._pixels[pick], side, rng, self.augment) for pick in picks])
         return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(self._labels[picks])
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from priorpaint.errors import PriorError
 from priorpaint.priors.autoencoder import AutoencoderConfig
-from priorpaint.priors.unet import UNetConfig
-from priorpaint.priors.weights_file import Network
+from priorpaint.priors.weights_file import Config, Network
 from priorpaint.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from priorpaint.training.checks import remarks
 from priorpaint.training.config import TrainConfig
@@ -94,8 +93,8 @@ class _Run:
             channels=config.network.in_channels if codec is None else codec.network.image_channels,
             classes="none" if codes else config.classes, augment=config.augment, whole=config.whole,
         )  # fmt: skip
-        if isinstance(config.network, UNetConfig):
-            told = replace(config.network, classes=len(self.pictures.class_names))
+        if not isinstance(config.network, AutoencoderConfig):
+            told: Config = replace(config.network, classes=len(self.pictures.class_names))
             config = replace(config, network=told)
         self.config, self.autoencoder = config, None if codec is None else codec.sha256
         self.notes = (*self.pictures.skipped, *remarks(self.config, self.pictures))
@@ -163,10 +162,10 @@ class _Run:
                     self._save()
                     saved = time.monotonic()
                 if now - validated >= 60 * self.config.validate_minutes:
-                    self._validate()
+                    self._validate(self._finished())
                     validated = time.monotonic()
                 if now - drawn >= 60 * self.config.sheet_minutes:
-                    self._draw()
+                    self._draw(self._finished())
                     drawn = time.monotonic()
         if self.accelerator.is_main_process:
             self._finish(stop)
@@ -265,8 +264,7 @@ class _Run:
         }
         save_checkpoint(self.config.folder / "checkpoint.pt", state, self.progress)
 
-    def _validate(self) -> None:
-        network = self._finished()
+    def _validate(self, network: Any) -> None:
         if self.validation is not None:
             self.psnr = self.task.psnr(network, self.validation)
             self._log(self.psnr)
@@ -291,8 +289,8 @@ class _Run:
         batch = self.pictures.batch(0, _MEASURED, seed=self.config.seed)
         return to_float(batch.to(self.accelerator.device))
 
-    def _draw(self) -> None:
-        sheet = self.task.sheet(self._finished(), self.validation, self._crops())
+    def _draw(self, network: Any) -> None:
+        sheet = self.task.sheet(network, self.validation, self._crops())
         self.config.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.config.folder / ".samples.tmp.png"
         sheet.save(temporary)
@@ -302,7 +300,8 @@ class _Run:
         self._save()
         if stop.number:
             return
-        self._draw()
-        self._validate()
+        network = self._finished()
+        self._draw(network)
+        self._validate(network)
         if self.validation is None:
             self._log()

@@ -2,6 +2,7 @@
 
 D(x; sigma) = c_skip x + c_out F(c_in x; ln(sigma) / 4) and the loss is lambda(sigma) |D(x_0 + sigma n; sigma) - x_0|^2
 with lambda = 1 / c_out^2, so that every noise level starts with a loss of about one (table 1 and equation 8 there).
+A network that predicts D itself takes the same loss.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# F(c_in x, ln(sigma) / 4), and D(x, sigma), for pictures (N, C, H, W) and sigma (N,).
 Network = Callable[[Tensor, Tensor], Tensor]
+Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 def edm_denoise(network: Network, x: Tensor, sigma: Tensor, sigma_data: float = 0.5) -> Tensor:
@@ -46,17 +49,17 @@ class NoiseLevels:
         return (self.mean + self.std * normal).clamp(math.log(self.sigma_min), math.log(self.sigma_max)).exp()
 
 
-def edm_loss(network: Network, x_0: Tensor, sigma: Tensor, noise: Tensor, sigma_data: float = 0.5) -> Tensor:
+def edm_loss(denoise: Denoise, x_0: Tensor, sigma: Tensor, noise: Tensor, sigma_data: float = 0.5) -> Tensor:
     """The weighted loss of each picture, shape (N,).
 
     Args:
-        network: F(c_in x, c_noise).
+        denoise: D(x; sigma).
         x_0: clean pictures in [-1, 1], shape (N, C, H, W).
         sigma: noise levels, shape (N,).
         noise: standard normal, shape (N, C, H, W).
     """
     x = x_0 + sigma[:, None, None, None] * noise
-    error = (edm_denoise(network, x, sigma, sigma_data) - x_0).square().mean((1, 2, 3))
+    error = (denoise(x, sigma).to(x_0.dtype) - x_0).square().mean((1, 2, 3))
     return error * (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 

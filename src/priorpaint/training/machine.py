@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+# Crops in a batch of a dense network, which is so quick that smaller batches would leave the machine to its optimizer.
+MLP_BATCH = 256
+
+
 @dataclass(frozen=True)
 class Defaults:
     """What a run takes where the user names nothing: network, crops in a batch, hours."""

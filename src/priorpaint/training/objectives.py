@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from priorpaint.priors.mlp import MLPConfig
 from priorpaint.schedules import VP
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.loss import Balance, Network, NoiseLevels, edm_denoise, edm_loss
@@ -71,7 +73,7 @@ class EDMObjective(Objective):
     def losses(self, network: Network, x_0: Tensor, generator: torch.Generator) -> Losses:
         sigma = self.noise.draw(len(x_0), generator)
         noise = _noise(x_0, generator)
-        plain = edm_loss(network, x_0, sigma, noise, self.sigma_data)
+        plain = edm_loss(partial(self.denoise, network), x_0, sigma, noise, self.sigma_data)
         return Losses(plain, self.balance.weigh(plain, sigma) if self._balanced else plain)
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
@@ -82,6 +84,15 @@ class EDMObjective(Objective):
 
     def restore(self, state: Tensor) -> None:
         self.balance.means = state
+
+
+class X0Objective(EDMObjective):
+    """The same noise levels and loss for a network that predicts x_0 itself."""
+
+    prediction = "x0"
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
+        return network(x, sigma.log() / 4).to(x.dtype)
 
 
 class SimpleObjective(Objective):
@@ -167,7 +178,8 @@ def objective(config: TrainConfig) -> Objective:
     if config.loss == "hybrid":
         return HybridObjective(config.betas)
     noise = NoiseLevels(config.p_mean, config.p_std, config.sigma_min, config.sigma_max)
-    return EDMObjective(noise, config.sigma_data, balance=config.balance)
+    kind = X0Objective if isinstance(config.network, MLPConfig) else EDMObjective
+    return kind(noise, config.sigma_data, balance=config.balance)
 
 
 def _noise(x_0: Tensor, generator: torch.Generator) -> Tensor:

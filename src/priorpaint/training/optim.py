@@ -65,7 +65,8 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 0.01, momentum: float = 0.95, decay: float = 0.3) -> None:
-        super().__init__(list(params), {"lr": lr, "momentum": momentum, "decay": decay})
+        # As a group, which may be empty; a list may not.
+        super().__init__([{"params": list(params)}], {"lr": lr, "momentum": momentum, "decay": decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -90,7 +91,10 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """Muon for the convolutions between the ``ends`` of ``network``, Adam for everything else."""
+    """Muon for the convolutions between the ``ends`` of ``network``, Adam for everything else.
+
+    A network without convolutions takes Adam alone: on large matrices Muon's iterations cost more than the network.
+    """
 
     def __init__(self, network: Network, lr: float, adam_lr: float) -> None:
         ends = {id(layer.weight) for layer in network.ends}
@@ -98,7 +102,7 @@ class Optimizers:
         chosen = {id(p) for p in hidden}
         rest = [p for p in network.parameters() if id(p) not in chosen]
         self.muon = Muon(hidden, lr)
-        self.adam = torch.optim.Adam(rest, adam_lr, betas=(0.9, 0.99))
+        self.adam = torch.optim.Adam(rest, adam_lr, betas=(0.9, 0.99), fused=True)
         self._rates = ((self.muon, lr), (self.adam, adam_lr))
 
     def step(self, factor: float) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from priorpaint.errors import UsageError
 from priorpaint.priors.autoencoder import AutoencoderConfig, ConvAutoencoder
+from priorpaint.priors.mlp import MLP, MLPConfig
 from priorpaint.priors.unet import UNet, UNetConfig
 from priorpaint.priors.weights_file import Network, WeightsMetadata, read_weights, save_autoencoder, save_weights
 from priorpaint.training.config import TrainConfig
@@ -137,7 +138,7 @@ class Denoising(Task):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
         self.objective = objective(config)
-        self.shape = cast(UNetConfig, config.network)
+        self.shape = cast("UNetConfig | MLPConfig", config.network)
 
     def losses(self, network: Any, pictures: Tensor, labels: Tensor, seed: int) -> Losses:
         x_0 = self._data(pictures)
@@ -217,7 +218,7 @@ class LatentDenoising(Denoising):
                     f"{name} must be a multiple of {self.multiple} pixels for this network, whose latents have cells "
                     f"of {factor}; got {side}."
                 )
-        if self.shape.dense and self.shape.side != config.size // factor:
+        if self.shape.side and self.shape.side != config.size // factor:
             raise UsageError(
                 f"The network's dense blocks are made for latents of {self.shape.side}x{self.shape.side} cells; the "
                 f"run has {config.size // factor}."
@@ -275,6 +276,8 @@ def new_network(config: TrainConfig) -> Network:
     """The network of a run, with its first weights."""
     if isinstance(config.network, AutoencoderConfig):
         return ConvAutoencoder(config.network, seed=config.seed)
+    if isinstance(config.network, MLPConfig):
+        return MLP(config.network, seed=config.seed)
     return UNet(config.network, seed=config.seed)
 
 
