@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))  # so that `python benchmarks/avatars.py` works as
 from priorpaint import load_prior  # noqa: E402
 from priorpaint.avatars import Avatars, read, standard  # noqa: E402
 from priorpaint.errors import PriorpaintError, UsageError  # noqa: E402
+from priorpaint.imaging.grids import picture_grid, to_pixels  # noqa: E402
 from priorpaint.noise import Streams, derive  # noqa: E402
 from priorpaint.priors.base import Prior  # noqa: E402
 from priorpaint.samplers import DDIM, Heun, Sampler  # noqa: E402
@@ -134,13 +135,7 @@ def markdown(table: dict[str, Any], name: str, command: str, picture: str) -> st
 
 def sheet(drawn: Tensor) -> Image.Image:
     """The first samples, enlarged."""
-    shown = drawn[:_SHOWN]
-    rows = -(-len(shown) // _COLUMNS)
-    grid = torch.ones(rows * _COLUMNS, 3, 32, 32)
-    grid[: len(shown)] = shown
-    pixels = grid.reshape(rows, _COLUMNS, 3, 32, 32).permute(0, 3, 1, 4, 2).reshape(rows * 32, _COLUMNS * 32, 3)
-    image = Image.fromarray(((pixels + 1) * 127.5).round().byte().numpy())
-    return image.resize((image.width * _ZOOM, image.height * _ZOOM), Image.Resampling.NEAREST)
+    return picture_grid(to_pixels(drawn[:_SHOWN]), _COLUMNS, scale=_ZOOM)
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..imaging.grids import PAPER, picture_grid, to_pixels
 from ..imaging.sheets import colour_map
 from ..operators import Inpainting
 from .model import SIZE, Avatars
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _SCALE = 3
 _GAP = 6
 _LINE = 28
-_PAPER = 255
 _HIDDEN = (210, 210, 216)
 _BRIGHTEST = 0.6
 
@@ -44,7 +43,7 @@ def posterior_sheet(seed: int, *, samples: int = 6, avatars: Avatars | None = No
     completions = _completions(exact, samples, seed, avatars)
     width = exact.std.square().mean(1).sqrt().numpy()
     std = colour_map(np.clip(width / _BRIGHTEST, 0, 1))
-    rows = [truth[:, None], seen[:, None], completions, _pixels(exact.mean)[:, None], std[:, None]]
+    rows = [truth[:, None], seen[:, None], completions, to_pixels(exact.mean)[:, None], std[:, None]]
     cells = np.concatenate(rows, 1)
     return _grid(cells.reshape(-1, SIZE, SIZE, 3), cells.shape[1])
 
@@ -64,7 +63,7 @@ def comparison_sheet(seed: int, prior: Prior, method: Solver, *, name: str, samp
     found = method.sample(
         prior, operator, operator(as_tensor(truth).to(prior.device)), num_samples=samples, seed=seed, batch_size=32
     )
-    own = _pixels(found.flatten(0, 1).cpu()).reshape(len(truth), samples, SIZE, SIZE, 3)
+    own = to_pixels(found.flatten(0, 1).cpu()).reshape(len(truth), samples, SIZE, SIZE, 3)
     blocks = {
         "truth": truth[:, None],
         "known": seen[:, None],
@@ -87,15 +86,10 @@ def _completions(exact: Posterior, samples: int, seed: int, avatars: Avatars) ->
     return avatars.compose(drawn.reshape(-1, drawn.shape[-1])).reshape(len(drawn), samples, SIZE, SIZE, 3)
 
 
-def _pixels(pictures: Tensor) -> Pixels:
-    """(N, H, W, 3) bytes of pictures (N, 3, H, W) in [-1, 1]."""
-    return ((pictures.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
-
-
 def _headed(blocks: Mapping[str, Image.Image]) -> Image.Image:
     """Pictures of one height side by side, each under its heading."""
     width, height = sum(block.width + _LINE // 2 for block in blocks.values()), max(b.height for b in blocks.values())
-    paper = Image.new("RGB", (width, height + _LINE), (_PAPER,) * 3)
+    paper = Image.new("RGB", (width, height + _LINE), (PAPER,) * 3)
     pen, font, left = ImageDraw.Draw(paper), ImageFont.load_default(_LINE * 0.6), 0
     for text, block in blocks.items():
         pen.text((left + _GAP, _LINE // 4), text, fill=(34, 34, 34), font=font)
@@ -113,12 +107,4 @@ def _masks() -> Tensor:
 
 
 def _grid(pictures: Pixels, columns: int) -> Image.Image:
-    side = SIZE * _SCALE
-    rows = -(-len(pictures) // columns)
-    paper: NDArray[np.uint8] = np.full(
-        (rows * (side + _GAP) + _GAP, columns * (side + _GAP) + _GAP, 3), _PAPER, np.uint8
-    )
-    for number, picture in enumerate(pictures):
-        top, left = (_GAP + place * (side + _GAP) for place in divmod(number, columns))
-        paper[top : top + side, left : left + side] = picture.repeat(_SCALE, 0).repeat(_SCALE, 1)
-    return Image.fromarray(paper)
+    return picture_grid(pictures, columns, gap=_GAP, border=_GAP, scale=_SCALE)

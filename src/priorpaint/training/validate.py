@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from priorpaint.imaging.grids import picture_rows, to_pixels
+
 # D(x_0 + sigma n, sigma) for pictures (N, C, H, W) and sigma (N,).
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
@@ -16,6 +18,7 @@ LATENT_LEVELS = (0.25, 0.5, 1.0, 2.0, 4.0)
 SHEET_SIGMAS = (0.25, 1.0, 3.0)  # where the standard deviation of clean pictures is 0.5
 COLUMNS = 6
 _CHUNK = 8
+_GAP = 2
 _ROWS = 32
 _SEED = 1
 
@@ -123,21 +126,6 @@ def sample_sheet(
     return picture_sheet([show(row) for row in rows])
 
 
-def picture_sheet(rows: list[Tensor], gap: int = 2) -> Image.Image:
+def picture_sheet(rows: list[Tensor]) -> Image.Image:
     """Rows of pictures (N, C, H, W) in [-1, 1]."""
-    strips = [_strip(row, gap) for row in rows]
-    sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height + gap for s in strips) - gap), "white")
-    top = 0
-    for strip in strips:
-        sheet.paste(strip, (0, top))
-        top += strip.height + gap
-    return sheet
-
-
-def _strip(row: Tensor, gap: int) -> Image.Image:
-    pixels = ((row.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().permute(0, 2, 3, 1)
-    height, width = pixels.shape[1:3]
-    strip = Image.new("RGB", (len(row) * (width + gap) - gap, height), "white")
-    for index, picture in enumerate(pixels):
-        strip.paste(Image.fromarray(picture.expand(-1, -1, 3).numpy()), (index * (width + gap), 0))
-    return strip
+    return picture_rows([to_pixels(row) for row in rows], gap=_GAP)

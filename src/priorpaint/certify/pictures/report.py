@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ...errors import UsageError
+from ...imaging.grids import to_pixels
 from ...imaging.writing import write_bytes_atomic, write_text_atomic
 from ..results import DONE, FAILED
 from .run import PictureCell, PictureReport
@@ -200,10 +201,9 @@ def _strip(groups: Sequence[Tensor], count: int, columns: int) -> Image.Image:
 
     Each gets ``columns`` columns; what is left of them stays white.
     """
-    blocks = torch.cat([group[:count] for group in groups], 1).clamp(-1, 1)
+    blocks = torch.cat([group[:count] for group in groups], 1)
     white = blocks.new_ones(1).expand(len(blocks), columns - blocks.shape[1], *blocks.shape[2:])
-    blocks = torch.cat([blocks, white], 1).expand(-1, -1, 3, -1, -1)
-    pixels = ((blocks + 1) * 127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
+    pixels = to_pixels(torch.cat([blocks, white], 1))
     pixels = pixels.repeat(_ZOOM, 2).repeat(_ZOOM, 3)
     rows = [
         np.concatenate([np.pad(p, ((0, 0), (0, _GAP), (0, 0)), constant_values=255) for p in row], 1) for row in pixels
