@@ -168,6 +168,19 @@ def test_runs_say_what_the_network_needs(coins: Path, tmp_path: Path) -> None:
         assert result.exit_code == 2 and words in result.output and "Traceback" not in result.output, result.output
 
 
+def test_pictures_that_are_no_pixel_art_are_noticed(coins: Path, pictures: Path, tmp_path: Path) -> None:
+    words = ["--out", str(tmp_path / "out"), "--crops", "8", "--batch", "8", "--network", "mlp", "--width", "8",
+             "--dense", "8", "--no-resume"]  # fmt: skip
+    fine = run(*words, "--data", str(coins), "--size", "8", "--cell", "2")
+    mixed = run(*words, "--data", str(pictures), "--size", "8", "--cell", "2")
+    whole = run(*words, "--data", str(pictures), "--size", "8")
+    assert fine.exit_code == mixed.exit_code == whole.exit_code == 0, mixed.output
+    said = [" ".join(each.stderr.split()) for each in (fine, mixed, whole)]
+    assert ["10 of 10 pictures that were looked at have several colours in a cell of 2x2" in text for text in said] == [
+        False, True, False,
+    ]  # fmt: skip
+
+
 def test_far_cells_agree(coins: Path, tmp_path: Path) -> None:
     """The eight bright or dark pixels are one coin: E[x_0 | x_t] = tanh(sum of the eight / sigma^2) there."""
     args = ["--data", str(coins), "--out", str(tmp_path), "--size", "8", "--grey", "--augment", "none",

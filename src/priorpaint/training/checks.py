@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from priorpaint.imaging.idx import Pixels
+from priorpaint.priors.mlp import MLPConfig
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import MIN_PICTURES, Pictures
 
@@ -55,6 +56,13 @@ def _doubts(config: TrainConfig, pictures: Pictures) -> Iterator[str]:
         yield f"{flat} of {len(looked)} pictures that were looked at have one colour only; check the files."
     if pictures.channels == 3 and config.latent is None and all(_grey(p) for p in looked):
         yield "The pictures are grey; --grey trains a network for grey pictures, which is better at them."
+    cell = config.network.cell if isinstance(config.network, MLPConfig) and config.latent is None else 1
+    mixed = sum(_mixed(p, cell) for p in looked)
+    if mixed:
+        yield (
+            f"{mixed} of {len(looked)} pictures that were looked at have several colours in a cell of {cell}x{cell} "
+            "pixels, which the network cannot draw; leave --cell out."
+        )
     copies = _copies(looked)
     if copies > len(looked) / 10:
         yield f"{copies} of {len(looked)} pictures that were looked at are copies of others; each is learned more."
@@ -63,6 +71,13 @@ def _doubts(config: TrainConfig, pictures: Pictures) -> Iterator[str]:
 def _grey(pixels: Pixels) -> bool:
     values = pixels.astype(np.int16)
     return bool((values.max(axis=2) - values.min(axis=2)).max() <= _GREY)
+
+
+def _mixed(pixels: Pixels, cell: int) -> bool:
+    """Whether some cell has several colours; what does not fill a cell at the right and lower edge is not looked at."""
+    height, width = (side // cell * cell for side in pixels.shape[:2])
+    first = pixels[:height:cell, :width:cell].repeat(cell, 0).repeat(cell, 1)
+    return not np.array_equal(first, pixels[:height, :width])
 
 
 def _copies(pictures: list[Pixels]) -> int:
