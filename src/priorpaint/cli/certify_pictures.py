@@ -135,7 +135,7 @@ def _lpips(path: Path | None) -> Distance | None:
 
 def _merged(report: PictureReport, folder: Path, request: Request) -> tuple[PictureReport, str]:
     """The report with the cells that are kept, and the commands that made both."""
-    path = folder / json_file(report.subject.name)
+    path = folder / json_file(report.name)
     if not request.update or not path.is_file():
         return report, request.command
     before = PictureReport.from_json(path.read_text(encoding="utf-8"))

@@ -122,7 +122,9 @@ def test_subjects_share_a_page(report: PictureReport, tmp_path: Path) -> None:
     save(report, tmp_path)
     page = (tmp_path / "pictures.md").read_text()
     assert page.index("## Avatars") < page.index("## Fashion") and "| truth |" in page and "Frechet" in page
-    names = [json_file("avatars"), json_file("fashion"), sheet_file("avatars", "mouth"), sheet_file("fashion", "left")]
+    assert (avatars.name, report.name) == ("avatars", "fashion-black")
+    names = [json_file("avatars"), json_file("fashion-black")]
+    names += [sheet_file("avatars", "mouth"), sheet_file("fashion-black", "left")]
     assert all((tmp_path / name).is_file() for name in names)
 
 
@@ -153,6 +155,6 @@ def test_command_line_with_a_network_of_classes(folder: Path, tmp_path: Path) ->
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "truth" in done.stdout and "Frechet" in done.stdout
-    found = PictureReport.from_json((tmp_path / "out" / "pictures-fashion.json").read_text())
+    found = PictureReport.from_json((tmp_path / "out" / "pictures-fashion-tiny.json").read_text())
     cell = found.cell("ddnm", "top")
     assert cell is not None and cell.status == DONE and cell.forward == 4 and cell.measures.visible < 1e-5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,17 @@ def test_page_and_sheets(report: PictureReport, tmp_path: Path) -> None:
         hidden = picture.getpixel((132 + 68 + 32, 2 * 21))  # row 21 is in the mouth: grey
         assert hidden == (128, 128, 128) and picture.getpixel((132 + 68 + 32, 2)) != hidden
         assert picture.getpixel((second, middle)) == tuple(((truth + 1) * 127.5).round().int().tolist())
+
+
+def test_reports_of_several_priors_share_a_page(report: PictureReport, tmp_path: Path) -> None:
+    other = replace(report, setup={**report.setup, "prior": "my/avatars 2"})
+    assert report.name == "avatars" and other.name == "avatars-my-avatars-2"
+    for each in (other, report):
+        files = save(each, tmp_path)
+    assert {path.name for path in files} == {"pictures-avatars.json", "pictures.md", sheet_file("avatars", "mouth")}
+    assert (tmp_path / sheet_file(other.name, "mouth")).is_file()
+    titles = [line for line in (tmp_path / "pictures.md").read_text("utf-8").splitlines() if line.startswith("## ")]
+    assert titles == ["## Avatars", "## Avatars with the prior my/avatars 2"]
 
 
 def test_bad_numbers_are_refused() -> None:

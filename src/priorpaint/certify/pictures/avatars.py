@@ -202,4 +202,5 @@ parts, or into "this is no avatar".""",
     order=lambda measures: float(measures.tv),
     channels=3,
     prior="exact",
+    prior_name="avatars, exact",
 )

@@ -152,4 +152,5 @@ the true pixels put back where they are known.""",
     order=lambda measures: float(measures.frechet),
     channels=1,
     prior="fashion",
+    prior_name="fashion",
 )

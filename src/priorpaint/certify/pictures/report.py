@@ -83,7 +83,7 @@ def show(report: PictureReport, console: Console) -> None:
 
 
 def markdown(report: PictureReport, *, pictures: str = "") -> str:
-    """The section of one subject; ``pictures`` is the address of the sheets' folder, from the page."""
+    """The section of one report; ``pictures`` is the address of the sheets' folder, from the page."""
     setup, kind = report.setup, report.subject
     made = f"Made by `{setup['command']}`: " if setup.get("command") else ""
     made += (
@@ -92,33 +92,34 @@ def markdown(report: PictureReport, *, pictures: str = "") -> str:
     )
     legend = [f"| {column.title} | {column.meaning} | {column.perfect} |" for column in (*kind.columns, *_PRICE)]
     head = f"| column | meaning | {kind.reference} |\n|---|---|---|"
-    parts = [f"## {kind.name.capitalize()}\n", kind.about + "\n", made + "\n", "\n".join([head, *legend]) + "\n"]
+    other = "" if report.name == kind.name else f" with the prior {setup['prior']}"
+    parts = [f"## {kind.name.capitalize()}{other}\n", kind.about + "\n", made + "\n", "\n".join([head, *legend]) + "\n"]
     titles = header(report)
     for mask in report.masks:
-        address = pictures + sheet_file(kind.name, mask)
-        parts.append(f"### {kind.name}, {mask}: {_ABOUT[mask]}\n\n![Completions by each method]({address})\n")
+        address = pictures + sheet_file(report.name, mask)
+        parts.append(f"### {kind.name}{other}, {mask}: {_ABOUT[mask]}\n\n![Completions by each method]({address})\n")
         rule = "|---|" + "--:|" * (len(titles) - 1)
         lines = ["| " + " | ".join(row) + " |" for row in (titles, *table(report, mask))]
         parts.append("\n".join([lines[0], rule, *lines[1:]]) + "\n")
     left_out = sorted({f"- {cell.method}: {cell.status}: {cell.note}" for cell in report.cells if cell.status != DONE})
     if left_out:
-        parts.append(f"### {kind.name}, left out\n\n" + "\n".join(left_out) + "\n")
+        parts.append(f"### {kind.name}{other}, left out\n\n" + "\n".join(left_out) + "\n")
     return "\n".join(parts)
 
 
 def page(reports: Sequence[PictureReport], *, pictures: str = "") -> str:
-    """The page: a section for each subject."""
+    """The page: a section for each report."""
     return "\n".join(["# Certification on pictures\n", *(markdown(report, pictures=pictures) for report in reports)])
 
 
-def json_file(subject: str) -> str:
-    """The name of a subject's numbers."""
-    return f"pictures-{subject}.json"
+def json_file(name: str) -> str:
+    """The file with the numbers of the report of this name."""
+    return f"pictures-{name}.json"
 
 
-def sheet_file(subject: str, mask: str) -> str:
-    """The name of a contact sheet."""
-    return f"pictures-{subject}-{mask}.png"
+def sheet_file(name: str, mask: str) -> str:
+    """The contact sheet of a mask in the report of this name."""
+    return f"pictures-{name}-{mask}.png"
 
 
 def sheet(report: PictureReport, mask: str, rows: int = 3) -> Image.Image:
@@ -147,7 +148,7 @@ def sheet(report: PictureReport, mask: str, rows: int = 3) -> Image.Image:
 def save(
     report: PictureReport, folder: str | Path, *, pictures: str | Path | None = None, command: str | None = None
 ) -> list[Path]:
-    """Write the subject's JSON, the page of all subjects in the folder, and a sheet for each mask that has one.
+    """Write the JSON, the page of all reports in the folder, and a sheet for each mask that has one.
 
     Each file is written atomically.
 
@@ -161,7 +162,7 @@ def save(
         The files.
 
     Raises:
-        UsageError: the folder cannot be made, or it holds a JSON of another subject that is damaged.
+        UsageError: the folder cannot be made, or it holds another report that is damaged.
     """
     folder, place = Path(folder), Path(pictures or folder)
     for needed in (folder, place):
@@ -172,17 +173,17 @@ def save(
     address = "" if place == folder else os.path.relpath(place, folder) + "/"
     if command:
         report = replace(report, setup={**report.setup, "command": command})
-    own = folder / json_file(report.subject.name)
+    own = folder / json_file(report.name)
     write_text_atomic(own, report.to_json())
-    there = [folder / json_file(name) for name in SUBJECTS if (folder / json_file(name)).is_file()]
-    reports = [PictureReport.from_json(path.read_text(encoding="utf-8")) for path in there]
+    there = [PictureReport.from_json(path.read_text("utf-8")) for path in sorted(folder.glob(json_file("*")))]
+    reports = sorted(there, key=lambda each: (SUBJECTS.index(each.subject.name), len(each.name)))
     write_text_atomic(folder / PAGE_FILE, page(reports, pictures=address))
     files = [own, folder / PAGE_FILE]
     for mask in report.shown:
         data = BytesIO()
         sheet(report, mask).save(data, "PNG", optimize=True)
-        write_bytes_atomic(place / sheet_file(report.subject.name, mask), data.getvalue())
-        files.append(place / sheet_file(report.subject.name, mask))
+        write_bytes_atomic(place / sheet_file(report.name, mask), data.getvalue())
+        files.append(place / sheet_file(report.name, mask))
     return files
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -80,6 +81,14 @@ class PictureReport:
     def subject(self) -> Subject:
         """What the pictures are of."""
         return _subject(self.setup.get("subject", "avatars"))
+
+    @property
+    def name(self) -> str:
+        """That of the subject, and of the prior where it is not the subject's own, in letters that a file may have."""
+        prior = str(self.setup["prior"])
+        if prior == self.subject.prior_name:
+            return self.subject.name
+        return f"{self.subject.name}-{re.sub(r'[^A-Za-z0-9]+', '-', prior).strip('-')}"
 
     @property
     def masks(self) -> list[str]:

@@ -87,7 +87,7 @@ class Subject:
         columns: of the tables.
         order: of the measures; the best method has the smallest.
         channels: of the pictures.
-        prior: name of the default prior.
+        prior: name of the default prior, as it is asked for; ``prior_name`` is what it calls itself.
     """
 
     name: str
@@ -100,6 +100,7 @@ class Subject:
     order: Callable[[Any], float]
     channels: int
     prior: str
+    prior_name: str
 
     def check_masks(self, names: list[str]) -> None:
         """Raise UsageError for a mask that this subject does not have."""
