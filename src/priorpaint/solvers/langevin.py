@@ -49,16 +49,20 @@ class Langevin(Solver):
     def _steps(self) -> int:
         return self.steps
 
-    @torch.no_grad()
     def _run(self, task: Task) -> Tensor:
+        times = task.prior.schedule.grid(self.steps, self.spacing, start=self.t_init)
+        return self.descend(task, task.start(times[0]), times)
+
+    @torch.no_grad()
+    def descend(self, task: Task, x_t: Tensor, times: Tensor, explored: int | None = None) -> Tensor:
+        """x_0 from x_t (N, C, H, W) at times[0], level by level; only steps down below the first ``explored`` ones."""
         schedule = task.prior.schedule
-        times = schedule.grid(self.steps, self.spacing, start=self.t_init)
-        x_t = task.start(times[0])
         noise = task.noise.normal_like(x_t)
         for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
             noise = noise if self.known_noise == "kept" or index == 0 else task.noise.normal_like(x_t)
             level = _Level(task, t, self.lam)
-            u = self._explore(task, level, level.pinned(x_t / level.length, noise))
+            u = level.pinned(x_t / level.length, noise)
+            u = self._explore(task, level, u) if explored is None or index < explored else u
             x_t, x_0 = level.length * u, level.denoise(u)
             x_0 = torch.where(level.known, task.y, x_0) if level.above else x_0
             z = task.noise.normal_like(x_t) if self.eta > 0 else torch.zeros_like(x_t)

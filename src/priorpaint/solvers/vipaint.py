@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .. import transitions
 from ..errors import UsageError
 from ..noise import Seed, Streams, derive, image_seeds
 from ..operators.base import LinearOperator
@@ -25,17 +24,15 @@ from ..priors.base import Prior
 from ..priors.guided import rescaled
 from ..priors.latent import decoder_gain
 from ..priors.low_memory import LowMemory
-from ..transitions import like
 from . import vipaint_fit
 from .base import STRICT, Callback, Cost, Field, Graph, Job, Solver, Task, settings
-from .ddnm import DDNM
-from .dps import DPS
 from .vipaint_bound import Family
 from .vipaint_correct import Refinement
 from .vipaint_likelihood import Likelihood
 from .vipaint_parameters import Ladder, neighbours, released_pairs, section
 from .vipaint_posterior import Posterior
-from .vipaint_presets import PRESETS, Rules
+from .vipaint_presets import PRESETS, Guidance, Rules
+from .vipaint_refine import refine
 
 # sigma / alpha of T_s and T_e in units of data_std, in place of the preset's: several components need levels where
 # modes have parted, weights one where the twist is good.
@@ -55,29 +52,31 @@ class VIPaint(Solver):
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = (
         "fill_steps forward and iterations * mc_samples * (levels + 1) * components forward+backward an image, then "
-        "levels - 1 forward and refine_steps forward+backward a sample (projected: forward); with correct particles / "
+        "levels - 1 forward and refine_steps forward+backward a sample (projected: forward; langevin: refine_steps * "
+        "(refine_inner + 1) + 4 forward); with correct particles / "
         "keep times levels - 1 + up_steps forward and a quarter of refine_steps forward+backward, and the rest once"
     )
     through_decoder: ClassVar[bool] = True
 
     levels: int = Field(2, ge=1, description="K, the noise levels of the posterior; 1 is only t_start")
-    preset: Literal["exact", "projected", "official"] = Field(
+    preset: Literal["exact", "projected", "langevin", "official"] = Field(
         "exact",
-        description="'exact': the corrected bound; 'projected': the same at high noise, and DDNM's steps from there, "
-        "for wide holes with several contents; 'official': as the published code; fills what is None below",
+        description="'exact': the corrected bound; for wide holes with several contents 'projected': the same at high "
+        "noise, and DDNM's steps from there, or 'langevin': Langevin steps at a few levels, for masks; 'official': as "
+        "the published code; fills what is None below",
     )
     t_start: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="T_s, the cleanest level, where phase 2 starts; None: sigma/alpha = 1.8 data_std (projected: 8), "
-        "and 1 data_std with components or correct",
+        description="T_s, the cleanest level, where phase 2 starts; None: sigma/alpha = 1.8 data_std (projected and "
+        "langevin: 8), and 1 data_std with components or correct",
     )
     t_end: float | None = Field(
         None, gt=0, lt=1, description="T_e, the noisiest level; None: where sigma/alpha is 3.5 (32, or 2) data_std"
     )
     iterations: int | None = Field(
-        None, ge=1, description="steps of the optimiser (exact 100, projected 10, official 50)"
+        None, ge=1, description="steps of the optimiser (exact 100, projected and langevin 10, official 50)"
     )
     mc_samples: int | None = Field(None, ge=1, description="Monte-Carlo samples an image and iteration (4, 5)")
     lr: float | None = Field(None, gt=0, description="learning rate of the means, in image units (0.1, 0.1)")
@@ -104,16 +103,21 @@ class VIPaint(Solver):
         None, description="guidance scale of phase 1, for a conditioned prior (its own, 1: no guidance)"
     )
     sample_cfg: float | None = Field(None, description="guidance scale of phase 2, likewise (its own, 3)")
-    refine_guidance: Literal["likelihood", "norm", "loss", "projection"] | None = Field(
+    refine_guidance: Guidance | None = Field(
         None,
-        description="guidance of phase 2: log-likelihood, plain norm as DPS, the loss, or DDNM's projection, forward "
-        "only (exact likelihood, projected projection, official loss)",
+        description="guidance of phase 2: log-likelihood, plain norm as DPS, the loss, or, forward only, DDNM's "
+        "projection or Langevin dynamics (exact likelihood, projected projection, langevin langevin, official loss)",
     )
     refine_steps: int | None = Field(
-        None, ge=1, description="steps of phase 2 from T_s to 0 (100, 50, 400; correct 25)"
+        None, ge=1, description="steps of phase 2 from T_s to 0 (100, 50, 6 levels, 400; correct 25)"
+    )
+    refine_inner: int | None = Field(None, ge=0, description="langevin: steps at each level (14)")
+    refine_dt: float | None = Field(None, gt=0, description="langevin: their length, in units of sigma_t^2 (0.5)")
+    refine_lam: float | None = Field(
+        None, ge=0, description="langevin: how hard unknown pixels push on known ones; 0 is plain (32)"
     )
     refine_scale: float | None = Field(None, ge=0, description="guidance step of phase 2 of one sample (1, none, 0.2)")
-    refine_eta: float | None = Field(None, ge=0, le=1, description="noise of phase 2; 1 is DDPM (1, 0.85, 0.2)")
+    refine_eta: float | None = Field(None, ge=0, le=1, description="noise of phase 2; 1 is DDPM (1, 0.85, 0, 0.2)")
     components: int = Field(1, ge=1, description="M, chains in the mixture q; several keep several modes")
     correct: bool = Field(
         False,
@@ -161,9 +165,8 @@ class VIPaint(Solver):
             weighing = vipaint_fit.WEIGHING * rules.mc_samples * self.components * (self.levels + 1)
             once += rules.fill_steps * vipaint_fit.CANDIDATES * self.components + weighing
         if not self.correct:
-            up, down = (self.levels - 1) * num_samples, rules.refine_steps * num_samples
-            forward_only = rules.refine_guidance == "projection"
-            return Cost(once + up + down, fit) if forward_only else Cost(once + up, fit + down)
+            up, down = (self.levels - 1) * num_samples, rules.calls_down * num_samples
+            return Cost(once + up + down, fit) if rules.forward_only else Cost(once + up, fit + down)
         weighed = math.ceil(num_samples / self.keep) * self.particles * (self.levels - 1 + self.up_steps)
         smc = self._refinement("mmps", 1.0).cost(num_samples)
         return Cost(once + weighed + smc.forward, fit + smc.backward)
@@ -263,6 +266,8 @@ class VIPaint(Solver):
 
     def _fit(self, job: Job) -> Posterior:
         self._check_latent(job.prior)
+        if self.rules.refine_guidance == "langevin" and not isinstance(job.operator, Inpainting):
+            raise UsageError("Langevin steps hold known pixels, so they need a mask; use preset 'projected' or 'exact'")
         prior, y = self._cfg(job.prior, self.rules.fit_cfg, self.fit_cfg), job.y
         prior = LowMemory(prior) if self.checkpoint else prior
         operator, ladder = job.linear.to(y.device), self.ladder(prior)
@@ -275,8 +280,11 @@ class VIPaint(Solver):
     def _check_latent(self, prior: Prior) -> None:
         if not prior.latent:
             return
-        if self.rules.refine_guidance == "projection":
-            raise UsageError("projection replaces pixels, which a latent prior has none of; use preset 'exact' with it")
+        if self.rules.forward_only:
+            raise UsageError(
+                f"{self.rules.refine_guidance} replaces pixels, which a latent prior has none of; use preset 'exact' "
+                "with it"
+            )
         if self.preset == "official" and self.perceptual is None and self.rules.perceptual_weight > 0:
             warnings.warn(
                 "the published VIPaint adds LPIPS to its L1 loss, and this runs on L1 alone; pass perceptual=... (or "
@@ -299,7 +307,7 @@ class VIPaint(Solver):
     def _sample(self, job: Job) -> Tensor:
         """``fit`` and ``Posterior.sample``."""
         rules = self.rules
-        total = rules.iterations + self._chunks(job) * rules.refine_steps
+        total = rules.iterations + self._chunks(job) * self._steps()
         posterior = self._fit(replace(job, callback=_part_of(job.callback, 0, total)))
         return posterior.draw(replace(job, callback=_part_of(job.callback, rules.iterations, total)))
 
@@ -335,45 +343,15 @@ class VIPaint(Solver):
         )
 
     def _steps(self) -> int:
-        return self.rules.refine_steps
+        return self.rules.steps_down
 
     def _run(self, task: Task) -> Tensor:
-        assert task.initial is not None
         t_start = self.ladder(task.prior).levels[-1]
-        likelihood = self._likelihood(task.prior, task.linear, task.y, task.sigma_y, t_start)
-        times = task.prior.schedule.grid(self.rules.refine_steps, start=float(t_start))
-        z = task.initial.float()
-        for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
-            z, x_0 = self._refine_step(task, likelihood, z, t, s)
-            task.report(index + 1, x_0)
-        return z
 
-    def _refine_step(
-        self, task: Task, likelihood: Likelihood, z_t: Tensor, t: Tensor, s: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(z_s, estimate of x_0): STEP(refine_eta) and a gradient of each sample's own loss."""
-        schedule, rules = task.prior.schedule, self.rules
-        if rules.refine_guidance == "projection":
-            ddnm: dict[str, Any] = {"eta": rules.refine_eta}
-            with torch.no_grad():
-                x_0 = task.prior.denoise(z_t, t)
-            return DDNM(**ddnm)._update(task, z_t, x_0, t, s), x_0
-        if rules.refine_guidance == "norm":
-            dps: dict[str, Any] = {"scale": rules.refine_scale, "eta": rules.refine_eta}
-            return DPS(**dps)._step(task, z_t, t, s)
-        with torch.enable_grad():
-            z_t = z_t.detach().requires_grad_()
-            x_0 = task.prior.denoise(z_t, t)
-            loss = likelihood.misfit(x_0, t if rules.refine_guidance == "likelihood" else likelihood.t_start)
-            (gradient,) = torch.autograd.grad(loss.sum(), z_t)
-        z_t, x_0 = z_t.detach(), x_0.detach()
-        noise = task.noise.normal_like(z_t) if rules.refine_noise else torch.zeros_like(z_t)
-        u = transitions.step(schedule, z_t, x_0, t, s, noise, rules.refine_eta)
-        if rules.refine_guidance == "likelihood":
-            weight = transitions.guidance_weight(schedule, t, s, rules.refine_eta)
-        else:
-            weight = torch.tensor(rules.weights(likelihood.pixels, z_t[0].numel())[0], dtype=torch.float64)
-        return u - like(rules.refine_scale * weight, u) * gradient, x_0
+        def likelihood() -> Likelihood:
+            return self._likelihood(task.prior, task.linear, task.y, task.sigma_y, t_start)
+
+        return refine(task, self.rules, t_start, likelihood)
 
 
 def _part_of(callback: Callback | None, before: int, total: int) -> Callback | None:

@@ -1,4 +1,4 @@
-"""How the corrected VIPaint (``exact``, ``projected``) and the published code (``official``) differ: one table.
+"""How the corrected VIPaint (``exact``, ``projected``, ``langevin``) and the published code (``official``) differ.
 
 "Released" means the code at github.com/SakshiAgarwal/VIPaint (HEAD 9ec3fca); see docs/methods/vipaint.md.
 """
@@ -8,6 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from typing import Literal
+
+Guidance = Literal["likelihood", "norm", "loss", "projection", "langevin"]
+
+CALM_STEPS = 4  # langevin: plain steps from the lowest level to 0
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,29 @@ class Rules:
     top_noise: float  # added to the highest mean, in units of the prior's data_std
     # Phase 2.
     sample_cfg: float | None  # guidance scale of a conditioned prior
-    refine_guidance: Literal["likelihood", "norm", "loss", "projection"]
+    refine_guidance: Guidance
     refine_steps: int
+    refine_inner: int  # langevin: steps at each of refine_steps levels
+    refine_dt: float  # langevin: their length, in units of sigma_t^2
+    refine_lam: float  # langevin: how hard unknown pixels push on known ones
     refine_scale: float
     refine_eta: float
     refine_noise: bool  # add the noise that refine_eta leaves room for
+
+    @property
+    def forward_only(self) -> bool:
+        """Phase 2 takes no gradients."""
+        return self.refine_guidance in ("projection", "langevin")
+
+    @property
+    def steps_down(self) -> int:
+        """Steps of phase 2 from T_s to 0."""
+        return self.refine_steps + (CALM_STEPS if self.refine_guidance == "langevin" else 0)
+
+    @property
+    def calls_down(self) -> int:
+        """Network calls of phase 2, a sample."""
+        return self.steps_down + (self.refine_steps * self.refine_inner if self.refine_guidance == "langevin" else 0)
 
     def rate(self, iteration: int) -> float:
         """Learning rate at an iteration (from 0) in units of the first."""
@@ -92,6 +114,9 @@ _EXACT = Rules(
     top_noise=0.1,
     refine_guidance="likelihood",
     refine_steps=100,
+    refine_inner=14,
+    refine_dt=0.5,
+    refine_lam=32.0,
     refine_scale=1.0,
     refine_eta=1.0,
     refine_noise=True,
@@ -101,6 +126,10 @@ PRESETS: dict[str, Rules] = {
     "exact": _EXACT,
     "projected": replace(
         _EXACT, iterations=10, levels_at=_UNDECIDED, refine_guidance="projection", refine_steps=50, refine_eta=0.85
+    ),
+    # Few levels and many Langevin steps at each, so that known and unknown parts get to agree before the next decision.
+    "langevin": replace(
+        _EXACT, iterations=10, levels_at=_UNDECIDED, refine_guidance="langevin", refine_steps=6, refine_eta=0.0
     ),
     "official": Rules(
         iterations=50,
@@ -129,6 +158,9 @@ PRESETS: dict[str, Rules] = {
         top_noise=0.8,
         refine_guidance="loss",
         refine_steps=400,
+        refine_inner=14,
+        refine_dt=0.5,
+        refine_lam=32.0,
         refine_scale=0.2,
         refine_eta=0.2,
         refine_noise=False,

@@ -28,7 +28,12 @@ from .subject import Case, Distance, Subject
 from .subject import subject as _subject
 
 BUDGET, PICTURES, SAMPLES, SHOWN = 200, 64, 32, 4
-METHODS = ("vipaint:levels=2", "vipaint:preset=projected,levels=2", "vipaint:preset=projected,levels=4")
+METHODS = (
+    "vipaint:levels=2",
+    "vipaint:preset=projected,levels=2",
+    "vipaint:preset=langevin,levels=2",
+    "vipaint:preset=langevin,levels=4",
+)
 _VERSION = 1
 
 
