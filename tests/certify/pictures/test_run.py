@@ -44,6 +44,12 @@ def test_runs_are_reproducible_and_merge(report: PictureReport) -> None:
     new, old = again.cell("ddnm", "mouth"), report.cell("ddnm", "mouth")
     assert new is not None and old is not None and new.measures == old.measures
     assert len(report.merged(again).cells) == 3
+    more = certify_pictures(ExactAvatars(), ["ddnm"], ["mouth"], budget=2, pictures=1, num_samples=4)
+    assert [cell.pictures for cell in report.merged(more).cells] == [1]  # the floor of two pictures is gone
+    eyes = replace(more, floors={"eyes": more.floors["mouth"]}, cells=(replace(more.cells[0], mask="eyes"),))
+    both = report.merged(eyes)
+    assert len(both.cells) == 4
+    assert "2 pictures, 4 completions" in markdown(both) and "1 pictures, 4 completions" in markdown(both)
 
 
 def test_page_and_sheets(report: PictureReport, tmp_path: Path) -> None:

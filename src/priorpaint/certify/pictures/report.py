@@ -86,10 +86,7 @@ def markdown(report: PictureReport, *, pictures: str = "") -> str:
     """The section of one report; ``pictures`` is the address of the sheets' folder, from the page."""
     setup, kind = report.setup, report.subject
     made = f"Made by `{setup['command']}`: " if setup.get("command") else ""
-    made += (
-        f"prior `{setup['prior']}`, {setup['pictures']} pictures, {setup['samples']} completions of each, "
-        f"budget {setup['budget']}; {setup['threads']} threads; torch {setup['torch']}."
-    )
+    made += f"prior `{setup['prior']}`, budget {setup['budget']}; {setup['threads']} threads; torch {setup['torch']}."
     legend = [f"| {column.title} | {column.meaning} | {column.perfect} |" for column in (*kind.columns, *_PRICE)]
     head = f"| column | meaning | {kind.reference} |\n|---|---|---|"
     other = "" if report.name == kind.name else f" with the prior {setup['prior']}"
@@ -97,7 +94,8 @@ def markdown(report: PictureReport, *, pictures: str = "") -> str:
     titles = header(report)
     for mask in report.masks:
         address = pictures + sheet_file(report.name, mask)
-        parts.append(f"### {kind.name}{other}, {mask}: {_ABOUT[mask]}\n\n![Completions by each method]({address})\n")
+        parts.append(f"### {kind.name}{other}, {mask}: {_ABOUT[mask]}\n\n{_size(report, mask)}\n")
+        parts.append(f"![Completions by each method]({address})\n")
         rule = "|---|" + "--:|" * (len(titles) - 1)
         lines = ["| " + " | ".join(row) + " |" for row in (titles, *table(report, mask))]
         parts.append("\n".join([lines[0], rule, *lines[1:]]) + "\n")
@@ -185,6 +183,11 @@ def save(
         write_bytes_atomic(place / sheet_file(report.name, mask), data.getvalue())
         files.append(place / sheet_file(report.name, mask))
     return files
+
+
+def _size(report: PictureReport, mask: str) -> str:
+    cells = [cell for cell in report.cells if cell.mask == mask]
+    return f"{cells[0].pictures} pictures, {cells[0].samples} completions of each." if cells else "No method has run."
 
 
 def _row(columns: Sequence[Column], line: _Line) -> list[str]:

@@ -34,7 +34,7 @@ METHODS = (
     "vipaint:preset=langevin,levels=2",
     "vipaint:preset=langevin,levels=4",
 )
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class PictureCell:
 
     Attributes:
         method, mask: which cell.
+        pictures, samples: how many, and completions of each.
         status: ``done``, ``not applicable`` or ``failed``.
         note: one sentence where it is not done.
         settings: of the method.
@@ -53,6 +54,8 @@ class PictureCell:
 
     method: str
     mask: str
+    pictures: int
+    samples: int
     status: str = DONE
     note: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -104,8 +107,13 @@ class PictureReport:
         return list(dict.fromkeys(cell.method for cell in self.cells))
 
     def merged(self, other: PictureReport) -> PictureReport:
-        """These cells with those of ``other`` in their place or behind them; the setup is that of ``other``."""
-        cells = {(cell.method, cell.mask): cell for cell in (*self.cells, *other.cells)}
+        """These cells with those of ``other`` in their place or behind them; the setup is that of ``other``.
+
+        A mask has one floor, so its cells of another number of pictures or completions are left out.
+        """
+        size = (other.setup["pictures"], other.setup["samples"])
+        kept = [cell for cell in self.cells if cell.mask not in other.floors or (cell.pictures, cell.samples) == size]
+        cells = {(cell.method, cell.mask): cell for cell in (*kept, *other.cells)}
         return PictureReport(tuple(cells.values()), {**self.floors, **other.floors}, other.setup, other.shown)
 
     def to_json(self) -> str:
@@ -228,7 +236,7 @@ class _Task:
 
 def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[Method, PictureCell, Tensor | None]]:
     for method in methods:
-        cell = PictureCell(method.label, case.mask)
+        cell = PictureCell(method.label, case.mask, len(case.x), task.num_samples)
         try:
             yield method, *_measured(task, cell, method, case)
         except Cancelled:
