@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ from priorpaint.errors import PriorpaintError, UsageError  # noqa: E402
 from priorpaint.imaging.grids import picture_grid, to_pixels  # noqa: E402
 from priorpaint.noise import Streams, derive  # noqa: E402
 from priorpaint.priors.base import Prior  # noqa: E402
-from priorpaint.samplers import DDIM, Heun, Sampler  # noqa: E402
+from priorpaint.samplers import DDIM, DDPM, Heun, Sampler  # noqa: E402
 
-SAMPLERS = {"heun": Heun, "ddim": DDIM}
+SAMPLERS: dict[str, Callable[[int], Sampler]] = {"heun": Heun, "ddim": DDIM, "ddpm": DDPM}
 _SHOWN, _COLUMNS, _ZOOM = 48, 12, 2
 _INTRO = """# The prior `{name}`, measured
 
