@@ -24,6 +24,7 @@ from ..priors.base import Prior
 from ..priors.guided import rescaled
 from ..priors.latent import decoder_gain
 from ..priors.low_memory import LowMemory
+from ..schedules import Schedule
 from . import vipaint_fit
 from .base import STRICT, Callback, Cost, Field, Graph, Job, Solver, Task, settings
 from .vipaint_bound import Family
@@ -184,6 +185,8 @@ class VIPaint(Solver):
         low, high = _LOWER if self.components > 1 or self.correct else self.rules.levels_at
         t_start = self._time(prior, self.t_start, low)
         t_end = self._time(prior, self.t_end, high) if self.levels > 1 else t_start
+        if self.t_end is None and t_start < 1 <= t_end:
+            t_end = _halfway_to_the_top(prior.schedule, t_start)
         if not 0 < t_start <= t_end < 1 or (self.levels > 1 and t_start == t_end):
             raise UsageError(f"VIPaint needs 0 < t_start < t_end < 1, not {t_start:.4g} and {t_end:.4g}; set both")
         schedule = prior.schedule
@@ -352,6 +355,12 @@ class VIPaint(Solver):
             return self._likelihood(task.prior, task.linear, task.y, task.sigma_y, t_start)
 
         return refine(task, self.rules, t_start, likelihood)
+
+
+def _halfway_to_the_top(schedule: Schedule, t: float) -> float:
+    """The time whose sigma/alpha is the geometric mean of that of t and the schedule's largest."""
+    ratio = float(schedule.log_ratio(torch.tensor(t, dtype=torch.float64)).exp())
+    return float(schedule.time(torch.tensor(math.sqrt(ratio * schedule.ratio_range[1]), dtype=torch.float64)))
 
 
 def _part_of(callback: Callback | None, before: int, total: int) -> Callback | None:
