@@ -277,7 +277,7 @@ def test_projection_keeps_every_content_of_a_wide_hole() -> None:
 
 def test_langevin_steps_make_known_and_unknown_parts_agree() -> None:
     """Half of the avatars' pixels hidden along a random line: nearly every completion is an avatar that fits the rest.
-    DDNM's steps, for the same number of evaluations, get about half of them right."""
+    DDNM's steps, for the same number of evaluations, get fewer of them right."""
     from priorpaint.avatars.prior import ExactAvatars
     from priorpaint.certify.pictures import certify_pictures
 

@@ -63,8 +63,10 @@ def _vipaint(run: Solver, budget: int, samples: int) -> dict[str, Any]:
     """At most half of the budget goes into the fit, which 3 levels of 4 Monte-Carlo samples share."""
     assert isinstance(run, VIPaint)
     most = run.rules.iterations
-    inner = _by_budget("refine_inner", 9, 14, 19)(run, budget, samples)
-    return {"levels": 2, "mc_samples": 4, "iterations": max(1, min(most, budget * samples // 2 // 12)), **inner}
+    rest = {"levels": 2, "mc_samples": 4, "iterations": max(1, min(most, budget * samples // 2 // 12))}
+    if run.rules.refine_guidance != "langevin":
+        return rest
+    return rest | _by_budget("refine_inner", 9, 14, 19)(run, budget, samples)
 
 
 # Everything else grows by ``steps`` alone. Few levels crossed often beat many levels crossed rarely (RePaint), and

@@ -48,12 +48,13 @@ class Rules:
     sample_cfg: float | None  # guidance scale of a conditioned prior
     refine_guidance: Guidance
     refine_steps: int
-    refine_inner: int  # langevin: steps at each of refine_steps levels
-    refine_dt: float  # langevin: their length, in units of sigma_t^2
-    refine_lam: float  # langevin: how hard unknown pixels push on known ones
     refine_scale: float
     refine_eta: float
     refine_noise: bool  # add the noise that refine_eta leaves room for
+    # Of refine_guidance "langevin" alone.
+    refine_inner: int = 14  # steps at each of refine_steps levels
+    refine_dt: float = 0.5  # their length, in units of sigma_t^2
+    refine_lam: float = 32.0  # how hard unknown pixels push on known ones
 
     @property
     def forward_only(self) -> bool:
@@ -114,9 +115,6 @@ _EXACT = Rules(
     top_noise=0.1,
     refine_guidance="likelihood",
     refine_steps=100,
-    refine_inner=14,
-    refine_dt=0.5,
-    refine_lam=32.0,
     refine_scale=1.0,
     refine_eta=1.0,
     refine_noise=True,
@@ -158,9 +156,6 @@ PRESETS: dict[str, Rules] = {
         top_noise=0.8,
         refine_guidance="loss",
         refine_steps=400,
-        refine_inner=14,
-        refine_dt=0.5,
-        refine_lam=32.0,
         refine_scale=0.2,
         refine_eta=0.2,
         refine_noise=False,
