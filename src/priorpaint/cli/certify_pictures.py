@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -16,8 +16,6 @@ from priorpaint.certify.pictures.subject import SUBJECTS, Distance, Subject, sub
 from priorpaint.certify.results import DONE
 from priorpaint.errors import UsageError
 from priorpaint.priors.base import Prior
-
-_THEN = "`, then `"  # between commands that stand in backquotes on the page
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,8 @@ def _run(
         stop=stop,
     )
     for folder, pictures in request.folders:
-        merged, command = _merged(report, folder, request)
-        for path in save(merged, folder, pictures=pictures, command=command):
+        merged = _merged(report, folder) if request.update else report
+        for path in save(merged, folder, pictures=pictures, command=request.command):
             print(path, file=sys.stderr)
     if as_json:
         print(report.to_json(), end="")
@@ -133,19 +131,18 @@ def _lpips(path: Path | None) -> Distance | None:
     return LPIPS(path)
 
 
-def _merged(report: PictureReport, folder: Path, request: Request) -> tuple[PictureReport, str]:
-    """The report with the cells that are kept, and the commands that made both."""
+def _merged(report: PictureReport, folder: Path) -> PictureReport:
+    """The report with the cells that are kept."""
     path = folder / json_file(report.name)
-    if not request.update or not path.is_file():
-        return report, request.command
+    if not path.is_file():
+        return report
     before = PictureReport.from_json(path.read_text(encoding="utf-8"))
     if before.setup.get("prior") != report.setup["prior"]:
         raise UsageError(
             f"{path} was made with the prior {before.setup.get('prior')}, this run with {report.setup['prior']}; "
             "leave --update out, or use another folder."
         )
-    earlier = str(before.setup.get("command", "")).split(_THEN) if before.setup.get("command") else []
-    return replace(before.merged(report), shown=report.shown), _THEN.join(dict.fromkeys([*earlier, request.command]))
+    return before.merged(report)
 
 
 def _found(kind: Subject, cell: PictureCell) -> str:

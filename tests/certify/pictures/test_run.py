@@ -49,7 +49,7 @@ def test_runs_are_reproducible_and_merge(report: PictureReport) -> None:
     eyes = replace(more, floors={"eyes": more.floors["mouth"]}, cells=(replace(more.cells[0], mask="eyes"),))
     both = report.merged(eyes)
     assert len(both.cells) == 4
-    assert "2 pictures, 4 completions" in markdown(both) and "1 pictures, 4 completions" in markdown(both)
+    assert "2 pictures, 4 completions" in markdown(both) and "1 picture, 4 completions" in markdown(both)
 
 
 def test_page_and_sheets(report: PictureReport, tmp_path: Path) -> None:
@@ -110,12 +110,19 @@ def test_subjects_at_the_command_line(words: list[str], message: str) -> None:
 
 
 def test_an_update_keeps_cells_and_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = "certify --suite pictures --mask mouth --pictures 1 --samples 2 --budget 4 --quiet".split()
-    for more in (["--method", "ddnm"], ["--method", "replacement", "--update"]):
-        arguments = [*words, *more, "-o", str(tmp_path)]
+    def certify(*words: str) -> str:
+        arguments = ["certify", *"--suite pictures --mask mouth --pictures 1 --samples 2 --quiet -o".split()]
+        arguments += [str(tmp_path), *words]
         monkeypatch.setattr("sys.argv", ["priorpaint", *arguments])
         assert CliRunner().invoke(app, arguments).exit_code == 0
+        return (tmp_path / "pictures.md").read_text()
+
+    certify("--budget", "4", "--method", "ddnm")
+    page = certify("--budget", "4", "--method", "replacement", "--update")
     stored = json.loads((tmp_path / "pictures-avatars.json").read_text())
     assert [cell["method"] for cell in stored["cells"]] == ["ddnm", "replacement"]
-    assert stored["setup"]["command"].count("`, then `priorpaint certify") == 1
-    assert (tmp_path / "pictures.md").read_text().count("--method ddnm") == 1
+    assert all(f"--method {cell['method']}" in cell["command"] for cell in stored["cells"])
+    assert page.count("--method ddnm") == 1
+    # Another budget makes another table; a command none of whose rows are left goes with them.
+    page = certify("--budget", "8", "--method", "repaint", "--update")
+    assert "--method ddnm" not in page and "8 network evaluations a completion. Made by `priorpaint certify" in page

@@ -85,8 +85,8 @@ def show(report: PictureReport, console: Console) -> None:
 def markdown(report: PictureReport, *, pictures: str = "") -> str:
     """The section of one report; ``pictures`` is the address of the sheets' folder, from the page."""
     setup, kind = report.setup, report.subject
-    made = f"Made by `{setup['command']}`: " if setup.get("command") else ""
-    made += f"prior `{setup['prior']}`, budget {setup['budget']}; {setup['threads']} threads; torch {setup['torch']}."
+    threads = f"{setup['threads']} thread" + "s" * (setup["threads"] > 1)
+    made = f"Prior `{setup['prior']}`, {threads}, torch {setup['torch']}; the commands stand with the tables."
     legend = [f"| {column.title} | {column.meaning} | {column.perfect} |" for column in (*kind.columns, *_PRICE)]
     head = f"| column | meaning | {kind.reference} |\n|---|---|---|"
     other = "" if report.name == kind.name else f" with the prior {setup['prior']}"
@@ -154,7 +154,7 @@ def save(
         report: the run.
         folder: made where it is missing.
         pictures: folder of the sheets; None is the same folder.
-        command: what was typed, for the page.
+        command: what was typed to make the cells that do not say so yet, for the page.
 
     Returns:
         The files.
@@ -170,7 +170,7 @@ def save(
             raise UsageError(f"the folder {needed} cannot be made ({error.strerror}); name another one") from None
     address = "" if place == folder else os.path.relpath(place, folder) + "/"
     if command:
-        report = replace(report, setup={**report.setup, "command": command})
+        report = replace(report, cells=tuple(replace(cell, command=cell.command or command) for cell in report.cells))
     own = folder / json_file(report.name)
     write_text_atomic(own, report.to_json())
     there = [PictureReport.from_json(path.read_text("utf-8")) for path in sorted(folder.glob(json_file("*")))]
@@ -187,7 +187,13 @@ def save(
 
 def _size(report: PictureReport, mask: str) -> str:
     cells = [cell for cell in report.cells if cell.mask == mask]
-    return f"{cells[0].pictures} pictures, {cells[0].samples} completions of each." if cells else "No method has run."
+    if not cells:
+        return "No method has run."
+    pictures, samples, budget = cells[0].size
+    price = "each method as it is set" if budget is None else f"{budget} network evaluations a completion"
+    commands = ", then ".join(dict.fromkeys(f"`{cell.command}`" for cell in cells if cell.command))
+    made = f" Made by {commands}." if commands else ""
+    return f"{pictures} picture{'s' * (pictures > 1)}, {samples} completions of each, {price}.{made}"
 
 
 def _row(columns: Sequence[Column], line: _Line) -> list[str]:

@@ -34,7 +34,7 @@ METHODS = (
     "vipaint:preset=langevin,levels=2",
     "vipaint:preset=langevin,levels=4",
 )
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class PictureCell:
     Attributes:
         method, mask: which cell.
         pictures, samples: how many, and completions of each.
+        budget: network evaluations a completion that it was given; None leaves the method's settings as they are.
+        command: what was typed to make it.
         status: ``done``, ``not applicable`` or ``failed``.
         note: one sentence where it is not done.
         settings: of the method.
@@ -56,6 +58,8 @@ class PictureCell:
     mask: str
     pictures: int
     samples: int
+    budget: int | None = None
+    command: str = ""
     status: str = DONE
     note: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +67,11 @@ class PictureCell:
     forward: float = 0.0
     backward: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def size(self) -> tuple[int, int, int | None]:
+        """What the cells of one table share: pictures, completions of each, budget."""
+        return self.pictures, self.samples, self.budget
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class PictureReport:
     Attributes:
         cells: in the order of masks and methods.
         floors: mask -> what completions score that cannot be better.
-        setup: what reproduces the run; ``setup["subject"]`` is the name of the subject.
+        setup: what reproduces the run, of several merged ones the last; ``setup["subject"]`` is the subject's name.
         shown: mask -> method (or a reference) -> (pictures, columns, C, 32, 32), for the sheets; not in the JSON.
     """
 
@@ -109,10 +118,11 @@ class PictureReport:
     def merged(self, other: PictureReport) -> PictureReport:
         """These cells with those of ``other`` in their place or behind them; the setup is that of ``other``.
 
-        A mask has one floor, so its cells of another number of pictures or completions are left out.
+        The table of a mask compares like with like, so its cells of another number of pictures or completions, or of
+        another budget, are left out.
         """
-        size = (other.setup["pictures"], other.setup["samples"])
-        kept = [cell for cell in self.cells if cell.mask not in other.floors or (cell.pictures, cell.samples) == size]
+        size = tuple(other.setup[name] for name in ("pictures", "samples", "budget"))
+        kept = [cell for cell in self.cells if cell.mask not in other.floors or cell.size == size]
         cells = {(cell.method, cell.mask): cell for cell in (*kept, *other.cells)}
         return PictureReport(tuple(cells.values()), {**self.floors, **other.floors}, other.setup, other.shown)
 
@@ -236,7 +246,7 @@ class _Task:
 
 def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[Method, PictureCell, Tensor | None]]:
     for method in methods:
-        cell = PictureCell(method.label, case.mask, len(case.x), task.num_samples)
+        cell = PictureCell(method.label, case.mask, len(case.x), task.num_samples, task.budget)
         try:
             yield method, *_measured(task, cell, method, case)
         except Cancelled:
