@@ -10,8 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 from priorpaint.certify.pictures.fashion import FASHION, FashionCase, FashionMeasures
-from priorpaint.certify.pictures.report import json_file, save, sheet_file
+from priorpaint.certify.pictures.report import json_file, save
 from priorpaint.certify.pictures.run import PictureReport, certify_pictures
+from priorpaint.certify.pictures.sheet import sheet_file
 from priorpaint.certify.results import DONE
 from priorpaint.cli import app
 from priorpaint.errors import UsageError

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from priorpaint import UsageError
 from priorpaint.avatars.prior import ExactAvatars
-from priorpaint.certify.pictures.report import markdown, save, sheet_file
+from priorpaint.certify.pictures.report import markdown, save
 from priorpaint.certify.pictures.run import PictureReport, certify_pictures
+from priorpaint.certify.pictures.sheet import sheet_file
 from priorpaint.certify.results import DONE, NOT_APPLICABLE
 from priorpaint.cli import app
 
@@ -66,6 +67,27 @@ def test_page_and_sheets(report: PictureReport, tmp_path: Path) -> None:
         hidden = picture.getpixel((132 + 68 + 32, 2 * 21))  # row 21 is in the mouth: grey
         assert hidden == (128, 128, 128) and picture.getpixel((132 + 68 + 32, 2)) != hidden
         assert picture.getpixel((second, middle)) == tuple(((truth + 1) * 127.5).round().int().tolist())
+
+
+def test_an_update_keeps_the_strips_of_methods_that_do_not_run_again(report: PictureReport, tmp_path: Path) -> None:
+    file = tmp_path / sheet_file("avatars", "mouth")
+
+    def strip(name: str) -> bytes:
+        with Image.open(file) as page:
+            [(top, width, height)] = [place[1:] for place in json.loads(page.info["strips"]) if place[0] == name]
+            return page.crop((132, top, 132 + width, top + height)).tobytes()
+
+    save(report, tmp_path)
+    before = strip("ddnm"), strip("replacement")
+    again = certify_pictures(ExactAvatars(), ["repaint"], ["mouth"], budget=16, pictures=2, num_samples=4)
+    save(report.merged(again), tmp_path)
+    assert (strip("ddnm"), strip("replacement")) == before and strip("repaint") not in before
+    save(again, tmp_path)  # nothing is kept
+    with Image.open(file) as page:
+        assert [name for name, *_ in json.loads(page.info["strips"])] == ["truth, known", "exact samples", "repaint"]
+    file.write_text("no picture")
+    with pytest.raises(UsageError, match="cannot be read as a picture"):
+        save(report.merged(again), tmp_path)
 
 
 def test_reports_of_several_priors_share_a_page(report: PictureReport, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A picture report as tables, as the page docs/results/pictures.md, and as contact sheets."""
+"""A picture report as tables and as the page docs/results/pictures.md."""
 
 from __future__ import annotations
 
@@ -6,27 +6,20 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from ...errors import UsageError
-from ...imaging.grids import to_pixels
-from ...imaging.writing import write_bytes_atomic, write_text_atomic
+from ...imaging.writing import write_text_atomic
 from ..results import DONE, FAILED
 from .run import PictureCell, PictureReport
-from .subject import KNOWN, SUBJECTS, TRUTH, Column
+from .sheet import save_sheet, sheet_file
+from .subject import SUBJECTS, Column
 
 PAGE_FILE = "pictures.md"
-_ZOOM, _GAP, _LABEL, _MARGIN, _LETTERS = 2, 4, 132, 4, 20
 _NONE = "–"
 _ABOUT = {
     "left": "the left half is missing",
@@ -115,34 +108,6 @@ def json_file(name: str) -> str:
     return f"pictures-{name}.json"
 
 
-def sheet_file(name: str, mask: str) -> str:
-    """The contact sheet of a mask in the report of this name."""
-    return f"pictures-{name}-{mask}.png"
-
-
-def sheet(report: PictureReport, mask: str, rows: int = 3) -> Image.Image:
-    """Truth, what is known, exact samples (where there are any) and each method's completions, for some pictures.
-
-    One block of columns a picture: truth and known above, then the completions of each method.
-    """
-    shown = report.shown[mask]
-    methods = [name for name in report.methods if name in shown]
-    order = [*(name for name in shown if name not in (TRUTH, KNOWN, *methods)), *methods]
-    columns = max(2, *(shown[name].shape[1] for name in order)) if order else 2
-    strips = [(f"{TRUTH}, {KNOWN}", _strip([shown[TRUTH], shown[KNOWN]], rows, columns))]
-    strips += [(name, _strip([shown[name]], rows, columns)) for name in order]
-    width = _LABEL + max(strip.width for _, strip in strips)
-    height = sum(strip.height + _MARGIN for _, strip in strips)
-    page = Image.new("RGB", (width, height), "white")
-    draw, font, top = ImageDraw.Draw(page), ImageFont.load_default(size=12), 0
-    for name, strip in strips:
-        label = "\n".join(wrap(name.replace(":", ": ").replace(",", ", "), _LETTERS))
-        draw.multiline_text((4, top + strip.height // 2), label, fill="black", font=font, anchor="lm", spacing=2)
-        page.paste(strip, (_LABEL, top))
-        top += strip.height + _MARGIN
-    return page
-
-
 def save(
     report: PictureReport, folder: str | Path, *, pictures: str | Path | None = None, command: str | None = None
 ) -> list[Path]:
@@ -178,9 +143,7 @@ def save(
     write_text_atomic(folder / PAGE_FILE, page(reports, pictures=address))
     files = [own, folder / PAGE_FILE]
     for mask in report.shown:
-        data = BytesIO()
-        sheet(report, mask).save(data, "PNG", optimize=True)
-        write_bytes_atomic(place / sheet_file(report.name, mask), data.getvalue())
+        save_sheet(report, mask, place / sheet_file(report.name, mask))
         files.append(place / sheet_file(report.name, mask))
     return files
 
@@ -204,19 +167,3 @@ def _row(columns: Sequence[Column], line: _Line) -> list[str]:
 
 def _number(value: float | None, digits: int) -> str:
     return _NONE if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _strip(groups: Sequence[Tensor], count: int, columns: int) -> Image.Image:
-    """The first ``count`` pictures, each with those of all groups (B, n, 1|3, 32, 32) beside each other.
-
-    Each gets ``columns`` columns; what is left of them stays white.
-    """
-    blocks = torch.cat([group[:count] for group in groups], 1)
-    white = blocks.new_ones(1).expand(len(blocks), columns - blocks.shape[1], *blocks.shape[2:])
-    pixels = to_pixels(torch.cat([blocks, white], 1))
-    pixels = pixels.repeat(_ZOOM, 2).repeat(_ZOOM, 3)
-    rows = [
-        np.concatenate([np.pad(p, ((0, 0), (0, _GAP), (0, 0)), constant_values=255) for p in row], 1) for row in pixels
-    ]
-    spaced = [np.pad(row, ((0, 0), (0, 2 * _GAP), (0, 0)), constant_values=255) for row in rows]
-    return Image.fromarray(np.concatenate(spaced, 1))
