@@ -81,6 +81,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert code == 0
     with Image.open(tmp_path / "sheet.png") as picture:
         assert picture.size == (12 * 102 + 6, 108)
+    for file in (tmp_path / "nowhere" / "sheet.png", tmp_path / "sheet.txt"):
+        code, _, err = run("sheet", str(file), "--num", "5")
+        assert code == 2 and "in a folder that exists" in err
     code, _, err = run("sheet", str(tmp_path / "sheet.png"), "--method", "magic", "--prior", "exact")
     assert code == 2 and "the methods are" in err
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from priorpaint.errors import run_module
+from priorpaint.errors import UsageError, run_module
 
 from .figures import comparison_sheet, posterior_sheet, sheet
 from .writing import write
@@ -40,6 +41,8 @@ def _sheet(
     prior: Annotated[str, typer.Option(help="Prior of the method; exact: the denoiser without a network.")] = "avatars",
 ) -> None:
     """Write a contact sheet."""
+    if file.suffix.lower() != ".png" or not os.access(file.parent, os.W_OK):
+        raise UsageError(f"{file} cannot be written; name a PNG file (.png) in a folder that exists.")
     if method is not None:
         from priorpaint.certify.cells import Method  # writing pictures takes no methods
 

@@ -52,10 +52,13 @@ def certify(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for JSON, page and figures.")] = None,
     figures: Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")] = True,
     write_docs: Annotated[
-        bool, typer.Option("--write-docs", help="Write docs/results/certification.* and the figures of this checkout.")
+        bool, typer.Option("--write-docs", help="Write tables and figures into docs/ of this checkout.")
     ] = False,
     update: Annotated[
         bool, typer.Option("--update", help="Keep the cells that are in the JSON already and not run again.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Pictures: run once more what the folder's JSON files hold, all tables.")
     ] = False,
     suite: Annotated[
         str, typer.Option(help="`standard`: small exact problems; `pictures`: half hidden pictures.")
@@ -80,7 +83,7 @@ def certify(
         Path | None, typer.Option(help="Pictures: folder of Fashion-MNIST; default: the Debian package's.")
     ] = None,
     lpips: Annotated[Path | None, typer.Option(help="Pictures: LPIPS weights, to measure that distance too.")] = None,
-    listing: Annotated[bool, typer.Option("--list", help="List the problems and exit.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the problems (pictures: the masks) and exit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON instead of tables.")] = False,
 ) -> None:
@@ -88,11 +91,11 @@ def certify(
 
     Tables go to stdout, progress to stderr. Ctrl-C keeps the cells that are finished.
     """
-    if listing:
-        _list()
-        return
     if suite not in ("standard", "pictures"):
         raise UsageError(f"the suites are standard and pictures, not {suite!r}.")
+    if listing:
+        _list(suite)
+        return
     if write_docs and not _PAGE.parent.is_dir():
         raise UsageError("--write-docs writes into docs/; run it in a checkout of priorpaint, or use -o FOLDER.")
     folders = [folder for folder in (out, _PAGE if write_docs else None) if folder is not None]
@@ -101,22 +104,16 @@ def certify(
 
         if problem or (budget and len(budget) > 1):
             raise UsageError("the suite of pictures has masks in place of problems, and one budget a run.")
+        if seeds or workers or not calibration or not figures:
+            raise UsageError("--seeds, --workers, --no-calibration and --no-figures belong to the standard suite.")
         places = tuple((folder, _PAGE_IMAGES if folder == _PAGE else folder) for folder in folders)
-        asked = (
-            subject or "avatars",
-            method,
-            mask,
-            budget[0] if budget else None,
-            pictures,
-            samples,
-            prior,
-            data,
-            lpips,
-        )
-        _pictures(certify_pictures.Request(*asked, places, update, _command()), quiet=quiet, as_json=as_json)
+        asked = (subject, method, mask, budget[0] if budget else None, pictures, samples, prior, data, lpips)
+        _pictures(certify_pictures.Request(*asked, places, update, again, _command()), quiet=quiet, as_json=as_json)
         return
-    if mask or pictures or lpips or subject or data or prior:
-        raise UsageError("--subject, --mask, --pictures, --prior, --data and --lpips belong to --suite pictures.")
+    if mask or pictures or lpips or subject or data or prior or again:
+        raise UsageError(
+            "--subject, --mask, --pictures, --prior, --data, --lpips and --again belong to --suite pictures."
+        )
     if figures and folders:
         _check_figures()
     count = workers or min(8, _cores())
@@ -153,9 +150,9 @@ def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) 
     from . import certify_pictures
 
     with signals() as stop, _Display(quiet=quiet) as display:
-        say = (lambda sentence: None) if quiet else display.say
-        reports = certify_pictures.run(request, say, lambda: bool(stop.received), as_json=as_json)
+        reports = certify_pictures.run(request, display, lambda: bool(stop.received), as_json=as_json)
     if stop.received:
+        display.say(f"Stopped: {display.done} of {display.total} cells are finished.")
         raise typer.Exit(128 + stop.received)
     if any(cell.status == FAILED for report in reports for cell in report.cells):
         raise typer.Exit(1)
@@ -188,7 +185,12 @@ def _check_figures() -> None:
     require()
 
 
-def _list() -> None:
+def _list(suite: str) -> None:
+    if suite == "pictures":
+        from .certify_pictures import list_masks
+
+        typer.echo(list_masks())
+        return
     from priorpaint.certify.problems import problem
 
     width = max(map(len, PROBLEMS))
@@ -221,10 +223,14 @@ class _Display:
 
     def cell(self, done: int, total: int, cell: Cell) -> None:
         """A cell is finished."""
+        self.advance(done, total, f"{cell.method} {cell.problem} {_spent(cell)}: {_found(cell)}")
+
+    def advance(self, done: int, total: int, sentence: str) -> None:
+        """``done`` of ``total`` cells are finished; the sentence is about the last."""
         self.done, self.total = done, total
         self._bar.update(self._task, completed=done, total=total, description=f"{done} of {total} cells")
         if not self._quiet:
-            self.say(f"{done}/{total} {cell.method} {cell.problem} {_spent(cell)}: {_found(cell)}")
+            self.say(f"{done}/{total} {sentence}")
 
 
 def _spent(cell: Cell) -> str:

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 
-from priorpaint.certify.pictures.masks import HALVES
+from priorpaint.certify.pictures.masks import ABOUT, HALVES
 from priorpaint.certify.pictures.report import json_file, save, show
-from priorpaint.certify.pictures.run import BUDGET, PICTURES, SAMPLES, PictureCell, PictureReport, certify_pictures
+from priorpaint.certify.pictures.run import (
+    BUDGET,
+    PICTURES,
+    SAMPLES,
+    PictureCell,
+    PictureReport,
+    all_methods,
+    certify_pictures,
+)
 from priorpaint.certify.pictures.subject import SUBJECTS, Distance, Subject, subject
 from priorpaint.certify.results import DONE
 from priorpaint.errors import UsageError
 from priorpaint.priors.base import Prior
+
+Stop = Callable[[], bool]
+
+# In a report's setup: how its prior is asked for.
+_ASKED = "asked_prior"
+
+
+class Display(Protocol):
+    """Who is told of progress."""
+
+    def advance(self, done: int, total: int, sentence: str) -> None:
+        """``done`` of ``total`` cells are finished; the sentence is about the last."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +44,8 @@ class Request:
     """What was asked for on the command line; None is the default.
 
     Attributes:
+        subject: ``avatars``, ``fashion`` or ``all``; None is avatars, and with ``again`` all.
         methods: names; None is all of them.
-        subject: ``avatars``, ``fashion`` or ``all``.
         masks: names, or ``all``; None is the four halves.
         budget: network evaluations a completion.
         pictures, samples: how many, and completions of each.
@@ -34,10 +55,11 @@ class Request:
         lpips: weights file of LPIPS.
         folders: (tables, sheets) where results are written.
         update: whether cells in the JSON that are not run again are kept.
+        again: run what the JSON files of the first folder hold, with its priors, methods, masks and sizes.
         command: what was typed.
     """
 
-    subject: str
+    subject: str | None
     methods: list[str] | None
     masks: list[str] | None
     budget: int | None
@@ -48,74 +70,153 @@ class Request:
     lpips: Path | None
     folders: tuple[tuple[Path, Path], ...]
     update: bool
+    again: bool
     command: str
 
 
-def run(
-    request: Request, say: Callable[[str], None], stop: Callable[[], bool], *, as_json: bool
-) -> list[PictureReport]:
-    """Run the suite for each subject, save what was asked for and print the tables.
+@dataclass(frozen=True)
+class _Job:
+    """One table: a mask of a subject, and the methods that run on it."""
+
+    kind: Subject
+    prior: str
+    mask: str
+    methods: list[str]
+    budget: int | None
+    pictures: int
+    samples: int
+
+
+@dataclass
+class _Count:
+    """Cells of the jobs that are over, and of all."""
+
+    before: int
+    total: int
+
+
+def run(request: Request, display: Display, stop: Stop, *, as_json: bool) -> list[PictureReport]:
+    """Run the suite mask by mask, save what was asked for after each, and print the tables.
 
     Raises:
-        UsageError: unknown names.
+        UsageError: unknown names, or choices that do not go together.
         PriorError: the prior cannot be read.
     """
-    names = SUBJECTS if request.subject == "all" else (request.subject,)
+    jobs = list(_stored_jobs(request) if request.again else _jobs(request))
+    priors = {(job.kind.name, job.prior): _prior(job.kind, job.prior) for job in jobs}
+    distance = _lpips(request.lpips)
+    count = _Count(0, sum(len(job.methods) for job in jobs))
+    reports: dict[tuple[str, str], PictureReport] = {}
+    files: dict[Path, None] = {}
+    for job in jobs:
+        key = (job.kind.name, job.prior)
+        report = _run(request, job, priors[key], distance, display, count, stop)
+        if report.cells:
+            reports[key] = reports[key].merged(report) if key in reports else report
+            files |= dict.fromkeys(_keep(request, reports[key]))
+        if stop():
+            break
+        count.before += len(job.methods)
+    for path in files:
+        print(path, file=sys.stderr)
+    for report in reports.values():
+        _print(report, as_json=as_json)
+    return list(reports.values())
+
+
+def list_masks() -> str:
+    """The masks of each subject, a line each."""
+    kinds = [subject(name) for name in SUBJECTS]
+    width = max(map(len, ABOUT))
+    return "\n".join(
+        f"{mask:<{width}} {about} ({', '.join(kind.name for kind in kinds if mask in kind.masks)})"
+        for mask, about in ABOUT.items()
+    )
+
+
+def _jobs(request: Request) -> Iterator[_Job]:
+    asked = request.subject or SUBJECTS[0]
+    names = SUBJECTS if asked == "all" else (asked,)
     if len(names) > 1 and request.prior is not None:
         raise UsageError("no prior knows all subjects; name one of them with --subject, or leave --prior out.")
     if request.data is not None and "fashion" not in names:
         raise UsageError("--data is the folder of Fashion-MNIST; it belongs to --subject fashion or all.")
-    reports = []
-    for kind, prior in [(kind, _prior(kind, request.prior)) for kind in map(subject, names)]:
-        if not stop():
-            reports.append(_run(request, kind, prior, say, stop, as_json=as_json))
-    return reports
+    methods = request.methods or all_methods()
+    size = (request.budget or BUDGET, request.pictures or PICTURES, request.samples or SAMPLES)
+    for kind in map(subject, names):
+        for mask in _masks(kind, request.masks):
+            yield _Job(kind, request.prior or kind.prior, mask, methods, *size)
+
+
+def _stored_jobs(request: Request) -> Iterator[_Job]:
+    """What the reports in the first folder were made of."""
+    given = (request.methods, request.masks, request.budget, request.pictures, request.samples, request.prior)
+    if not request.folders or any(given):
+        raise UsageError(
+            "--again runs what the JSON files of a folder hold: name the folder with -o (or --write-docs), and leave "
+            "methods, masks, sizes and --prior to them."
+        )
+    folder = request.folders[0][0]
+    files = sorted(folder.glob(json_file("*")))
+    if not files:
+        raise UsageError(f"there is no {json_file('*')} in {folder}; run the suite without --again first.")
+    for file in files:
+        report = PictureReport.from_json(file.read_text(encoding="utf-8"))
+        if request.subject in (None, "all", report.subject.name):
+            yield from _jobs_of(report, file, request)
+
+
+def _jobs_of(report: PictureReport, file: Path, request: Request) -> Iterator[_Job]:
+    if _ASKED not in report.setup:
+        raise UsageError(f"{file} does not say how its prior {report.setup['prior']} is loaded; run it by hand.")
+    for mask in report.masks:
+        cells = [cell for cell in report.cells if cell.mask == mask]
+        if request.lpips is None and any(cell.measures is not None and cell.measures.lpips for cell in cells):
+            raise UsageError(f"{file} has LPIPS in the table of the mask {mask}; name its weights with --lpips.")
+        if cells:
+            pictures, samples, budget = cells[0].size
+            methods = [cell.method for cell in cells]
+            yield _Job(report.subject, report.setup[_ASKED], mask, methods, budget, pictures, samples)
 
 
 def _run(
-    request: Request,
-    kind: Subject,
-    prior: Prior,
-    say: Callable[[str], None],
-    stop: Callable[[], bool],
-    *,
-    as_json: bool,
+    request: Request, job: _Job, prior: Prior, lpips: Distance | None, display: Display, count: _Count, stop: Stop
 ) -> PictureReport:
-    def told(done: int, total: int, cell: PictureCell) -> None:
-        say(f"{done}/{total} {cell.method} {kind.name} {cell.mask}: {_found(kind, cell)}")
+    def told(done: int, _: int, cell: PictureCell) -> None:
+        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_found(job.kind, cell)}"
+        display.advance(count.before + done, count.total, sentence)
 
     report = certify_pictures(
-        prior,
-        request.methods,
-        _masks(kind, request.masks),
-        subject=kind.name,
-        data=request.data,
-        budget=request.budget or BUDGET,
-        pictures=request.pictures or PICTURES,
-        num_samples=request.samples or SAMPLES,
-        lpips=_lpips(request.lpips),
-        report=told,
-        stop=stop,
-    )
+        prior, job.methods, [job.mask], subject=job.kind.name, data=request.data, budget=job.budget,
+        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=told, stop=stop,
+    )  # fmt: skip
+    return replace(report, setup={**report.setup, _ASKED: job.prior})
+
+
+def _keep(request: Request, report: PictureReport) -> list[Path]:
+    """Write the report into every folder; the files."""
+    files: list[Path] = []
     for folder, pictures in request.folders:
-        merged = _merged(report, folder) if request.update else report
-        for path in save(merged, folder, pictures=pictures, command=request.command):
-            print(path, file=sys.stderr)
+        merged = _merged(report, folder) if request.update or request.again else report
+        files += save(merged, folder, pictures=pictures, command=request.command)
+    return files
+
+
+def _print(report: PictureReport, *, as_json: bool) -> None:
     if as_json:
         print(report.to_json(), end="")
     else:
         show(report, Console(width=None if sys.stdout.isatty() else 200))
-    return report
 
 
 def _masks(kind: Subject, names: list[str] | None) -> list[str]:
     if not names:
         return list(HALVES)
-    return list(kind.masks) if "all" in names else names
+    kind.check_masks([name for name in names if name != "all"])
+    return list(kind.masks) if "all" in names else list(dict.fromkeys(names))
 
 
-def _prior(kind: Subject, asked: str | None) -> Prior:
-    name = asked or kind.prior
+def _prior(kind: Subject, name: str) -> Prior:
     if name == "exact" and kind.name != "avatars":
         raise UsageError(f"only avatars have an exact denoiser; name a prior that was trained on {kind.name}.")
     from priorpaint.avatars.prior import avatar_prior

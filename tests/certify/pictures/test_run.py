@@ -17,6 +17,7 @@ from priorpaint.certify.pictures.run import PictureReport, certify_pictures
 from priorpaint.certify.pictures.sheet import sheet_file
 from priorpaint.certify.results import DONE, NOT_APPLICABLE
 from priorpaint.cli import app
+from priorpaint.cli.certify_pictures import Request, run
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +116,82 @@ def test_command_line(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["certify", "--suite", "films"]).exit_code != 0
 
 
+def _command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    arguments = ["certify", "--suite", "pictures", "--quiet", *words]
+    monkeypatch.setattr("sys.argv", ["priorpaint", *arguments])
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+
+
+def test_again_runs_what_the_files_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = ["--pictures", "1", "--samples", "2", "-o", str(tmp_path)]
+    _command(monkeypatch, *size, "--mask", "eyes", "--budget", "4", "--method", "ddnm")
+    words = ["--mask", "mouth", "--budget", "6", "--method", "ddnm", "--method", "repaint:resamplings=2", "--update"]
+    _command(monkeypatch, *size, *words)
+    before = json.loads((tmp_path / "pictures-avatars.json").read_text())
+    sheets = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+    _command(monkeypatch, "--again", "-o", str(tmp_path))
+    after = json.loads((tmp_path / "pictures-avatars.json").read_text())
+    assert [len(data["cells"]) for data in (before, after)] == [3, 3] and len(sheets) == 2
+    for old, new in zip(before["cells"], after["cells"], strict=True):
+        assert "--again" in new["command"] and "--again" not in old["command"]
+        own = {"command", "seconds"}
+        assert {name: new[name] for name in new if name not in own} == {k: old[k] for k in old if k not in own}
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == sheets
+
+
+def test_again_needs_files_that_say_everything(report: PictureReport, tmp_path: Path) -> None:
+    def refused(*words: str) -> str:
+        done = CliRunner().invoke(app, ["certify", "--suite", "pictures", "--quiet", "--again", *words])
+        assert isinstance(done.exception, UsageError)
+        return str(done.exception)
+
+    folder = ["-o", str(tmp_path)]
+    assert "name the folder" in refused() and "leave methods" in refused(*folder, "--mask", "eyes")
+    assert "there is no pictures-*.json" in refused(*folder)
+    save(report, tmp_path)
+    assert "does not say how its prior" in refused(*folder)
+    measured = [replace(c, measures=replace(c.measures, lpips=0.1)) for c in report.cells if c.measures is not None]
+    setup = {**report.setup, "asked_prior": "exact"}
+    save(replace(report, cells=tuple(measured), setup=setup), tmp_path)
+    assert "name its weights with --lpips" in refused(*folder)
+
+
+def test_each_mask_is_saved_when_it_is_finished(tmp_path: Path) -> None:
+    class Interrupted:
+        def advance(self, done: int, total: int, sentence: str) -> None:
+            assert total == 2
+            if done == 2:
+                raise KeyboardInterrupt
+
+    places = ((tmp_path, tmp_path),)
+    asked = ("avatars", ["ddnm"], ["eyes", "mouth"], 4, 1, 2, None, None, None, places)
+    request = Request(*asked, update=False, again=False, command="")
+    with pytest.raises(KeyboardInterrupt):
+        run(request, Interrupted(), lambda: False, as_json=False)
+    stored = PictureReport.from_json((tmp_path / "pictures-avatars.json").read_text())
+    assert [cell.mask for cell in stored.cells] == ["eyes"]
+
+
+def test_the_masks_are_listed() -> None:
+    listed = CliRunner().invoke(app, ["certify", "--suite", "pictures", "--list"]).stdout.splitlines()
+    assert len(listed) == 9 and listed[0].startswith("left") and listed[0].endswith("(avatars, fashion)")
+    assert listed[-1].startswith("mouth") and listed[-1].endswith("(avatars)")
+
+
+@pytest.mark.parametrize("words", [["--seeds", "2"], ["--workers", "2"], ["--no-calibration"], ["--no-figures"]])
+def test_options_of_the_standard_suite_are_refused(words: list[str]) -> None:
+    done = CliRunner().invoke(app, ["certify", "--suite", "pictures", *words])
+    assert isinstance(done.exception, UsageError) and "belong to the standard suite" in str(done.exception)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--subject", "films"], "subjects of the picture suite are avatars and fashion"),
         (["--subject", "all", "--prior", "exact"], "no prior knows all subjects"),
         (["--subject", "fashion", "--prior", "exact"], "only avatars have an exact denoiser"),
+        (["--mask", "eyes", "--mask", "nose"], "avatars have no mask 'nose'; theirs are left"),
         (["--data", "somewhere"], "--data is the folder of Fashion-MNIST"),
     ],
 )

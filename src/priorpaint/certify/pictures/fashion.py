@@ -138,7 +138,7 @@ the true pixels put back where they are known.""",
             "Frechet distance of all completions to the 9000 test pictures, in the classifier's features; "
             "for tables of equally many pictures only",
             lambda m: m.frechet,
-            "the floor: so few pictures",
+            "of so few pictures, each once",
         ),
         Column(
             "diversity",

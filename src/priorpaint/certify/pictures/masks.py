@@ -47,6 +47,17 @@ MASKS: dict[str, Callable[[int], masks.Mask]] = {
     "mouth": _features("mouth"),
 }
 HALVES = ("left", "right", "top", "bottom")
+ABOUT = {
+    "left": "the left half is missing",
+    "right": "the right half is missing",
+    "top": "the upper half is missing",
+    "bottom": "the lower half is missing",
+    "window": "a half plane at a random angle is missing",
+    "random": "40-80 % of the cells (2 x 2 pixels) are missing",
+    "small": "boxes, at most 20 %, are missing",
+    "eyes": "the cells of the eyes are missing",
+    "mouth": "the cells of the mouth are missing",
+}
 
 
 def draw_masks(name: str, count: int, *, seed: int) -> Tensor:

@@ -15,23 +15,13 @@ from rich.table import Table
 from ...errors import UsageError
 from ...imaging.writing import write_text_atomic
 from ..results import DONE, FAILED
+from .masks import ABOUT
 from .run import PictureCell, PictureReport
 from .sheet import save_sheet, sheet_file
 from .subject import SUBJECTS, Column
 
 PAGE_FILE = "pictures.md"
 _NONE = "–"
-_ABOUT = {
-    "left": "the left half is missing",
-    "right": "the right half is missing",
-    "top": "the upper half is missing",
-    "bottom": "the lower half is missing",
-    "window": "a half plane at a random angle is missing",
-    "random": "40-80 % of the cells (2 x 2 pixels) are missing",
-    "small": "boxes, at most 20 %, are missing",
-    "eyes": "the cells of the eyes are missing",
-    "mouth": "the cells of the mouth are missing",
-}
 _PRICE = (
     Column("NFE", "network evaluations a completion, without + with a gradient", lambda measures: None),
     Column("CPU s", "seconds a completion", lambda measures: None),
@@ -64,7 +54,7 @@ def table(report: PictureReport, mask: str) -> list[list[str]]:
 def show(report: PictureReport, console: Console) -> None:
     """Print one table a mask."""
     for mask in report.masks:
-        grid = Table(title=f"{mask}: {_ABOUT[mask]}", title_justify="left")
+        grid = Table(title=f"{mask}: {ABOUT[mask]}", title_justify="left")
         for place, name in enumerate(header(report)):
             grid.add_column(name, justify="right" if place else "left")
         for row in table(report, mask):
@@ -87,7 +77,7 @@ def markdown(report: PictureReport, *, pictures: str = "") -> str:
     titles = header(report)
     for mask in report.masks:
         address = pictures + sheet_file(report.name, mask)
-        parts.append(f"### {kind.name}{other}, {mask}: {_ABOUT[mask]}\n\n{_size(report, mask)}\n")
+        parts.append(f"### {kind.name}{other}, {mask}: {ABOUT[mask]}\n\n{_size(report, mask)}\n")
         parts.append(f"![Completions by each method]({address})\n")
         rule = "|---|" + "--:|" * (len(titles) - 1)
         lines = ["| " + " | ".join(row) + " |" for row in (titles, *table(report, mask))]

@@ -121,10 +121,11 @@ class PictureReport:
         The table of a mask compares like with like, so its cells of another number of pictures or completions, or of
         another budget, are left out.
         """
-        size = tuple(other.setup[name] for name in ("pictures", "samples", "budget"))
-        kept = [cell for cell in self.cells if cell.mask not in other.floors or cell.size == size]
+        sizes = {cell.mask: cell.size for cell in other.cells}
+        kept = [cell for cell in self.cells if sizes.get(cell.mask, cell.size) == cell.size]
         cells = {(cell.method, cell.mask): cell for cell in (*kept, *other.cells)}
-        return PictureReport(tuple(cells.values()), {**self.floors, **other.floors}, other.setup, other.shown)
+        floors, shown = {**self.floors, **other.floors}, {**self.shown, **other.shown}
+        return PictureReport(tuple(cells.values()), floors, other.setup, shown)
 
     def to_json(self) -> str:
         """All but the pictures, as text."""
@@ -157,6 +158,11 @@ class PictureReport:
         return PictureReport(tuple(cells), {mask: floor for mask, floor in floors.items() if floor}, data["setup"])
 
 
+def all_methods() -> list[str]:
+    """Every method of the registry, VIPaint with the settings for wide holes."""
+    return [*sorted(set(SOLVERS) - {"vipaint"}), *METHODS]
+
+
 def certify_pictures(
     prior: Prior,
     methods: Sequence[str | Solver | Method] | None = None,
@@ -178,7 +184,7 @@ def certify_pictures(
     Args:
         prior: what the methods get: a network, or for avatars `avatars.prior.ExactAvatars`, so that only their own
             error counts.
-        methods: as in `certify.certify`; None is every method of the registry, and VIPaint with 2 and 4 levels.
+        methods: as in `certify.certify`; None is `all_methods`.
         masks: names from `masks.MASKS`.
         subject: ``avatars`` or ``fashion``.
         data: folder of Fashion-MNIST; None is that of the Debian package.
@@ -196,8 +202,7 @@ def certify_pictures(
     """
     if pictures < 1 or num_samples < 2:
         raise UsageError("the picture suite takes at least 1 picture and 2 completions of each")
-    names = (*sorted(set(SOLVERS) - {"vipaint"}), *METHODS)
-    chosen = [Method.of(given) for given in (names if methods is None else methods)]
+    chosen = [Method.of(given) for given in (all_methods() if methods is None else methods)]
     kind = _subject(subject)
     _check_prior(prior, kind)
     kind.check_masks(list(masks))

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
-from .masks import MASKS
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 TRUTH, KNOWN = "truth", "known"
@@ -105,7 +104,7 @@ class Subject:
     def check_masks(self, names: list[str]) -> None:
         """Raise UsageError for a mask that this subject does not have."""
         for name in names:
-            if name in MASKS and name not in self.masks:
+            if name not in self.masks:
                 raise UsageError(f"{self.name} have no mask {name!r}; theirs are {', '.join(self.masks)}.")
 
 
