@@ -50,12 +50,17 @@ part's options (two standard errors).
 """
 
 
-def samples(prior: Prior, sampler: Sampler, num: int, seed: int, batch: int) -> Tensor:
-    """Pictures (num, 3, 32, 32); sample i depends on the seed and i alone. Larger ones are shrunk by means."""
-    done = []
+def samples(prior: Prior, sampler: Sampler, num: int, seed: int, batch: int, labels: Tensor | None = None) -> Tensor:
+    """Pictures (num, 3, 32, 32); sample i depends on the seed and i alone. Larger ones are shrunk by means.
+
+    ``labels`` (num,) are the classes that the prior is told.
+    """
+    done, anything = [], prior
     t_1 = prior.schedule.grid(sampler.steps)[0]
     for first in range(0, num, batch):
         noise = Streams([derive("avatars", seed, row) for row in range(first, min(first + batch, num))])
+        if labels is not None:
+            prior = anything.conditioned(label=labels[first : first + batch])
         x_1 = noise.normal(*prior.shape).float() * prior.schedule.sigma(t_1).float()
         with torch.no_grad():
             drawn = sampler(prior, x_1, noise)
@@ -111,6 +116,20 @@ def measure(prior: Prior, args: argparse.Namespace) -> tuple[dict[str, Any], Ten
     return table, drawn
 
 
+def told(prior: Prior, args: argparse.Namespace) -> dict[str, float] | None:
+    """Whether samples have the hair that the prior is told, each style in turn; None for a prior without classes."""
+    law = standard()
+    hair = law.parts[law.index["hair"]].options
+    if prior.classes != len(hair):
+        return None
+    order = sorted(hair)  # classes are in the order of the folders' names
+    labels = torch.arange(args.told) % len(order)
+    found = read(samples(prior, SAMPLERS[args.sampler](args.steps), args.told, args.seed, args.batch, labels))
+    wanted = np.array([hair.index(order[label]) for label in labels.tolist()])
+    agree = found.parts[:, law.index["hair"]] == wanted
+    return {"num": args.told, "agree": float(agree.mean()), "valid": float(found.valid.double().mean())}
+
+
 def markdown(table: dict[str, Any], name: str, command: str, picture: str) -> str:
     """The page of the prior ``name``."""
     from priorpaint.avatars import THRESHOLD
@@ -129,9 +148,17 @@ def markdown(table: dict[str, Any], name: str, command: str, picture: str) -> st
         f"**Largest deviation of a share: {worst:.3f}.** Median distance to the nearest avatar: "
         f"{table['distance']:.3f}; of the worst cell: {table['worst']:.3f}.\n",
         "\n".join([head, *rows]) + "\n",
+        *_told_words(table["told"]),
         f"The first samples:\n\n![Samples]({picture})\n",
     ]
     return "\n".join(parts)
+
+
+def _told_words(found: dict[str, float] | None) -> list[str]:
+    if found is None:
+        return []
+    words = f"Told the hair, each style in turn: {found['agree']:.1%} of {found['num']} samples have it, "
+    return [f"{words}{found['valid']:.1%} are valid.\n"]
 
 
 def sheet(drawn: Tensor) -> Image.Image:
@@ -146,6 +173,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--num", type=int, default=2000, help="samples (default: %(default)s)")
     parser.add_argument("--sampler", choices=SAMPLERS, default="ddim", help="(default: %(default)s)")
     parser.add_argument("--steps", type=int, default=50, help="steps of the sampler (default: %(default)s)")
+    parser.add_argument("--told", type=int, default=320, help="samples told their hair (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=100, help="samples computed at a time (default: %(default)s)")
     parser.add_argument("--write-docs", action="store_true", help="write docs/results/avatars.* and its picture")
@@ -157,9 +185,11 @@ def main() -> None:
     prior = load_prior(args.prior)
     if tuple(prior.image_shape) not in ((3, 32, 32), (3, 64, 64)):
         raise UsageError(f"{args.prior} makes pictures of {prior.image_shape}; avatars are (3, 32, 32) or (3, 64, 64).")
+    anything = prior
     if args.label is not None:
         prior = prior.conditioned(label=args.label)
     table, drawn = measure(prior, args)
+    table["told"] = told(anything, args) if args.label is None else None
     folder = ROOT / "docs" / "results" if args.write_docs else ROOT / "out" / "benchmarks"
     name = "avatars-latent" if prior.latent else "avatars"
     picture = (ROOT / "docs" / "images" if args.write_docs else folder) / f"{name}-samples.png"

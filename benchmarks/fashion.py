@@ -41,6 +41,7 @@ from priorpaint.samplers import DDIM, DDPM, Sampler  # noqa: E402
 from priorpaint.schedules import VP  # noqa: E402
 
 WEIGHTS = "brianpulfer_ddpm_fashion.pt"
+SCALES = (1.0, 2.0)
 _SHOWN, _COLUMNS, _ZOOM = 40, 20, 2
 _INTRO = """# The prior `fashion`, measured
 
@@ -95,13 +96,29 @@ def sampled(prior: Prior, num: int, seed: int, steps: int, sampler: Sampler | No
     return bordered(x), (time.process_time() - begun) / num
 
 
-def compare(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The numbers of every set, and its pictures."""
+def told(prior: Prior, num: int, seed: int, steps: int) -> list[dict[str, float]]:
+    """Whether samples are of the class that the prior is told, in turn each, at every guidance scale."""
+    labels = torch.arange(num) % len(CLASSES)
+    rows = []
+    for scale in SCALES:
+        x, seconds = sampled(prior.conditioned(label=labels, scale=scale), num, seed, steps, None, num)
+        judged = classifier().judge(x)
+        found = {
+            "agree": float((judged.classes == labels).double().mean()),
+            "valid": float(judged.valid.double().mean()),
+        }
+        rows.append({"scale": scale, "num": num, **found, "seconds": seconds})
+    return rows
+
+
+def compare(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, float]], dict[str, Tensor]]:
+    """The numbers of every set, those of the own prior's classes where it has any, and the pictures."""
     folder = args.data / "fashion-mnist"
     test = FeatureGaussian.fit(classifier().features(pictures(folder, "t10k", TEST)[0]))
     generator = torch.Generator().manual_seed(derive("real fashion", args.seed))
     rows = torch.randperm(60_000, generator=generator)[: args.num].tolist()
     sets = {"real": (pictures(folder, "train", rows)[0], 0.0)}
+    classes: list[dict[str, float]] = []
     if args.prior:
         from priorpaint.priors.loading import load_prior
 
@@ -109,12 +126,14 @@ def compare(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Tensor]
         if own.image_shape[0] != 1:
             raise UsageError(f"the prior {args.prior} has {own.image_shape[0]} channels; Fashion-MNIST is grey.")
         sets[Path(args.prior).name] = sampled(own, args.num, args.seed, args.steps, None, args.batch_size)
+        if own.classes:
+            classes = told(own, args.told, args.seed, args.steps)
     theirs = args.data / "diffusion-weights" / WEIGHTS
     walk = DDPM(steps=1000) if args.ancestral else DDIM(steps=args.their_steps)
     prior = published(theirs, clip=not args.ancestral)
     sets["ddpm_fashion"] = sampled(prior, args.num, args.seed, args.their_steps, walk, args.batch_size)
     numbers = {name: {**measured(x, test), "seconds": seconds} for name, (x, seconds) in sets.items()}
-    return numbers, {name: x for name, (x, _) in sets.items()}
+    return numbers, classes, {name: x for name, (x, _) in sets.items()}
 
 
 def sheet(sets: dict[str, Tensor]) -> Image.Image:
@@ -149,6 +168,11 @@ def markdown(results: dict[str, Any], picture: str) -> str:
     ]
     for label in CLASSES:
         lines.append(f"| {label} | " + " | ".join(f"{found['classes'][label]:.3f}" for found in sets.values()) + " |")
+    if results["told"]:
+        lines += ["", "Told the class, each in turn, with classifier-free guidance of some scale (1: none):", ""]
+        lines += ["| scale | number | of that class | valid | CPU s each |", "|--:|--:|--:|--:|--:|"]
+    for row in results["told"]:
+        lines.append("| {scale:g} | {num} | {agree:.3f} | {valid:.3f} | {seconds:.2f} |".format(**row))
     order = ", ".join(sets)
     return "\n".join(lines) + f"\n\n![Samples]({picture})\n\nTwo rows each, not selected: {order}.\n"
 
@@ -157,6 +181,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prior", default="fashion", help="name or file; '' for none (default: %(default)s)")
     parser.add_argument("--num", type=int, default=2000, help="samples of each (default: %(default)s)")
+    parser.add_argument("--told", type=int, default=200, help="samples that are told a class (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=25, help="Heun steps of the prior (default: %(default)s)")
     parser.add_argument("--their-steps", type=int, default=50, help="DDIM steps of theirs (default: %(default)s)")
     parser.add_argument("--ancestral", action="store_true", help="theirs with its own 1000 ancestral steps, unclipped")
@@ -168,14 +193,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--write-docs", action="store_true", help="write docs/results/fashion.* and its picture instead"
     )
     args = parser.parse_args(argv)
-    if args.num < 65 or min(args.steps, args.their_steps, args.batch_size) < 1:
-        parser.error("a distance of 64 features takes at least 65 samples; steps and batch size are positive")
+    if args.num < 65 or min(args.steps, args.their_steps, args.batch_size, args.told) < 1:
+        parser.error("a distance of 64 features takes at least 65 samples; steps, batch size and --told are positive")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    numbers, sets = compare(args)
+    numbers, classes, sets = compare(args)
     words = sys.argv[1:] if argv is None else argv
     results = {
         "setup": {
@@ -190,6 +215,7 @@ def main(argv: list[str] | None = None) -> None:
             "torch": torch.__version__,
         },
         "sets": numbers,
+        "told": classes,
     }
     stem = ROOT / "docs" / "results" / "fashion" if args.write_docs else args.out
     picture = ROOT / "docs" / "images" / "fashion-samples.png" if args.write_docs else stem.with_suffix(".png")

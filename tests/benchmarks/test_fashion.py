@@ -11,6 +11,7 @@ from PIL import Image
 
 from benchmarks import fashion
 from benchmarks.fashion_network import TableUNet
+from priorpaint import load_prior
 from priorpaint.errors import CheckpointError
 from priorpaint.fashion import pictures
 from priorpaint.priors.base import Prior
@@ -93,6 +94,14 @@ def test_it_runs_end_to_end(weights: Path, shared: Path, tmp_path: Path) -> None
     assert "3 deterministic steps" in page and f"| real | 65 | {sets['real']['frechet']:.2f} |" in page
     with Image.open(out.with_suffix(".png")) as picture:
         assert picture.size == (20 * 64, (4 * 32 + 4) * 2)
+
+
+def test_guidance_makes_the_embedded_prior_do_as_it_is_told() -> None:
+    rows = fashion.told(load_prior("fashion", device="cpu"), 30, 0, 10)
+    assert [row["scale"] for row in rows] == [1, 2]
+    # Of ten classes one in ten is right by chance; 0.1 + 5 standard errors is 0.37.
+    assert rows[0]["agree"] > 0.37 and rows[1]["agree"] > 0.6
+    assert rows[1]["valid"] > rows[0]["valid"]
 
 
 def test_too_few_samples_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
