@@ -17,8 +17,10 @@ from PIL import Image
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.idx import is_idx, read_idx
+from priorpaint.priors.mlp import MLPConfig
+from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops
-from priorpaint.training.files import class_names
+from priorpaint.training.files import class_names, read_pictures
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
 
@@ -151,3 +153,39 @@ def test_augmentation(pictures: Path) -> None:
         stream = Pictures([pictures], 32, scales=(1.0,), augment=augment)
         found = [crop.permute(1, 2, 0).contiguous().numpy().tobytes() in known for crop in stream.batch(0, 40, seed=0)]
         assert all(found)
+
+
+def test_wholes_have_an_upright_and_dense_networks_places(pictures: Path) -> None:
+    assert Pictures([pictures], 16, augment="auto").augment == "photo"
+    assert Pictures([pictures], 16, augment="auto", whole=True).augment == "flip"
+    dense = MLPConfig(16, 8, (8,))
+    asked = {"data": ("x",), "out": "y", "crops": 1, "size": 16, "whole": True}
+    assert TrainConfig(**asked, network=dense).augmentation == "none"
+    assert TrainConfig(**asked, network=dense, augment="flip").augmentation == "flip"
+    assert TrainConfig(**asked).augmentation == "auto"
+
+
+def test_pictures_of_any_mode(tmp_path: Path) -> None:
+    deep = np.full((16, 16), 257 * 128, np.uint16)
+    hidden = np.zeros((16, 16, 4), np.uint8)
+    hidden[..., 0], hidden[8:] = 255, (0, 0, 255, 255)  # red under full transparency above, blue below
+    palette = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16) % 2).convert("P")
+    palette.putpalette([255, 0, 0, 0, 255, 0])
+    Image.fromarray(deep).save(tmp_path / "a-deep.png")
+    Image.fromarray(hidden).save(tmp_path / "b-clear.png")
+    palette.save(tmp_path / "c-palette.png", transparency=0)
+    Image.fromarray(np.zeros((16, 16), np.float32)).save(tmp_path / "d-float.tif")
+    Image.fromarray(np.full((16, 16), 70_000, np.int32)).save(tmp_path / "e-long.tif")
+    Image.new("L", (16, 16)).save(tmp_path / "f.gif")
+    (tmp_path / "notes.txt").write_text("no picture")
+    skipped: list[str] = []
+    found = dict(read_pictures([tmp_path], 3, skipped))
+    values = {Path(name).stem: np.asarray(picture) for name, picture in found.items()}
+    assert list(values) == ["a-deep", "b-clear", "c-palette"]
+    assert (values["a-deep"] == 128).all()
+    assert (values["b-clear"][:8] == 255).all() and (values["b-clear"][8:] == (0, 0, 255)).all()
+    assert (values["c-palette"][:, ::2] == 255).all() and (values["c-palette"][:, 1::2] == (0, 255, 0)).all()
+    reasons = [Path(line.split(" ")[0]).name + " " + line.split(" ", 1)[1] for line in skipped]
+    assert reasons[0].startswith("f.gif is of a format that is not read")
+    assert [line.split(" ")[0] for line in reasons[1:]] == ["d-float.tif", "e-long.tif"]
+    assert all("not of 8 or 16 bits" in line for line in reasons[1:])

@@ -170,6 +170,11 @@ class TrainConfig:
             raise UsageError(f"The network's dense blocks are made for {side}x{side} pixels, the run for {self.size}.")
 
     @property
+    def augmentation(self) -> str:
+        """``augment``; "auto" is "none" for a dense network, which is for pictures where a place has a meaning."""
+        return "none" if self.augment == "auto" and isinstance(self.network, MLPConfig) else self.augment
+
+    @property
     def folder(self) -> Path:
         """``out`` as a path."""
         return Path(self.out)

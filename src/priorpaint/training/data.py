@@ -33,7 +33,7 @@ class Pictures:
         channels: 3 for RGB, 1 for grey.
         classes: "auto" takes subfolders that hold all pictures, or the labels of idx files, for classes; "none" not.
         augment: "photo" mirrors half of the crops and transposes a quarter, "flip" only mirrors, "none" neither; "auto"
-            is "photo" without classes, "flip" with class folders and "none" for idx files.
+            is "none" for idx files, "flip" with class folders and for wholes, which have an upright, and else "photo".
         whole: every picture is shrunk until its shorter side is ``size``, so that a crop shows (nearly) all of it;
             ``scales`` are then not used.
 
@@ -65,7 +65,8 @@ class Pictures:
         self.skipped: list[str] = []
         self._pixels: list[Pixels] = []
         self.class_names = class_names(sources) if classes == "auto" else ()
-        self.augment = _augment(sources, bool(self.class_names)) if augment == "auto" else augment
+        upright = whole or bool(self.class_names)
+        self.augment = _augment(sources, upright=upright) if augment == "auto" else augment
         number = {name: index for index, name in enumerate(self.class_names)}
         labels: list[int] = []
         self.counts = [0] * len(number)
@@ -171,10 +172,10 @@ def to_float(pixels: Tensor) -> Tensor:
     return pixels.float() / 127.5 - 1
 
 
-def _augment(sources: Sequence[str | Path], classes: bool) -> str:
+def _augment(sources: Sequence[str | Path], *, upright: bool) -> str:
     if any(is_idx(source) for source in sources):
         return "none"
-    return "flip" if classes else "photo"
+    return "flip" if upright else "photo"
 
 
 def _array(picture: Image.Image) -> Pixels:

@@ -27,6 +27,8 @@ from priorpaint.training.stopping import StopFlag
 from priorpaint.training.tasks import WEIGHTS, load_codec, new_network, stored_weights, task_of
 
 VALIDATION_SIDE = 128
+SKIPPED = "skipped.txt"
+_SKIPPED_SHOWN = 5
 _NOTIFY_SECONDS = 1.0
 _PREFETCH = 2
 # Training crops that an autoencoder's latents are measured on.
@@ -69,7 +71,8 @@ class Outcome:
 def train(config: TrainConfig, on_progress: Callable[[Report], None] = lambda report: None) -> Outcome:
     """Train a network, or go on with it, until the budget is used up or a SIGINT or SIGTERM comes.
 
-    Writes checkpoint.pt, weights.safetensors (moving average, float16), samples.png and log.jsonl to ``config.out``.
+    Writes checkpoint.pt, weights.safetensors (moving average, float16), samples.png and log.jsonl to ``config.out``,
+    and skipped.txt where many files cannot be used.
 
     Raises:
         MissingExtra: accelerate is not installed.
@@ -91,13 +94,13 @@ class _Run:
         self.pictures = Pictures(
             config.data, config.size, wide=config.wide, scales=config.scales,
             channels=config.network.in_channels if codec is None else codec.network.image_channels,
-            classes="none" if codes else config.classes, augment=config.augment, whole=config.whole,
+            classes="none" if codes else config.classes, augment=config.augmentation, whole=config.whole,
         )  # fmt: skip
         if not isinstance(config.network, AutoencoderConfig):
             told: Config = replace(config.network, classes=len(self.pictures.class_names))
             config = replace(config, network=told)
         self.config, self.autoencoder = config, None if codec is None else codec.sha256
-        self.notes = (*self.pictures.skipped, *remarks(self.config, self.pictures))
+        self.skipped, self.notes = self.pictures.skipped, remarks(self.config, self.pictures)
         self.task = task_of(config, codec)
         network, self.progress, state = self._start()
         device = self.accelerator.device
@@ -135,7 +138,7 @@ class _Run:
             self.config.val, self.config.size if whole else VALIDATION_SIDE, self.task.multiple, self.pictures.channels,
             skipped, pad=self.config.size, whole=whole,
         )  # fmt: skip
-        self.notes += tuple(skipped)
+        self.skipped = [*self.skipped, *skipped]
         return crops.to(self.accelerator.device)
 
     def go(self, stop: StopFlag) -> Outcome:
@@ -143,7 +146,8 @@ class _Run:
         self.began, self.first_crop, self.before = time.monotonic(), self.progress.crops, self.progress.seconds
         now = self.began
         saved = noticed = reported = validated = drawn = now
-        self._notify((*self.notes, *self._forecast()))
+        if self.accelerator.is_main_process:
+            self._notify((*self._skipped(), *self.notes, *self._forecast()))
         with ThreadPoolExecutor(1) as pool:
             waiting = [self._submit(pool, self.progress.step + ahead) for ahead in range(_PREFETCH)]
             while not self._over(stop):
@@ -195,9 +199,18 @@ class _Run:
     def _number(self, step: int) -> int:
         return int(step * self.accelerator.num_processes + self.accelerator.process_index)
 
+    def _skipped(self) -> tuple[str, ...]:
+        """The files that are not used; where they are many, some of them, and the file that lists all."""
+        more = len(self.skipped) - _SKIPPED_SHOWN
+        if more <= 0:
+            return tuple(self.skipped)
+        self.config.folder.mkdir(parents=True, exist_ok=True)
+        (self.config.folder / SKIPPED).write_text("\n".join(self.skipped) + "\n", encoding="utf-8")
+        return *self.skipped[:_SKIPPED_SHOWN], f"... and {more} more; {self.config.folder / SKIPPED} lists all of them."
+
     def _forecast(self) -> tuple[str, ...]:
         """How long this will take, before it starts."""
-        if not self.accelerator.is_main_process or self.fraction() >= 1:
+        if self.fraction() >= 1:
             return ()
         with self.accelerator.autocast():
             return (forecast(self.config, self.task, self.network, self.pictures, self.progress,
@@ -298,9 +311,10 @@ class _Run:
 
     def _finish(self, stop: StopFlag) -> None:
         self._save()
-        if stop.number:
-            return
         network = self._finished()
+        if stop.number:
+            self._export(network)
+            return
         self._draw(network)
         self._validate(network)
         if self.validation is None:

@@ -61,9 +61,11 @@ def accelerator(precision: str) -> Accelerator:
     """
     try:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
     except ImportError:
         raise MissingExtra("Training needs accelerate; install it with: pip install 'priorpaint[train]'") from None
     chosen = ("bf16" if computes_bf16() else "float32") if precision == "auto" else precision
+    AcceleratorState._reset_state()  # or a second run in this process could not take another precision
     return Accelerator(mixed_precision="bf16" if chosen == "bf16" else "no")
 
 

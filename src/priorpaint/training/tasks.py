@@ -146,7 +146,7 @@ class Denoising(Task):
         return self.objective.losses(self._told(network, labels, seed), x_0, generator)
 
     def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
-        return denoising_psnr(self._denoiser(network), pictures)
+        return denoising_psnr(self._denoiser(network), pictures, self.objective.levels[1])
 
     def sheet(self, network: Any, pictures: Tensor | None, crops: Tensor) -> Image.Image:
         low, high = self.objective.levels

@@ -13,7 +13,7 @@ from priorpaint.imaging.grids import picture_rows, to_pixels
 # D(x_0 + sigma n, sigma) for pictures (N, C, H, W) and sigma (N,).
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
-LEVELS = (15, 25, 50, 75, 100)
+LEVELS = (15, 25, 50, 75, 100, 200, 400, 1000)
 LATENT_LEVELS = (0.25, 0.5, 1.0, 2.0, 4.0)
 SHEET_SIGMAS = (0.25, 1.0, 3.0)  # where the standard deviation of clean pictures is 0.5
 COLUMNS = 6
@@ -41,15 +41,17 @@ def psnr(picture: Tensor, clean: Tensor, peak: float = 2.0) -> float:
     return float((10 * torch.log10(peak**2 / error)).mean())
 
 
-def denoising_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str, float]:
+def denoising_psnr(denoise: Denoise, clean: Tensor, sigma_max: float, seed: int = _SEED) -> dict[str, float]:
     """Mean PSNR in dB of the denoised pictures for each noise level of `LEVELS` (standard deviation in 1/255).
 
     Args:
         clean: held-out pictures in [-1, 1], shape (N, C, H, W).
+        sigma_max: largest sigma of the training; levels above half of it are left out.
         seed: seed of the noise, the same in every call so that curves are smooth.
     """
-    found = _denoised(denoise, clean, [level / 127.5 for level in LEVELS], seed)
-    return {str(level): psnr(each.clamp(-1, 1), clean) for level, each in zip(LEVELS, found, strict=True)}
+    levels = [level for level in LEVELS if level / 127.5 <= sigma_max / 2]
+    found = _denoised(denoise, clean, [level / 127.5 for level in levels], seed)
+    return {str(level): psnr(each.clamp(-1, 1), clean) for level, each in zip(levels, found, strict=True)}
 
 
 def latent_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str, float]:
