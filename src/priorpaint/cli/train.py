@@ -67,7 +67,8 @@ def train(
     batch: Annotated[int | None, typer.Option(help="Crops in a batch; default: for this machine.")] = None,
     crops: Annotated[int | None, typer.Option(help="Budget in crops.")] = None,
     hours: Annotated[
-        float | None, typer.Option(help="Budget in hours, over all resumptions; default: 8, on a GPU 4 (an autoencoder: 2).")
+        float | None,
+        typer.Option(help="Budget in hours, over all resumptions; default: 8, on a GPU 4 (an autoencoder: 2)."),
     ] = None,
     loss: Annotated[str, typer.Option(help="edm, simple (DDPM) or hybrid (learned variance).")] = "edm",
     betas: Annotated[str, typer.Option(help="Noise of simple and hybrid: linear, cosine, scaled_linear.")] = "linear",
