@@ -113,6 +113,7 @@ def test_measured_bytes_of_a_codec() -> None:
 def test_amounts() -> None:
     assert parse_bytes("4GB") == 4 * 10**9 and parse_bytes("1.5 MiB") == 1572864 and parse_bytes(77) == 77
     assert show_bytes(2_340_000_000) == "2.3 GB" and show_bytes(5_100_000) == "5 MB"
+    assert show_bytes(1000) == "1 kB"
     for text in ("", "4 apples", "-1GB", "0", "GB"):
         with pytest.raises(UsageError, match="4GB or 800MB"):
             parse_bytes(text)

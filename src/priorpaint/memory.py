@@ -153,7 +153,9 @@ def parse_bytes(text: str | int) -> int:
 
 
 def show_bytes(count: int) -> str:
-    return f"{count / 10**9:.1f} GB" if count >= 10**9 else f"{max(1, round(count / 10**6))} MB"
+    if count >= 10**9:
+        return f"{count / 10**9:.1f} GB"
+    return f"{round(count / 10**6)} MB" if count >= 10**6 else f"{max(1, round(count / 10**3))} kB"
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------

@@ -194,7 +194,11 @@ class Painting:
         """The frame as (1, C, h, w) in [-1, 1]."""
         channels = self.prior.image_shape[0]
         if channels not in (1, 3) or (channels == 1 and not self.picture.grey):
-            raise UsageError(f"the prior {self.prior.name} has {channels} channels, which do not fit this picture")
+            kind = "grey" if channels == 1 else f"{channels}-channel"
+            raise UsageError(
+                f"the prior {self.prior.name} knows {kind} pictures, and this one has colours; convert it, or choose "
+                "another prior (`priorpaint priors`)."
+            )
         values = self.picture.values()[self.frame.slices]
         out = torch.empty(1, channels, self.frame.height, self.frame.width)
         for channel in range(channels):  # without a float copy of all channels: pictures may have 40 megapixels

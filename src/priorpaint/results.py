@@ -26,6 +26,7 @@ from .imaging import (
 
 RUN_FILE = "run.json"
 SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+_ALIASES = {"jpeg": "jpg", "tif": "tiff"}
 _OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
 
 
@@ -129,16 +130,16 @@ class Output:
         return path
 
     def write_summary(self, result: Result) -> list[Path]:
-        """Write everything but the completions."""
+        """Write everything but the completions; first run.json, which says what there will be."""
         mean, uncertainty, array, sheet, run = self._summary()
+        info = {**result.info, "outputs": [file.name for file in self.files(len(result.images))]}
+        write_text_atomic(run, json.dumps(info, indent=2) + "\n")
         save_picture(result.mean, mean, result.picture)
         heat = uncertainty_picture(result.uncertainty, result.known, background=result.picture.image)
         save_picture(heat, uncertainty)
         write_array_atomic(array, result.uncertainty)
         page = contact_sheet(result.picture.image, result.known, result.images, mean=result.mean, uncertainty=heat)
         save_picture(page, sheet)
-        info = {**result.info, "outputs": [file.name for file in self.files(len(result.images))]}
-        write_text_atomic(run, json.dumps(info, indent=2) + "\n")
         return self._summary()
 
     def _check_folder(self) -> None:
@@ -165,8 +166,9 @@ def suffix_for(picture: Picture, format: str) -> str:
     Raises:
         UsageError: an unknown format.
     """
-    if format == "same":
+    if format.lower() == "same":
         return _OF_FORMAT[picture.format or "PNG"]
+    format = _ALIASES.get(format.lower(), format.lower())
     if format not in SUFFIXES:
         raise UsageError(f"there is no output format {format!r}; choose {_listed([*SUFFIXES, 'same'])}.")
     return SUFFIXES[format]

@@ -180,7 +180,10 @@ def test_errors_are_one_sentence_and_an_exit_code(photo: Path, mask: Path, prior
         (["{photo}", "--box", "1,2,3"], 2, "x,y,width,height"),
         (["{photo}", "--box", "60,1,10,10"], 2, "outside the picture"),
         (["{photo}", "{small}"], 2, "64x48 but the picture is 65x48"),
+        (["{photo}", "{turned}"], 2, r"48x65 but the picture is 65x48 upright \(with its EXIF"),
         (["{photo}", "{white}"], 2, "nothing is known"),
+        (["{photo}", "--box", "1,1,9,9", "--mask-means", "keep"], 2, "--mask-means is about a mask file"),
+        (["{photo}", "{mask}", "--threads", "100000"], 2, "threads"),
         (["{photo}", "{mask}", "--set", "speed=3"], 2, "its settings are steps"),
         (["{photo}", "{mask}", "--mask-means", "black"], 2, "'repaint' or 'keep'"),
         (["{photo}", "{mask}", "--method", "magic"], 2, "the methods are"),
@@ -208,7 +211,8 @@ def test_wrong_use(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    masks = {"small": tmp_path / "small.png", "white": tmp_path / "white.png"}
+    masks = {name: tmp_path / f"{name}.png" for name in ("small", "white", "turned")}
+    Image.fromarray(hole((48, 65))).save(masks["turned"])
     Image.fromarray(hole((64, 48))).save(masks["small"])
     Image.new("L", (65, 48), 255).save(masks["white"])
     filled = [text.format(tmp=tmp_path, photo=photo, mask=mask, **masks) for text in arguments]
@@ -218,6 +222,19 @@ def test_wrong_use(
     printed = capsys.readouterr()
     assert re.search(message, printed.err) and printed.out == "" and "Traceback" not in printed.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_the_wrong_way_round_is_told_before_the_work(
+    photo: Path, prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.full((48, 65), 255, np.uint8)
+    pixels[:4] = 0
+    Image.fromarray(pixels).save(tmp_path / "inverted.png")
+    arguments = ["inpaint", photo, tmp_path / "inverted.png", "-o", tmp_path / "out", "--prior", prior, "-n", "1"]
+    assert here(monkeypatch, *map(str, arguments), "--set", "steps=2", "--format", "JPEG") == 0
+    told = capsys.readouterr().err
+    assert told.count("is it inverted?") == 1 and told.index("is it inverted?") < told.index("1 of 1 completions")
+    assert (tmp_path / "out" / f"{photo.stem}_0.jpg").is_file()
 
 
 def test_an_unexpected_error_is_a_sentence_unless_debugging(

@@ -15,9 +15,13 @@ from priorpaint.imaging.writing import FORMATS
 from priorpaint.pipeline import Stopped, choose_solver
 from priorpaint.pipeline import inpaint as run_inpaint
 from priorpaint.results import Output, Result, stem_of, suffix_for
+from priorpaint.sources import hole_of
 
 from .progress import Display
 from .stopping import signals as taken_signals
+
+# Beyond this torch itself fails.
+MAX_THREADS = 1024
 
 
 def inpaint(
@@ -26,7 +30,7 @@ def inpaint(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("out"),
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="How many completions.")] = 4,
     seed: Annotated[int, typer.Option(help="Same seed, same completions.")] = 0,
-    method: Annotated[str | None, typer.Option(help="See `priorpaint methods`; default: the prior's own.")] = None,
+    method: Annotated[str | None, typer.Option(help="See `priorpaint methods`; default: ddnm.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable.")
     ] = None,
@@ -56,7 +60,9 @@ def inpaint(
         str | None, typer.Option("--max-memory", help="Limit for weights and activations, such as 4GB.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU where there is one.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: as torch chooses.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MAX_THREADS, help="CPU threads; default: as torch chooses.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print run.json instead of the file names.")] = False,
 ) -> None:
@@ -71,6 +77,8 @@ def inpaint(
         raise UsageError(f"-o takes a folder, and {out} looks like a file; leave the suffix out.")
     if mask is None and not mask_from_alpha and not box:
         raise UsageError("there is nothing to repaint; give a mask file, --box X,Y,W,H or --mask-from-alpha.")
+    if mask is None and mask_means != "repaint":
+        raise UsageError("--mask-means is about a mask file; boxes and transparent pixels are always repainted.")
     if negative_prompt is not None and guidance == 1:
         raise UsageError("--negative-prompt has weight only with guidance; add --guidance 5, for example.")
     boxes = [parse_box(text) for text in box or ()]
@@ -80,9 +88,13 @@ def inpaint(
     picture = read_picture(image)
     output = Output(out, stem_of(image), suffix_for(picture, format))
     output.check(picture, samples, overwrite=overwrite)
+    hole = hole_of(picture, "alpha" if mask_from_alpha else mask, boxes, mask_means)
     with taken_signals() as signals, Display(samples, quiet=quiet) as display:
         if lossy(output.completion(0)):
             display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
+
+        for warning in hole.warnings:  # before the work: a mask that is the wrong way round is seen at once
+            display.say(f"Warning: {warning}")
 
         def callback(step: int, total: int, _: Tensor) -> None:
             display.step(step / total)
@@ -123,7 +135,7 @@ def inpaint(
             if stopped.result is not None:
                 _finish(output, stopped.result, as_json=as_json)
             raise typer.Exit(128 + signals.received) from None
-        for warning in result.warnings:
+        for warning in (each for each in result.warnings if each not in hole.warnings):
             display.say(f"Warning: {warning}")
         _finish(output, result, as_json=as_json)
 

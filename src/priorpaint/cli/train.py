@@ -93,7 +93,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights, crops and noise.")] = 0,
     resume: Annotated[bool, typer.Option(help="Continue from OUT/checkpoint.pt where it exists.")] = True,
     init: Annotated[Path | None, typer.Option(help="Weights file to start from.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: as many as torch takes.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads; default: as many as torch takes.")
+    ] = None,
     validate_minutes: Annotated[float, typer.Option(help="Minutes between validations and exports.")] = 10.0,
     autoencoder: Annotated[
         bool, typer.Option("--autoencoder", help="Train an autoencoder, the first half of a latent prior.")

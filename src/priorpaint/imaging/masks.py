@@ -57,7 +57,10 @@ def read_mask(source: str | Path | Image.Image, size: tuple[int, int], *, means:
     name, image = loaded.name, loaded.image
     if image.size != size:
         mask_size, picture_size = (f"{width}x{height}" for width, height in (image.size, size))
-        raise UsageError(f"{name} is {mask_size} but the picture is {picture_size}; make the mask {picture_size}.")
+        turned = " upright (with its EXIF orientation)" if image.size == size[::-1] else ""
+        raise UsageError(
+            f"{name} is {mask_size} but the picture is {picture_size}{turned}; make the mask {picture_size}."
+        )
     values = _mask_values(image)
     white = values >= _THRESHOLD
     if white.all() or not white.any():

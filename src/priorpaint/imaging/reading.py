@@ -71,7 +71,8 @@ class Picture:
         if self.grey:
             grey = self.image.getchannel("L") if self.mode == "LA" else self.image.convert("L")
             return np.array(grey, dtype=np.uint8)[..., None]
-        return np.array(self.image.convert("RGB"), dtype=np.uint8)
+        with _quiet():
+            return np.array(self.image.convert("RGB"), dtype=np.uint8)
 
     def to_tensor(self, channels: int = 3) -> Tensor:
         """The picture as a tensor (1, channels, H, W), float32 in [-1, 1]: black is -1, white is 1.
@@ -194,7 +195,9 @@ def _finish(name: str, image: Image.Image, *, picture: bool) -> Loaded:
     if frames > 1 and image.format != "MPO":
         raise UsageError(f"{name} has {frames} frames or pages; save the one that you want as a single picture.")
     if deep:
-        raise UsageError(f"{name} has 16 bits a channel, of which only 8 would be read; convert it to 8 bits first.")
+        raise UsageError(
+            f"{name} has more than 8 bits a channel, of which only 8 would be read; convert it to 8 first."
+        )
     try:
         upright = ImageOps.exif_transpose(image)  # loads first, and a TIFF has turned itself by then and lost the tag
     except Exception as error:  # damaged data: every decoder has its own kind of error
@@ -265,7 +268,8 @@ def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
     if not image.has_transparency_data:
         return None
     if image.mode == "P":
-        return np.array(image.convert("RGBA").getchannel("A"), dtype=np.uint8)
+        with _quiet():
+            return np.array(image.convert("RGBA").getchannel("A"), dtype=np.uint8)
     opaque = np.array(image, dtype=np.uint16) != transparent_value(image)
     if opaque.ndim == 3:
         opaque = opaque.any(axis=2)
