@@ -47,7 +47,7 @@ def train(
     wide: Annotated[int, typer.Option(help="Side of the wide crops of every 4th batch in pixels; 0 = none.")] = 0,
     grey: Annotated[bool | None, typer.Option("--grey/--colour", help="Default: colour, grey for idx files.")] = None,
     classes: Annotated[str, typer.Option(help="auto: subfolders and idx labels are classes; none: never.")] = "auto",
-    label_dropout: Annotated[float, typer.Option(help="Share of crops whose class is hidden, for guidance.")] = 0.1,
+    label_dropout: Annotated[float, typer.Option(help="Share of crops whose class is hidden.")] = 0.5,
     augment: Annotated[
         str, typer.Option(help="photo (mirror, transpose), flip, none; auto: photo, flip for classes, none for idx.")
     ] = "auto",

@@ -55,7 +55,8 @@ class TrainConfig:
             "reconstruction" for an autoencoder.
         betas: noise table of ``simple`` and ``hybrid``: "linear", "cosine" or "scaled_linear".
         classes: "auto" trains a class-conditional network where subfolders or idx labels say classes; "none" never.
-        label_dropout: share of the crops whose class is hidden, which trains the null class; for guidance.
+        label_dropout: share of the crops whose class is hidden: all that the prior without a label learns from, which
+            most completions use. (0.1, common elsewhere, is for networks that are always told.)
         augment: "auto", "photo", "flip" or "none", see ``Pictures``.
         whole: pictures are shrunk to ``size`` and learned as wholes, and the prior then knows this size only.
         latent: file or folder of an autoencoder whose latents are learned in place of pictures; ``network`` then has
@@ -103,7 +104,7 @@ class TrainConfig:
     betas: str = "linear"
     ema_power: float = 0.0
     classes: str = "auto"
-    label_dropout: float = 0.1
+    label_dropout: float = 0.5
     augment: str = "auto"
     whole: bool = False
     latent: str | None = None
@@ -191,6 +192,7 @@ class TrainConfig:
         facts = {key: values[key] for key in keys}
         further = ("loss", "ema_power", "augment", "whole")
         facts |= {key: values[key] for key in further if values[key] != _DEFAULTS[key]}
+        facts |= {"label_dropout": self.label_dropout} if getattr(self.network, "classes", 0) else {}
         if self.loss == "reconstruction":
             facts = {key: value for key, value in facts.items() if key not in ("p_mean", "p_std", "balance")}
             facts["latent_noise"] = self.latent_noise
