@@ -263,7 +263,7 @@ def test_grey_pictures_take_the_average_of_the_channels() -> None:
 def test_a_grey_prior_takes_grey_pictures_only() -> None:
     hole = hole_in((64, 48))
     assert inpaint(picture("L"), hole, white_prior(channels=1), num_samples=1, **FAST).images[0].mode == "L"
-    with pytest.raises(UsageError, match="1 channels"):
+    with pytest.raises(UsageError, match="knows grey pictures, and this one has colours"):
         inpaint(picture("RGB"), hole, white_prior(channels=1), num_samples=1, **FAST)
 
 

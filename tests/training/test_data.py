@@ -99,3 +99,48 @@ def test_wholes_are_held_out_as_they_are_learned(tmp_path: Path) -> None:
     assert float(whole[0, :, :6].min()) > 0.95 and float(whole[0, :, 26:].min()) > 0.95
     with pytest.raises(UsageError, match="of at least 128x128"):
         centre_crops([tmp_path], 128, 8, 3, [], whole=True)
+
+
+def numbered(folder: Path, count: int) -> Path:
+    """Pictures of one value each: their number in the order of their names."""
+    folder.mkdir()
+    for index in range(count):
+        Image.new("RGB", (16, 16), (index % 256, index // 256, 0)).save(folder / f"{index:03d}.png")
+    return folder
+
+
+def test_every_fiftieth_picture_is_held_out_and_never_learned(tmp_path: Path) -> None:
+    folder = numbered(tmp_path / "many", 260)
+    stream = Pictures([folder], 16, scales=(1.0,), augment="none", hold_out=True)
+    kept_out = [int(pixels[0, 0, 0]) + 256 * int(pixels[0, 0, 1]) for pixels in stream.held_out]
+    assert kept_out == [49, 99, 149, 199, 249] and len(stream.names) == 255
+    corner = stream.batch(0, 4000, seed=0)[:, :, 0, 0].long()
+    # 4000 draws of 255 pictures: one of them is missed with probability 255 exp(-15.7) < 1e-4.
+    assert set((corner[:, 0] + 256 * corner[:, 1]).tolist()) == set(range(260)) - set(kept_out)
+    crops = stream.held_out_crops(16, 4)
+    assert crops is not None and crops.shape == (5, 3, 16, 16)
+    assert torch.equal(crops[:, 0, 0, 0], to_float(torch.tensor(kept_out)))
+
+
+def test_few_pictures_are_all_learned(tmp_path: Path) -> None:
+    folder = numbered(tmp_path / "few", 199)
+    for stream in (Pictures([folder], 16, hold_out=True), Pictures([numbered(tmp_path / "many", 200)], 16)):
+        assert not stream.held_out and stream.held_out_crops(16, 4) is None
+        assert len(stream.names) == len(list(Path(stream.names[0]).parent.iterdir()))
+    assert len(Pictures([tmp_path / "many"], 16, hold_out=True).held_out) == 4
+
+
+def test_held_out_pictures_are_whole_and_as_their_labels_say(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(240):
+        folder = tmp_path / "kinds" / ("even", "odd")[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        pixels[..., 0] = 255 * (index % 2)
+        Image.fromarray(pixels).save(folder / f"{index:03d}.png")
+    parts = Pictures([tmp_path / "kinds"], 16, classes="auto", scales=(1.0, 0.8), augment="none", hold_out=True)
+    assert parts.counts == [118, 118] and {pixels.shape for pixels in parts.held_out} == {(20, 30, 3)}
+    crops, labels = parts.labelled_batch(0, 64, seed=0)
+    assert torch.equal((crops[:, 0].float().mean((1, 2)) > 127).long(), labels)  # labels moved with their pictures
+    wholes = Pictures([tmp_path / "kinds"], 16, whole=True, hold_out=True)
+    assert {pixels.shape for pixels in wholes.held_out} == {(16, 24, 3)}

@@ -18,9 +18,12 @@ from PIL import Image
 from priorpaint.errors import UsageError
 from priorpaint.imaging.idx import is_idx, read_idx
 from priorpaint.priors.mlp import MLPConfig
+from priorpaint.priors.unet import UNetConfig
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops
 from priorpaint.training.files import class_names, read_pictures
+from priorpaint.training.loop import _Run
+from tests.training.conftest import draw_pictures
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
 
@@ -158,11 +161,15 @@ def test_augmentation(pictures: Path) -> None:
 def test_wholes_have_an_upright_and_dense_networks_places(pictures: Path) -> None:
     assert Pictures([pictures], 16, augment="auto").augment == "photo"
     assert Pictures([pictures], 16, augment="auto", whole=True).augment == "flip"
-    dense = MLPConfig(16, 8, (8,))
-    asked = {"data": ("x",), "out": "y", "crops": 1, "size": 16, "whole": True}
-    assert TrainConfig(**asked, network=dense).augmentation == "none"
-    assert TrainConfig(**asked, network=dense, augment="flip").augmentation == "flip"
-    assert TrainConfig(**asked).augmentation == "auto"
+    assert Pictures([pictures], 16, augment="auto", dense=True).augment == "none"
+    assert Pictures([pictures], 16, augment="flip", dense=True).augment == "flip"
+
+
+def test_a_run_says_whether_its_network_is_dense(tmp_path: Path) -> None:
+    folder = draw_pictures(tmp_path / "squares", side=16)
+    for network, augment in ((MLPConfig(16, 8, (8,)), "none"), (UNetConfig((8,), (1,), embedding=8), "flip")):
+        config = TrainConfig((str(folder),), str(tmp_path / augment), network=network, size=16, whole=True, crops=8)
+        assert _Run(config, lambda report: None).pictures.augment == augment
 
 
 def test_pictures_of_any_mode(tmp_path: Path) -> None:
@@ -189,3 +196,39 @@ def test_pictures_of_any_mode(tmp_path: Path) -> None:
     assert reasons[0].startswith("f.gif is of a format that is not read")
     assert [line.split(" ")[0] for line in reasons[1:]] == ["d-float.tif", "e-long.tif"]
     assert all("not of 8 or 16 bits" in line for line in reasons[1:])
+
+
+def test_transparency_of_every_kind_is_laid_on_white(tmp_path: Path) -> None:
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[8:] = (10, 20, 30)
+    Image.fromarray(pixels).save(tmp_path / "a-key.png", transparency=(10, 20, 30))
+    half = np.zeros((16, 16, 2), np.uint8)
+    half[..., 1] = 51  # black at a fifth: 80 % of white shines through
+    Image.fromarray(half, "LA").save(tmp_path / "b-grey.png")
+    Image.merge("RGBA", [Image.new("L", (16, 16), value) for value in (255, 0, 0, 51)]).save(tmp_path / "c-half.png")
+    skipped: list[str] = []
+    read = {Path(name).stem: np.asarray(picture) for name, picture in read_pictures([tmp_path], 3, skipped)}
+    assert not skipped
+    assert (read["a-key"][:8] == 0).all() and (read["a-key"][8:] == 255).all()
+    assert (read["b-grey"] == 204).all()
+    assert (read["c-half"] == (255, 204, 204)).all()
+
+
+def test_turned_tiffs_stand_upright(tmp_path: Path) -> None:
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:, :12, 0] = 255
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90 degrees clockwise: what is left comes to the top
+    Image.fromarray(pixels).save(tmp_path / "turned.tif", exif=exif)
+    ((_, picture),) = read_pictures([tmp_path], 3, [])
+    assert picture.size == (16, 24)
+    assert (np.asarray(picture)[:12, :, 0] == 255).all() and (np.asarray(picture)[12:, :, 0] == 0).all()
+
+
+def test_other_formats_in_a_tar_file_are_named(pictures: Path, tmp_path: Path) -> None:
+    Image.new("L", (16, 16)).save(pictures / "moving.gif")
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        tar.add(pictures, arcname="all")
+    skipped: list[str] = []
+    assert len(list(read_pictures([tmp_path / "all.tar"], 3, skipped))) == 10
+    assert [line.split(" ")[0] for line in skipped] == [f"{tmp_path / 'all.tar'}:all/moving.gif"]

@@ -23,6 +23,7 @@ from priorpaint.training.data import centre_crops
 from priorpaint.training.loop import Report, train
 from priorpaint.training.loss import edm_denoise
 from tests.training.command import run
+from tests.training.conftest import draw_pictures
 
 TINY = UNetConfig((8, 8), (1, 1), embedding=16)
 
@@ -61,6 +62,17 @@ def test_a_hundred_steps_denoise_better_than_doing_nothing_and_than_no_training(
     assert (tmp_path / "out" / "samples.png").stat().st_size > 1000
     assert metadata.training["crops"] == 960 and str(tmp_path) not in json.dumps(dict(metadata.training))
     assert reports[-1].fraction == 1.0 and reports[-1].psnr is not None
+
+
+def test_without_val_some_pictures_are_held_out_and_the_facts_say_so(tmp_path: Path) -> None:
+    folder, reports = draw_pictures(tmp_path / "many", 200), list[Report]()
+    train(config(folder, tmp_path / "out", 16), reports.append)
+    assert "Every 50th picture (4) is held out; name others with --val." in reports[0].notes
+    facts = load_weights(tmp_path / "out" / "weights.safetensors")[1].training
+    assert (facts["pictures"], facts["pictures_held_out"]) == (196, 4) and facts["held_out_psnr_db"]
+    train(config(folder, tmp_path / "all", 16, hold_out=False), reports.append)
+    facts = load_weights(tmp_path / "all" / "weights.safetensors")[1].training
+    assert facts["pictures"] == 200 and facts["held_out_psnr_db"] is None and facts["hold_out"] is False
 
 
 def start(pictures: Path, out: Path, crops: int) -> subprocess.Popen[str]:
@@ -174,5 +186,5 @@ def test_many_files_that_cannot_be_used_are_listed_in_a_file(pictures: Path, tmp
     train(config(pictures, tmp_path / "out", 8), lambda report: notes.extend(report.notes))
     listed = (tmp_path / "out" / "skipped.txt").read_text().splitlines()
     assert len(listed) == 7 and notes[:5] == listed[:5]
-    assert notes[5].startswith("... and 2 more;") and "skipped.txt" in notes[5]
+    assert notes[5].startswith("... and 2 more files skipped;") and "skipped.txt" in notes[5]
     assert sum("Found" in note for note in notes) == 1

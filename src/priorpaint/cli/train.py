@@ -39,6 +39,10 @@ def train(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for checkpoint, weights, samples and log.")],
     val: Annotated[list[Path] | None, typer.Option("--val", help="Held-out pictures; repeatable.")] = None,
+    hold_out: Annotated[
+        bool,
+        typer.Option("--hold-out/--no-hold-out", help="Without --val, keep every 50th of 200 or more from training."),
+    ] = True,
     size: Annotated[int, typer.Option(help="Side of the crops in pixels.")] = 64,
     whole: Annotated[
         bool | None,
@@ -157,6 +161,7 @@ def train(
             init=None if init is None else str(init), resume=resume, validate_minutes=validate_minutes,
             sheet_minutes=validate_minutes, loss=loss, betas=betas, ema_power=ema_power, classes=classes,
             label_dropout=label_dropout, augment=augment, whole=whole, latent=None if latent is None else str(latent),
+            hold_out=hold_out,
         )  # fmt: skip
         outcome = _run(config)
     except PriorpaintError as error:

@@ -22,6 +22,8 @@ MAX_PIXELS = 40_000_000
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 FILE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP")
 
+_TOO_DEEP = "its values are not of 8 or 16 bits; save it with 8 bits"
+_WHITE_16 = 65535
 _ORIENTATION = 274
 _BITS_PER_SAMPLE = 258
 # A TIFF keeps its pixel layout and its description in one table; only the description may travel to another file.
@@ -274,6 +276,34 @@ def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
     if opaque.ndim == 3:
         opaque = opaque.any(axis=2)
     return np.where(opaque, 255, 0).astype(np.uint8)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An upright, loaded image in 8 bits, "L" where it is grey and else "RGB", with white below what is transparent.
+
+    Raises:
+        ValueError: its values are not of 8 or 16 bits.
+    """
+    if image.mode == "PA":
+        image = image.convert("RGBA")
+    if image.mode == "F":
+        raise ValueError(_TOO_DEEP)
+    alpha = _alpha(image)
+    if image.mode.startswith("I"):
+        solid = _from_16_bits(np.asarray(image))
+    else:
+        with _quiet():
+            solid = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    if alpha is None:
+        return solid
+    return Image.composite(solid, Image.new(solid.mode, solid.size, "white"), Image.fromarray(alpha))
+
+
+def _from_16_bits(values: NDArray[np.generic]) -> Image.Image:
+    wide = values.astype(np.int64)
+    if wide.min() < 0 or wide.max() > _WHITE_16:
+        raise ValueError(_TOO_DEEP)
+    return Image.fromarray(np.rint(wide / (_WHITE_16 / 255)).astype(np.uint8))
 
 
 def transparent_value(image: Image.Image) -> NDArray[np.uint16]:

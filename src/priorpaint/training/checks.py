@@ -12,7 +12,7 @@ import numpy as np
 from priorpaint.imaging.idx import Pixels
 from priorpaint.priors.mlp import MLPConfig
 from priorpaint.training.config import TrainConfig
-from priorpaint.training.data import MIN_PICTURES, Pictures
+from priorpaint.training.data import HOLD_OUT_EVERY, HOLD_OUT_FROM, MIN_PICTURES, Pictures
 
 # Fewer pictures than this are learned by heart.
 FEW = 500
@@ -23,17 +23,17 @@ _GREY = 2
 
 def remarks(config: TrainConfig, pictures: Pictures) -> tuple[str, ...]:
     """Sentences about the data of a run: what was found, and what looks wrong."""
-    return (*_found(pictures), *_doubts(config, pictures))
+    return (*_found(pictures), *_held_out(config, pictures), *_doubts(config, pictures))
 
 
 def _found(pictures: Pictures) -> Iterator[str]:
-    names = pictures.class_names
+    names, total = pictures.class_names, len(pictures.names) + len(pictures.held_out)
     if not names:
-        yield f"Found {len(pictures.names)} pictures."
+        yield f"Found {total} pictures."
         return
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     yield (
-        f"Found {len(pictures.names)} pictures in {len(names)} classes ({shown}), which the network will be told; "
+        f"Found {total} pictures in {len(names)} classes ({shown}), which the network will be told; "
         "--classes none trains without."
     )
     for name, count in zip(names, pictures.counts, strict=True):
@@ -41,8 +41,17 @@ def _found(pictures: Pictures) -> Iterator[str]:
             yield f"The class {name} has only {count} pictures; it will hardly be learned."
 
 
+def _held_out(config: TrainConfig, pictures: Pictures) -> Iterator[str]:
+    if config.val or not config.hold_out:
+        return
+    if pictures.held_out:
+        yield f"Every {HOLD_OUT_EVERY}th picture ({len(pictures.held_out)}) is held out; name others with --val."
+    else:
+        yield f"No picture is held out, as there are fewer than {HOLD_OUT_FROM}; name some with --val."
+
+
 def _doubts(config: TrainConfig, pictures: Pictures) -> Iterator[str]:
-    total = len(pictures.names) + len(pictures.skipped)
+    total = len(pictures.names) + len(pictures.held_out) + len(pictures.skipped)
     if len(pictures.skipped) > total / 2:
         yield f"Most files were skipped ({len(pictures.skipped)} of {total}); see the reasons above."
     if len(pictures.names) < FEW:

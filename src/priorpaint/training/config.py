@@ -16,7 +16,7 @@ LOSSES = ("edm", "simple", "hybrid", "reconstruction")
 BETAS = ("linear", "cosine", "scaled_linear")
 AUGMENT = ("auto", "photo", "flip", "none")
 CLASSES = ("auto", "none")
-_DEFAULTS = {"loss": "edm", "ema_power": 0.0, "augment": "auto", "whole": False}
+_DEFAULTS = {"loss": "edm", "ema_power": 0.0, "augment": "auto", "whole": False, "hold_out": True}
 
 
 def noise_levels(*, whole: bool, latent: bool) -> dict[str, float]:
@@ -38,7 +38,8 @@ class TrainConfig:
     Args:
         data: folders (searched recursively), picture files, tar files of pictures or idx files.
         out: folder for checkpoint.pt, weights.safetensors, samples.png and log.jsonl.
-        val: held-out pictures, as ``data``; without them nothing is validated.
+        val: held-out pictures, as ``data``.
+        hold_out: without ``val``, of 200 pictures or more every 50th is held out in their place.
         network: shape of the network; an ``AutoencoderConfig`` trains an autoencoder, and an ``MLPConfig`` a network
             that predicts x_0 in place of EDM's mixture of x_0 and noise.
         size: side of the training crops in pixels.
@@ -109,6 +110,7 @@ class TrainConfig:
     whole: bool = False
     latent: str | None = None
     latent_noise: float = 0.1
+    hold_out: bool = True
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -171,11 +173,6 @@ class TrainConfig:
             raise UsageError(f"The network's dense blocks are made for {side}x{side} pixels, the run for {self.size}.")
 
     @property
-    def augmentation(self) -> str:
-        """``augment``; "auto" is "none" for a dense network, which is for pictures where a place has a meaning."""
-        return "none" if self.augment == "auto" and isinstance(self.network, MLPConfig) else self.augment
-
-    @property
     def folder(self) -> Path:
         """``out`` as a path."""
         return Path(self.out)
@@ -190,7 +187,7 @@ class TrainConfig:
         values = self.as_dict()
         sources = sorted("/".join(Path(source).parts[-2:]) for source in self.data)
         facts = {key: values[key] for key in keys}
-        further = ("loss", "ema_power", "augment", "whole")
+        further = ("loss", "ema_power", "augment", "whole", "hold_out")
         facts |= {key: values[key] for key in further if values[key] != _DEFAULTS[key]}
         facts |= {"label_dropout": self.label_dropout} if getattr(self.network, "classes", 0) else {}
         if self.loss == "reconstruction":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +19,23 @@ from priorpaint.training.files import class_names, find_pictures, packed, read_p
 
 MIN_PICTURES = 8
 WIDE_EVERY = 4
+# Without held-out pictures of the user's own, every so many of them are held out, where there are enough.
+HOLD_OUT_EVERY = 50
+HOLD_OUT_FROM = 200
 _MOST_VALIDATION = 512
+_MOST_HELD_OUT = 128
 _TRANSPOSE_SHARE = 0.25
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture in memory: at its scales, and as it is validated where it may be held out."""
+
+    name: str
+    label: str | None
+    views: list[Pixels]
+    full: Pixels | None
 
 
 class Pictures:
@@ -33,12 +50,15 @@ class Pictures:
         channels: 3 for RGB, 1 for grey.
         classes: "auto" takes subfolders that hold all pictures, or the labels of idx files, for classes; "none" not.
         augment: "photo" mirrors half of the crops and transposes a quarter, "flip" only mirrors, "none" neither; "auto"
-            is "none" for idx files, "flip" with class folders and for wholes, which have an upright, and else "photo".
+            is what `augmentation` says.
+        dense: the network is a dense one, for which a place has a meaning.
         whole: every picture is shrunk until its shorter side is ``size``, so that a crop shows (nearly) all of it;
             ``scales`` are then not used.
+        hold_out: of at least `HOLD_OUT_FROM` pictures, every `HOLD_OUT_EVERY`-th is kept out of all batches.
 
     Attributes:
         names: the pictures in use.
+        held_out: the pictures that were kept out, each (H, W, C); empty for none.
         skipped: one sentence for each file that is damaged or too small.
         class_names: the classes; empty for none.
         counts: pictures of each class.
@@ -58,42 +78,57 @@ class Pictures:
         channels: int = 3,
         classes: str = "none",
         augment: str = "photo",
+        dense: bool = False,
         whole: bool = False,
+        hold_out: bool = False,
     ) -> None:
         self.size, self.wide, self.channels = size, wide, channels
-        self.names: list[str] = []
         self.skipped: list[str] = []
-        self._pixels: list[Pixels] = []
         self.class_names = class_names(sources) if classes == "auto" else ()
-        upright = whole or bool(self.class_names)
-        self.augment = _augment(sources, upright=upright) if augment == "auto" else augment
-        number = {name: index for index, name in enumerate(self.class_names)}
-        labels: list[int] = []
-        self.counts = [0] * len(number)
-        for found in find_pictures(sources, channels, self.skipped, pad=size):
-            picture = found.picture
-            if min(picture.size) < size:
-                self.skipped.append(
-                    f"{found.name} is {picture.width}x{picture.height} pixels, less than a crop of {size}."
-                )
-                continue
-            self.names.append(found.name)
-            views = [_shrunk(picture, size)] if whole else list(_scaled(picture, scales, size))
-            label = number.get(found.label or "", 0)
-            if number:
-                self.counts[label] += 1
-            self._pixels.extend(views)
-            labels.extend([label] * len(views))
-        self._labels = np.array(labels, dtype=np.int64)
-        if len(self.names) < MIN_PICTURES:
-            hidden = packed(sources)
-            hint = f" There is {hidden[0]} in it; name that file itself." if hidden else ""
-            raise UsageError(
-                f"Only {len(self.names)} pictures of at least {size}x{size} pixels were found in "
-                f"{', '.join(map(str, sources))} ({len(self.skipped)} files skipped); training needs {MIN_PICTURES}."
-                + hint
-            )
+        self.augment = augmentation(augment, sources, upright=whole or bool(self.class_names), dense=dense)
+        read = list(self._read(sources, scales, whole=whole, hold_out=hold_out))
+        if len(read) < HOLD_OUT_FROM:
+            hold_out = False
+        self.held_out = [each.full for each in read if each.full is not None] if hold_out else []
+        self._keep([each for each in read if each.full is None] if hold_out else read)
+        self._check_number(sources)
         self._shares = {side: self._cumulative(side) for side in (size, wide) if side}
+
+    def _read(
+        self, sources: Sequence[str | Path], scales: Sequence[float], *, whole: bool, hold_out: bool
+    ) -> Iterator[_Read]:
+        """All pictures that are large enough, in a fixed order; every 50th, where some are held out, with ``full``."""
+        count = 0
+        for found in find_pictures(sources, self.channels, self.skipped, pad=self.size):
+            picture = found.picture
+            if min(picture.size) < self.size:
+                width, height = picture.size
+                self.skipped.append(f"{found.name} is {width}x{height} pixels, less than a crop of {self.size}.")
+                continue
+            count += 1
+            views = [_shrunk(picture, self.size)] if whole else list(_scaled(picture, scales, self.size))
+            held = hold_out and count % HOLD_OUT_EVERY == 0
+            full = None if not held else views[0] if whole else _array(picture)
+            yield _Read(found.name, found.label, views, full)
+
+    def _keep(self, read: list[_Read]) -> None:
+        """Take pictures for batches."""
+        number = {name: index for index, name in enumerate(self.class_names)}
+        labels = [number.get(each.label or "", 0) for each in read]
+        self.names = [each.name for each in read]
+        self.counts = [labels.count(index) for index in number.values()]
+        self._pixels = [view for each in read for view in each.views]
+        self._labels = np.repeat(np.array(labels, dtype=np.int64), [len(each.views) for each in read])
+
+    def _check_number(self, sources: Sequence[str | Path]) -> None:
+        if len(self.names) >= MIN_PICTURES:
+            return
+        hidden = packed(sources)
+        hint = f" There is {hidden[0]} in it; name that file itself." if hidden else ""
+        raise UsageError(
+            f"Only {len(self.names)} pictures of at least {self.size}x{self.size} pixels were found in "
+            f"{', '.join(map(str, sources))} ({len(self.skipped)} files skipped); training needs {MIN_PICTURES}." + hint
+        )
 
     def _cumulative(self, side: int) -> NDArray[np.float64]:
         """Cumulative shares of pictures and scales: by the square root of the area, 0 where no crop fits."""
@@ -124,6 +159,10 @@ class Pictures:
     def some(self, count: int) -> list[Pixels]:
         """At most ``count`` of the pictures, evenly chosen, each (H, W, C)."""
         return self._pixels[:: max(1, len(self._pixels) // count)][:count]
+
+    def held_out_crops(self, side: int, multiple: int) -> Tensor | None:
+        """As `centre_crops`, of the pictures that were kept out, at most 128; None where there are none."""
+        return _centred(_thinned(self.held_out, _MOST_HELD_OUT), side, multiple) if self.held_out else None
 
 
 def centre_crops(
@@ -157,14 +196,8 @@ def centre_crops(
         raise UsageError(
             f"No held-out picture{wanted} was found in {', '.join(map(str, sources))}; name another folder."
         )
-    pictures = pictures[:: -(-len(pictures) // _MOST_VALIDATION)]
-    side = min(side, *(min(picture.size) for picture in pictures)) // multiple * multiple
-    crops = []
-    for picture in pictures:
-        pixels = _shrunk(picture, side) if whole else _array(picture)
-        top, left = ((length - side) // 2 for length in pixels.shape[:2])
-        crops.append(pixels[top : top + side, left : left + side])
-    return to_float(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
+    pictures = _thinned(pictures, _MOST_VALIDATION)
+    return _centred([_shrunk(picture, side) if whole else _array(picture) for picture in pictures], side, multiple)
 
 
 def to_float(pixels: Tensor) -> Tensor:
@@ -172,10 +205,32 @@ def to_float(pixels: Tensor) -> Tensor:
     return pixels.float() / 127.5 - 1
 
 
-def _augment(sources: Sequence[str | Path], *, upright: bool) -> str:
-    if any(is_idx(source) for source in sources):
+def augmentation(asked: str, sources: Sequence[str | Path], *, upright: bool, dense: bool) -> str:
+    """What is done to crops: ``asked``, or for "auto" what suits the pictures.
+
+    That is "none" for idx files and a dense network, for which a place has a meaning; "flip" for pictures that have an
+    ``upright``, which wholes and classes do; and else "photo".
+    """
+    if asked != "auto":
+        return asked
+    if dense or any(is_idx(source) for source in sources):
         return "none"
     return "flip" if upright else "photo"
+
+
+def _thinned(pictures: list[_T], most: int) -> list[_T]:
+    """At most ``most`` of the pictures, evenly chosen."""
+    return pictures[:: -(-len(pictures) // most)]
+
+
+def _centred(pictures: list[Pixels], side: int, multiple: int) -> Tensor:
+    """The middle of pictures (H, W, C), in [-1, 1], shape (N, C, S, S); S as in `centre_crops`."""
+    side = min(side, *(min(pixels.shape[:2]) for pixels in pictures)) // multiple * multiple
+    crops = []
+    for pixels in pictures:
+        top, left = ((length - side) // 2 for length in pixels.shape[:2])
+        crops.append(pixels[top : top + side, left : left + side])
+    return to_float(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
 
 
 def _array(picture: Image.Image) -> Pixels:

@@ -8,16 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.idx import Pixels, is_idx, labels_file, padded, read_idx_pictures, read_labels
+from priorpaint.imaging.reading import on_white
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 # Pictures too, but not read here.
 _OTHER_FORMATS = frozenset({".gif", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".tga", ".psd", ".svg", ".exr", ".hdr"})
-_WHITE_16 = 65535
 # Folders of these names are parts of a data set, not classes.
 _PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "holdout"})
 
@@ -49,44 +48,24 @@ def read_pictures(
 def find_pictures(sources: Sequence[str | Path], channels: int, skipped: list[str], *, pad: int = 0) -> Iterator[Found]:
     """As `read_pictures`, with the class of each picture: its first folder below the source, or its idx label.
 
-    16 bits become 8, and what is transparent is laid on white. Pictures of other formats, and those whose values are
-    not of 8 or 16 bits, are named in ``skipped``.
+    16 bits become 8, and what is transparent is laid on white (see `on_white`). Pictures of other formats, and those
+    whose values are not of 8 or 16 bits, are named in ``skipped``.
     """
     mode = "RGB" if channels == 3 else "L"
     for source in map(Path, sources):
         if is_idx(source):
             yield from _from_idx(source, mode, pad)
             continue
-        if source.is_dir():
-            others = sorted(path for path in source.rglob("*") if path.suffix.lower() in _OTHER_FORMATS)
-            skipped += [f"{path} is of a format that is not read; convert it to PNG." for path in others]
+        skipped += [f"{name} is of a format that is not read; convert it to PNG." for name in _unread(source)]
         for name, content in _files(source):
             try:
-                with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as picture:
-                    upright = _eight_bits(ImageOps.exif_transpose(picture), mode)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                # Never by its path: Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped.
+                with Image.open(io.BytesIO(content if isinstance(content, bytes) else content.read_bytes())) as picture:
+                    upright = on_white(ImageOps.exif_transpose(picture)).convert(mode)
+            except Exception as error:  # every decoder has its own kind of error
                 skipped.append(f"{name} cannot be read as a picture ({error}).")
                 continue
             yield Found(name, upright, _folder(source, name))
-
-
-def _eight_bits(picture: Image.Image, mode: str) -> Image.Image:
-    """The picture as ``mode``, "L" or "RGB", on white where it is transparent.
-
-    Raises:
-        ValueError: its values are not of 8 or 16 bits.
-    """
-    if picture.mode == "F":
-        raise ValueError("its values are not of 8 or 16 bits")
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture)
-        if values.min() < 0 or values.max() > _WHITE_16:
-            raise ValueError("its values are not of 8 or 16 bits")
-        return Image.fromarray((values / 257).round().astype(np.uint8)).convert(mode)
-    if picture.has_transparency_data:
-        clear = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-    return picture.convert(mode)
 
 
 def class_names(sources: Sequence[str | Path]) -> tuple[str, ...]:
@@ -165,6 +144,16 @@ def _files(source: Path) -> Iterator[tuple[str, Path | bytes]]:
         )
 
 
+def _unread(source: Path) -> list[str]:
+    """The pictures in a folder or tar file whose formats are not read."""
+    if source.is_dir():
+        return sorted(str(path) for path in source.rglob("*") if path.suffix.lower() in _OTHER_FORMATS)
+    if source.suffix.lower() in SUFFIXES or not (source.is_file() and tarfile.is_tarfile(source)):
+        return []
+    with tarfile.open(source) as tar:
+        return [f"{source}:{member.name}" for member in _wanted(tar, _OTHER_FORMATS)]
+
+
 def _members(source: Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(source) as tar:
         for member in _wanted(tar):
@@ -173,6 +162,6 @@ def _members(source: Path) -> Iterator[tuple[str, bytes]]:
                 yield f"{source}:{member.name}", file.read()
 
 
-def _wanted(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    pictures = [m for m in tar.getmembers() if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
+def _wanted(tar: tarfile.TarFile, suffixes: frozenset[str] = SUFFIXES) -> list[tarfile.TarInfo]:
+    pictures = [m for m in tar.getmembers() if m.isfile() and Path(m.name).suffix.lower() in suffixes]
     return sorted(pictures, key=lambda m: m.name)

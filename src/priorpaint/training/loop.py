@@ -14,6 +14,7 @@ from torch import Tensor
 
 from priorpaint.errors import PriorError
 from priorpaint.priors.autoencoder import AutoencoderConfig
+from priorpaint.priors.mlp import MLPConfig
 from priorpaint.priors.weights_file import Config, Network
 from priorpaint.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from priorpaint.training.checks import remarks
@@ -72,7 +73,7 @@ def train(config: TrainConfig, on_progress: Callable[[Report], None] = lambda re
     """Train a network, or go on with it, until the budget is used up or a SIGINT or SIGTERM comes.
 
     Writes checkpoint.pt, weights.safetensors (moving average, float16), samples.png and log.jsonl to ``config.out``,
-    and skipped.txt where many files cannot be used.
+    and skipped.txt where files cannot be used.
 
     Raises:
         MissingExtra: accelerate is not installed.
@@ -94,7 +95,9 @@ class _Run:
         self.pictures = Pictures(
             config.data, config.size, wide=config.wide, scales=config.scales,
             channels=config.network.in_channels if codec is None else codec.network.image_channels,
-            classes="none" if codes else config.classes, augment=config.augmentation, whole=config.whole,
+            classes="none" if codes else config.classes, augment=config.augment,
+            dense=isinstance(config.network, MLPConfig), whole=config.whole,
+            hold_out=config.hold_out and not config.val,
         )  # fmt: skip
         if not isinstance(config.network, AutoencoderConfig):
             told: Config = replace(config.network, classes=len(self.pictures.class_names))
@@ -130,14 +133,18 @@ class _Run:
         return network, Progress(), None
 
     def _validation(self) -> Tensor | None:
-        if not self.config.val or not self.accelerator.is_main_process:
+        """Held-out pictures: those of ``val``, or else those that were kept out of training."""
+        if not self.accelerator.is_main_process:
             return None
+        whole, multiple = self.config.whole, self.task.multiple
+        side = self.config.size if whole else VALIDATION_SIDE
+        if not self.config.val:
+            crops = self.pictures.held_out_crops(side, multiple)
+            return None if crops is None else crops.to(self.accelerator.device)
         skipped: list[str] = []
-        whole = self.config.whole
         crops = centre_crops(
-            self.config.val, self.config.size if whole else VALIDATION_SIDE, self.task.multiple, self.pictures.channels,
-            skipped, pad=self.config.size, whole=whole,
-        )  # fmt: skip
+            self.config.val, side, multiple, self.pictures.channels, skipped, pad=self.config.size, whole=whole
+        )
         self.skipped = [*self.skipped, *skipped]
         return crops.to(self.accelerator.device)
 
@@ -200,13 +207,16 @@ class _Run:
         return int(step * self.accelerator.num_processes + self.accelerator.process_index)
 
     def _skipped(self) -> tuple[str, ...]:
-        """The files that are not used; where they are many, some of them, and the file that lists all."""
+        """The files that are not used, or where they are many some of them; skipped.txt lists all."""
+        path = self.config.folder / SKIPPED
+        if not self.skipped:
+            path.unlink(missing_ok=True)
+            return ()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(self.skipped) + "\n", encoding="utf-8")
         more = len(self.skipped) - _SKIPPED_SHOWN
-        if more <= 0:
-            return tuple(self.skipped)
-        self.config.folder.mkdir(parents=True, exist_ok=True)
-        (self.config.folder / SKIPPED).write_text("\n".join(self.skipped) + "\n", encoding="utf-8")
-        return *self.skipped[:_SKIPPED_SHOWN], f"... and {more} more; {self.config.folder / SKIPPED} lists all of them."
+        last = (f"... and {more} more files skipped; {path} lists all of them.",) if more > 0 else ()
+        return *self.skipped[:_SKIPPED_SHOWN], *last
 
     def _forecast(self) -> tuple[str, ...]:
         """How long this will take, before it starts."""
@@ -288,6 +298,7 @@ class _Run:
             "crops": self.progress.crops,
             "seconds": round(self.progress.seconds),
             "pictures": len(self.pictures.names),
+            **({"pictures_held_out": len(held)} if (held := self.pictures.held_out) else {}),
             "parameters": parameter_count(self.network),
             "held_out_psnr_db": self.psnr,
         }
