@@ -57,6 +57,7 @@ class Recorder(Solver):
     title: ClassVar[str] = "recorder"
     reference: ClassVar[str] = "-"
     needs: ClassVar[frozenset[str]] = frozenset()
+    about: ClassVar[str] = "For tests."
     cost_formula: ClassVar[str] = "1"
 
     def cost(self, num_samples: int = 1) -> Cost:
@@ -442,6 +443,40 @@ def test_cancelling_before_the_first_sample_leaves_no_result() -> None:
     with pytest.raises(Stopped) as caught:
         inpaint(picture(), hole_in((64, 48)), white_prior(), num_samples=2, callback=callback, **FAST)
     assert caught.value.result is None
+
+
+@pytest.mark.usefixtures("one_scale")
+def test_an_error_in_a_later_sample_carries_what_is_finished() -> None:
+    hole, calls = hole_in((64, 48)), 0
+    whole = inpaint(picture(), hole, white_prior(), num_samples=3, batch_size=1, **FAST)
+    sound = white_prior()
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return sound.denoise(x_t, t) * (float("nan") if calls > 6 else 1.0)  # four calls a sample
+
+    with pytest.raises(PriorError, match="not numbers") as caught:
+        failing = DenoiserPrior(denoise, sound.schedule, sound.image_shape, multiple=16, data_std=STD, name="failing")
+        inpaint(picture(), hole, failing, num_samples=3, batch_size=1, **FAST)
+    result = caught.value.result
+    assert result is not None and result.info["finished_samples"] == 1
+    assert np.array_equal(raw(result.images[0]), raw(whole.images[0]))
+
+
+def test_two_pictures_share_a_folder(tmp_path: Path) -> None:
+    result = inpaint(picture(), hole_in((64, 48)), white_prior(), num_samples=1, **FAST)
+    names = {stem: [file.name for file in result.save(tmp_path, stem)] for stem in ("a", "a_b", "b")}
+    assert [files[-1] for files in names.values()] == ["run.json", "a_b_run.json", "b_run.json"]
+    for stem, files in names.items():
+        assert json.loads((tmp_path / files[-1]).read_text())["outputs"] == files
+        with pytest.raises(UsageError, match="exist already"):
+            result.save(tmp_path, stem)
+        assert [file.name for file in result.save(tmp_path, stem, overwrite=True)] == files
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "run.json").write_text("[1]")
+    with pytest.raises(UsageError, match=r"run\.json exists already"):
+        result.save(tmp_path / "foreign", "c")
 
 
 def test_values_that_are_not_numbers_are_an_error() -> None:

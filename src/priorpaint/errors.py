@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 
 class PriorpaintError(Exception):
-    """Base of every error that priorpaint raises on purpose."""
+    """Base of every error that priorpaint raises on purpose.
+
+    Attributes:
+        result: what a run had finished before the error, a `Result`; None where nothing was.
+    """
+
+    result: Any = None
 
 
 class UsageError(PriorpaintError, ValueError):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .errors import Cancelled, UsageError
+from .errors import Cancelled, PriorpaintError, UsageError
 from .imaging import Picture, read_picture
 from .memory import parse_bytes
 from .noise import Seed, derive
@@ -106,6 +106,8 @@ def inpaint(
         UsageError: arguments, picture or mask that cannot be used.
         PriorError: the prior cannot be read, or gives values that are not numbers.
         Stopped: the callback raised ``Cancelled``; it carries the finished part of the result.
+
+    An error that comes after the first completion carries what was finished as ``error.result``.
     """
     started = time.time()
     picture = image if isinstance(image, Picture) else read_picture(as_image(image))
@@ -128,7 +130,13 @@ def inpaint(
     plan = None if max_memory is None else job.keep_below(parse_bytes(max_memory), batch_size)
     batch_size = batch_size if plan is None else plan.rows
     nfe = loaded.nfe.copy()
-    stopped = job.run(batch_size, callback, on_sample)
+    stopped, failure = False, None
+    try:
+        stopped = job.run(batch_size, callback, on_sample)
+    except PriorpaintError as error:
+        if not job.images:
+            raise
+        failure = error
     spent = loaded.nfe - nfe
     if not job.images:
         raise Stopped("stopped before the first completion was finished", None)
@@ -163,6 +171,9 @@ def inpaint(
         "machine": _machine(loaded),
     }
     result = job.result(info, (*picture.warnings, *hole.warnings))
+    if failure is not None:
+        failure.result = result
+        raise failure
     if stopped:
         raise Stopped(f"stopped after {len(job.images)} of {num_samples} completions", result)
     return result

@@ -80,7 +80,8 @@ class Result:
 @dataclass(frozen=True)
 class Output:
     """The names of a run's files: STEM_0.png, STEM_1.png, ... (completions), STEM_mean.png, STEM_uncertainty.png and
-    .npy, STEM_sheet.png and run.json. Completions and mean have ``suffix``, the other pictures are PNG.
+    .npy, STEM_sheet.png and run.json, or STEM_run.json in a folder that holds another picture's run.json. Completions
+    and mean have ``suffix``, the other pictures are PNG.
     """
 
     folder: str | Path
@@ -152,7 +153,17 @@ class Output:
 
     def _summary(self) -> list[Path]:
         names = (f"mean{self.suffix}", "uncertainty.png", "uncertainty.npy", "sheet.png")
-        return [*(self.path(name) for name in names), Path(self.folder) / RUN_FILE]
+        return [*(self.path(name) for name in names), self._run_file()]
+
+    def _run_file(self) -> Path:
+        shared = Path(self.folder) / RUN_FILE
+        if not shared.exists():
+            return shared
+        try:
+            others = self.path("sheet.png").name not in json.loads(shared.read_text(encoding="utf-8"))["outputs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return shared
+        return self.path(RUN_FILE) if others else shared
 
 
 def stem_of(path: str | Path | None) -> str:

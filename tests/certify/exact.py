@@ -18,6 +18,7 @@ class Exact(Solver):
     title: ClassVar[str] = "exact"
     reference: ClassVar[str] = "none"
     needs: ClassVar[frozenset[str]] = frozenset()
+    about: ClassVar[str] = "For tests."
     cost_formula: ClassVar[str] = "nothing"
 
     def __init__(self, stretch: float = 1.0) -> None:

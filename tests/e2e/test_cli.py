@@ -310,6 +310,7 @@ def test_methods_and_priors_are_listed(
     assert here(monkeypatch, "methods") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == sorted(priorpaint.SOLVERS)
+    assert all(cls.about in line for line, (_, cls) in zip(lines, sorted(priorpaint.SOLVERS.items()), strict=True))
     for name in priorpaint.SOLVERS:
         assert here(monkeypatch, "methods", name) == 0
         shown = capsys.readouterr().out

@@ -358,6 +358,8 @@ def test_cost_is_what_runs(name: str, num_samples: int) -> None:
 def test_description(name: str) -> None:
     cls = SOLVERS[name]
     assert cls.title and cls.reference and cls.cost_formula and cls.__doc__
+    assert cls.about.endswith(".") and len(cls.about) <= 100
+    assert [other.about for other in SOLVERS.values()].count(cls.about) == 1
     assert cls.needs <= {"gradient", "mask", "linear", "latent", "classes"}
     settings = explain(cls)
     assert list(settings) == [field.name for field in fields(cls)]  # type: ignore[arg-type]

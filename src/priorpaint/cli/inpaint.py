@@ -9,7 +9,7 @@ import typer
 from PIL import Image
 from torch import Tensor
 
-from priorpaint.errors import UsageError
+from priorpaint.errors import PriorpaintError, UsageError
 from priorpaint.imaging import lossy, parse_box, read_picture
 from priorpaint.imaging.writing import FORMATS
 from priorpaint.pipeline import Stopped, choose_solver
@@ -70,6 +70,7 @@ def inpaint(
 
     The results are STEM_0.png, STEM_1.png, ... (the completions), STEM_mean.png, STEM_uncertainty.png and .npy,
     STEM_sheet.png (everything at a glance) and run.json (all that reproduces them), STEM being the picture's name.
+    In a folder that holds another picture's run.json, it is STEM_run.json.
     """
     if mask_from_alpha and mask is not None:
         raise UsageError("--mask-from-alpha takes the place of a mask file; leave one of them out.")
@@ -135,6 +136,11 @@ def inpaint(
             if stopped.result is not None:
                 _finish(output, stopped.result, as_json=as_json)
             raise typer.Exit(128 + signals.received) from None
+        except PriorpaintError as error:
+            if error.result is not None:
+                display.say(f"Failed: {len(error.result.images)} of {samples} completions are finished and in {out}.")
+                _finish(output, error.result, as_json=as_json)
+            raise
         for warning in (each for each in result.warnings if each not in hole.warnings):
             display.say(f"Warning: {warning}")
         _finish(output, result, as_json=as_json)

@@ -25,20 +25,17 @@ def methods(name: Annotated[str | None, typer.Argument(help="A method, to see it
     if name is None:
         width = max(map(len, SOLVERS))
         for key, cls in sorted(SOLVERS.items()):
-            default = " [default]" if key == DEFAULT_METHOD else ""
-            typer.echo(f"{key:<{width}}  {cls.title}{default}: {_summary(cls)}")
+            typer.echo(f"{key:<{width}}  {cls.about}{' [default]' if key == DEFAULT_METHOD else ''}")
+        typer.echo("`priorpaint methods NAME` shows a method's paper, cost and settings.", err=True)
         return
     if name not in SOLVERS:
         raise UsageError(f"there is no method {name!r}; the methods are {', '.join(sorted(SOLVERS))}.")
     _show(name, SOLVERS[name])
 
 
-def _summary(cls: type[Solver]) -> str:
-    return f"{cls.reference}; {cls.cost_formula}"
-
-
 def _show(name: str, cls: type[Solver]) -> None:
     typer.echo(f"{name}: {cls.title}")
+    typer.echo(f"  {cls.about}")
     typer.echo(f"  reference  {cls.reference}")
     typer.echo(f"  needs      {'; '.join(_NEEDS.get(need, need) for need in sorted(cls.needs))}")
     typer.echo(f"  cost       network evaluations of a sample: {cls.cost_formula}")

@@ -51,7 +51,10 @@ SOLVERS: dict[str, type[Solver]] = {
     "vipaint": VIPaint,
 }
 
-__all__ = ["SOLVERS", "Cost", "Solver", "explain", "solver"]
+__all__ = ["MAX_STEPS", "SOLVERS", "Cost", "Solver", "explain", "solver"]
+
+# A time grid of more would fill the memory.
+MAX_STEPS = 100_000
 
 
 def solver(name: str, **params: Any) -> Solver:
@@ -74,7 +77,7 @@ def solver(name: str, **params: Any) -> Solver:
         if key not in known:
             raise UsageError(f"{name} has no setting {key!r}; its settings are {', '.join(known)}")
     try:
-        return cls(**params)
+        made = cls(**params)
     except ValidationError as error:
         first = error.errors()[0]
         whole = first.get("ctx", {}).get("error")
@@ -82,3 +85,6 @@ def solver(name: str, **params: Any) -> Solver:
             raise UsageError(f"{name}: {whole}") from None
         key = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{name}: {key} = {first['input']!r} is not valid: {first['msg'].lower()}") from None
+    if (steps := getattr(made, "steps", 0)) > MAX_STEPS:
+        raise UsageError(f"{name}: steps = {steps} is more than {MAX_STEPS}; no method gains from so many")
+    return made

@@ -121,6 +121,7 @@ class Solver(ABC):
 
     Class attributes:
         title: the method's name in the literature.
+        about: what it does and what that is good for, in one line.
         reference: paper.
         needs: what it asks of prior and operator: any of ``gradient`` (through the network), ``mask`` (an
             `Inpainting` operator) and ``linear`` (a `LinearOperator`); without the last two any `Operator` will do.
@@ -130,6 +131,7 @@ class Solver(ABC):
     """
 
     title: ClassVar[str]
+    about: ClassVar[str]
     reference: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     cost_formula: ClassVar[str]

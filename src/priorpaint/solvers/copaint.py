@@ -26,6 +26,7 @@ class CoPaint(Solver):
     """Gradient steps on ||y - A D(x_t)||^2 + c ||x_t - x_t^0||^2 at each level t, then DDIM to the next."""
 
     title: ClassVar[str] = "CoPaint"
+    about: ClassVar[str] = "Optimises each noisy picture until its denoised one agrees with the known pixels; slow."
     reference: ClassVar[str] = "Zhang et al., Towards Coherent Image Inpainting Using DDIMs (CoPaint), ICML 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
     cost_formula: ClassVar[str] = "steps * (inner_steps + retries) forward+backward, steps forward"
@@ -121,6 +122,7 @@ class CoPaintTT(CoPaint):
     """CoPaint with RePaint's jumps back up, and one more search before each walk up."""
 
     title: ClassVar[str] = "CoPaint-TT (time travel)"
+    about: ClassVar[str] = "CoPaint that goes back in time and tries again; slower still."
     cost_formula: ClassVar[str] = "as CoPaint, about resamplings times (514 searches for 250, 10, 2)"
 
     jump_length: int = Field(10, ge=1, description="tau, levels that a jump goes up")

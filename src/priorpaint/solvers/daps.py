@@ -38,6 +38,9 @@ class DAPS(Solver):
     """x_hat by the ODE from x_t; x_0 by Langevin on p(y | x_0) N(x_0; x_hat, r_t^2 I); x_s is x_0 noised to s."""
 
     title: ClassVar[str] = "DAPS"
+    about: ClassVar[str] = (
+        "At each level, Langevin steps take an estimate to the data; it is then noised to the next level."
+    )
     reference: ClassVar[str] = "Zhang et al., Decoupled Annealing Posterior Sampling, CVPR 2025"
     needs: ClassVar[frozenset[str]] = frozenset()
     cost_formula: ClassVar[str] = "steps * n_ode forward; steps * n_mc gradients of the operator (and decoder)"

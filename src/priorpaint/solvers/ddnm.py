@@ -26,6 +26,9 @@ class DDNM(PaperSolver):
     """D' = D + A^+ (y - A D), then a DDIM-like step with the raw eps; less of the correction where y is noisy."""
 
     title: ClassVar[str] = "DDNM / DDNM+"
+    about: ClassVar[str] = (
+        "Puts what was measured into every estimate and lets the prior fill the rest; fast, no gradients."
+    )
     reference: ClassVar[str] = "Wang et al., Zero-Shot Image Restoration Using DDNM, ICLR 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"linear"})
     cost_formula: ClassVar[str] = "steps forward; about steps * travel_repeat with time travel"

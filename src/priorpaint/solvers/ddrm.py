@@ -22,6 +22,7 @@ class DDRM(PaperSolver):
     """Seen directions follow y as far as its noise allows, unseen ones follow the prior; see `spectral_step`."""
 
     title: ClassVar[str] = "DDRM"
+    about: ClassVar[str] = "Samples each singular direction of the measurement by itself; fast, no gradients."
     reference: ClassVar[str] = "Kawar et al., Denoising Diffusion Restoration Models, NeurIPS 2022"
     needs: ClassVar[frozenset[str]] = frozenset({"linear"})
     cost_formula: ClassVar[str] = "steps forward"

@@ -23,6 +23,9 @@ class DiffPIR(PaperSolver):
     """D' = argmin ||y - A x||^2 + rho ||x - D||^2, rho = lam sigma_n^2 alpha_t^2 / sigma_t^2; eps of D'; new noise."""
 
     title: ClassVar[str] = "DiffPIR"
+    about: ClassVar[str] = (
+        "Denoising and a step towards the data in turn, as in plug-and-play restoration; no gradients."
+    )
     reference: ClassVar[str] = "Zhu et al., Denoising Diffusion Models for Plug-and-Play Image Restoration, CVPRW 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"linear"})
     cost_formula: ClassVar[str] = "steps forward"

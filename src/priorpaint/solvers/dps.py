@@ -33,6 +33,7 @@ class DPS(LikelihoodSolver):
     """x_s = STEP(eta)(x_t) - scale grad_{x_t} ||y - A D(x_t)||."""
 
     title: ClassVar[str] = "DPS"
+    about: ClassVar[str] = "Guides each step by the gradient of the misfit through the network; the usual baseline."
     reference: ClassVar[str] = "Chung et al., Diffusion Posterior Sampling, ICLR 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
     cost_formula: ClassVar[str] = "steps forward+backward (heun: 2 steps - 1)"

@@ -25,6 +25,7 @@ class Langevin(Solver):
     """Each level: inner_steps of du = drift dt + sqrt(2) dW on all pixels, then DDIM with the known pixels from y."""
 
     title: ClassVar[str] = "LanPaint (Langevin dynamics at each level)"
+    about: ClassVar[str] = "Langevin steps on known and hidden pixels together at each level; no gradients."
     reference: ClassVar[str] = "Zheng, Lan and Wang, LanPaint, TMLR 2025"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps * (inner_steps + 1) forward"

@@ -29,6 +29,7 @@ class MMPS(LikelihoodSolver):
     """Guidance by G = J^T A^T (sigma_y^2 I + A V A^T)^-1 (y - A D), exact for a Gaussian prior."""
 
     title: ClassVar[str] = "MMPS"
+    about: ClassVar[str] = "Guides by the misfit, weighed with the prior's own covariance; accurate, and costly."
     reference: ClassVar[str] = (
         "Rozet et al., Learning Diffusion Priors from Observations by Expectation Maximization, NeurIPS 2024"
     )

@@ -24,6 +24,9 @@ class PiGDM(LikelihoodSolver):
     """Guidance by g = J^T A^T (A A^T + (sigma_y^2 / r_t^2) I)^-1 (y - A D)."""
 
     title: ClassVar[str] = "PiGDM"
+    about: ClassVar[str] = (
+        "Guides by the misfit, weighed with a Gaussian around the estimate; takes noise into account."
+    )
     reference: ClassVar[str] = "Song et al., Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = "steps forward+backward (heun: 2 steps - 1)"

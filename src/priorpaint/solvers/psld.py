@@ -23,6 +23,7 @@ class PSLD(GuidedSolver):
     """z_s = STEP(eta)(z_t) - grad_{z_t} (omega ||y - A Dec(D)|| + gamma ||Enc(g) - D||), g = Dec(D) made to fit y."""
 
     title: ClassVar[str] = "PSLD"
+    about: ClassVar[str] = "DPS for latent priors, with a term that glues known and filled parts together."
     reference: ClassVar[str] = "Rout et al., Solving Linear Inverse Problems with Latent Diffusion (PSLD), NeurIPS 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = "steps forward+backward, and of a latent prior as many decoded and encoded rows"

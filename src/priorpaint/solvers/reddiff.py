@@ -36,6 +36,7 @@ class RedDiff(Solver):
     """Adam on mu along  w_t (eps_net - eps) - obs_weight A^T (y - A mu)  at x_t = alpha_t mu + sigma_t eps."""
 
     title: ClassVar[str] = "RED-diff"
+    about: ClassVar[str] = "Fits one picture a sample to data and prior by optimisation; fast and smooth, no gradients."
     reference: ClassVar[str] = "Mardani et al., A Variational Perspective on Inverse Problems (RED-diff), ICLR 2024"
     needs: ClassVar[frozenset[str]] = frozenset()
     cost_formula: ClassVar[str] = "steps forward"
@@ -107,6 +108,7 @@ class RedDiffV(RedDiff):
     """RED-diff with the times of the grid drawn at random, one a step and a sample."""
 
     title: ClassVar[str] = "RED-diff-V (random time)"
+    about: ClassVar[str] = "RED-diff with its noise levels in random order."
 
     def _times(self, task: Task) -> Iterator[Tensor]:
         grid = self._grid(task.prior.schedule)

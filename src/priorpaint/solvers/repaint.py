@@ -42,6 +42,7 @@ class RePaint(Solver):
     """Down: STEP(1) and paste the noised known pixels. Up: x_t = alpha_{t|s} x_s + sqrt(var_{t|s}) z everywhere."""
 
     title: ClassVar[str] = "RePaint"
+    about: ClassVar[str] = "Replacement that goes back and forth in time, so that hole and surroundings come to agree."
     reference: ClassVar[str] = "Lugmayr et al., RePaint, CVPR 2022"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "about steps * resamplings forward (2410 for 250, 10, 10)"

@@ -54,6 +54,7 @@ class RePaintPlus(Solver):
     """x <- m y + (1 - m) D(alpha_t x, t) / g_t, ``resamplings`` times at each level; no noise but in the start."""
 
     title: ClassVar[str] = "RePaint+ (one MAP-like fill, not a sampler)"
+    about: ClassVar[str] = "RePaint without its noise: one likely fill, for studying its theory."
     reference: ClassVar[str] = "Rout et al., A Theoretical Justification for Image Inpainting using DDPMs, 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps * resamplings forward ('two': resamplings), fewer with tol"

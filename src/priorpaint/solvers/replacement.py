@@ -23,6 +23,7 @@ class Replacement(Solver):
     """x_s = m k_s + (1 - m) STEP(eta)(x_t), with k_s = alpha_s y + sigma_s z and k_0 = y."""
 
     title: ClassVar[str] = "Replacement (blended, imputation)"
+    about: ClassVar[str] = "Overwrites the known pixels at each level and changes nothing else; the simplest, and fast."
     reference: ClassVar[str] = "Song et al., Score-Based Generative Modeling through SDEs, ICLR 2021"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps forward"

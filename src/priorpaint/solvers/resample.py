@@ -30,6 +30,7 @@ class ReSample(Solver):
     """DDIM with a weak DPS term; at some levels z_0 <- argmin ||y - A Dec(z_0)||^2, and z_s ~ N(z_0 part, z_s part)."""
 
     title: ClassVar[str] = "ReSample"
+    about: ClassVar[str] = "At some levels solves for an estimate that explains the data; made for latent priors."
     reference: ClassVar[str] = "Song et al., Solving Inverse Problems with Latent Diffusion (ReSample), ICLR 2024"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
     cost_formula: ClassVar[str] = (

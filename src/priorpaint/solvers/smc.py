@@ -128,6 +128,7 @@ class SMC(Solver):
     """
 
     title: ClassVar[str] = "SMC (twisted diffusion sampler)"
+    about: ClassVar[str] = "Many weighted particles; exact in the limit, for small problems."
     reference: ClassVar[str] = "Wu et al., Practical and Asymptotically Exact Conditional Sampling, NeurIPS 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = (

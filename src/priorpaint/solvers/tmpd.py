@@ -25,6 +25,9 @@ class TMPD(LikelihoodSolver):
     """Guidance by G = J^T A^T (y - A D) / (sigma_y^2 + A V A^T 1)."""
 
     title: ClassVar[str] = "TMPD"
+    about: ClassVar[str] = (
+        "Guides by the misfit, weighed with row sums of the prior's covariance; between PiGDM and MMPS."
+    )
     reference: ClassVar[str] = "Boys et al., Tweedie Moment Projected Diffusions for Inverse Problems, TMLR 2024"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = "2 steps forward+backward (heun: 2 (2 steps - 1))"

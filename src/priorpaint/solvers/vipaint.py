@@ -49,6 +49,9 @@ class VIPaint(Solver):
     """q(z_s | z_t) = N(g E_p[z_s | z_t] + (1 - g) alpha_s mu_s, tau_s^2) on levels T_e > ... > T_s, fitted to y."""
 
     title: ClassVar[str] = "VIPaint"
+    about: ClassVar[str] = (
+        "The flagship: fits a hierarchical posterior, then samples it; plausible and diverse large holes."
+    )
     reference: ClassVar[str] = "Agarwal et al., VIPaint, arXiv 2411.18929"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = (
