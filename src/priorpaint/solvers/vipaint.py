@@ -84,6 +84,8 @@ class VIPaint(Solver):
     )
     mc_samples: int | None = Field(None, ge=1, description="Monte-Carlo samples an image and iteration (4, 5)")
     lr: float | None = Field(None, gt=0, description="learning rate of the means, in image units (0.1, 0.1)")
+    lr_log_var: float | None = Field(None, gt=0, description="of the log variances, in units of lr (1, 0.01)")
+    lr_gate: float | None = Field(None, gt=0, description="of the gates, in units of lr (1, 0.1)")
     beta: float | None = Field(None, gt=0, description="weight of the KL terms (1 on nats, 100 on means)")
     eta: float | None = Field(None, gt=0, le=1, description="noise of the prior between levels; 1 is DDPM (1, 0.447)")
     gate: float | None = Field(None, gt=0, lt=1, description="first weight g of the prior's mean (0.95, 0.993)")
