@@ -124,6 +124,26 @@ def test_a_run_its_files_its_protection_and_its_reproduction(
     assert snapshot(out)["photo_0.png"] != before["photo_0.png"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(8000, 5000), (16, 16)])
+def test_pictures_from_16x16_to_40_megapixels(size: tuple[int, int], tmp_path: Path) -> None:
+    """With the embedded prior: only the boxes change, and the process needs less than 3 GB."""
+    width, height = size
+    few = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    Image.fromarray(few).resize(size, Image.Resampling.BICUBIC).save(tmp_path / "photo.png", compress_level=1)
+    boxes = ["--box", "3,5,8,6", "--box", f"{width - 6},4,5,5"]
+    process = start("inpaint", tmp_path / "photo.png", *boxes, "-o", tmp_path / "out", "-n", "1", "--threads", "1")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    code, _, stderr = finish(process)
+    assert code == 0, stderr
+    assert usage.ru_maxrss < 3e6  # kB
+    known = np.ones((height, width), dtype=bool)
+    known[5:11, 3:11] = known[4:9, width - 6 : width - 1] = False
+    filled, photo = raw(tmp_path / "out" / "photo_0.png"), raw(tmp_path / "photo.png")
+    assert np.array_equal(filled[known], photo[known]) and not np.array_equal(filled, photo)
+
+
 def test_ctrl_c_keeps_finished_samples_and_exits_130(photo: Path, mask: Path, prior: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = ["inpaint", photo, mask, "-o", out, "--prior", prior, "--method", "replacement", "--threads", "1"]
