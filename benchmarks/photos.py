@@ -142,7 +142,7 @@ def clamped_psnr(estimate: Tensor, x: Tensor) -> float:
 # --- inpainting -----------------------------------------------------------------------------------------------------
 
 
-# The method name that stands for the default of priorpaint.inpaint.
+# The method name that stands for the default of priorpaint.inpaint; "default/NAME" is the main job with another method.
 MAIN_JOB = "default"
 
 
@@ -213,13 +213,16 @@ def solver_answer(
     return Answer(composed(rounded, x, known), mean, seconds, used.forward, used.backward)
 
 
-def main_job_answer(prior: Prior, x: Tensor, known: masks.Mask, num: int, seed: int, batch_size: int | None) -> Answer:
-    """``num`` completions as ``priorpaint.inpaint`` makes them by default: windows, coarse to fine, bytes."""
+def main_job_answer(
+    method: Method, prior: Prior, x: Tensor, known: masks.Mask, num: int, seed: int, batch_size: int | None
+) -> Answer:
+    """``num`` completions as ``priorpaint.inpaint`` makes them: windows, coarse to fine, bytes."""
     from priorpaint.pipeline import inpaint
 
     before = prior.nfe.copy()
     started = time.perf_counter()
-    result = inpaint(to_bytes(x[0]), ~known, prior, num_samples=num, seed=seed, batch_size=batch_size)
+    name = method.name.partition("/")[2] or None
+    result = inpaint(to_bytes(x[0]), ~known, prior, name, num, seed, batch_size=batch_size, **method.settings)
     seconds = time.perf_counter() - started
     used = prior.nfe - before
     samples = torch.cat([to_tensor(np.asarray(image)) for image in result.images])
@@ -278,10 +281,8 @@ def _answers(
         yield name, classical_answer(name, x, known)
     for method in args.method:
         assert prior is not None  # main() refuses methods without a prior
-        if method.name == MAIN_JOB:
-            yield method.label, main_job_answer(prior, x, known, args.samples, args.seed, args.batch_size)
-            continue
-        yield method.label, solver_answer(method, prior, x, known, args.samples, args.seed, args.batch_size)
+        answer = main_job_answer if method.name.partition("/")[0] == MAIN_JOB else solver_answer
+        yield method.label, answer(method, prior, x, known, args.samples, args.seed, args.batch_size)
 
 
 def aggregated(cells: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -311,7 +312,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=Method.parse,
         default=[],
         metavar="NAME[:KEY=VALUE,...]",
-        help=f"a solver at full scale, or {MAIN_JOB!r}: what priorpaint.inpaint does by default; repeatable",
+        help=f"a solver at full scale, or {MAIN_JOB!r}: what priorpaint.inpaint does by default, also with settings of "
+        f"its method (default:eta=0.7) or with another method (default/repaint:steps=10); repeatable",
     )
     parser.add_argument("--masks", nargs="+", choices=list(MASKS), default=list(MASKS))
     parser.add_argument("--pictures", type=int, metavar="N", help="only the first N pictures")
