@@ -473,6 +473,8 @@ def test_two_pictures_share_a_folder(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="exist already"):
             result.save(tmp_path, stem)
         assert [file.name for file in result.save(tmp_path, stem, overwrite=True)] == files
+    (tmp_path / "run.json").unlink()
+    assert result.save(tmp_path, "b", overwrite=True)[-1].name == "b_run.json"  # and no second one
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "run.json").write_text("[1]")
     with pytest.raises(UsageError, match=r"run\.json exists already"):

@@ -107,7 +107,7 @@ def inpaint(
         PriorError: the prior cannot be read, or gives values that are not numbers.
         Stopped: the callback raised ``Cancelled``; it carries the finished part of the result.
 
-    An error that comes after the first completion carries what was finished as ``error.result``.
+    Such an error that comes after the first completion carries what was finished as ``error.result``.
     """
     started = time.time()
     picture = image if isinstance(image, Picture) else read_picture(as_image(image))

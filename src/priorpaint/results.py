@@ -108,7 +108,8 @@ class Output:
         """
         check_output(self.completion(0), picture.image)
         self._check_folder()
-        existing = [file for file in self.files(num_samples) if file.exists()]
+        files = dict.fromkeys([*self.files(num_samples), self.path(RUN_FILE)])
+        existing = [file for file in files if file.exists()]
         if existing and not overwrite:
             more = f" and {len(existing) - 1} more files exist" if len(existing) > 1 else " exists"
             raise UsageError(f"{existing[0]}{more} already; choose another folder, or allow overwriting (--overwrite).")
@@ -157,6 +158,8 @@ class Output:
 
     def _run_file(self) -> Path:
         shared = Path(self.folder) / RUN_FILE
+        if self.path(RUN_FILE).exists():
+            return self.path(RUN_FILE)
         if not shared.exists():
             return shared
         try:

@@ -103,44 +103,64 @@ def test_wholes_are_held_out_as_they_are_learned(tmp_path: Path) -> None:
 
 def numbered(folder: Path, count: int) -> Path:
     """Pictures of one value each: their number in the order of their names."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for index in range(count):
         Image.new("RGB", (16, 16), (index % 256, index // 256, 0)).save(folder / f"{index:03d}.png")
     return folder
 
 
-def test_every_fiftieth_picture_is_held_out_and_never_learned(tmp_path: Path) -> None:
-    folder = numbered(tmp_path / "many", 260)
+def numbers(corners: torch.Tensor) -> list[int]:
+    """The numbers of pictures, from the colours (N, 3) of their corners."""
+    return (corners[:, 0].long() + 256 * corners[:, 1].long()).tolist()
+
+
+def held_out(stream: Pictures) -> list[int]:
+    return numbers(torch.tensor(np.stack([pixels[0, 0] for pixels in stream.held_out])))
+
+
+def test_one_picture_in_fifty_is_held_out_and_never_learned(tmp_path: Path) -> None:
+    folder = numbered(tmp_path / "many", 400)
     stream = Pictures([folder], 16, scales=(1.0,), augment="none", hold_out=True)
-    kept_out = [int(pixels[0, 0, 0]) + 256 * int(pixels[0, 0, 1]) for pixels in stream.held_out]
-    assert kept_out == [49, 99, 149, 199, 249] and len(stream.names) == 255
-    corner = stream.batch(0, 4000, seed=0)[:, :, 0, 0].long()
-    # 4000 draws of 255 pictures: one of them is missed with probability 255 exp(-15.7) < 1e-4.
-    assert set((corner[:, 0] + 256 * corner[:, 1]).tolist()) == set(range(260)) - set(kept_out)
+    kept_out = held_out(stream)
+    # 400 draws with probability 1/50: fewer than 1 or more than 20 has a probability below 1e-3.
+    assert 1 <= len(kept_out) == stream.num_held_out <= 20 and len(stream.names) == 400 - len(kept_out)
+    # 6000 draws of fewer than 400 pictures: one of them is missed with probability 400 exp(-15) < 2e-4.
+    learned = set(numbers(stream.batch(0, 6000, seed=0)[:, :, 0, 0]))
+    assert learned == set(range(400)) - set(kept_out)
     crops = stream.held_out_crops(16, 4)
-    assert crops is not None and crops.shape == (5, 3, 16, 16)
-    assert torch.equal(crops[:, 0, 0, 0], to_float(torch.tensor(kept_out)))
+    assert crops is not None and torch.equal(crops[:, 0, 0, 0], to_float(torch.tensor(kept_out) % 256))
+
+
+def test_which_pictures_are_held_out_follows_from_their_pixels(tmp_path: Path) -> None:
+    folder = numbered(tmp_path / "many", 400)
+    chosen = held_out(Pictures([folder], 16, hold_out=True))
+    twice = Pictures([folder, folder], 16, augment="none", scales=(1.0,), hold_out=True)
+    assert sorted(held_out(twice)) == sorted(2 * chosen)
+    assert not set(numbers(twice.batch(0, 4000, seed=0)[:, :, 0, 0])) & set(chosen)
+    Image.new("RGB", (16, 16), "white").save(folder / "!first.png")  # moves every other by one place
+    assert set(chosen) <= set(held_out(Pictures([folder], 16, hold_out=True)))
 
 
 def test_few_pictures_are_all_learned(tmp_path: Path) -> None:
-    folder = numbered(tmp_path / "few", 199)
-    for stream in (Pictures([folder], 16, hold_out=True), Pictures([numbered(tmp_path / "many", 200)], 16)):
+    few, many = numbered(tmp_path / "few", 199), numbered(tmp_path / "many", 200)
+    for stream, count in ((Pictures([few], 16, hold_out=True), 199), (Pictures([many], 16), 200)):
         assert not stream.held_out and stream.held_out_crops(16, 4) is None
-        assert len(stream.names) == len(list(Path(stream.names[0]).parent.iterdir()))
-    assert len(Pictures([tmp_path / "many"], 16, hold_out=True).held_out) == 4
+        assert len(stream.names) == count
+    assert Pictures([many], 16, hold_out=True).held_out
 
 
-def test_held_out_pictures_are_whole_and_as_their_labels_say(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for index in range(240):
-        folder = tmp_path / "kinds" / ("even", "odd")[index % 2]
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-        pixels[..., 0] = 255 * (index % 2)
-        Image.fromarray(pixels).save(folder / f"{index:03d}.png")
+def test_classes_and_wholes_are_held_out_as_they_are_learned(tmp_path: Path) -> None:
+    rng, counts = np.random.default_rng(0), {"even": 200, "odd": 200, "rare": 49}
+    for kind, (name, count) in enumerate(counts.items()):
+        (tmp_path / "kinds" / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+            pixels[..., 0] = 100 * kind
+            Image.fromarray(pixels).save(tmp_path / "kinds" / name / f"{index:03d}.png")
     parts = Pictures([tmp_path / "kinds"], 16, classes="auto", scales=(1.0, 0.8), augment="none", hold_out=True)
-    assert parts.counts == [118, 118] and {pixels.shape for pixels in parts.held_out} == {(20, 30, 3)}
+    assert parts.counts[2] == 49 and parts.num_held_out == 400 - sum(parts.counts[:2]) > 0
+    assert {pixels.shape for pixels in parts.held_out} == {(20, 30, 3)}
     crops, labels = parts.labelled_batch(0, 64, seed=0)
-    assert torch.equal((crops[:, 0].float().mean((1, 2)) > 127).long(), labels)  # labels moved with their pictures
+    assert torch.equal(crops[:, 0].float().mean((1, 2)).round().long() // 100, labels)
     wholes = Pictures([tmp_path / "kinds"], 16, whole=True, hold_out=True)
     assert {pixels.shape for pixels in wholes.held_out} == {(16, 24, 3)}

@@ -215,14 +215,26 @@ def test_transparency_of_every_kind_is_laid_on_white(tmp_path: Path) -> None:
 
 
 def test_turned_tiffs_stand_upright(tmp_path: Path) -> None:
-    pixels = np.zeros((16, 24, 3), np.uint8)
-    pixels[:, :12, 0] = 255
+    pixels = np.zeros((16, 24), np.uint8)
+    pixels[:, :12] = 255
     exif = Image.Exif()
     exif[274] = 6  # to be turned by 90 degrees clockwise: what is left comes to the top
     Image.fromarray(pixels).save(tmp_path / "turned.tif", exif=exif)
-    ((_, picture),) = read_pictures([tmp_path], 3, [])
+    ((_, picture),) = read_pictures([tmp_path], 1, [])
     assert picture.size == (16, 24)
-    assert (np.asarray(picture)[:12, :, 0] == 255).all() and (np.asarray(picture)[12:, :, 0] == 0).all()
+    assert (np.asarray(picture)[:12] == 255).all() and (np.asarray(picture)[12:] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "bz2"])
+def test_a_tar_file_that_was_cut_is_one_sentence(pictures: Path, tmp_path: Path, kind: str) -> None:
+    whole, cut = tmp_path / f"all.tar.{kind}", tmp_path / f"cut.tar.{kind}"
+    with tarfile.open(whole, f"w:{kind}") as tar:  # type: ignore[call-overload]
+        tar.add(pictures, arcname="all")
+    content = whole.read_bytes()
+    for length in (len(content) // 2, 100):
+        cut.write_bytes(content[:length])
+        with pytest.raises(UsageError, match=r"is damaged|is neither a folder"):
+            Pictures([cut], 16)
 
 
 def test_other_formats_in_a_tar_file_are_named(pictures: Path, tmp_path: Path) -> None:

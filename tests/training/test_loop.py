@@ -67,12 +67,34 @@ def test_a_hundred_steps_denoise_better_than_doing_nothing_and_than_no_training(
 def test_without_val_some_pictures_are_held_out_and_the_facts_say_so(tmp_path: Path) -> None:
     folder, reports = draw_pictures(tmp_path / "many", 200), list[Report]()
     train(config(folder, tmp_path / "out", 16), reports.append)
-    assert "Every 50th picture (4) is held out; name others with --val." in reports[0].notes
     facts = load_weights(tmp_path / "out" / "weights.safetensors")[1].training
-    assert (facts["pictures"], facts["pictures_held_out"]) == (196, 4) and facts["held_out_psnr_db"]
-    train(config(folder, tmp_path / "all", 16, hold_out=False), reports.append)
+    held = facts["pictures_held_out"]
+    assert held > 0 and facts["pictures"] == 200 - held and facts["held_out_psnr_db"]
+    assert any(f"One picture in 50 ({held} in all) is held out" in note for note in reports[0].notes)
+    train(config(folder, tmp_path / "all", 16, hold_out=False))
     facts = load_weights(tmp_path / "all" / "weights.safetensors")[1].training
     assert facts["pictures"] == 200 and facts["held_out_psnr_db"] is None and facts["hold_out"] is False
+
+
+@pytest.mark.parametrize("began_with", [True, False])
+def test_a_run_that_goes_on_learns_what_it_began_with(tmp_path: Path, began_with: bool) -> None:
+    folder, reports = draw_pictures(tmp_path / "many", 200), list[Report]()
+    train(config(folder, tmp_path / "out", 16, hold_out=began_with))
+    before = load_weights(tmp_path / "out" / "weights.safetensors")[1].training["pictures"]
+    for crops in (32, 48):
+        train(config(folder, tmp_path / "out", crops, hold_out=not began_with), reports.append)
+        assert load_weights(tmp_path / "out" / "weights.safetensors")[1].training["pictures"] == before
+    assert before == 200 or began_with
+    assert sum("goes on with the pictures that it began with" in note for each in reports for note in each.notes) == 2
+
+
+def test_names_that_are_no_text_and_a_file_in_place_of_the_folder(pictures: Path, tmp_path: Path) -> None:
+    (pictures / os.fsdecode(b"bad\xff.png")).write_bytes(b"no picture")
+    train(config(pictures, tmp_path / "out", 8))
+    assert "bad\\udcff.png" in (tmp_path / "out" / "skipped.txt").read_text()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="is a file, but a run"):
+        train(config(pictures, tmp_path / "file", 8))
 
 
 def start(pictures: Path, out: Path, crops: int) -> subprocess.Popen[str]:

@@ -59,6 +59,6 @@ def test_two_processes_end_together_resume_and_speak_once(pictures: Path, tmp_pa
     for crops in (160, 320):
         finished = launch(pictures, tmp_path / "out", crops)
         assert finished.returncode == 0, finished.stderr
-        assert finished.stderr.count("Found 10 pictures.") == 1
+        assert finished.stderr.count("Found 10 pictures.") == finished.stdout.count("Trained on") == 1
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert [line["crops"] for line in lines] == sorted(line["crops"] for line in lines) and lines[-1]["crops"] == 320

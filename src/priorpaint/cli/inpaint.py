@@ -101,9 +101,13 @@ def inpaint(
             display.step(step / total)
             signals.check()
 
+        written = 0
+
         def keep(number: int, completion: Image.Image) -> None:
+            nonlocal written
             output.make_folder()
             output.write_completion(number, completion, picture)
+            written = number + 1
             display.sample()
 
         try:
@@ -137,7 +141,8 @@ def inpaint(
                 _finish(output, stopped.result, as_json=as_json)
             raise typer.Exit(128 + signals.received) from None
         except PriorpaintError as error:
-            if error.result is not None:
+            # Where a completion could not be written, the summary cannot be either.
+            if error.result is not None and written == len(error.result.images):
                 display.say(f"Failed: {len(error.result.images)} of {samples} completions are finished and in {out}.")
                 _finish(output, error.result, as_json=as_json)
             raise

@@ -41,7 +41,7 @@ def train(
     val: Annotated[list[Path] | None, typer.Option("--val", help="Held-out pictures; repeatable.")] = None,
     hold_out: Annotated[
         bool,
-        typer.Option("--hold-out/--no-hold-out", help="Without --val, keep every 50th of 200 or more from training."),
+        typer.Option("--hold-out/--no-hold-out", help="Without --val, keep one in 50 of 200 or more from training."),
     ] = True,
     size: Annotated[int, typer.Option(help="Side of the crops in pixels.")] = 64,
     whole: Annotated[
@@ -53,7 +53,10 @@ def train(
     classes: Annotated[str, typer.Option(help="auto: subfolders and idx labels are classes; none: never.")] = "auto",
     label_dropout: Annotated[float, typer.Option(help="Share of crops whose class is hidden.")] = 0.5,
     augment: Annotated[
-        str, typer.Option(help="photo (mirror, transpose), flip, none; auto: photo, flip for classes, none for idx.")
+        str,
+        typer.Option(
+            help="photo (mirror, transpose), flip, none; auto: photo, wholes and classes flip, idx and mlp none."
+        ),
     ] = "auto",
     channels: Annotated[
         str | None, typer.Option(help="Width of each level, such as 48,80,128,192; default: for this machine.")
@@ -168,8 +171,11 @@ def train(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
     if outcome.stopped_by:
-        typer.echo(f"Stopped after {outcome.crops} crops; the same command goes on from there.", err=True)
+        if outcome.speaks:
+            typer.echo(f"Stopped after {outcome.crops} crops; the same command goes on from there.", err=True)
         raise typer.Exit(128 + outcome.stopped_by)
+    if not outcome.speaks:
+        return
     typer.echo(f"Trained on {outcome.crops} crops in {_clock(outcome.seconds)}; weights: {out / 'weights.safetensors'}")
     if autoencoder:
         typer.echo(f"Now the denoiser of its latents: priorpaint train --latent {out} --data ... --out ...", err=True)
@@ -277,9 +283,9 @@ class _Bar:
 
     def __call__(self, report: Report) -> None:
         for note in report.notes:
-            self._progress.console.print(note, highlight=False)
+            self._progress.console.print(note, highlight=False, markup=False)
         if report.psnr is not None:
-            self._progress.console.print(_words(report), highlight=False)
+            self._progress.console.print(_words(report), highlight=False, markup=False)
         self._progress.update(self._task, completed=report.fraction, description=_words(report, psnr=False))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import ValidationError
@@ -51,10 +52,10 @@ SOLVERS: dict[str, type[Solver]] = {
     "vipaint": VIPaint,
 }
 
-__all__ = ["MAX_STEPS", "SOLVERS", "Cost", "Solver", "explain", "solver"]
+__all__ = ["MAX_COUNT", "SOLVERS", "Cost", "Solver", "explain", "solver"]
 
-# A time grid of more would fill the memory.
-MAX_STEPS = 100_000
+# Grids, jumps and inner loops of more would fill the memory or never end.
+MAX_COUNT = 100_000
 
 
 def solver(name: str, **params: Any) -> Solver:
@@ -85,6 +86,7 @@ def solver(name: str, **params: Any) -> Solver:
             raise UsageError(f"{name}: {whole}") from None
         key = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{name}: {key} = {first['input']!r} is not valid: {first['msg'].lower()}") from None
-    if (steps := getattr(made, "steps", 0)) > MAX_STEPS:
-        raise UsageError(f"{name}: steps = {steps} is more than {MAX_STEPS}; no method gains from so many")
+    for key, value in asdict(made).items():  # type: ignore[call-overload]
+        if isinstance(value, int) and value > MAX_COUNT:
+            raise UsageError(f"{name}: {key} = {value} is more than {MAX_COUNT}; no method gains from so many")
     return made

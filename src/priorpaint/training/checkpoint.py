@@ -45,6 +45,15 @@ def stored_network(path: Path) -> Config:
     return _network(_read(path))
 
 
+def held_out_before(path: Path) -> bool:
+    """Whether the run of a checkpoint kept pictures out of training; False for one that does not say.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    return bool(_read(path).get("held_out", False))
+
+
 def load_checkpoint(
     path: Path, network: Config, loss: str = "edm", autoencoder: str | None = None
 ) -> tuple[dict[str, Any], Progress]:

@@ -27,7 +27,7 @@ def remarks(config: TrainConfig, pictures: Pictures) -> tuple[str, ...]:
 
 
 def _found(pictures: Pictures) -> Iterator[str]:
-    names, total = pictures.class_names, len(pictures.names) + len(pictures.held_out)
+    names, total = pictures.class_names, len(pictures.names) + pictures.num_held_out
     if not names:
         yield f"Found {total} pictures."
         return
@@ -42,16 +42,20 @@ def _found(pictures: Pictures) -> Iterator[str]:
 
 
 def _held_out(config: TrainConfig, pictures: Pictures) -> Iterator[str]:
-    if config.val or not config.hold_out:
-        return
-    if pictures.held_out:
-        yield f"Every {HOLD_OUT_EVERY}th picture ({len(pictures.held_out)}) is held out; name others with --val."
-    else:
-        yield f"No picture is held out, as there are fewer than {HOLD_OUT_FROM}; name some with --val."
+    if pictures.num_held_out:
+        yield (
+            f"One picture in {HOLD_OUT_EVERY} ({pictures.num_held_out} in all) is held out; --val names others, and "
+            "--no-hold-out learns all."
+        )
+    elif config.hold_out and not config.val:
+        yield (
+            f"No picture is held out (some are where there are {HOLD_OUT_FROM} or more, {HOLD_OUT_EVERY} of a class); "
+            "name some with --val."
+        )
 
 
 def _doubts(config: TrainConfig, pictures: Pictures) -> Iterator[str]:
-    total = len(pictures.names) + len(pictures.held_out) + len(pictures.skipped)
+    total = len(pictures.names) + pictures.num_held_out + len(pictures.skipped)
     if len(pictures.skipped) > total / 2:
         yield f"Most files were skipped ({len(pictures.skipped)} of {total}); see the reasons above."
     if len(pictures.names) < FEW:

@@ -39,7 +39,8 @@ class TrainConfig:
         data: folders (searched recursively), picture files, tar files of pictures or idx files.
         out: folder for checkpoint.pt, weights.safetensors, samples.png and log.jsonl.
         val: held-out pictures, as ``data``.
-        hold_out: without ``val``, of 200 pictures or more every 50th is held out in their place.
+        hold_out: without ``val``, of 200 pictures or more one in 50 is held out in their place. A run that goes on
+            keeps to what it began with.
         network: shape of the network; an ``AutoencoderConfig`` trains an autoencoder, and an ``MLPConfig`` a network
             that predicts x_0 in place of EDM's mixture of x_0 and noise.
         size: side of the training crops in pixels.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from priorpaint.training.files import class_names, find_pictures, packed, read_p
 
 MIN_PICTURES = 8
 WIDE_EVERY = 4
-# Without held-out pictures of the user's own, every so many of them are held out, where there are enough.
+# Without held-out pictures of the user's own, one in so many is held out, where there are enough.
 HOLD_OUT_EVERY = 50
 HOLD_OUT_FROM = 200
 _MOST_VALIDATION = 512
@@ -54,11 +56,14 @@ class Pictures:
         dense: the network is a dense one, for which a place has a meaning.
         whole: every picture is shrunk until its shorter side is ``size``, so that a crop shows (nearly) all of it;
             ``scales`` are then not used.
-        hold_out: of at least `HOLD_OUT_FROM` pictures, every `HOLD_OUT_EVERY`-th is kept out of all batches.
+        hold_out: of at least `HOLD_OUT_FROM` pictures, about one in `HOLD_OUT_EVERY` is kept out of all batches, but
+            none of a class with fewer than `HOLD_OUT_EVERY`. Which ones follows from their pixels: copies are kept out
+            together, and other pictures, crops or networks do not change the choice.
 
     Attributes:
         names: the pictures in use.
-        held_out: the pictures that were kept out, each (H, W, C); empty for none.
+        num_held_out: how many were kept out.
+        held_out: at most 128 of these, evenly chosen, each (H, W, C).
         skipped: one sentence for each file that is damaged or too small.
         class_names: the classes; empty for none.
         counts: pictures of each class.
@@ -87,29 +92,39 @@ class Pictures:
         self.class_names = class_names(sources) if classes == "auto" else ()
         self.augment = augmentation(augment, sources, upright=whole or bool(self.class_names), dense=dense)
         read = list(self._read(sources, scales, whole=whole, hold_out=hold_out))
-        if len(read) < HOLD_OUT_FROM:
-            hold_out = False
-        self.held_out = [each.full for each in read if each.full is not None] if hold_out else []
-        self._keep([each for each in read if each.full is None] if hold_out else read)
+        aside = self._chosen(read) if hold_out else []
+        self.num_held_out = len(aside)
+        self.held_out = [each.full for each in _thinned(aside, _MOST_HELD_OUT) if each.full is not None]
+        names = {each.name for each in aside}
+        self._keep([each for each in read if each.name not in names])
         self._check_number(sources)
         self._shares = {side: self._cumulative(side) for side in (size, wide) if side}
 
     def _read(
         self, sources: Sequence[str | Path], scales: Sequence[float], *, whole: bool, hold_out: bool
     ) -> Iterator[_Read]:
-        """All pictures that are large enough, in a fixed order; every 50th, where some are held out, with ``full``."""
-        count = 0
+        """All pictures that are large enough, in a fixed order; those that may be held out with ``full``."""
         for found in find_pictures(sources, self.channels, self.skipped, pad=self.size):
             picture = found.picture
             if min(picture.size) < self.size:
                 width, height = picture.size
                 self.skipped.append(f"{found.name} is {width}x{height} pixels, less than a crop of {self.size}.")
                 continue
-            count += 1
             views = [_shrunk(picture, self.size)] if whole else list(_scaled(picture, scales, self.size))
-            held = hold_out and count % HOLD_OUT_EVERY == 0
-            full = None if not held else views[0] if whole else _array(picture)
-            yield _Read(found.name, found.label, views, full)
+            full = _array(picture) if hold_out else None
+            if full is not None and not _set_aside(full):
+                full = None
+            yield _Read(found.name, found.label, views, full if full is None or not whole else views[0])
+
+    def _chosen(self, read: list[_Read]) -> list[_Read]:
+        """The pictures that are held out."""
+        if len(read) < HOLD_OUT_FROM:
+            return []
+        aside = [each for each in read if each.full is not None]
+        if not self.class_names:
+            return aside
+        counts = Counter(each.label for each in read)
+        return [each for each in aside if counts[each.label] >= HOLD_OUT_EVERY]
 
     def _keep(self, read: list[_Read]) -> None:
         """Take pictures for batches."""
@@ -161,8 +176,8 @@ class Pictures:
         return self._pixels[:: max(1, len(self._pixels) // count)][:count]
 
     def held_out_crops(self, side: int, multiple: int) -> Tensor | None:
-        """As `centre_crops`, of the pictures that were kept out, at most 128; None where there are none."""
-        return _centred(_thinned(self.held_out, _MOST_HELD_OUT), side, multiple) if self.held_out else None
+        """As `centre_crops`, of ``held_out``; None where there are none."""
+        return _centred(self.held_out, side, multiple) if self.held_out else None
 
 
 def centre_crops(
@@ -220,7 +235,13 @@ def augmentation(asked: str, sources: Sequence[str | Path], *, upright: bool, de
 
 def _thinned(pictures: list[_T], most: int) -> list[_T]:
     """At most ``most`` of the pictures, evenly chosen."""
-    return pictures[:: -(-len(pictures) // most)]
+    return pictures[:: -(-len(pictures) // most) or 1]
+
+
+def _set_aside(pixels: Pixels) -> bool:
+    """Whether a picture is one of those, about one in `HOLD_OUT_EVERY`, that may be held out."""
+    digest = hashlib.blake2b(pixels.tobytes(), digest_size=8, key=str(pixels.shape).encode()).digest()
+    return int.from_bytes(digest, "big") % HOLD_OUT_EVERY == 0
 
 
 def _centred(pictures: list[Pixels], side: int, multiple: int) -> Tensor:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from priorpaint.errors import UsageError
 from priorpaint.imaging.idx import Pixels, is_idx, labels_file, padded, read_idx_pictures, read_labels
 from priorpaint.imaging.reading import on_white
 
+_BROKEN = (EOFError, OSError, lzma.LZMAError, zlib.error, tarfile.TarError)
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 # Pictures too, but not read here.
 _OTHER_FORMATS = frozenset({".gif", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".tga", ".psd", ".svg", ".exr", ".hdr"})
@@ -62,6 +66,8 @@ def find_pictures(sources: Sequence[str | Path], channels: int, skipped: list[st
                 # Never by its path: Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped.
                 with Image.open(io.BytesIO(content if isinstance(content, bytes) else content.read_bytes())) as picture:
                     upright = on_white(ImageOps.exif_transpose(picture)).convert(mode)
+            except MemoryError:
+                raise
             except Exception as error:  # every decoder has its own kind of error
                 skipped.append(f"{name} cannot be read as a picture ({error}).")
                 continue
@@ -120,8 +126,8 @@ def packed(sources: Sequence[str | Path]) -> list[Path]:
 
 def _names(source: Path) -> Iterator[str]:
     """The names of `_files`, without unpacking anything."""
-    if source.is_file() and tarfile.is_tarfile(source):
-        with tarfile.open(source) as tar:
+    if source.is_file() and _is_tar(source):
+        with _tar(source) as tar:
             yield from (f"{source}:{member.name}" for member in _wanted(tar))
         return
     yield from (name for name, _ in _files(source))
@@ -135,7 +141,7 @@ def _files(source: Path) -> Iterator[tuple[str, Path | bytes]]:
         raise UsageError(f"There is no folder or file {source}; check the path of the pictures.")
     elif source.suffix.lower() in SUFFIXES:
         yield str(source), source
-    elif tarfile.is_tarfile(source):
+    elif _is_tar(source):
         yield from _members(source)
     else:
         raise UsageError(
@@ -148,14 +154,30 @@ def _unread(source: Path) -> list[str]:
     """The pictures in a folder or tar file whose formats are not read."""
     if source.is_dir():
         return sorted(str(path) for path in source.rglob("*") if path.suffix.lower() in _OTHER_FORMATS)
-    if source.suffix.lower() in SUFFIXES or not (source.is_file() and tarfile.is_tarfile(source)):
+    if source.suffix.lower() in SUFFIXES or not (source.is_file() and _is_tar(source)):
         return []
-    with tarfile.open(source) as tar:
+    with _tar(source) as tar:
         return [f"{source}:{member.name}" for member in _wanted(tar, _OTHER_FORMATS)]
 
 
+@contextmanager
+def _tar(source: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(source) as tar:
+            yield tar
+    except _BROKEN as error:
+        raise UsageError(f"{source} is damaged ({error}); pack or download it again.") from None
+
+
+def _is_tar(source: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(source)
+    except _BROKEN:
+        return False
+
+
 def _members(source: Path) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(source) as tar:
+    with _tar(source) as tar:
         for member in _wanted(tar):
             file = tar.extractfile(member)
             if file is not None:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from priorpaint.errors import PriorError
+from priorpaint.errors import PriorError, UsageError
 from priorpaint.priors.autoencoder import AutoencoderConfig
 from priorpaint.priors.mlp import MLPConfig
 from priorpaint.priors.weights_file import Config, Network
-from priorpaint.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from priorpaint.training.checkpoint import Progress, held_out_before, load_checkpoint, save_checkpoint
 from priorpaint.training.checks import remarks
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops, to_float
@@ -28,6 +28,7 @@ from priorpaint.training.stopping import StopFlag
 from priorpaint.training.tasks import WEIGHTS, load_codec, new_network, stored_weights, task_of
 
 VALIDATION_SIDE = 128
+CHECKPOINT = "checkpoint.pt"
 SKIPPED = "skipped.txt"
 _SKIPPED_SHOWN = 5
 _NOTIFY_SECONDS = 1.0
@@ -62,11 +63,15 @@ class Report:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``stopped_by`` is the number of the signal, 0 where the budget was used up."""
+    """How a run ended: ``stopped_by`` is the number of the signal, 0 where the budget was used up.
+
+    ``speaks`` is true in the one of several processes that reports.
+    """
 
     crops: int
     seconds: float
     stopped_by: int
+    speaks: bool = True
 
 
 def train(config: TrainConfig, on_progress: Callable[[Report], None] = lambda report: None) -> Outcome:
@@ -80,6 +85,8 @@ def train(config: TrainConfig, on_progress: Callable[[Report], None] = lambda re
         UsageError: pictures, checkpoint or settings that cannot be used.
         PriorError: ``config.init`` cannot be read, or the loss is no longer finite.
     """
+    if config.folder.exists() and not config.folder.is_dir():
+        raise UsageError(f"{config.folder} is a file, but a run is written into a folder; choose another --out.")
     with StopFlag() as stop:
         return _Run(config, on_progress).go(stop)
 
@@ -92,18 +99,19 @@ class _Run:
         self.accelerator = accelerator(config.precision)
         codec = None if config.latent is None else load_codec(config.latent)
         codes = isinstance(config.network, AutoencoderConfig)
+        self.notes: tuple[str, ...] = ()
+        self.hold_out = self._hold_out(config)
         self.pictures = Pictures(
             config.data, config.size, wide=config.wide, scales=config.scales,
             channels=config.network.in_channels if codec is None else codec.network.image_channels,
             classes="none" if codes else config.classes, augment=config.augment,
-            dense=isinstance(config.network, MLPConfig), whole=config.whole,
-            hold_out=config.hold_out and not config.val,
+            dense=isinstance(config.network, MLPConfig), whole=config.whole, hold_out=self.hold_out,
         )  # fmt: skip
         if not isinstance(config.network, AutoencoderConfig):
             told: Config = replace(config.network, classes=len(self.pictures.class_names))
             config = replace(config, network=told)
         self.config, self.autoencoder = config, None if codec is None else codec.sha256
-        self.skipped, self.notes = self.pictures.skipped, remarks(self.config, self.pictures)
+        self.skipped, self.notes = self.pictures.skipped, (*self.notes, *remarks(self.config, self.pictures))
         self.task = task_of(config, codec)
         network, self.progress, state = self._start()
         device = self.accelerator.device
@@ -121,8 +129,18 @@ class _Run:
         self.loss_sum, self.loss_count = torch.zeros((), device=device), 0
         self.loss, self.rate, self.spent = 0.0, 0.0, 0.0
 
+    def _hold_out(self, config: TrainConfig) -> bool:
+        """Whether pictures are kept out: as asked, or as the run that goes on began."""
+        asked, path = config.hold_out and not config.val, config.folder / CHECKPOINT
+        if not config.resume or not path.exists():
+            return asked
+        before = held_out_before(path)
+        if before != asked:
+            self.notes = ("The run goes on with the pictures that it began with; --no-resume begins anew.",)
+        return before
+
     def _start(self) -> tuple[Network, Progress, dict[str, Any] | None]:
-        path = self.config.folder / "checkpoint.pt"
+        path = self.config.folder / CHECKPOINT
         network = new_network(self.config)
         if self.config.resume and path.exists():
             state, progress = load_checkpoint(path, self.config.network, self.config.loss, self.autoencoder)
@@ -137,7 +155,7 @@ class _Run:
         if not self.accelerator.is_main_process:
             return None
         whole, multiple = self.config.whole, self.task.multiple
-        side = self.config.size if whole else VALIDATION_SIDE
+        side = self.config.size if whole else max(VALIDATION_SIDE, multiple)
         if not self.config.val:
             crops = self.pictures.held_out_crops(side, multiple)
             return None if crops is None else crops.to(self.accelerator.device)
@@ -180,7 +198,7 @@ class _Run:
                     drawn = time.monotonic()
         if self.accelerator.is_main_process:
             self._finish(stop)
-        return Outcome(self.progress.crops, self.progress.seconds, stop.number)
+        return Outcome(self.progress.crops, self.progress.seconds, stop.number, self.accelerator.is_main_process)
 
     def _over(self, stop: StopFlag) -> bool:
         self.progress.seconds = self.before + time.monotonic() - self.began
@@ -213,7 +231,7 @@ class _Run:
             path.unlink(missing_ok=True)
             return ()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(self.skipped) + "\n", encoding="utf-8")
+        path.write_text("\n".join(self.skipped) + "\n", encoding="utf-8", errors="backslashreplace")
         more = len(self.skipped) - _SKIPPED_SHOWN
         last = (f"... and {more} more files skipped; {path} lists all of them.",) if more > 0 else ()
         return *self.skipped[:_SKIPPED_SHOWN], *last
@@ -284,8 +302,9 @@ class _Run:
             "balance": self.task.state(),
             "autoencoder": self.autoencoder,
             "config": self.config.as_dict(),
+            "held_out": self.hold_out,
         }
-        save_checkpoint(self.config.folder / "checkpoint.pt", state, self.progress)
+        save_checkpoint(self.config.folder / CHECKPOINT, state, self.progress)
 
     def _validate(self, network: Any) -> None:
         if self.validation is not None:
@@ -298,7 +317,7 @@ class _Run:
             "crops": self.progress.crops,
             "seconds": round(self.progress.seconds),
             "pictures": len(self.pictures.names),
-            **({"pictures_held_out": len(held)} if (held := self.pictures.held_out) else {}),
+            **({"pictures_held_out": held} if (held := self.pictures.num_held_out) else {}),
             "parameters": parameter_count(self.network),
             "held_out_psnr_db": self.psnr,
         }
