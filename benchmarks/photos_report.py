@@ -32,7 +32,8 @@ picture. FFDNet is the published colour model (KAIR), trained for sigma up to 75
 """
 _INPAINTING = """## Inpainting
 
-A square in the middle of each picture; strokes hide 5-10 %, holes of 16-32 px hide 10-20 %, the box is one 64x64 hole.
+A square of 256x256 pixels in the middle of each picture, eight samples;
+strokes hide 5-10 %, holes of 16-32 px hide 10-20 %, the box is one 64x64 hole.
 PSNR in dB inside the hole: of the mean of the samples, and the average of single samples (rounded to bytes). LPIPS
 (AlexNet, lower is better) of whole single pictures. "gain" is the mean's PSNR minus the best classical PSNR; "LPIPS
 change" is against the best classical LPIPS. Seconds and network evaluations (forward + forward-and-backward) are for

@@ -171,7 +171,12 @@ def _save(certificate: Certificate, folder: Path, *, figures: bool, update: bool
 
 
 def _command() -> str:
-    return "priorpaint " + " ".join(map(shlex.quote, sys.argv[1:]))
+    """What was typed, for the page: of paths only the last part, which is all that means something elsewhere."""
+    return "priorpaint " + " ".join(shlex.quote(_last_part(word)) for word in sys.argv[1:])
+
+
+def _last_part(word: str) -> str:
+    return Path(word).name if "/" in word and not {":", "="} & set(word) else word  # hf:OWNER/NAME is no path
 
 
 def _cores() -> int:

@@ -135,6 +135,7 @@ def test_again_runs_what_the_files_hold(tmp_path: Path, monkeypatch: pytest.Monk
     assert [len(data["cells"]) for data in (before, after)] == [3, 3] and len(sheets) == 2
     for old, new in zip(before["cells"], after["cells"], strict=True):
         assert "--again" in new["command"] and "--again" not in old["command"]
+        assert str(tmp_path) not in old["command"] and f"-o {tmp_path.name}" in old["command"]
         own = {"command", "seconds"}
         assert {name: new[name] for name in new if name not in own} == {k: old[k] for k in old if k not in own}
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == sheets
