@@ -53,11 +53,11 @@ AT_PICTURE_SIZE: dict[str, dict[str, Any]] = {"smc": {"twist": "pigdm", "kernel"
 _INTRO = """# All methods on photos, at equal cost
 
 Centre crops of 64x64 of held-out CID22 photos with the prior `photos`, every method at full scale (no coarse-to-fine)
-with the settings that `priorpaint certify` gives it for the budget (`smc` with the twist of PiGDM); nothing is tuned for photos.
-Strokes hide 5-10 %, holes of 16-32 px hide 10-20 %, the box hides a quarter. PSNR in dB in the hole, of the mean of the
-samples and of single ones; LPIPS (AlexNet, lower is better) of whole single pictures; diversity is the standard
-deviation over the samples in the hole, in units of [-1, 1]; seconds and network evaluations (forward + with gradient) a
-sample. What the samples of a picture share (the fit of `vipaint`) is divided by their number.
+with the settings that `priorpaint certify` gives it for the budget (`smc` with the twist of PiGDM); nothing is tuned
+for photos. Strokes hide 5-10 %, holes of 16-32 px hide 10-20 %, the box hides a quarter. PSNR in dB in the hole, of
+the mean of the samples and of single ones; LPIPS (AlexNet, lower is better) of whole single pictures; diversity is
+the standard deviation over the samples in the hole, in units of [-1, 1]; seconds and network evaluations (forward +
+with gradient) a sample. What the samples of a picture share (the fit of `vipaint`) is divided by their number.
 """
 
 
