@@ -52,12 +52,13 @@ MASKS: dict[str, Callable[[int, int], masks.Mask]] = {
 AT_PICTURE_SIZE: dict[str, dict[str, Any]] = {"smc": {"twist": "pigdm", "kernel": "first"}}
 _INTRO = """# All methods on photos, at equal cost
 
-Centre crops of 64x64 of held-out CID22 photos with the prior `photos`, every method at full scale (no coarse-to-fine)
-with the settings that `priorpaint certify` gives it for the budget (`smc` with the twist of PiGDM); nothing is tuned
-for photos. Strokes hide 5-10 %, holes of 16-32 px hide 10-20 %, the box hides a quarter. PSNR in dB in the hole, of
-the mean of the samples and of single ones; LPIPS (AlexNet, lower is better) of whole single pictures; diversity is
-the standard deviation over the samples in the hole, in units of [-1, 1]; seconds and network evaluations (forward +
-with gradient) a sample. What the samples of a picture share (the fit of `vipaint`) is divided by their number.
+Centre crops of {crop}x{crop} of held-out CID22 photos with the prior `photos`, every method at full scale (no
+coarse-to-fine) with the settings that `priorpaint certify` gives it for the budget (`smc` with the twist of PiGDM);
+nothing is tuned for photos. Strokes hide 5-10 %, holes of 16-32 px hide 10-20 %, the box hides a quarter. PSNR in dB
+in the hole, of the mean of the samples and of single ones; LPIPS (AlexNet, lower is better) of whole single pictures;
+diversity is the standard deviation over the samples in the hole, in units of [-1, 1]; seconds and network evaluations
+(forward + with gradient) a sample. What the samples of a picture share (the fit of `vipaint`) is divided by their
+number.
 """
 
 
@@ -108,7 +109,8 @@ def markdown(table: dict[str, Any]) -> str:
     """The page."""
     about = table["setup"]
     run = f"Run: `{about['command']}` ({about['pictures']} pictures, {about['samples']} samples each; prior "
-    parts = [_INTRO, run + f"{about['prior_sha256'][:12]}; {about['threads']} threads; torch {about['torch']}).\n"]
+    run += f"{about['prior_sha256'][:12]}; {about['threads']} threads; torch {about['torch']}).\n"
+    parts = [_INTRO.format_map(about), run]
     for kind in MASKS:
         rows = sorted((row for row in table["rows"] if row["mask"] == kind), key=lambda row: float(row["lpips"]))
         if not rows:

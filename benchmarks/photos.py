@@ -313,7 +313,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=[],
         metavar="NAME[:KEY=VALUE,...]",
         help=f"a solver at full scale, or {MAIN_JOB!r}: what priorpaint.inpaint does by default, also with settings of "
-        f"its method (default:eta=0.7) or with another method (default/repaint:steps=10); repeatable",
+        "its method (default:eta=0.7) or with another method (default/repaint:steps=10); repeatable",
     )
     parser.add_argument("--masks", nargs="+", choices=list(MASKS), default=list(MASKS))
     parser.add_argument("--pictures", type=int, metavar="N", help="only the first N pictures")

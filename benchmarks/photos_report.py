@@ -32,7 +32,7 @@ picture. FFDNet is the published colour model (KAIR), trained for sigma up to 75
 """
 _INPAINTING = """## Inpainting
 
-A square of 256x256 pixels in the middle of each picture, eight samples;
+A square of {crop}x{crop} pixels in the middle of each picture, {samples} samples;
 strokes hide 5-10 %, holes of 16-32 px hide 10-20 %, the box is one 64x64 hole.
 PSNR in dB inside the hole: of the mean of the samples, and the average of single samples (rounded to bytes). LPIPS
 (AlexNet, lower is better) of whole single pictures. "gain" is the mean's PSNR minus the best classical PSNR; "LPIPS
@@ -70,8 +70,9 @@ def markdown(results: dict[str, Any]) -> str:
     for title, header, rows in _tables(results):
         section = "denoising" if title.startswith("denoising") else "inpainting"
         if section != last:
-            parts.append(_DENOISING if section == "denoising" else _INPAINTING)
-            parts.append(_setup_line(results[section]["setup"]))
+            about = results[section]["setup"]
+            parts.append(_DENOISING if section == "denoising" else _INPAINTING.format_map(about))
+            parts.append(_setup_line(about))
             last = section
         parts.append(f"### {title}\n")
         parts.append("| " + " | ".join(header) + " |\n" + "|---" + "|--:" * (len(header) - 1) + "|")

@@ -210,3 +210,21 @@ def test_many_files_that_cannot_be_used_are_listed_in_a_file(pictures: Path, tmp
     assert len(listed) == 7 and notes[:5] == listed[:5]
     assert notes[5].startswith("... and 2 more files skipped;") and "skipped.txt" in notes[5]
     assert sum("Found" in note for note in notes) == 1
+
+
+@pytest.mark.parametrize(("decay", "factor"), [(0.4, 0.02 + 0.98 * 0.02), (1.0, 0.02 + 0.98 * 0.008)])
+def test_the_learning_rates_fall_over_the_share_of_the_budget_that_is_asked_for(
+    pictures: Path, tmp_path: Path, decay: float, factor: float
+) -> None:
+    # Before the last of 125 steps, 0.8 % of the budget is left: 2 % of a fall over 0.4 of it.
+    train(config(pictures, tmp_path, 8 * 125, lr=0.003, adam_lr=0.0004, decay=decay))
+    optimizers = state(tmp_path)["optimizers"]
+    assert isinstance(optimizers, dict)
+    assert optimizers["muon"]["param_groups"][0]["lr"] == pytest.approx(0.003 * factor)
+    assert optimizers["adam"]["param_groups"][0]["lr"] == pytest.approx(0.0004 * factor)
+
+
+@pytest.mark.parametrize("decay", [0.0, -0.5, 1.5, float("nan")])
+def test_a_share_of_decay_outside_the_budget_is_refused(pictures: Path, tmp_path: Path, decay: float) -> None:
+    with pytest.raises(UsageError, match="decay is a share"):
+        config(pictures, tmp_path, 8, decay=decay)

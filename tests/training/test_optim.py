@@ -61,7 +61,13 @@ def test_every_parameter_has_exactly_one_optimizer() -> None:
 
 
 def test_learning_rate_warms_up_stays_and_decays() -> None:
-    assert rate_factor(0, 0.0) == pytest.approx(0.01)
-    assert rate_factor(100, 0.3) == 1.0 and rate_factor(10**6, 0.6) == 1.0
-    assert rate_factor(10**6, 0.8) == pytest.approx(0.51)
-    assert rate_factor(10**6, 1.0) == pytest.approx(0.02)
+    assert rate_factor(0, 0.0, 0.4) == pytest.approx(0.01)
+    assert rate_factor(100, 0.3, 0.4) == 1.0 and rate_factor(10**6, 0.6, 0.4) == 1.0
+    assert rate_factor(10**6, 0.8, 0.4) == pytest.approx(0.51)
+    assert rate_factor(10**6, 1.0, 0.4) == pytest.approx(0.02)
+
+
+def test_learning_rate_may_fall_from_the_first_step() -> None:
+    assert rate_factor(100, 0.0, 1.0) == 1.0
+    assert rate_factor(100, 0.5, 1.0) == pytest.approx(0.51)
+    assert rate_factor(100, 1.0, 1.0) == pytest.approx(0.02)

@@ -17,11 +17,9 @@ from priorpaint.pipeline import inpaint as run_inpaint
 from priorpaint.results import Output, Result, stem_of, suffix_for
 from priorpaint.sources import hole_of
 
+from .options import Threads
 from .progress import Display
 from .stopping import signals as taken_signals
-
-# Beyond this torch itself fails.
-MAX_THREADS = 1024
 
 
 def inpaint(
@@ -60,9 +58,7 @@ def inpaint(
         str | None, typer.Option("--max-memory", help="Limit for weights and activations, such as 4GB.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU where there is one.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=MAX_THREADS, help="CPU threads; default: as torch chooses.")
-    ] = None,
+    threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print run.json instead of the file names.")] = False,
 ) -> None:

@@ -22,12 +22,14 @@ from priorpaint.priors.autoencoder import AutoencoderConfig
 from priorpaint.priors.mlp import MLPConfig
 from priorpaint.priors.unet import UNetConfig, parse_counts
 from priorpaint.priors.weights_file import Config
-from priorpaint.training.checkpoint import stored_network
+from priorpaint.training.checkpoint import CHECKPOINT, stored_network
 from priorpaint.training.config import TrainConfig, noise_levels
 from priorpaint.training.loop import Outcome, Report
 from priorpaint.training.loop import train as run_training
 from priorpaint.training.machine import MLP_BATCH, Defaults, autoencoder_defaults, defaults, latent_defaults
 from priorpaint.training.tasks import load_codec
+
+from .options import Threads
 
 _NETWORKS = ("unet", "mlp")
 _PLAIN_SECONDS = 30.0
@@ -81,6 +83,9 @@ def train(
     betas: Annotated[str, typer.Option(help="Noise of simple and hybrid: linear, cosine, scaled_linear.")] = "linear",
     lr: Annotated[float, typer.Option(help="Learning rate of Muon.")] = 0.01,
     adam_lr: Annotated[float, typer.Option(help="Learning rate of Adam (all but the inner convolutions).")] = 1e-3,
+    decay: Annotated[
+        float, typer.Option(help="Share of the budget, at its end, over which the learning rates fall; 1 with --init.")
+    ] = 0.4,
     ema: Annotated[float, typer.Option(help="Largest decay of the moving average.")] = 0.999,
     ema_power: Annotated[
         float, typer.Option(help="Width of a power-function average in its place, such as 0.1; 0 = none.")
@@ -100,9 +105,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights, crops and noise.")] = 0,
     resume: Annotated[bool, typer.Option(help="Continue from OUT/checkpoint.pt where it exists.")] = True,
     init: Annotated[Path | None, typer.Option(help="Weights file to start from.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="CPU threads; default: as many as torch takes.")
-    ] = None,
+    threads: Threads = None,
     validate_minutes: Annotated[float, typer.Option(help="Minutes between validations and exports.")] = 10.0,
     autoencoder: Annotated[
         bool, typer.Option("--autoencoder", help="Train an autoencoder, the first half of a latent prior.")
@@ -138,7 +141,7 @@ def train(
         idx = any(map(is_idx, data))
         codec = None if latent is None or autoencoder else load_codec(latent).network
         usual = _usual(size, autoencoder, None if codec is None else codec.factor)
-        stored = stored_network(out / "checkpoint.pt") if resume and (out / "checkpoint.pt").exists() else None
+        stored = stored_network(out / CHECKPOINT) if resume and (out / CHECKPOINT).exists() else None
         asked = _Asked(network, channels, blocks, dense, width, cell, factor, latent_channels)
         planes = codec.channels if codec is not None else 1 if (idx if grey is None else grey) else 3
         side = size if codec is None else size // codec.factor
@@ -156,7 +159,7 @@ def train(
             data=tuple(map(str, data)), out=str(out), val=tuple(map(str, val or ())), size=size, wide=wide,
             batch=usual.batch if batch is None else batch, network=shape,
             crops=crops, hours=usual.hours if crops is None and hours is None else hours,
-            lr=lr, adam_lr=adam_lr, ema=ema, seed=seed, p_std=p_std, sigma_data=noise["sigma_data"],
+            lr=lr, adam_lr=adam_lr, decay=decay, ema=ema, seed=seed, p_std=p_std, sigma_data=noise["sigma_data"],
             p_mean=noise["p_mean"] if p_mean is None else p_mean,
             sigma_min=noise["sigma_min"] if sigma_min is None else sigma_min,
             sigma_max=noise["sigma_max"] if sigma_max is None else sigma_max,

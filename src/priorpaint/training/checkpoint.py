@@ -16,6 +16,7 @@ from priorpaint.priors.mlp import MLPConfig
 from priorpaint.priors.unet import UNetConfig
 from priorpaint.priors.weights_file import Config, write_atomically
 
+CHECKPOINT = "checkpoint.pt"
 FORMAT = 1
 _KEYS = ("network", "ema", "optimizers", "balance", "step", "crops", "seconds", "config")
 

@@ -51,6 +51,8 @@ class TrainConfig:
         crops, hours: the budget, by whichever is given (both: by whichever ends first); counted over all resumptions.
             A batch of wide crops counts as ``batch``.
         lr: learning rate of Muon (convolutions); ``adam_lr`` is Adam's for everything else.
+        decay: share of the budget, at its end, over which both fall to (nearly) zero. A run that begins with trained
+            weights (``init``) gains most while they fall, so give it 1 and smaller rates.
         ema: largest decay of the moving average of the weights.
         ema_power: relative width of a power-function average in its place (see ``EMA``), 0 for none.
         loss: "edm" (Karras et al. 2022), "simple" (DDPM's L_simple) or "hybrid" (improved DDPM's learned variance);
@@ -87,6 +89,7 @@ class TrainConfig:
     hours: float | None = None
     lr: float = 0.01
     adam_lr: float = 1e-3
+    decay: float = 0.4
     ema: float = 0.999
     seed: int = 0
     p_mean: float = -1.2
@@ -122,6 +125,8 @@ class TrainConfig:
             raise UsageError("The budget must be positive: at least one crop, or more than 0 hours.")
         if self.batch < 1 or not self.lr > 0 or not self.adam_lr > 0 or not 0 <= self.ema < 1 or self.seed < 0:
             raise UsageError("Batch and learning rates must be positive, the seed not negative and 0 <= ema < 1.")
+        if not 0 < self.decay <= 1:
+            raise UsageError(f"decay is a share of the budget, in (0, 1]; got {self.decay}.")
         if not 0 < self.sigma_min < self.sigma_max or not self.p_std > 0 or not self.sigma_data > 0:
             raise UsageError("Noise levels need 0 < sigma_min < sigma_max, p_std > 0 and sigma_data > 0.")
         if self.precision not in ("auto", "bf16", "float32"):
@@ -184,7 +189,8 @@ class TrainConfig:
 
     def facts(self) -> dict[str, Any]:
         """What a weights file says about its training; of a source only the end of its path."""
-        keys = ("size", "wide", "scales", "batch", "lr", "adam_lr", "ema", "seed", "p_mean", "p_std", "balance")
+        rates = ("lr", "adam_lr", "decay", "ema")
+        keys = ("size", "wide", "scales", "batch", *rates, "seed", "p_mean", "p_std", "balance")
         values = self.as_dict()
         sources = sorted("/".join(Path(source).parts[-2:]) for source in self.data)
         facts = {key: values[key] for key in keys}

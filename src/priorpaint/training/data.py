@@ -111,10 +111,9 @@ class Pictures:
                 self.skipped.append(f"{found.name} is {width}x{height} pixels, less than a crop of {self.size}.")
                 continue
             views = [_shrunk(picture, self.size)] if whole else list(_scaled(picture, scales, self.size))
-            full = _array(picture) if hold_out else None
-            if full is not None and not _set_aside(full):
-                full = None
-            yield _Read(found.name, found.label, views, full if full is None or not whole else views[0])
+            aside = hold_out and _set_aside(_array(picture))
+            full = (views[0] if whole else _array(picture)) if aside else None
+            yield _Read(found.name, found.label, views, full)
 
     def _chosen(self, read: list[_Read]) -> list[_Read]:
         """The pictures that are held out."""

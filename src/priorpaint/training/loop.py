@@ -16,7 +16,7 @@ from priorpaint.errors import PriorError, UsageError
 from priorpaint.priors.autoencoder import AutoencoderConfig
 from priorpaint.priors.mlp import MLPConfig
 from priorpaint.priors.weights_file import Config, Network
-from priorpaint.training.checkpoint import Progress, held_out_before, load_checkpoint, save_checkpoint
+from priorpaint.training.checkpoint import CHECKPOINT, Progress, held_out_before, load_checkpoint, save_checkpoint
 from priorpaint.training.checks import remarks
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops, to_float
@@ -28,7 +28,6 @@ from priorpaint.training.stopping import StopFlag
 from priorpaint.training.tasks import WEIGHTS, load_codec, new_network, stored_weights, task_of
 
 VALIDATION_SIDE = 128
-CHECKPOINT = "checkpoint.pt"
 SKIPPED = "skipped.txt"
 _SKIPPED_SHOWN = 5
 _NOTIFY_SECONDS = 1.0
@@ -251,7 +250,7 @@ class _Run:
         seed = self.config.seed * 1_000_003 + self._number(self.progress.step)
         losses = self.task.losses(self.wrapped, x_0, labels.to(device), seed)
         self.accelerator.backward(losses.weighed.mean())
-        self.optimizers.step(rate_factor(self.progress.step, self.spent))
+        self.optimizers.step(rate_factor(self.progress.step, self.spent, self.config.decay))
         self.ema.update(self.network, self.progress.step)
         self.progress.step += 1
         self.progress.crops += self.config.batch * self.accelerator.num_processes

@@ -19,7 +19,6 @@ from priorpaint.priors.weights_file import Network
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 WARM_UP_STEPS = 100
-DECAY_SHARE = 0.4
 FINAL_SHARE = 0.02
 
 
@@ -123,15 +122,16 @@ class Optimizers:
         self.adam.load_state_dict(state["adam"])
 
 
-def rate_factor(step: int, fraction: float) -> float:
+def rate_factor(step: int, fraction: float, decay: float) -> float:
     """Share of the full learning rate: warm-up by steps, constant, then linear decay by the budget.
 
     Args:
         step: updates made so far.
         fraction: share of the budget that is spent, 0..1.
+        decay: share of the budget that the decay takes, in (0, 1].
     """
     warm = min(1.0, (step + 1) / WARM_UP_STEPS)
-    left = (1 - min(fraction, 1.0)) / DECAY_SHARE
+    left = (1 - min(fraction, 1.0)) / decay
     return warm * (1.0 if left >= 1 else FINAL_SHARE + (1 - FINAL_SHARE) * left)
 
 
