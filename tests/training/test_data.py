@@ -12,6 +12,7 @@ from PIL import Image
 
 from priorpaint.errors import UsageError
 from priorpaint.training.data import Pictures, centre_crops, to_float
+from tests.training.conftest import draw_pictures
 
 
 def test_a_batch_depends_only_on_seed_and_number(pictures: Path) -> None:
@@ -85,6 +86,13 @@ def test_grey_and_centre_crops(pictures: Path) -> None:
     assert crops.shape == (10, 3, 40, 40)
     assert torch.equal(crops[0], to_float(torch.tensor(picture).permute(2, 0, 1)))
     assert float(crops.min()) >= -1 and float(crops.max()) <= 1
+
+
+def test_of_many_held_out_pictures_some_are_evenly_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = draw_pictures(tmp_path / "twelve", 12)
+    everyone = centre_crops([folder], 16, 4, 3, [])
+    monkeypatch.setattr("priorpaint.training.data._MOST_VALIDATION", 8)
+    assert torch.equal(centre_crops([folder], 16, 4, 3, []), everyone[::2])
 
 
 def test_wholes_are_held_out_as_they_are_learned(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ def test_without_val_some_pictures_are_held_out_and_the_facts_say_so(tmp_path: P
     train(config(folder, tmp_path / "all", 16, hold_out=False))
     facts = load_weights(tmp_path / "all" / "weights.safetensors")[1].training
     assert facts["pictures"] == 200 and facts["held_out_psnr_db"] is None and facts["hold_out"] is False
+    train(config(folder, tmp_path / "own", 16, val=(str(draw_pictures(tmp_path / "val")),)))
+    facts = load_weights(tmp_path / "own" / "weights.safetensors")[1].training
+    assert facts["pictures"] == 200 and facts["held_out_psnr_db"] and "pictures_held_out" not in facts
 
 
 @pytest.mark.parametrize("began_with", [True, False])

@@ -34,6 +34,16 @@ def test_more_exact_completions_come_nearer_and_cover_more(case: AvatarCase) -> 
     assert many.coverage > 2 * few.coverage
 
 
+def test_the_noise_of_the_floor_is_how_much_runs_differ(case: AvatarCase) -> None:
+    floor = case.floor(64)
+    runs = [case.measure(case.exact(64, seed=seed)) for seed in range(100, 124)]
+    assert runs[0].tv_noise is None and runs[0].score_noise is None
+    scores = [run.valid * run.coverage for run in runs]
+    for noise, values in ((floor.tv_noise, [run.tv for run in runs]), (floor.score_noise, scores)):
+        # Ratio of standard deviations of 8 and of 24 draws: within these with a probability of 0.999 (F distribution).
+        assert noise is not None and 0.25 < noise / float(torch.tensor(values).std()) < 2.45
+
+
 def test_coverage_is_the_probability_of_what_was_hit(case: AvatarCase) -> None:
     samples = case.exact(300, seed=1)
     assert 0.85 < case.measure(samples).coverage <= 1 + 1e-9

@@ -37,6 +37,8 @@ def test_cells_count_what_ran_and_what_cannot_run_says_why(report: PictureReport
 def test_reports_survive_json(report: PictureReport) -> None:
     again = PictureReport.from_json(report.to_json())
     assert again.to_json() == report.to_json() and again.masks == ["mouth"]
+    ddnm, floor = again.cell("ddnm", "mouth"), again.floors["mouth"]
+    assert ddnm is not None and ddnm.measures.tv_noise is None and floor.tv_noise > 0 and floor.score_noise > 0
     with pytest.raises(UsageError, match="not a report of pictures"):
         PictureReport.from_json("[]")
 
@@ -59,6 +61,8 @@ def test_page_and_sheets(report: PictureReport, tmp_path: Path) -> None:
     assert {path.name for path in files} == {"pictures-avatars.json", "pictures.md", sheet_file("avatars", "mouth")}
     page = markdown(report)
     assert "| exact samples | 1.000 |" in page and "| ddnm |" in page and "smc: not applicable" in page
+    noisy = [line.startswith("| exact samples |") for line in page.splitlines() if " ± " in line and line[0] == "|"]
+    assert noisy == [True]  # of a method there is one run only
     with Image.open(tmp_path / sheet_file("avatars", "mouth")) as picture:
         assert picture.width > 132 and picture.height > 4 * 64
         # The truth of the second picture stands over its four samples; nothing but paper is beside the first's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from .subject import LPIPS, VISIBLE, Column, Distance, Subject, truth_and_known
 
 # A part that is as good as known says nothing about a method.
 _DECIDED = 0.999
-_FLOOR_DRAWS = 4
+_FLOOR_DRAWS = 8
 EXACT = "exact samples"
 
 
@@ -40,6 +41,8 @@ class AvatarMeasures:
         std_ratio: root mean square of the first over that of the second; below 1 is over-confident.
         visible: root mean square of the change of known pixels, in image values.
         lpips: LPIPS between completions and truth, both twice enlarged; None where it was not asked for.
+        tv_noise, score_noise: of exact completions only, by how much ``tv`` and `score` differ from run to run (one
+            standard deviation); None for the completions of a method, which were drawn once.
     """
 
     valid: float
@@ -50,6 +53,8 @@ class AvatarMeasures:
     std_ratio: float
     visible: float
     lpips: float | None = None
+    tv_noise: float | None = None
+    score_noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,11 +125,13 @@ class AvatarCase:
         )
 
     def floor(self, num: int, lpips: Distance | None = None) -> AvatarMeasures:
-        """What ``num`` exact completions of each picture score, the mean of some draws."""
-        exact = [self.exact(num, seed=derive("floor", draw)) for draw in range(_FLOOR_DRAWS)]
-        draws = [asdict(self.measure(samples, lpips)) for samples in exact]
+        """What ``num`` exact completions of each picture score: the mean of some draws, and how much they differ."""
+        exact = (self.exact(num, seed=derive("floor", draw)) for draw in range(_FLOOR_DRAWS))
+        found = [self.measure(samples, lpips) for samples in exact]
+        draws = [asdict(measures) for measures in found]
         means = {key: nan_mean([draw[key] for draw in draws]) for key, value in draws[0].items() if value is not None}
-        return AvatarMeasures(**means)
+        tv_noise, score_noise = np.std([(each.tv, score(each)) for each in found], axis=0, ddof=1)
+        return AvatarMeasures(**means, tv_noise=float(tv_noise), score_noise=float(score_noise))
 
     def references(self, num: int) -> dict[str, Tensor]:
         """Truth, what is known of it, and exact completions."""
@@ -181,6 +188,7 @@ parts, or into "this is no avatar".""",
             "possible counts as an option of probability 0",
             lambda m: m.tv,
             "the floor",
+            noise=lambda m: m.tv_noise,
         ),
         Column(
             "coverage",
@@ -188,7 +196,13 @@ parts, or into "this is no avatar".""",
             lambda m: m.coverage,
             f'as in the row "{EXACT}"',
         ),
-        Column("score", "valid x coverage", score),
+        Column(
+            "score",
+            f'valid x coverage; "±" is one standard deviation between runs of "{EXACT}"',
+            score,
+            noise=lambda m: m.score_noise,
+            digits=4,
+        ),
         Column(
             "rank",
             "rank correlation of the pixels' standard deviation with the exact one",

@@ -152,7 +152,13 @@ def _size(report: PictureReport, mask: str) -> str:
 def _row(columns: Sequence[Column], line: _Line) -> list[str]:
     cell = line.cell
     cost = ["", ""] if cell is None else [f"{cell.forward:.0f} + {cell.backward:.0f}", f"{cell.seconds:.2f}"]
-    return [line.name, *(_number(column.value(line.measures), 3) for column in columns), *cost]
+    return [line.name, *(_entry(column, line.measures) for column in columns), *cost]
+
+
+def _entry(column: Column, measures: Any) -> str:
+    noise = column.noise(measures)
+    value = _number(column.value(measures), column.digits)
+    return value if noise is None else f"{value} ± {_number(noise, column.digits)}"
 
 
 def _number(value: float | None, digits: int) -> str:

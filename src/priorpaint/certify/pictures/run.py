@@ -8,7 +8,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -303,5 +303,6 @@ def _check_prior(prior: Prior, kind: Subject) -> None:
 def _measures(kind: Subject, values: dict[str, float | None] | None) -> Any:
     if values is None:
         return None
-    shown = {name: math.nan if value is None and name != "lpips" else value for name, value in values.items()}
+    optional = {each.name for each in fields(kind.measures) if each.default is None}
+    shown = {name: math.nan if value is None and name not in optional else value for name, value in values.items()}
     return kind.measures(**shown)

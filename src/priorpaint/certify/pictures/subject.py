@@ -60,12 +60,16 @@ class Column:
         meaning: one line for the page.
         value: of the measures; None is shown as a dash.
         perfect: what the reference row shows, in words.
+        noise: by how much the value would differ in another run (one standard deviation); None where that is unknown.
+        digits: behind the point.
     """
 
     title: str
     meaning: str
     value: Callable[[Any], float | None]
     perfect: str = ""
+    noise: Callable[[Any], float | None] = lambda measures: None
+    digits: int = 3
 
 
 VISIBLE = Column("visible", "root mean square change of known pixels", lambda m: m.visible, "0")
@@ -92,7 +96,7 @@ class Subject:
     name: str
     about: str
     draw: Callable[[str, int, int, Path | None], Case]
-    measures: Callable[..., Any]
+    measures: type[Any]
     masks: tuple[str, ...]
     reference: str
     columns: tuple[Column, ...]
