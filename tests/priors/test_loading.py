@@ -155,5 +155,6 @@ def test_arguments_that_do_not_fit(weights: Path) -> None:
         load_prior(weights, flags={"attention": 16})
     with pytest.raises(UsageError, match="float32, bfloat16 or float16"):
         load_prior(weights, dtype=torch.float64)
-    with pytest.raises(UsageError, match="cannot use the device 'nonsense'"):
-        load_prior(weights, device="nonsense")
+    for device in ("nonsense", "meta"):
+        with pytest.raises(UsageError, match=f"cannot use the device '{device}'"):
+            load_prior(weights, device=device)

@@ -176,7 +176,7 @@ def _device(device: torch.device | str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        torch.zeros(1, device=chosen).item()  # `meta` can make tensors, but no numbers
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UsageError(f"torch cannot use the device {str(device)!r} here; use 'cpu'.") from None
     return chosen
