@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -244,7 +245,8 @@ def _method_name(solver: Solver) -> str:
 def _versions() -> dict[str, str]:
     from . import __version__  # the package is complete by now
 
-    others = ("torch", "numpy", "pillow", "safetensors", "pydantic")
+    others = ["torch", "numpy", "pillow", "safetensors", "pydantic"]
+    others += [name for name in ("diffusers", "transformers") if name in sys.modules]  # networks of published priors
     return {"priorpaint": __version__, "python": platform.python_version(), **{name: version(name) for name in others}}
 
 

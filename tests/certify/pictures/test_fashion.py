@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,3 +160,4 @@ def test_command_line_with_a_network_of_classes(folder: Path, tmp_path: Path) ->
     found = PictureReport.from_json((tmp_path / "out" / "pictures-fashion-tiny.json").read_text())
     cell = found.cell("ddnm", "top")
     assert cell is not None and cell.status == DONE and cell.forward == 4 and cell.measures.visible < 1e-5
+    assert cell.weights == hashlib.sha256(weights.read_bytes()).hexdigest()

@@ -50,6 +50,10 @@ def test_runs_are_reproducible_and_merge(report: PictureReport) -> None:
     assert len(report.merged(again).cells) == 3
     more = certify_pictures(ExactAvatars(), ["ddnm"], ["mouth"], budget=2, pictures=1, num_samples=4)
     assert [cell.pictures for cell in report.merged(more).cells] == [1]  # the floor of two pictures is gone
+    others = replace(report, cells=tuple(replace(cell, weights="a" * 64) for cell in report.cells))
+    mixed = others.merged(again)
+    assert [cell.weights for cell in mixed.cells] == [""]  # rows of other weights are gone
+    assert "weights aaaaaaaaaaaa." in markdown(others) and ", weights" not in markdown(mixed)
     eyes = replace(more, floors={"eyes": more.floors["mouth"]}, cells=(replace(more.cells[0], mask="eyes"),))
     both = report.merged(eyes)
     assert len(both.cells) == 4

@@ -142,11 +142,12 @@ def _size(report: PictureReport, mask: str) -> str:
     cells = [cell for cell in report.cells if cell.mask == mask]
     if not cells:
         return "No method has run."
-    pictures, samples, budget = cells[0].size
+    pictures, samples, budget, weights = cells[0].shared
     price = "each method as it is set" if budget is None else f"{budget} network evaluations a completion"
     commands = ", then ".join(dict.fromkeys(f"`{cell.command}`" for cell in cells if cell.command))
     made = f" Made by {commands}." if commands else ""
-    return f"{pictures} picture{'s' * (pictures > 1)}, {samples} completions of each, {price}.{made}"
+    which = f", weights {weights[:12]}" if weights else ""
+    return f"{pictures} picture{'s' * (pictures > 1)}, {samples} completions of each, {price}{which}.{made}"
 
 
 def _row(columns: Sequence[Column], line: _Line) -> list[str]:

@@ -46,6 +46,7 @@ class PictureCell:
         pictures, samples: how many, and completions of each.
         budget: network evaluations a completion that it was given; None leaves the method's settings as they are.
         command: what was typed to make it.
+        weights: SHA-256 of the prior's file; empty for a prior without one.
         status: ``done``, ``not applicable`` or ``failed``.
         note: one sentence where it is not done.
         settings: of the method.
@@ -60,6 +61,7 @@ class PictureCell:
     samples: int
     budget: int | None = None
     command: str = ""
+    weights: str = ""
     status: str = DONE
     note: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -70,8 +72,13 @@ class PictureCell:
 
     @property
     def size(self) -> tuple[int, int, int | None]:
-        """What the cells of one table share: pictures, completions of each, budget."""
+        """Pictures, completions of each, budget."""
         return self.pictures, self.samples, self.budget
+
+    @property
+    def shared(self) -> tuple[int, int, int | None, str]:
+        """What the cells of one table share: their size, and the prior's weights."""
+        return *self.size, self.weights
 
 
 @dataclass(frozen=True)
@@ -118,11 +125,11 @@ class PictureReport:
     def merged(self, other: PictureReport) -> PictureReport:
         """These cells with those of ``other`` in their place or behind them; the setup is that of ``other``.
 
-        The table of a mask compares like with like, so its cells of another number of pictures or completions, or of
-        another budget, are left out.
+        The table of a mask compares like with like, so its cells of another number of pictures or completions, of
+        another budget, or of other weights of the prior, are left out.
         """
-        sizes = {cell.mask: cell.size for cell in other.cells}
-        kept = [cell for cell in self.cells if sizes.get(cell.mask, cell.size) == cell.size]
+        shared = {cell.mask: cell.shared for cell in other.cells}
+        kept = [cell for cell in self.cells if shared.get(cell.mask, cell.shared) == cell.shared]
         cells = {(cell.method, cell.mask): cell for cell in (*kept, *other.cells)}
         floors, shown = {**self.floors, **other.floors}, {**self.shown, **other.shown}
         return PictureReport(tuple(cells.values()), floors, other.setup, shown)
@@ -251,7 +258,9 @@ class _Task:
 
 def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[Method, PictureCell, Tensor | None]]:
     for method in methods:
-        cell = PictureCell(method.label, case.mask, len(case.x), task.num_samples, task.budget)
+        cell = PictureCell(
+            method.label, case.mask, len(case.x), task.num_samples, task.budget, weights=getattr(task.prior, "hash", "")
+        )
         try:
             yield method, *_measured(task, cell, method, case)
         except Cancelled:
