@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,9 @@ def test_a_format_from_its_file_to_a_picture(shell: Shell, tmp_path: Path, case:
     assert (code, err, facts["format"]) == (0, "", case.format) and facts["parameters"] > 0
     if model.is_file():
         assert facts["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
-    run = painted(shell, picture(tmp_path, case.mode), "mine", *case.wishes, method=case.method)["prior"]
+    info = painted(shell, picture(tmp_path, case.mode), "mine", *case.wishes, method=case.method)
+    assert case.format != "diffusers" or info["versions"]["diffusers"] == version("diffusers")
+    run = info["prior"]
     assert (run["name"], run["spec"], run["sha256"]) == ("mine", str(model), facts["sha256"])
     assert (run["flags"], run["facts"]["format"]) == (case.flags or {}, case.format)
     wishes = dict(zip(case.wishes[::2], case.wishes[1::2], strict=True))
