@@ -2,10 +2,11 @@
 
     python -m benchmarks.avatars --prior avatars --num 2000
     python -m benchmarks.avatars --prior my-prior/ --num 500 --steps 20 --write-docs
+    python -m benchmarks.avatars --prior my-prior/ --num 400 --denoiser
 
 A sample is valid where `priorpaint.avatars.read` finds an avatar in it; the parts of the nearest avatars are counted
 and held against the law that the training pictures were drawn from. With ``--label`` a prior with classes draws one
-class.
+class. With ``--denoiser`` no samples are drawn: the network is held against the exact denoiser of the law.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that `python benchmarks/avatars.py` works as well as -m
 
 from priorpaint import load_prior  # noqa: E402
-from priorpaint.avatars import Avatars, read, standard  # noqa: E402
+from priorpaint.avatars import Avatars, as_tensor, read, standard  # noqa: E402
+from priorpaint.avatars.prior import ExactAvatars  # noqa: E402
 from priorpaint.errors import PriorpaintError, UsageError  # noqa: E402
 from priorpaint.imaging.grids import picture_grid, to_pixels  # noqa: E402
 from priorpaint.noise import Streams, derive  # noqa: E402
@@ -39,6 +41,7 @@ from priorpaint.samplers import DDIM, DDPM, Heun, Sampler  # noqa: E402
 
 SAMPLERS: dict[str, Callable[[int], Sampler]] = {"heun": Heun, "ddim": DDIM, "ddpm": DDPM}
 _SHOWN, _COLUMNS, _ZOOM = 48, 12, 2
+_SIGMAS = (0.5, 1, 2, 3, 4, 6, 8, 12, 20, 40)
 _INTRO = """# The prior `{name}`, measured
 
 Unconditional samples of the network, read back into their parts (`priorpaint.avatars.read`: a sample is valid where
@@ -130,6 +133,34 @@ def told(prior: Prior, args: argparse.Namespace) -> dict[str, float] | None:
     return {"num": args.told, "agree": float(agree.mean()), "valid": float(found.valid.double().mean())}
 
 
+def gaps(prior: Prior, num: int, seed: int) -> list[tuple[float, float, float]]:
+    """(sigma, E|D - D*|^2, E|D* - x_0|^2) a pixel, for the exact denoiser D*: what the network adds to the least error.
+
+    Raises:
+        UsageError: the prior does not know pictures of 32 x 32 pixels.
+    """
+    if prior.latent or tuple(prior.image_shape) != (3, 32, 32):
+        raise UsageError("only the denoiser of pictures of 32 x 32 pixels can be held against the exact one.")
+    exact, law = ExactAvatars(), standard()
+    x_0 = as_tensor(law.compose(law.draw(num, seed=seed)))
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for sigma in _SIGMAS:
+        x_t = x_0 + sigma * torch.randn(x_0.shape, generator=generator)
+        ratio = torch.tensor(sigma, dtype=torch.float64)
+        with torch.no_grad():
+            best = exact.denoise(x_t, exact.schedule.time(ratio))
+            found = prior.denoise(x_t * prior.schedule.alpha(prior.schedule.time(ratio)), prior.schedule.time(ratio))
+        rows.append((sigma, float((found - best).square().mean()), float((best - x_0).square().mean())))
+    return rows
+
+
+def gap_table(rows: list[tuple[float, float, float]]) -> str:
+    """The rows of `gaps`, times 10,000."""
+    head = "| sigma | network from exact denoiser | error of the exact denoiser |\n|---|--:|--:|"
+    return "\n".join([head, *(f"| {sigma:g} | {1e4 * gap:.1f} | {1e4 * least:.1f} |" for sigma, gap, least in rows)])
+
+
 def markdown(table: dict[str, Any], name: str, command: str, picture: str) -> str:
     """The page of the prior ``name``."""
     from priorpaint.avatars import THRESHOLD
@@ -176,6 +207,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--told", type=int, default=320, help="samples told their hair (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=100, help="samples computed at a time (default: %(default)s)")
+    parser.add_argument("--denoiser", action="store_true", help="hold the network against the exact denoiser instead")
     parser.add_argument("--write-docs", action="store_true", help="write docs/results/avatars.* and its picture")
     return parser.parse_args()
 
@@ -185,6 +217,9 @@ def main() -> None:
     prior = load_prior(args.prior)
     if tuple(prior.image_shape) not in ((3, 32, 32), (3, 64, 64)):
         raise UsageError(f"{args.prior} makes pictures of {prior.image_shape}; avatars are (3, 32, 32) or (3, 64, 64).")
+    if args.denoiser:
+        print(gap_table(gaps(prior, args.num, args.seed)))
+        return
     anything = prior
     if args.label is not None:
         prior = prior.conditioned(label=args.label)

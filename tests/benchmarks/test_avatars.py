@@ -1,0 +1,27 @@
+"""How far a denoiser is from the exact one."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.avatars import gap_table, gaps
+from priorpaint import load_prior
+from priorpaint.avatars.prior import ExactAvatars
+from priorpaint.errors import UsageError
+from priorpaint.priors.base import DenoiserPrior
+
+
+def test_the_exact_denoiser_has_no_gap_and_another_one_has_its_own() -> None:
+    exact = ExactAvatars()
+    least = [row[2] for row in gaps(exact, 24, seed=3)]
+    assert all(gap < 1e-9 for _, gap, _ in gaps(exact, 24, seed=3))
+    assert least == sorted(least) and least[0] < 1e-3 < 0.2 < least[-1] < 0.3
+    shifted = DenoiserPrior(lambda x_t, t: exact.denoise(x_t, t) + 0.1, exact.schedule, (3, 32, 32))
+    rows = gaps(shifted, 24, seed=3)
+    assert [gap for _, gap, _ in rows] == pytest.approx([0.01] * len(rows), rel=1e-4)
+    assert "| 40 | 100.0 |" in gap_table(rows)
+
+
+def test_other_pictures_are_refused() -> None:
+    with pytest.raises(UsageError, match="32 x 32"):
+        gaps(load_prior("photos", device="cpu"), 2, seed=0)
