@@ -141,18 +141,22 @@ def gaps(prior: Prior, num: int, seed: int) -> list[tuple[float, float, float]]:
     """
     if prior.latent or tuple(prior.image_shape) != (3, 32, 32):
         raise UsageError("only the denoiser of pictures of 32 x 32 pixels can be held against the exact one.")
-    exact, law = ExactAvatars(), standard()
-    x_0 = as_tensor(law.compose(law.draw(num, seed=seed)))
+    exact = ExactAvatars()
+    x_0 = as_tensor(exact.avatars.compose(exact.avatars.draw(num, seed=seed)))
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for sigma in _SIGMAS:
         x_t = x_0 + sigma * torch.randn(x_0.shape, generator=generator)
-        ratio = torch.tensor(sigma, dtype=torch.float64)
         with torch.no_grad():
-            best = exact.denoise(x_t, exact.schedule.time(ratio))
-            found = prior.denoise(x_t * prior.schedule.alpha(prior.schedule.time(ratio)), prior.schedule.time(ratio))
+            best, found = (_denoised(each, x_t, sigma) for each in (exact, prior))
         rows.append((sigma, float((found - best).square().mean()), float((best - x_0).square().mean())))
     return rows
+
+
+def _denoised(prior: Prior, x_t: Tensor, sigma: float) -> Tensor:
+    """E[x_0 | x_0 + sigma eps = x_t], whatever the schedule of the prior makes of x_0."""
+    t = prior.schedule.time(torch.tensor(sigma, dtype=torch.float64))
+    return prior.denoise(x_t * prior.schedule.alpha(t), t)
 
 
 def gap_table(rows: list[tuple[float, float, float]]) -> str:

@@ -9,13 +9,17 @@ from priorpaint import load_prior
 from priorpaint.avatars.prior import ExactAvatars
 from priorpaint.errors import UsageError
 from priorpaint.priors.base import DenoiserPrior
+from priorpaint.schedules import VP
 
 
 def test_the_exact_denoiser_has_no_gap_and_another_one_has_its_own() -> None:
     exact = ExactAvatars()
-    least = [row[2] for row in gaps(exact, 24, seed=3)]
-    assert all(gap < 1e-9 for _, gap, _ in gaps(exact, 24, seed=3))
-    assert least == sorted(least) and least[0] < 1e-3 < 0.2 < least[-1] < 0.3
+    _, none, least = zip(*gaps(exact, 24, seed=3), strict=True)
+    assert all(gap < 1e-9 for gap in none)
+    assert list(least) == sorted(least) and least[0] < 1e-3 < 0.2 < least[-1] < 0.3
+    assert all(
+        gap < 1e-6 for _, gap, _ in gaps(ExactAvatars(schedule=VP("linear")), 24, seed=3)
+    )  # x_t of another scale
     shifted = DenoiserPrior(lambda x_t, t: exact.denoise(x_t, t) + 0.1, exact.schedule, (3, 32, 32))
     rows = gaps(shifted, 24, seed=3)
     assert [gap for _, gap, _ in rows] == pytest.approx([0.01] * len(rows), rel=1e-4)
