@@ -104,7 +104,7 @@ def measure(prior: Prior, args: argparse.Namespace) -> tuple[dict[str, Any], Ten
     seconds = time.process_time() - begun
     found = read(drawn)
     table = {
-        "prior": getattr(prior, "hash", prior.name),
+        "prior": prior.hash or prior.name,
         "num": args.num,
         "sampler": args.sampler,
         "steps": args.steps,
@@ -142,7 +142,7 @@ def gaps(prior: Prior, num: int, seed: int) -> list[tuple[float, float, float]]:
     if prior.latent or tuple(prior.image_shape) != (3, 32, 32):
         raise UsageError("only the denoiser of pictures of 32 x 32 pixels can be held against the exact one.")
     exact = ExactAvatars()
-    x_0 = as_tensor(exact.avatars.compose(exact.avatars.draw(num, seed=seed)))
+    x_0 = as_tensor(exact.avatars.compose(unseen(exact.avatars, num, seed)))
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for sigma in _SIGMAS:
@@ -151,6 +151,14 @@ def gaps(prior: Prior, num: int, seed: int) -> list[tuple[float, float, float]]:
             best, found = (_denoised(each, x_t, sigma) for each in (exact, prior))
         rows.append((sigma, float((found - best).square().mean()), float((best - x_0).square().mean())))
     return rows
+
+
+def unseen(law: Avatars, num: int, seed: int) -> NDArray[Any]:
+    """Combinations (num, P) that ``python -m priorpaint.avatars write --seed`` draws for no small seed.
+
+    ``law.draw(num, 0)`` itself would be the first of the 500,000 that the network was trained on.
+    """
+    return law.draw(num, derive("unseen avatars", seed))
 
 
 def _denoised(prior: Prior, x_t: Tensor, sigma: float) -> Tensor:

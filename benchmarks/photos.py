@@ -338,7 +338,7 @@ def setup(args: argparse.Namespace, prior: Prior | None, count: int) -> dict[str
     return {
         "command": "python -m benchmarks.photos " + " ".join(_public(part) for part in sys.argv[1:]),
         "prior": None if prior is None else Path(args.weights).name,
-        "prior_sha256": getattr(prior, "hash", None),
+        "prior_sha256": None if prior is None else prior.hash,
         "pictures": count,
         "crop": args.crop,
         "samples": args.samples,

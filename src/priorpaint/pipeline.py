@@ -230,10 +230,10 @@ def _about_prior(given: str | Path | Prior, prior: Prior) -> dict[str, Any]:
     return {
         "name": prior.name,
         "source": None if isinstance(given, Prior) else str(given),
-        "sha256": getattr(prior, "hash", None),
-        "spec": getattr(prior, "spec", None),
-        "flags": getattr(prior, "flags", None),
-        "facts": getattr(prior, "facts", None),
+        "sha256": prior.hash,
+        "spec": prior.spec,
+        "flags": prior.flags,
+        "facts": prior.facts,
         "condition": prior.request if isinstance(prior, Guided) else None,
     }
 

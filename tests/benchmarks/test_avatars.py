@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.avatars import gap_table, gaps
+from benchmarks.avatars import gap_table, gaps, unseen
 from priorpaint import load_prior
+from priorpaint.avatars import standard
 from priorpaint.avatars.prior import ExactAvatars
 from priorpaint.errors import UsageError
 from priorpaint.priors.base import DenoiserPrior
@@ -24,6 +25,14 @@ def test_the_exact_denoiser_has_no_gap_and_another_one_has_its_own() -> None:
     rows = gaps(shifted, 24, seed=3)
     assert [gap for _, gap, _ in rows] == pytest.approx([0.01] * len(rows), rel=1e-4)
     assert "| 40 | 100.0 |" in gap_table(rows)
+
+
+def test_no_picture_is_one_of_the_training_pictures() -> None:
+    law = standard()
+    trained_on = {tuple(row) for row in law.draw(5000, seed=0).tolist()}
+    first, other = (unseen(law, 400, seed=seed).tolist() for seed in (0, 1))
+    assert not trained_on & {tuple(row) for row in first} and first != other
+    assert unseen(law, 10, seed=0).tolist() == first[:10]
 
 
 def test_other_pictures_are_refused() -> None:

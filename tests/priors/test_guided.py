@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,8 +151,11 @@ def test_everything_else_is_the_prior_inside() -> None:
             return latent.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
     inner = Shrunk(Constant(), EDM(), (1, 4, None), prediction="edm", embed=embed_labels, classes=CLASSES, multiple=2)
+    assert inner.source is inner.facts is inner.spec is inner.flags is None
+    inner.source, inner.facts, inner.spec, inner.flags = Path("a"), {"b": 1}, "c", {"d": 2}
     guided: Any = inner.conditioned(label=1, scale=2.0)
     assert isinstance(guided, Guided) and guided.schedule is inner.schedule and guided.hash == "abc"
+    assert (guided.source, guided.facts, guided.spec, guided.flags) == (Path("a"), {"b": 1}, "c", {"d": 2})
     assert (guided.shape, guided.multiple, guided.data_std) == ((1, 4, None), 2, 0.5)
     assert guided.encode(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 4, 4)
     assert guided.decode(torch.zeros(1, 1, 4, 4)).shape == (1, 1, 8, 8)

@@ -74,7 +74,7 @@ def add(
     lasting = spec if spec.startswith("hf:") or spec in PRIORS else str(Path(spec).expanduser().absolute())
     given = _lasting(parse_flags(flags))
     found = load_prior(lasting, flags=given, device="cpu", offline=offline) if check else None
-    digest = getattr(found, "hash", None)
+    digest = found.hash if found else None
     add_entry(name, Entry(lasting, given, digest), taken=tuple(PRIORS), overwrite=overwrite)
     typer.echo(f"{name} is {lasting}{_words(Entry(lasting, given))}")
 
@@ -97,10 +97,10 @@ def info(
     prior = load_prior(name, flags=flags, device="cpu", offline=offline)
     facts = {
         "name": prior.name,
-        "file": str(getattr(prior, "source", "")),
-        "sha256": getattr(prior, "hash", None),
+        "file": str(prior.source or ""),
+        "sha256": prior.hash,
         "pictures": _pictures(prior),
-        **getattr(prior, "facts", {}),
+        **(prior.facts or {}),
     }
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
@@ -123,9 +123,9 @@ def verify(
 
     prior = load_prior(name, flags=flags, device=device, offline=offline)
     found = run_check(prior, seed)
-    facts = getattr(prior, "facts", {})
+    facts = prior.facts or {}
     typer.echo(f"{prior.name}: it was read, and denoises {' x '.join(map(str, found.shape))} to finite values")
-    _show({"sha256": getattr(prior, "hash", None), "pictures": _pictures(prior)})
+    _show({"sha256": prior.hash, "pictures": _pictures(prior)})
     _show(
         {key: facts[key] for key in ("format", "architecture", "schedule", "prediction", "parameters") if key in facts}
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,6 +57,11 @@ class Prior(ABC):
         classes: number of classes that it can be asked for; 0 where it knows none.
         takes_text: whether it can be asked for what a text describes.
         latent: whether x_0 is a latent, and ``decode`` makes the image of it; see `LatentPrior`.
+        source: the file or folder that it was read from; None for a prior without one, as for the next four.
+        hash: SHA-256 of what was read, in hexadecimal.
+        facts: what is known about it, as JSON values.
+        spec: what `load_prior` was asked for.
+        flags: the flags that `load_prior` was given.
         nfe: network evaluations so far.
     """
 
@@ -67,6 +73,11 @@ class Prior(ABC):
     classes: int = 0
     takes_text: bool = False
     latent: bool = False
+    source: Path | None = None
+    hash: str | None = None
+    facts: dict[str, Any] | None = None
+    spec: str | None = None
+    flags: dict[str, Any] | None = None
 
     def __init__(self) -> None:
         self.nfe = NFE()
@@ -265,6 +276,8 @@ class WrappedPrior(Prior):
         self.schedule, self.shape, self.multiple = inner.schedule, inner.shape, inner.multiple
         self.data_std, self.name = inner.data_std, inner.name
         self.classes, self.takes_text, self.latent = inner.classes, inner.takes_text, inner.latent
+        self.source, self.hash, self.facts = inner.source, inner.hash, inner.facts
+        self.spec, self.flags = inner.spec, inner.flags
 
     def __getattr__(self, name: str) -> Any:
         if name == "inner" or name.startswith("__"):  # not there yet while an object is copied

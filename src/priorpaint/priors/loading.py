@@ -77,7 +77,7 @@ def load_prior(
         prior.name = name
         return prior
     prior = _load(name, given, device, dtype or torch.float32, offline)
-    prior.spec, prior.flags = name, given  # type: ignore[attr-defined]  # what reproduces it, for run.json
+    prior.spec, prior.flags = name, given  # what reproduces it, for run.json
     return prior
 
 
@@ -145,11 +145,11 @@ def _is_own(path: Path) -> bool:
 
 def _check_unchanged(name: str, entry: Entry, prior: Prior) -> None:
     """That the files behind a name are those that it was given to."""
-    found = getattr(prior, "hash", None)
-    if entry.sha256 is not None and found != entry.sha256:
+    if entry.sha256 is not None and prior.hash != entry.sha256:
         raise PriorError(
             f"the files of {name} ({entry.spec}) are not those that were added: expected SHA-256 {entry.sha256[:12]}"
-            f"..., found {str(found)[:12]}...; if that is right, run `priorpaint priors add --overwrite {name} ...`."
+            f"..., found {str(prior.hash)[:12]}...; if that is right, run `priorpaint priors add "
+            f"--overwrite {name} ...`."
         )
 
 

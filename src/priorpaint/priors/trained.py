@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +54,7 @@ class LoadedPrior(NetworkPrior):
         self.source, self.metadata = source, metadata
         self._module: nn.Module = network
         edm = {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max, "sigma_data": metadata.sigma_data}
-        self.facts: dict[str, Any] = {
+        self.facts = {
             "format": "priorpaint",
             "architecture": type(network).__name__,
             "prediction": metadata.prediction,
@@ -79,8 +78,8 @@ class LoadedLatentPrior(LatentPrior):
         self, inner: LoadedPrior, autoencoder: ConvAutoencoder, metadata: WeightsMetadata, dtype: torch.dtype
     ) -> None:
         super().__init__(inner, autoencoder if dtype == torch.float32 else _LowPrecisionCodec(autoencoder, dtype))
-        self.facts: dict[str, Any] = {
-            **inner.facts,
+        self.facts = {
+            **(inner.facts or {}),
             "autoencoder": "ConvAutoencoder",
             "factor": autoencoder.factor,
             "latent_channels": autoencoder.channels,

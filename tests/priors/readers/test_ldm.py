@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from priorpaint.errors import CheckpointError, UsageError
+from priorpaint.priors.latent import LatentPrior
 from priorpaint.priors.networks.adm import ADM, ADMConfig, Heads, Transformer
 from priorpaint.priors.networks.autoencoder import AutoencoderConfig, LatentAutoencoder
 from priorpaint.priors.readers import ldm
 from priorpaint.priors.readers.base import Request
-from priorpaint.priors.readers.checkpoint_prior import CheckpointLatentPrior, CheckpointPrior
+from priorpaint.priors.readers.checkpoint_prior import CheckpointPrior
 from priorpaint.schedules import VP
 from tests.priors.readers.small_files import check_adversarial, damaged, filled, images, read_or_refuse
 
@@ -31,13 +32,13 @@ KL = AutoencoderConfig(3, 3, 32, (1, 1), 1, 4, 4, frozenset(), True, True, True)
 VQ = AutoencoderConfig(3, 3, 32, (1, 1), 1, 4, 4, frozenset({1}), True, True, False, 16)
 
 
-def read(path: Path, **flags: Any) -> CheckpointLatentPrior:
+def read(path: Path, **flags: Any) -> LatentPrior:
     prior = ldm.read(Request(path, flags))
-    assert isinstance(prior, CheckpointLatentPrior)
+    assert isinstance(prior, LatentPrior)
     return prior
 
 
-def denoiser(prior: CheckpointLatentPrior) -> CheckpointPrior:
+def denoiser(prior: LatentPrior) -> CheckpointPrior:
     assert isinstance(prior.inner, CheckpointPrior)
     return prior.inner
 
@@ -284,7 +285,7 @@ class TestFormat:
 class TestClasses:
     WIDE = ADMConfig(4, 4, 32, (32, 32), 1, frozenset({1}), "conv", False, Heads(2), 0, Transformer(2, 12))
 
-    def write(self, path: Path, **more: Any) -> CheckpointLatentPrior:
+    def write(self, path: Path, **more: Any) -> LatentPrior:
         condition = {
             "target": "ldm.modules.encoders.modules.ClassEmbedder",
             "params": {"n_classes": 6, "embed_dim": 12, "key": "class_label"},

@@ -259,7 +259,7 @@ class _Task:
 def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[Method, PictureCell, Tensor | None]]:
     for method in methods:
         cell = PictureCell(
-            method.label, case.mask, len(case.x), task.num_samples, task.budget, weights=getattr(task.prior, "hash", "")
+            method.label, case.mask, len(case.x), task.num_samples, task.budget, weights=task.prior.hash or ""
         )
         try:
             yield method, *_measured(task, cell, method, case)

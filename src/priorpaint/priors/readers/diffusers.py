@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
+from ..latent import LatentPrior
 from ..network import Embed
 from .base import Reader, Request
-from .checkpoint_prior import CheckpointLatentPrior, CheckpointPrior
+from .checkpoint_prior import CheckpointPrior
 from .diffusers_folder import MODEL_INDEX, Folder, build, fill, libraries
 from .diffusers_schedule import Noise, read_noise
 from .flags import Flags
@@ -122,7 +123,7 @@ def _latent(folder: Folder, name: str, request: Request, flags: Flags) -> Prior:
     noise = _noise(folder, own, denoiser.config.get("patch_size") or 2)
     size = _size(flags, own, autoencoder.factor, denoiser.multiple)
     inner = _network_prior(folder, denoiser, noise, channels, size, request.dtype)
-    prior = CheckpointLatentPrior(inner, autoencoder, inner.name)
+    prior = LatentPrior(inner, autoencoder, inner.name)
     facts = {"autoencoder": folder.class_of(name), "factor": autoencoder.factor, "latent_channels": channels}
     return _described(prior, folder, denoiser, noise, facts)
 
@@ -328,7 +329,7 @@ def _network_prior(
 
 
 def _described(
-    prior: CheckpointPrior | CheckpointLatentPrior,
+    prior: CheckpointPrior | LatentPrior,
     folder: Folder,
     denoiser: _Denoiser,
     noise: Noise,

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from ...errors import CheckpointError, UsageError
 from ...schedules import VP
 from ..base import Prior
+from ..latent import LatentPrior
 from ..networks.adm import ADM, ADMConfig
 from ..networks.autoencoder import AutoencoderConfig, LatentAutoencoder
 from . import safe
 from .adm_shapes import check_layers, infer
 from .base import Reader, Request
-from .checkpoint_prior import CheckpointLatentPrior, CheckpointPrior
+from .checkpoint_prior import CheckpointPrior
 from .flags import Flags
 from .ldm_config import LDMConfig, find, load
 
@@ -105,7 +106,7 @@ def _read(request: Request) -> Prior:
         if config.classes
         else None,
     )
-    prior = CheckpointLatentPrior(inner, autoencoder, path.stem)
+    prior = LatentPrior(inner, autoencoder, path.stem)
     prior.source, prior.hash = path, safe.file_hash(path)
     prior.facts = _facts(config, shape, autoencoder, average, null, prior)
     return prior
@@ -319,7 +320,7 @@ def _null_class(config: LDMConfig, flags: Flags) -> int:
 def _facts(
     config: LDMConfig, shape: ADMConfig, autoencoder: LatentAutoencoder, average: bool, null: int, prior: Prior
 ) -> dict[str, Any]:
-    assert isinstance(prior, CheckpointLatentPrior)
+    assert isinstance(prior, LatentPrior)
     facts: dict[str, Any] = {
         "format": "ldm",
         "architecture": "ADM U-Net" + (" with cross attention" if shape.transformer else ""),
