@@ -70,13 +70,17 @@ def test_a_dense_block_is_two_matrices() -> None:
     assert (first.weight.shape, second.weight.shape) == ((24, 128, 1, 1), (128, 24, 1, 1))
 
 
-def test_other_weights_stay_as_they_are_and_all_matrices_go_to_muon() -> None:
+def test_other_weights_stay_as_they_are_and_dense_matrices_go_to_adam() -> None:
     network, plain = UNet(DENSE, seed=3), UNet(PLAIN, seed=3)
     shared = {key: value for key, value in network.state_dict().items() if not key.startswith("dense.")}
     assert shared.keys() == plain.state_dict().keys() and len(network.state_dict()) == len(shared) + 12
-    chosen = {id(p) for group in Optimizers(network, 0.01, 1e-3).muon.param_groups for p in group["params"]}
+    optimizers = Optimizers(network, 0.01, 1e-3)
+    muon, adam = (
+        {id(p) for g in each.param_groups for p in g["params"]} for each in (optimizers.muon, optimizers.adam)
+    )
     for block in network.dense:
-        assert id(block.first.weight) in chosen and id(block.second.weight) in chosen
+        assert {id(block.first.weight), id(block.second.weight)} <= adam
+    assert id(network.bottom[0].first.weight) in muon and not muon & adam
     assert sum(p.numel() for p in network.parameters()) >= DENSE.fewest_weights == PLAIN.fewest_weights + 2 * 128 * 36
 
 

@@ -92,12 +92,12 @@ class Muon(torch.optim.Optimizer):
 class Optimizers:
     """Muon for the convolutions between the ``ends`` of ``network``, Adam for everything else.
 
-    A network without convolutions takes Adam alone: on large matrices Muon's iterations cost more than the network.
+    Dense layers take Adam, 1x1 convolutions among them: on large matrices Muon's iterations cost more than the network.
     """
 
     def __init__(self, network: Network, lr: float, adam_lr: float) -> None:
         ends = {id(layer.weight) for layer in network.ends}
-        hidden = [p for p in network.parameters() if p.ndim == 4 and id(p) not in ends]
+        hidden = [p for p in network.parameters() if p.ndim == 4 and p.shape[2] > 1 and id(p) not in ends]
         chosen = {id(p) for p in hidden}
         rest = [p for p in network.parameters() if id(p) not in chosen]
         self.muon = Muon(hidden, lr)
