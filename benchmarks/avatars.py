@@ -59,14 +59,12 @@ def samples(prior: Prior, sampler: Sampler, num: int, seed: int, batch: int, lab
     ``labels`` (num,) are the classes that the prior is told.
     """
     done, anything = [], prior
-    t_1 = prior.schedule.grid(sampler.steps)[0]
     for first in range(0, num, batch):
         noise = Streams([derive("avatars", seed, row) for row in range(first, min(first + batch, num))])
         if labels is not None:
             prior = anything.conditioned(label=labels[first : first + batch])
-        x_1 = noise.normal(*prior.shape).float() * prior.schedule.sigma(t_1).float()
         with torch.no_grad():
-            drawn = sampler(prior, x_1, noise)
+            drawn = sampler(prior, prior.initial_about_mean(noise.normal(*prior.shape)), noise)
             drawn = prior.decode(drawn) if prior.latent else drawn
         done.append(F.adaptive_avg_pool2d(drawn.clamp(-1, 1), 32))
         print(f"\r{min(first + batch, num)} of {num}", end="", file=sys.stderr, flush=True)
@@ -214,7 +212,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--prior", default="avatars", help="name, file or folder (default: %(default)s)")
     parser.add_argument("--label", type=int, help="class to draw, for a prior with classes (default: any)")
     parser.add_argument("--num", type=int, default=2000, help="samples (default: %(default)s)")
-    parser.add_argument("--sampler", choices=SAMPLERS, default="ddim", help="(default: %(default)s)")
+    parser.add_argument("--sampler", choices=SAMPLERS, default="heun", help="(default: %(default)s)")
     parser.add_argument("--steps", type=int, default=50, help="steps of the sampler (default: %(default)s)")
     parser.add_argument("--told", type=int, default=320, help="samples told their hair (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)

@@ -93,6 +93,18 @@ def test_heun_is_second_order(family: str) -> None:
     assert heun[0] < ddim[1] / 3
 
 
+def test_samples_begin_about_the_mean() -> None:
+    """The flow takes x_1 to m + (x_1 - m) s / sqrt(s^2 + sigma^2): what x_1 lacks of m, x_0 lacks by s / sigma."""
+    mean, std, sigma = 3.0, 0.5, 8.0
+    prior = Gaussian([mean], [[std**2]], schedule=EDM(sigma_max=sigma))
+    middle = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    about = prior.initial_about_mean(middle)
+    assert about.item() == pytest.approx(mean * sigma**2 / (sigma**2 + std**2), rel=1e-6)
+    run, noise = Heun(200), Streams([0])
+    assert run(prior, about, noise).item() == pytest.approx(mean, abs=2e-3)
+    assert run(prior, prior.initial(middle), noise).item() == pytest.approx(mean * (1 - std / sigma), abs=5e-3)
+
+
 def mixture(schedule: object) -> GaussianMixture:
     covs = [[[0.04, 0.01], [0.01, 0.03]], [[0.09, 0.0], [0.0, 0.02]]]
     return GaussianMixture([0.3, 0.7], [[1.0, -1.0], [-0.5, 0.5]], covs, schedule=schedule)  # type: ignore[arg-type]
@@ -138,7 +150,8 @@ def test_ddpm_is_ddim_with_eta_one_and_spacing_reaches_the_grid() -> None:
 @pytest.mark.parametrize("family", SCHEDULES)
 def test_evaluations(sampler: Sampler, calls: int, family: str) -> None:
     prior = gaussian(SCHEDULES[family])
-    prior.sample(3, seed=0, sampler=sampler)
+    x_1 = prior.initial(Streams([0, 1, 2]).normal(1, 1, 2))
+    sampler(prior, x_1, Streams([0, 1, 2]))
     assert (prior.nfe.forward, prior.nfe.backward) == (3 * calls, 0)
 
 

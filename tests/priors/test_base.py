@@ -89,13 +89,13 @@ def test_sampling_touches_no_global_generator_and_builds_no_graph() -> None:
     state = torch.get_rng_state()
     out = prior.sample(2, seed=0, sampler=DDIM(5))
     assert torch.equal(torch.get_rng_state(), state)
-    assert not out.requires_grad and prior.nfe == NFE(10, 0)
+    assert not out.requires_grad and prior.nfe == NFE(12, 0)  # 5 steps, and where they begin
 
 
 def test_default_sampler_takes_steps() -> None:
     prior = DenoiserPrior(shrink, VE(), (1, 2, 2))
     prior.sample(1, seed=0, steps=8)
-    assert prior.nfe.forward == 2 * 8 - 1  # Heun
+    assert prior.nfe.forward == 1 + 2 * 8 - 1  # Heun, and where it begins
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_samples_are_decoded_latents_and_evaluations_are_those_of_the_denoiser()
     images = prior.sample(3, seed=1, sampler=DDIM(4), batch_size=2)
     latents = prior.inner.sample(3, seed=1, sampler=DDIM(4))
     torch.testing.assert_close(images, prior.decode(latents))
-    assert prior.nfe is prior.inner.nfe and prior.nfe.forward == 2 * 3 * 4
+    assert prior.nfe is prior.inner.nfe and prior.nfe.forward == 2 * 3 * (1 + 4)
     assert prior.decodes == 3 + 3 and prior.encodes == 0
 
 

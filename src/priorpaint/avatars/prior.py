@@ -26,7 +26,7 @@ class ExactAvatars(Prior):
 
     Args:
         avatars: the law; default `standard`.
-        schedule: any; default EDM from 0.005 to 50, where nothing of a picture is left.
+        schedule: any; default EDM from 0.005 to 50, where of a picture only its brightness can be guessed.
     """
 
     def __init__(self, avatars: Avatars | None = None, schedule: Schedule | None = None) -> None:

@@ -213,6 +213,17 @@ class Prior(ABC):
         variance = self.schedule.alpha(end) ** 2 * self.data_std**2 + self.schedule.sigma(end) ** 2
         return float(variance.sqrt()) * noise
 
+    def initial_about_mean(self, noise: Tensor) -> Tensor:
+        """x_1 of the prior itself: `initial` about alpha_1 E[x_0], with D(x_1, 1) for E[x_0]; one evaluation a row.
+
+        At sigma = 80 a pixel's mean is nothing beside the noise, but all pixels together still tell a dark picture from
+        a bright one, and deterministic samplers never forget where they began (for schedules that end at a larger
+        alpha_1: Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed").
+        """
+        x_1 = self.initial(noise)
+        end = torch.ones((), dtype=torch.float64)
+        return x_1 + float(self.schedule.alpha(end)) * self.denoise(x_1, end)
+
     def check_size(self, height: int, width: int) -> None:
         """Raise UsageError where an image of this size cannot be denoised."""
         for have, want, side in ((height, self.shape[1], "height"), (width, self.shape[2], "width")):
@@ -233,7 +244,7 @@ class Prior(ABC):
         size: tuple[int, int] | None = None,
         batch_size: int | None = None,
     ) -> Tensor:
-        """Unconditional samples.
+        """Unconditional samples, which begin at `initial_about_mean`.
 
         Args:
             num: how many.
@@ -259,7 +270,7 @@ class Prior(ABC):
         for first in range(0, num, batch_size or num):
             rows = range(first, min(first + (batch_size or num), num))
             noise = Streams([derive("prior", seed, i) for i in rows], device=self.device)
-            x_1 = self.initial(noise.normal(*shape))
+            x_1 = self.initial_about_mean(noise.normal(*shape))
             chunks.append(self.decode(run(self, x_1, noise)).float())
         return torch.cat(chunks)
 

@@ -25,6 +25,7 @@ def test_exact_completions_are_possible_and_score_the_floor(case: AvatarCase) ->
     assert found.valid == found.agree == 1 and found.visible == 0
     assert found.tv == pytest.approx(floor.tv, rel=0.4)
     assert found.coverage == pytest.approx(floor.coverage, rel=0.2)
+    assert found.hit == pytest.approx(floor.hit, rel=0.2)
     assert found.std_rank > 0.9 and found.std_ratio == pytest.approx(1, abs=0.15)
 
 
@@ -49,17 +50,33 @@ def test_coverage_is_the_probability_of_what_was_hit(case: AvatarCase) -> None:
     assert 0.85 < case.measure(samples).coverage <= 1 + 1e-9
 
 
+def test_every_possible_combination_once_hits_all_of_them() -> None:
+    """Under `eyes` some truths leave few combinations; then each of them, twice, is a full hit, half of them half."""
+    case = AvatarCase.draw("eyes", 8, seed=0)
+    assert case.posterior.plausible is not None
+    row = int(case.posterior.plausible.argmin())
+    count = round(float(case.posterior.plausible[row]))
+    assert 2 <= count <= 500
+    alone = AvatarCase("eyes", case.parts[row : row + 1], case.x[row : row + 1], case.known[row : row + 1], seed=0)
+    different = alone.exact(12 * count, seed=3)[0].unique(dim=0)
+    assert len(different) == count
+    assert alone.measure(different.repeat(2, 1, 1, 1)[None]).hit == 1
+    assert alone.measure(different[: count // 2].repeat(3, 1, 1, 1)[None]).hit == pytest.approx(count // 2 / count)
+
+
 def test_one_combination_again_and_again_is_valid_but_covers_itself_only(case: AvatarCase) -> None:
     found = case.measure(case.x[:, None].expand(-1, 16, -1, -1, -1))
     own = case.avatars.log_prob(case.parts) - case.posterior.log_evidence.numpy()
     assert found.valid == found.agree == 1
     assert found.coverage == pytest.approx(float(torch.from_numpy(own).exp().mean()), rel=1e-6)
+    assert case.posterior.plausible is not None
+    assert found.hit == pytest.approx(float((1 / case.posterior.plausible.clamp(max=16)).mean()))
     assert found.tv > 2 * case.floor(16).tv and found.std_ratio == 0 and math.isnan(found.std_rank)
 
 
 def test_grey_is_no_avatar(case: AvatarCase) -> None:
     found = case.measure((case.x * case.known)[:, None].expand(-1, 4, -1, -1, -1))
-    assert found.valid == found.agree == found.coverage == 0 and found.tv == pytest.approx(1)
+    assert found.valid == found.agree == found.coverage == found.hit == 0 and found.tv == pytest.approx(1)
 
 
 def test_another_avatar_is_valid_but_not_possible(case: AvatarCase) -> None:

@@ -41,6 +41,8 @@ class AvatarMeasures:
         std_ratio: root mean square of the first over that of the second; below 1 is over-confident.
         visible: root mean square of the change of known pixels, in image values.
         lpips: LPIPS between completions and truth, both twice enlarged; None where it was not asked for.
+        hit: number of different possible combinations that were hit, over the largest that it could be: how many are
+            possible, or how many completions there are. None in reports from before it was measured.
         tv_noise, score_noise: of exact completions only, by how much ``tv`` and `score` differ from run to run (one
             standard deviation); None for the completions of a method, which were drawn once.
     """
@@ -53,6 +55,7 @@ class AvatarMeasures:
     std_ratio: float
     visible: float
     lpips: float | None = None
+    hit: float | None = None
     tv_noise: float | None = None
     score_noise: float | None = None
 
@@ -112,16 +115,18 @@ class AvatarCase:
         agree = valid & ~wrong
         parts = torch.from_numpy(found.parts).reshape(count, num, -1)
         rows = range(count)
+        different = [torch.unique(parts[row][agree[row]], dim=0) for row in rows]
         rank, ratio = self._spread(samples)
         return AvatarMeasures(
             valid=float(valid.double().mean()),
             agree=float(agree.double().mean()),
             tv=nan_mean([self._tv(row, parts[row], agree[row]) for row in rows]),
-            coverage=nan_mean([self._covered(row, parts[row], agree[row]) for row in rows]),
+            coverage=nan_mean([float(self._log_prob(row, different[row]).exp().sum()) for row in rows]),
             std_rank=rank,
             std_ratio=ratio,
             visible=visible_change(samples, self.x, self.known),
             lpips=None if lpips is None else lpips_to(samples, self.x, lpips),
+            hit=nan_mean([len(different[row]) / min(num, self._plausible[row]) for row in rows]),
         )
 
     def floor(self, num: int, lpips: Distance | None = None) -> AvatarMeasures:
@@ -143,11 +148,12 @@ class AvatarCase:
         open_parts = [column for column, truth in enumerate(truths) if float(truth.max()) < _DECIDED]
         return nan_mean([total_variation(parts[:, column], agree, truths[column]) for column in open_parts])
 
-    def _covered(self, row: int, parts: Tensor, agree: Tensor) -> float:
-        different = torch.unique(parts[agree], dim=0)
-        if not len(different):
-            return 0.0
-        return float(self._log_prob(row, different).exp().sum())
+    @cached_property
+    def _plausible(self) -> list[float]:
+        """How many combinations are possible, a picture each."""
+        plausible = self.posterior.plausible
+        assert plausible is not None  # known pixels are without noise
+        return [max(1.0, round(count)) for count in plausible.tolist()]
 
     def _log_prob(self, row: int, parts: Tensor) -> Tensor:
         """ln p(combination | y) of combinations (n, P) that agree with picture ``row``."""
@@ -194,6 +200,13 @@ parts, or into "this is no avatar".""",
             "coverage",
             "posterior probability of all the different combinations that were hit",
             lambda m: m.coverage,
+            f'as in the row "{EXACT}"',
+        ),
+        Column(
+            "hit",
+            "number of the different combinations that were hit, over the largest that it could be (how many are "
+            "possible, or how many completions there are)",
+            lambda m: m.hit,
             f'as in the row "{EXACT}"',
         ),
         Column(
