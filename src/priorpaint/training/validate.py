@@ -9,6 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from priorpaint.imaging.grids import picture_rows, to_pixels
+from priorpaint.noise import Streams
+from priorpaint.priors.base import DenoiserPrior
+from priorpaint.samplers import Heun
+from priorpaint.schedules import EDM
 
 # D(x_0 + sigma n, sigma) for pictures (N, C, H, W) and sigma (N,).
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -74,24 +78,16 @@ def _denoised(denoise: Denoise, clean: Tensor, sigmas: Sequence[float], seed: in
 
 
 @torch.no_grad()
-def heun_samples(denoise: Denoise, noise: Tensor, sigma_max: float, sigma_min: float, steps: int = 20) -> Tensor:
-    """Unconditional samples by Heun's method on the probability-flow ODE (Karras et al. 2022, algorithm 1, rho = 7).
+def unconditional(denoise: Denoise, noise: Tensor, levels: tuple[float, float], data_std: float) -> Tensor:
+    """Samples by 20 Heun steps between the levels (sigma_min, sigma_max), from standard normal noise (N, C, H, W)."""
+    schedule = EDM(*levels)
 
-    Args:
-        noise: standard normal, shape (N, C, H, W).
-    """
-    ramp = torch.linspace(0, 1, steps, device=noise.device)
-    low, high = sigma_min ** (1 / 7), sigma_max ** (1 / 7)
-    sigmas = [float(s) for s in (high + ramp * (low - high)) ** 7] + [0.0]
-    x = sigmas[0] * noise
-    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
-        slope = (x - denoise_chunks(denoise, x, now)) / now
-        moved = x + (after - now) * slope
-        if after > 0:
-            slope = (slope + (moved - denoise_chunks(denoise, moved, after)) / after) / 2
-            moved = x + (after - now) * slope
-        x = moved
-    return x
+    def call(x_t: Tensor, t: Tensor) -> Tensor:
+        return denoise_chunks(denoise, x_t, float(schedule.sigma(t[0])))
+
+    channels, height, width = noise.shape[1:]
+    prior = DenoiserPrior(call, schedule, (channels, height, width), data_std=data_std)
+    return Heun(20)(prior, prior.initial_about_mean(noise), Streams(range(len(noise))))
 
 
 def sample_sheet(
@@ -123,8 +119,7 @@ def sample_sheet(
             noisy = clean + sigma * torch.randn(clean.shape, generator=generator).to(device)
             rows += [noisy, denoise_chunks(denoise, noisy, sigma)]
     noise = torch.randn((COLUMNS, *shape), generator=generator).to(device)
-    low, high = levels
-    rows += [heun_samples(each, noise, high, low) for each in (denoise, labelled) if each is not None]
+    rows += [unconditional(each, noise, levels, data_std) for each in (denoise, labelled) if each is not None]
     return picture_sheet([show(row) for row in rows])
 
 
