@@ -51,10 +51,15 @@ pictures are 28 x 28 in a black border of two pixels: of 32 x 32 samples the mid
 again. "real" are as many train pictures: the floor. `ddpm_fashion` is the network of
 BrianPulfer/PapersReimplementations (MIT), sampled with {walk}.
 """
+_ANCESTRAL = "ddpm_fashion, ancestral"
+_THEIRS = (
+    "{steps} deterministic steps (DDIM), estimates clipped to the value range (without that, most of its samples turn "
+    "black or white)"
+)
 
 
-def published(path: Path, *, clip: bool = True) -> Prior:
-    """The published network as a prior of 28 x 28 pictures; ``clip``: estimates of x_0 are kept in [-1, 1]."""
+def published(path: Path) -> Prior:
+    """The published network as a prior of 28 x 28 pictures; estimates of x_0 are kept in [-1, 1]."""
     schedule = VP("linear")
     network = NetworkPrior(
         TableUNet.load(path),
@@ -64,8 +69,6 @@ def published(path: Path, *, clip: bool = True) -> Prior:
         condition=lambda t: 1000 * t - 1,
         name="ddpm_fashion",
     )
-    if not clip:
-        return network
     return DenoiserPrior(lambda x_t, t: network.denoise(x_t, t).clamp(-1, 1), schedule, (1, CONTENT, CONTENT))
 
 
@@ -129,10 +132,14 @@ def compare(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, fl
         if own.classes:
             classes = told(own, args.told, args.seed, args.steps)
     theirs = args.data / "diffusion-weights" / WEIGHTS
-    walk = DDPM(steps=1000) if args.ancestral else DDIM(steps=args.their_steps)
-    prior = published(theirs, clip=not args.ancestral)
-    sets["ddpm_fashion"] = sampled(prior, args.num, args.seed, args.their_steps, walk, args.batch_size)
+    walks: dict[str, Sampler] = {"ddpm_fashion": DDIM(steps=args.their_steps)}
+    if args.ancestral:
+        walks[_ANCESTRAL] = DDPM(steps=1000)
+    for name, walk in walks.items():
+        sets[name] = sampled(published(theirs), args.num, args.seed, walk.steps, walk, args.batch_size)
     numbers = {name: {**measured(x, test), "seconds": seconds} for name, (x, seconds) in sets.items()}
+    if args.prior:
+        numbers[Path(args.prior).name]["weights"] = own.hash or own.name
     return numbers, classes, {name: x for name, (x, _) in sets.items()}
 
 
@@ -151,9 +158,12 @@ def sheet(sets: dict[str, Tensor]) -> Image.Image:
 def markdown(results: dict[str, Any], picture: str) -> str:
     """The page."""
     setup, sets = results["setup"], results["sets"]
+    weights = "".join(
+        f", weights of {name} {found['weights'][:12]}" for name, found in sets.items() if "weights" in found
+    )
     lines = [
         _INTRO.format(walk=setup["their_sampler"]),
-        f"Run: `{setup['command']}` ({setup['threads']} threads, torch {setup['torch']}).\n",
+        f"Run: `{setup['command']}` ({setup['threads']} threads, torch {setup['torch']}{weights}).\n",
     ]
     lines += ["| pictures | number | Frechet distance | valid | CPU s each |", "|---|--:|--:|--:|--:|"]
     for name, found in sets.items():
@@ -184,7 +194,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--told", type=int, default=200, help="samples that are told a class (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=25, help="Heun steps of the prior (default: %(default)s)")
     parser.add_argument("--their-steps", type=int, default=50, help="DDIM steps of theirs (default: %(default)s)")
-    parser.add_argument("--ancestral", action="store_true", help="theirs with its own 1000 ancestral steps, unclipped")
+    parser.add_argument("--ancestral", action="store_true", help="theirs with its own 1000 ancestral steps, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=250, metavar="N")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
@@ -206,9 +216,8 @@ def main(argv: list[str] | None = None) -> None:
         "setup": {
             "command": "python -m benchmarks.fashion " + " ".join(words),
             "seed": args.seed,
-            "their_sampler": "its own 1000 ancestral steps, estimates unclipped"
-            if args.ancestral
-            else f"{args.their_steps} deterministic steps (DDIM), estimates clipped to the value range",
+            "their_sampler": _THEIRS.format(steps=args.their_steps)
+            + "; ancestral: with its own 1000 steps" * args.ancestral,
             "threads": torch.get_num_threads(),
             "cpu_cores": os.cpu_count(),
             "python": platform.python_version(),

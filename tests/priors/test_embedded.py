@@ -15,11 +15,9 @@ from torch import Tensor
 from priorpaint import inpaint, load_prior
 from priorpaint.avatars import as_tensor, read, standard
 from priorpaint.certify.pictures.run import PictureReport
-from priorpaint.noise import Streams
 from priorpaint.priors.base import Prior
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.priors.loading import PRIORS, embedded_file
-from priorpaint.samplers import DDPM
 
 UNSEEN = 20_261_122
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +71,8 @@ def test_results_are_of_these_weights() -> None:
     tables = json.loads((ROOT / "docs/results/photos.json").read_text(encoding="utf-8"))
     assert {tables[kind]["setup"]["prior_sha256"] for kind in ("denoising", "inpainting")} == {photos}
     assert json.loads((ROOT / "docs/results/avatars.json").read_text(encoding="utf-8"))["prior"] == avatars
+    unconditional = json.loads((ROOT / "docs/results/fashion.json").read_text(encoding="utf-8"))
+    assert unconditional["sets"]["fashion"]["weights"] == fashion
     for name, weights in (("avatars-avatars", avatars), ("fashion", fashion)):
         report = PictureReport.from_json((ROOT / f"docs/results/pictures-{name}.json").read_text(encoding="utf-8"))
         assert {cell.weights for cell in report.cells} == {weights}
@@ -86,12 +86,8 @@ def test_avatars_denoises_avatars_and_listens_to_the_hair(faces: tuple[Tensor, T
 
 
 def test_samples_of_avatars_are_avatars() -> None:
-    """95 % are (docs/results/avatars.md); then of 64 fewer than 54 would be seen once in a thousand."""
-    prior = load_prior("avatars", device="cpu")
-    noise = Streams(list(range(64)))
-    with torch.no_grad():
-        x_0 = DDPM(50)(prior, prior.initial(noise.normal(*prior.shape)), noise)
-    found = read(x_0.clamp(-1, 1))
+    """94 % are (priors/weights/avatars.md); then of 64 fewer than 54 would be seen a few times in a thousand."""
+    found = read(load_prior("avatars", device="cpu").sample(64, seed=0).clamp(-1, 1))
     assert int(found.valid.sum()) >= 54
     assert len({tuple(parts) for parts in found.parts.tolist()}) == 64  # and no two the same
 
