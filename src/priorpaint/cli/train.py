@@ -26,7 +26,14 @@ from priorpaint.training.checkpoint import CHECKPOINT, stored_network
 from priorpaint.training.config import TrainConfig, noise_levels
 from priorpaint.training.loop import Outcome, Report
 from priorpaint.training.loop import train as run_training
-from priorpaint.training.machine import MLP_BATCH, Defaults, autoencoder_defaults, defaults, latent_defaults
+from priorpaint.training.machine import (
+    MLP_BATCH,
+    Defaults,
+    autoencoder_defaults,
+    defaults,
+    latent_defaults,
+    leave_processes,
+)
 from priorpaint.training.tasks import load_codec
 
 from .options import Threads
@@ -248,10 +255,13 @@ def _usual(size: int, autoencoder: bool, factor: int | None) -> Defaults:
 
 def _run(config: TrainConfig) -> Outcome:
     console = Console(stderr=True)
-    if not console.is_terminal:
-        return run_training(config, _Lines())
-    with _bar(console) as show:
-        return run_training(config, show)
+    try:
+        if not console.is_terminal:
+            return run_training(config, _Lines())
+        with _bar(console) as show:
+            return run_training(config, show)
+    finally:
+        leave_processes()
 
 
 class _Lines:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import distributed
 
 from priorpaint.errors import MissingExtra
 
@@ -75,3 +76,9 @@ def computes_bf16() -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in names)
+
+
+def leave_processes() -> None:
+    """Leave the process group, where there is one: threads that it still has when the interpreter ends can abort it."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
