@@ -31,8 +31,8 @@ from priorpaint.training.machine import (
     Defaults,
     autoencoder_defaults,
     defaults,
+    end_process,
     latent_defaults,
-    leave_processes,
 )
 from priorpaint.training.tasks import load_codec
 
@@ -183,9 +183,14 @@ def train(
     if outcome.stopped_by:
         if outcome.speaks:
             typer.echo(f"Stopped after {outcome.crops} crops; the same command goes on from there.", err=True)
+        end_process(128 + outcome.stopped_by)
         raise typer.Exit(128 + outcome.stopped_by)
-    if not outcome.speaks:
-        return
+    if outcome.speaks:
+        _say_what_next(outcome, out, autoencoder=autoencoder)
+    end_process(0)
+
+
+def _say_what_next(outcome: Outcome, out: Path, *, autoencoder: bool) -> None:
     typer.echo(f"Trained on {outcome.crops} crops in {_clock(outcome.seconds)}; weights: {out / 'weights.safetensors'}")
     if autoencoder:
         typer.echo(f"Now the denoiser of its latents: priorpaint train --latent {out} --data ... --out ...", err=True)
@@ -255,13 +260,10 @@ def _usual(size: int, autoencoder: bool, factor: int | None) -> Defaults:
 
 def _run(config: TrainConfig) -> Outcome:
     console = Console(stderr=True)
-    try:
-        if not console.is_terminal:
-            return run_training(config, _Lines())
-        with _bar(console) as show:
-            return run_training(config, show)
-    finally:
-        leave_processes()
+    if not console.is_terminal:
+        return run_training(config, _Lines())
+    with _bar(console) as show:
+        return run_training(config, show)
 
 
 class _Lines:
