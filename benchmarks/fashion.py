@@ -52,10 +52,8 @@ again. "real" are as many train pictures: the floor. `ddpm_fashion` is the netwo
 BrianPulfer/PapersReimplementations (MIT), sampled with {walk}.
 """
 _ANCESTRAL = "ddpm_fashion, ancestral"
-_THEIRS = (
-    "{steps} deterministic steps (DDIM), estimates clipped to the value range (without that, most of its samples turn "
-    "black or white)"
-)
+_THEIRS = "{steps} deterministic steps (DDIM), estimates clipped to the value range"
+_OWN_STEPS = "; ancestral: with its own 1000 steps, clipped, too (unclipped, most of these turn black or white)"
 
 
 def published(path: Path) -> Prior:
@@ -131,12 +129,12 @@ def compare(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, fl
         sets[Path(args.prior).name] = sampled(own, args.num, args.seed, args.steps, None, args.batch_size)
         if own.classes:
             classes = told(own, args.told, args.seed, args.steps)
-    theirs = args.data / "diffusion-weights" / WEIGHTS
+    theirs = published(args.data / "diffusion-weights" / WEIGHTS)
     walks: dict[str, Sampler] = {"ddpm_fashion": DDIM(steps=args.their_steps)}
     if args.ancestral:
         walks[_ANCESTRAL] = DDPM(steps=1000)
     for name, walk in walks.items():
-        sets[name] = sampled(published(theirs), args.num, args.seed, walk.steps, walk, args.batch_size)
+        sets[name] = sampled(theirs, args.num, args.seed, walk.steps, walk, args.batch_size)
     numbers = {name: {**measured(x, test), "seconds": seconds} for name, (x, seconds) in sets.items()}
     if args.prior:
         numbers[Path(args.prior).name]["weights"] = own.hash or own.name
@@ -216,8 +214,7 @@ def main(argv: list[str] | None = None) -> None:
         "setup": {
             "command": "python -m benchmarks.fashion " + " ".join(words),
             "seed": args.seed,
-            "their_sampler": _THEIRS.format(steps=args.their_steps)
-            + "; ancestral: with its own 1000 steps" * args.ancestral,
+            "their_sampler": _THEIRS.format(steps=args.their_steps) + _OWN_STEPS * args.ancestral,
             "threads": torch.get_num_threads(),
             "cpu_cores": os.cpu_count(),
             "python": platform.python_version(),

@@ -149,11 +149,11 @@ class AvatarCase:
         return nan_mean([total_variation(parts[:, column], agree, truths[column]) for column in open_parts])
 
     @cached_property
-    def _plausible(self) -> list[float]:
+    def _plausible(self) -> list[int]:
         """How many combinations are possible, a picture each."""
         plausible = self.posterior.plausible
         assert plausible is not None  # known pixels are without noise
-        return [max(1.0, round(count)) for count in plausible.tolist()]
+        return [round(count) for count in plausible.tolist()]
 
     def _log_prob(self, row: int, parts: Tensor) -> Tensor:
         """ln p(combination | y) of combinations (n, P) that agree with picture ``row``."""
