@@ -4,8 +4,8 @@
     python -m benchmarks.avatars --prior my-prior/ --num 500 --steps 20 --write-docs
     python -m benchmarks.avatars --prior my-prior/ --num 400 --denoiser
 
-A sample is valid where `priorpaint.avatars.read` finds an avatar in it; the parts of the nearest avatars are counted
-and held against the law that the training pictures were drawn from. With ``--label`` a prior with classes draws one
+A sample is valid where `lab.avatars.read` finds an avatar in it; the parts of the nearest avatars are counted and
+held against the law that the training pictures were drawn from. With ``--label`` a prior with classes draws one
 class. With ``--denoiser`` no samples are drawn: the network is held against the exact denoiser of the law.
 """
 
@@ -31,20 +31,30 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that `python benchmarks/avatars.py` works as well as -m
 
 from priorpaint import load_prior  # noqa: E402
-from priorpaint.avatars import Avatars, as_tensor, read, standard  # noqa: E402
-from priorpaint.avatars.prior import ExactAvatars  # noqa: E402
+from priorpaint.diffusion.rng import Streams, derive  # noqa: E402
+from priorpaint.diffusion.samplers import (  # noqa: E402
+    DDIM,
+    DDPM,
+    Heun,
+    Sampler,
+)
 from priorpaint.errors import PriorpaintError, UsageError  # noqa: E402
 from priorpaint.imaging.grids import picture_grid, to_pixels  # noqa: E402
-from priorpaint.noise import Streams, derive  # noqa: E402
+from priorpaint.lab.avatars import (  # noqa: E402
+    Avatars,
+    as_tensor,
+    read,
+    standard,
+)
+from priorpaint.lab.avatars.prior import ExactAvatars  # noqa: E402
 from priorpaint.priors.base import Prior  # noqa: E402
-from priorpaint.samplers import DDIM, DDPM, Heun, Sampler  # noqa: E402
 
 SAMPLERS: dict[str, Callable[[int], Sampler]] = {"heun": Heun, "ddim": DDIM, "ddpm": DDPM}
 _SHOWN, _COLUMNS, _ZOOM = 48, 12, 2
 _SIGMAS = (0.5, 1, 2, 3, 4, 6, 8, 12, 20, 40)
 _INTRO = """# The prior `{name}`, measured
 
-Unconditional samples of the network, read back into their parts (`priorpaint.avatars.read`: a sample is valid where
+Unconditional samples of the network, read back into their parts (`priorpaint.lab.avatars.read`: a sample is valid where
 no cell is further than {threshold} from the nearest avatar, root mean square, pictures in [-1, 1]; pictures of 64 x 64
 pixels are shrunk to 32 x 32 first). Shares are those of
 the nearest avatars of all samples; the deviation is the largest difference from the
@@ -152,7 +162,7 @@ def gaps(prior: Prior, num: int, seed: int) -> list[tuple[float, float, float]]:
 
 
 def unseen(law: Avatars, num: int, seed: int) -> NDArray[Any]:
-    """Combinations (num, P) that ``python -m priorpaint.avatars write --seed`` draws for no small seed.
+    """Combinations (num, P) that ``python -m priorpaint.lab.avatars write --seed`` draws for no small seed.
 
     ``law.draw(num, 0)`` itself would be the first of the 500,000 that the network was trained on.
     """
@@ -173,7 +183,7 @@ def gap_table(rows: list[tuple[float, float, float]]) -> str:
 
 def markdown(table: dict[str, Any], name: str, command: str, picture: str) -> str:
     """The page of the prior ``name``."""
-    from priorpaint.avatars import THRESHOLD
+    from priorpaint.lab.avatars import THRESHOLD
 
     head = "| part | options | largest deviation | noise | of | found | law |\n|---|--:|--:|--:|---|--:|--:|"
     rows = [

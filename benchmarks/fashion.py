@@ -4,7 +4,7 @@
     python -m benchmarks.fashion --prior my-prior/ --num 500 --steps 20 --write-docs
 
 Both sets of samples are compared with the test pictures 0 to 8999 in the features of priorpaint's own classifier
-(`priorpaint.fashion`; not FID). All pictures are 28 x 28 in a black border of two pixels: of samples with 32 x 32
+(`priorpaint.lab.fashion`; not FID). All pictures are 28 x 28 in a black border of two pixels: of samples with 32 x 32
 pixels the middle is cut out, and every set gets the same border again, so that nobody gains or loses by it. Data and
 weights are read from ``../shared/data`` beside the project, or from ``--data``.
 """
@@ -29,16 +29,21 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that `python benchmarks/fashion.py` works as well as -m
 
 from benchmarks.fashion_network import TableUNet  # noqa: E402
+from priorpaint.diffusion.rng import derive  # noqa: E402
+from priorpaint.diffusion.samplers import DDIM, DDPM, Sampler  # noqa: E402
+from priorpaint.diffusion.schedules import VP  # noqa: E402
 from priorpaint.errors import PriorpaintError, UsageError  # noqa: E402
-from priorpaint.fashion import CLASSES, SIZE, classifier, pictures  # noqa: E402
-from priorpaint.fashion.checking import TEST  # noqa: E402
-from priorpaint.fashion.data import CONTENT  # noqa: E402
+from priorpaint.lab.fashion import (  # noqa: E402
+    CLASSES,
+    SIZE,
+    classifier,
+    pictures,
+)
+from priorpaint.lab.fashion.checking import TEST  # noqa: E402
+from priorpaint.lab.fashion.data import CONTENT  # noqa: E402
 from priorpaint.metrics import FeatureGaussian, frechet_distance  # noqa: E402
-from priorpaint.noise import derive  # noqa: E402
 from priorpaint.priors.base import DenoiserPrior, Prior  # noqa: E402
 from priorpaint.priors.network import NetworkPrior  # noqa: E402
-from priorpaint.samplers import DDIM, DDPM, Sampler  # noqa: E402
-from priorpaint.schedules import VP  # noqa: E402
 
 WEIGHTS = "brianpulfer_ddpm_fashion.pt"
 SCALES = (1.0, 2.0)

@@ -7,7 +7,7 @@
 Every cell runs in a process of its own. On the CPU its peak is that of the process (resident set), less that before
 the run; on a GPU that of torch's allocator. With random weights memory is the same as with trained ones. Columns: as it
 is, with activations computed again (checkpoint), one row at a time, and both; with --limit also what max_memory picks.
-The estimate is that of ``priorpaint.memory``.
+The estimate is that of ``priorpaint.inpainting.memory``.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def _cell(asked: dict[str, Any]) -> dict[str, float]:
     import torch._dynamo  # which torch imports at the first recomputation or optimiser: not what a run takes
 
     from priorpaint import Inpainting, solver
-    from priorpaint.memory import measure, parse_bytes, plan_memory
-    from priorpaint.priors.low_memory import LowMemory
+    from priorpaint.inpainting.memory import measure, parse_bytes, plan_memory
+    from priorpaint.priors.recompute import LowMemory
 
     prior = _random_prior(asked["device"]) if asked["prior"] is None else _loaded(asked)
     size, samples, way = asked["size"], asked["samples"], asked["way"]
@@ -161,8 +161,8 @@ def _random_prior(device: str) -> Any:
     from torch import nn
 
     from priorpaint import NetworkPrior
+    from priorpaint.diffusion.schedules import VP
     from priorpaint.priors.latent import LatentPrior
-    from priorpaint.schedules import VP
 
     def block(channels: int) -> list[nn.Module]:
         return [nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(8, channels), nn.SiLU()]

@@ -35,11 +35,11 @@ from benchmarks.photos import (
     solver_answer,
 )
 from benchmarks.photos_report import save_sheet, sheet_row
-from priorpaint import masks
-from priorpaint.certify.budgets import settings_for
+from priorpaint.diffusion.rng import derive
 from priorpaint.errors import PriorpaintError
+from priorpaint.imaging import mask_generators as masks
+from priorpaint.lab.certify.budgets import settings_for
 from priorpaint.metrics import LPIPS
-from priorpaint.noise import derive
 from priorpaint.priors.base import Prior
 from priorpaint.solvers import SOLVERS
 

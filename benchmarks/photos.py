@@ -34,10 +34,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that `python benchmarks/photos.py` works as well as -m
 
 from benchmarks import baselines, photos_report  # noqa: E402
-from priorpaint import masks  # noqa: E402
+from priorpaint.diffusion.rng import derive  # noqa: E402
 from priorpaint.errors import PriorpaintError  # noqa: E402
+from priorpaint.imaging import mask_generators as masks  # noqa: E402
 from priorpaint.metrics import LPIPS, psnr  # noqa: E402
-from priorpaint.noise import derive  # noqa: E402
 from priorpaint.operators import Inpainting  # noqa: E402
 from priorpaint.priors.base import Prior  # noqa: E402
 
@@ -217,7 +217,7 @@ def main_job_answer(
     method: Method, prior: Prior, x: Tensor, known: masks.Mask, num: int, seed: int, batch_size: int | None
 ) -> Answer:
     """``num`` completions as ``priorpaint.inpaint`` makes them: windows, coarse to fine, bytes."""
-    from priorpaint.pipeline import inpaint
+    from priorpaint.inpainting.api import inpaint
 
     before = prior.nfe.copy()
     started = time.perf_counter()

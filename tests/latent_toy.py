@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from priorpaint.diffusion.schedules import Schedule
 from priorpaint.priors.analytic import Gaussian, GaussianMixture
 from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
-from priorpaint.schedules import Schedule
 
 SHARED = Path(__file__).parents[2] / "shared"
 

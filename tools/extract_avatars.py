@@ -1,7 +1,7 @@
-"""Turn the parts of DiceBear's style "pixel-art" into ``src/priorpaint/avatars/parts.json``; run once, without node.
+"""Turn the parts of DiceBear's style "pixel-art" into ``lab/avatars/parts.json``; run once, without node.
 
     npm pack @dicebear/pixel-art@9.4.3
-    python tools/extract_avatars.py dicebear-pixel-art-9.4.3.tgz src/priorpaint/avatars/parts.json
+    python tools/extract_avatars.py dicebear-pixel-art-9.4.3.tgz src/priorpaint/lab/avatars/parts.json
 
 The design files of the package are CC0 1.0; its code is MIT and nothing of it is taken: this script reads the drawings
 (SVG paths on a grid of 16 x 16) out of the published files and writes each as 16 rows of 16 letters. A letter is an

@@ -3,7 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from . import schedules
-from .errors import Cancelled, MissingExtra, PriorError, PriorpaintError, UsageError
+from .errors import (
+    Cancelled,
+    MissingExtra,
+    PriorError,
+    PriorpaintError,
+    UsageError,
+)
 from .operators import (
     JPEG,
     OPERATORS,
@@ -19,13 +25,20 @@ from .operators import (
     RandomPixels,
     WalshHadamard,
 )
-from .priors import AnySize, DenoiserPrior, Guided, NetworkPrior, Prior, analytic
+from .priors import (
+    AnySize,
+    DenoiserPrior,
+    Guided,
+    NetworkPrior,
+    Prior,
+    analytic,
+)
 from .solvers import SOLVERS, Solver, solver
 
 if TYPE_CHECKING:
-    from .pipeline import Stopped, inpaint
+    from .inpainting.api import Stopped, inpaint
+    from .inpainting.result import Result
     from .priors.loading import load_prior
-    from .results import Result
 
 __version__ = "0.1.0"
 

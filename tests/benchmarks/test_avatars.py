@@ -6,11 +6,11 @@ import pytest
 
 from benchmarks.avatars import gap_table, gaps, unseen
 from priorpaint import load_prior
-from priorpaint.avatars import standard
-from priorpaint.avatars.prior import ExactAvatars
+from priorpaint.diffusion.schedules import VP
 from priorpaint.errors import UsageError
+from priorpaint.lab.avatars import standard
+from priorpaint.lab.avatars.prior import ExactAvatars
 from priorpaint.priors.base import DenoiserPrior
-from priorpaint.schedules import VP
 
 
 def test_the_exact_denoiser_has_no_gap_and_another_one_has_its_own() -> None:

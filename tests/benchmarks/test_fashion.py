@@ -12,10 +12,10 @@ from PIL import Image
 from benchmarks import fashion
 from benchmarks.fashion_network import TableUNet
 from priorpaint import load_prior
+from priorpaint.diffusion.transitions import like
 from priorpaint.errors import CheckpointError
-from priorpaint.fashion import pictures
+from priorpaint.lab.fashion import pictures
 from priorpaint.priors.base import Prior
-from priorpaint.transitions import like
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import baselines, photos, photos_report
-from priorpaint import masks
+from priorpaint.diffusion.schedules import VE, VP
+from priorpaint.imaging import mask_generators as masks
 from priorpaint.metrics import psnr
 from priorpaint.priors.base import DenoiserPrior
-from priorpaint.schedules import VE, VP
 
 
 @pytest.fixture

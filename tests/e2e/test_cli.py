@@ -20,8 +20,8 @@ from PIL import Image
 
 import priorpaint
 from priorpaint.cli import main
-from priorpaint.priors.unet import UNet, UNetConfig
-from priorpaint.priors.weights_file import WeightsMetadata, save_weights
+from priorpaint.priors.native.unet import UNet, UNetConfig
+from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
 
 FAST = ["--method", "replacement", "--set", "steps=3", "--threads", "1"]
 OUTPUTS = ["mean.png", "uncertainty.png", "uncertainty.npy", "sheet.png"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from priorpaint.cli import main
-from priorpaint.priors.unet import UNet, UNetConfig
-from priorpaint.priors.weights_file import WeightsMetadata, save_weights
+from priorpaint.priors.native.unet import UNet, UNetConfig
+from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
 
 
 @pytest.fixture(autouse=True)

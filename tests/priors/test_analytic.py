@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from priorpaint import Inpainting, UsageError
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.operators import MatrixOperator
 from priorpaint.priors.analytic import Gaussian, GaussianMixture, LinearManifold
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from tests.solvers.toy import KNOWN, Y, toy_g, toy_m
 
 SCHEDULES = {"vp": VP(), "ve": VE(), "edm": EDM(), "flow": Flow()}

@@ -11,10 +11,16 @@ import torch
 
 from priorpaint import load_prior
 from priorpaint.errors import CheckpointError, UsageError
-from priorpaint.priors.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.latent import LatentPrior
-from priorpaint.priors.unet import UNet, UNetConfig
-from priorpaint.priors.weights_file import WeightsMetadata, load_weights, read_weights, save_autoencoder, save_weights
+from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
+from priorpaint.priors.native.unet import UNet, UNetConfig
+from priorpaint.priors.native.weights_file import (
+    WeightsMetadata,
+    load_weights,
+    read_weights,
+    save_autoencoder,
+    save_weights,
+)
 from tests.priors.test_weights_file import rewrite
 
 TINY = AutoencoderConfig(4, 5, (8, 12), (1, 1))

@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from priorpaint import DenoiserPrior, UsageError
+from priorpaint.diffusion.samplers import DDIM, DDPM
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+)
 from priorpaint.priors import NFE
-from priorpaint.samplers import DDIM, DDPM
-from priorpaint.schedules import EDM, VE, VP, Flow
 
 
 def shrink(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from priorpaint import inpaint, load_prior
-from priorpaint.avatars import as_tensor, read, standard
-from priorpaint.certify.pictures.run import PictureReport
+from priorpaint.lab.avatars import as_tensor, read, standard
+from priorpaint.lab.certify.pictures.run import PictureReport
 from priorpaint.priors.base import Prior
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.priors.loading import PRIORS, embedded_file
@@ -86,7 +86,7 @@ def test_avatars_denoises_avatars_and_listens_to_the_hair(faces: tuple[Tensor, T
 
 
 def test_samples_of_avatars_are_avatars() -> None:
-    """94 % are (priors/weights/avatars.md); then of 64 fewer than 54 would be seen a few times in a thousand."""
+    """94 % are (lab/weights/avatars.md); then of 64 fewer than 54 would be seen a few times in a thousand."""
     found = read(load_prior("avatars", device="cpu").sample(64, seed=0).clamp(-1, 1))
     assert int(found.valid.sum()) >= 54
     assert len({tuple(parts) for parts in found.parts.tolist()}) == 64  # and no two the same

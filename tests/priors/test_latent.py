@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from priorpaint import DenoiserPrior, UsageError
+from priorpaint.diffusion.samplers import DDIM
+from priorpaint.diffusion.schedules import VP
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.priors.latent import (
     LatentPrior,
@@ -18,8 +20,6 @@ from priorpaint.priors.latent import (
     pool_known,
     smooth_fill,
 )
-from priorpaint.samplers import DDIM
-from priorpaint.schedules import VP
 from tests.latent_toy import Curved, orthonormal, photo, pictures, psnr, taef2, toy
 
 

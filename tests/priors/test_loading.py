@@ -11,8 +11,8 @@ import torch
 
 from priorpaint import PriorError, UsageError, load_prior
 from priorpaint.priors.loading import PRIORS
-from priorpaint.priors.unet import UNet, UNetConfig
-from priorpaint.priors.weights_file import WeightsMetadata, save_weights
+from priorpaint.priors.native.unet import UNet, UNetConfig
+from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
 
 
 def tiny_network() -> UNet:
@@ -130,7 +130,7 @@ def test_files_that_are_no_checkpoints_say_what_they_look_like(
 
 
 def test_a_name_of_the_user_stands_for_its_files_as_they_were(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from priorpaint.priors.registry import Entry, add
+    from priorpaint.priors.address_book import Entry, add
 
     monkeypatch.setenv("PRIORPAINT_HOME", str(weights.parent / "home"))
     first = load_prior(weights, device="cpu")

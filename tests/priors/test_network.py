@@ -7,8 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from priorpaint import NetworkPrior, UsageError
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.priors.network import PREDICTIONS
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 
 SCHEDULES = {"vp": VP(), "cosine": VP("cosine"), "ve": VE(), "edm": EDM(), "flow": Flow()}
 T = torch.tensor([0.03, 0.3, 0.7, 0.95], dtype=torch.float64)

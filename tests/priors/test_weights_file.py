@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from priorpaint.errors import PriorError, UsageError
-from priorpaint.priors.unet import UNet, UNetConfig
-from priorpaint.priors.weights_file import WeightsMetadata, load_weights, save_weights
+from priorpaint.priors.native.unet import UNet, UNetConfig
+from priorpaint.priors.native.weights_file import WeightsMetadata, load_weights, save_weights
 
 TINY = UNetConfig((8, 12), (1, 2), embedding=16)
 

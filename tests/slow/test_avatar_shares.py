@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.avatars import shares
 from priorpaint import load_prior
-from priorpaint.avatars import read, standard
+from priorpaint.lab.avatars import read, standard
 
 pytestmark = pytest.mark.slow
 

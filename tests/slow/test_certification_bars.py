@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from priorpaint import SOLVERS
-from priorpaint.certify import Cell, Certificate, certify
-from priorpaint.certify.results import DONE
+from priorpaint.lab.certify import Cell, Certificate, certify
+from priorpaint.lab.certify.results import DONE
 
 pytestmark = pytest.mark.slow
 

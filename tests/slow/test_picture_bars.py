@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from priorpaint import load_prior
-from priorpaint.certify.pictures.avatars import score
-from priorpaint.certify.pictures.run import PictureReport, certify_pictures
+from priorpaint.lab.certify.pictures.avatars import score
+from priorpaint.lab.certify.pictures.run import PictureReport, certify_pictures
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint.noise import Streams
+from priorpaint.diffusion.rng import Streams
 from priorpaint.operators import LinearOperator
 from priorpaint.priors import Prior
 from priorpaint.solvers import Solver, base

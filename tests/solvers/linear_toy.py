@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from priorpaint import Inpainting
-from priorpaint.noise import Streams
+from priorpaint.diffusion.rng import Streams
 from priorpaint.operators import LinearOperator, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers import Solver, base

@@ -17,10 +17,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import SOLVERS, Cancelled, DenoiserPrior, Inpainting, NetworkPrior, Solver, UsageError, solver
+from priorpaint import (
+    SOLVERS,
+    Cancelled,
+    DenoiserPrior,
+    Inpainting,
+    NetworkPrior,
+    Solver,
+    UsageError,
+    solver,
+)
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+)
 from priorpaint.priors.analytic import GaussianMixture
 from priorpaint.priors.base import Prior
-from priorpaint.schedules import EDM, VE, VP, Flow
 from priorpaint.solvers import explain
 from priorpaint.solvers.base import Cost
 from tests.solvers.toy import KNOWN, Y, jump_path, levels, propagate, toy_g

@@ -12,11 +12,17 @@ import torch
 from torch import Tensor
 
 from priorpaint import DenoiserPrior, Inpainting
-from priorpaint.noise import Streams
+from priorpaint.diffusion.rng import Streams
+from priorpaint.diffusion.samplers import DDIM
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.operators.base import Operator
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.samplers import DDIM
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.solvers.base import Cost, Task
 from priorpaint.solvers.copaint import CoPaint, CoPaintTT, _Loss
 from tests.solvers import affine

@@ -10,10 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import DenoiserPrior, Inpainting, UsageError, solver
+from priorpaint import (
+    DenoiserPrior,
+    Inpainting,
+    UsageError,
+    solver,
+)
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.operators import MatrixOperator, Operator
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.solvers.daps import DAPS, poly_levels
 from tests.solvers import affine
 from tests.solvers.linear_toy import reported_law, task_of

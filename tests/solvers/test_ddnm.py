@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from priorpaint import UsageError, solver
+from priorpaint.diffusion.schedules import EDM, VE, VP
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM, VE, VP
 from priorpaint.solvers.ddnm import DDNM
 from priorpaint.solvers.ddrm import DDRM
 from tests.solvers import affine

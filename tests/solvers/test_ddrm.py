@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from priorpaint import Inpainting, solver
+from priorpaint.diffusion.schedules import EDM, VE, VP
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM, VE, VP
 from priorpaint.solvers.ddrm import DDRM
 from tests.solvers import affine
 from tests.solvers.linear_toy import Affine, Level, Rule, ar1, chain, dense, mean_of, reported_law

@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 from priorpaint import solver
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+)
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM, VE, VP, Flow
 from priorpaint.solvers.diffpir import DiffPIR, proximal
 from tests.solvers import affine
 from tests.solvers.linear_toy import Affine, Level, Rule, ar1, chain, dense, mean_of, reported_law

@@ -6,22 +6,27 @@ import math
 
 import pytest
 import torch
+from priorpaint.solvers.smc.solver.solver import SMC
+from priorpaint.solvers.smc.solver.twists import DenseTwist
 from torch import Tensor
 
-from priorpaint import SOLVERS, Inpainting, UsageError, solver
-from priorpaint.certify.problems import problem as certify_problem
-from priorpaint.noise import Streams
+from priorpaint import (
+    SOLVERS,
+    Inpainting,
+    UsageError,
+    solver,
+)
+from priorpaint.diffusion.rng import Streams
+from priorpaint.lab.certify.problems import problem as certify_problem
 from priorpaint.operators import Downsampling, LinearOperator, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
-from priorpaint.priors.low_memory import LowMemory
+from priorpaint.priors.recompute import LowMemory
 from priorpaint.solvers.base import Cost, Task
 from priorpaint.solvers.daps import steepness
 from priorpaint.solvers.dps import DPS
 from priorpaint.solvers.likelihoods import Decoded, white_variance
 from priorpaint.solvers.mmps import MMPS
-from priorpaint.solvers.smc import SMC
-from priorpaint.solvers.smc_twists import DenseTwist
 from tests.latent_toy import Curved, Identity, orthonormal, pictures, toy
 from tests.solvers.test_contract import make
 from tests.solvers.test_contract import problem as pixel_problem

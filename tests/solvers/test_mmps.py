@@ -9,10 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import DenoiserPrior, Inpainting, UsageError, solver
+from priorpaint import (
+    DenoiserPrior,
+    Inpainting,
+    UsageError,
+    solver,
+)
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.operators import MatrixOperator
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.solvers.base import Cost
 from priorpaint.solvers.mmps import MMPS
 from tests.solvers import affine

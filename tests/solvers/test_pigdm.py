@@ -9,9 +9,15 @@ import pytest
 import torch
 
 from priorpaint import UsageError, solver
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.operators import MatrixOperator
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.solvers.pigdm import PiGDM
 from tests.solvers import affine
 from tests.solvers.toy import COV, KNOWN, Y, levels, mode_weights, toy_g, toy_m

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from priorpaint import Inpainting, UsageError, solver
-from priorpaint.noise import Streams
+from priorpaint.diffusion.rng import Streams
+from priorpaint.diffusion.schedules import EDM, VP, Flow
 from priorpaint.operators import Downsampling
 from priorpaint.priors.latent import LatentPrior
-from priorpaint.schedules import EDM, VP, Flow
 from priorpaint.solvers.base import Task
 from tests.latent_toy import Identity, orthonormal, pictures, toy
 from tests.solvers.toy import KNOWN, Y, levels, toy_g

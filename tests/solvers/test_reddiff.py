@@ -12,10 +12,16 @@ import torch
 from torch import Tensor
 
 from priorpaint import Inpainting
-from priorpaint.noise import Streams
+from priorpaint.diffusion.rng import Streams
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.operators.base import Operator
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.solvers.base import Task
 from priorpaint.solvers.reddiff import RedDiff, RedDiffV
 from tests.solvers.affine import Impulses

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from priorpaint import Inpainting, solver
-from priorpaint.schedules import VE, VP
+from priorpaint.diffusion.schedules import VE, VP
 from priorpaint.solvers.repaint import jump_levels
 from tests.solvers import affine
 from tests.solvers.toy import KNOWN, Y, jump_path, levels, mode_weights, propagate, toy_g, toy_m

@@ -9,10 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import DenoiserPrior, Inpainting, PriorError, UsageError, solver
+from priorpaint import (
+    DenoiserPrior,
+    Inpainting,
+    PriorError,
+    UsageError,
+    solver,
+)
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.priors import Prior
 from priorpaint.priors.analytic import Gaussian, GaussianMixture, LinearManifold
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.solvers.base import Cost
 from priorpaint.solvers.repaint_plus import drift_gain, sweep
 from tests.solvers.toy import KNOWN, Y, toy_g, toy_m

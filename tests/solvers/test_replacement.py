@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from priorpaint import Inpainting, UsageError, solver, transitions
-from priorpaint.noise import Streams, image_seeds
+from priorpaint import Inpainting, UsageError, solver
+from priorpaint.diffusion import transitions
+from priorpaint.diffusion.rng import Streams, image_seeds
+from priorpaint.diffusion.schedules import VE, VP
 from priorpaint.operators import MatrixOperator
-from priorpaint.schedules import VE, VP
 from priorpaint.solvers.base import Task
 from priorpaint.solvers.replacement import paste
 from tests.solvers import affine

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from priorpaint import Inpainting, solver, transitions
-from priorpaint.noise import Streams
+from priorpaint import Inpainting, solver
+from priorpaint.diffusion import transitions
+from priorpaint.diffusion.rng import Streams
+from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.operators import Operator
 from priorpaint.priors.latent import LatentPrior
-from priorpaint.schedules import EDM, VP
 from priorpaint.solvers.base import Task
 from priorpaint.solvers.resample import ReSample, stochastic_resample
 from tests.latent_toy import pictures

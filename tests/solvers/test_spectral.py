@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 
 from priorpaint import solver
-from priorpaint.noise import Streams
+from priorpaint.diffusion.rng import Streams
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.solvers.ddnm import DDNM
 from priorpaint.solvers.ddrm import DDRM
 from priorpaint.solvers.paper import PaperSolver

@@ -8,8 +8,13 @@ import pytest
 import torch
 
 from priorpaint import Inpainting
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM, VP, Flow, Schedule
 from priorpaint.solvers.mmps import MMPS
 from priorpaint.solvers.tmpd import TMPD
 from tests.solvers import affine

@@ -10,24 +10,35 @@ from typing import Any
 
 import pytest
 import torch
+from priorpaint.solvers.vipaint.solver.fit import Adam, fill, gradient_step
+from priorpaint.solvers.vipaint.solver.likelihood import Likelihood
+from priorpaint.solvers.vipaint.solver.solver import VIPaint
+from priorpaint.solvers.vipaint.solver.variables import (
+    Draws,
+    Ladder,
+    Mixture,
+    Variational,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from priorpaint import transitions
+from priorpaint.diffusion import transitions
+from priorpaint.diffusion.rng import Streams
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.errors import Cancelled, UsageError
-from priorpaint.noise import Streams
 from priorpaint.operators import Downsampling, Inpainting
 from priorpaint.priors import NetworkPrior
 from priorpaint.priors.analytic import Gaussian, GaussianMixture
-from priorpaint.priors.low_memory import LowMemory
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
+from priorpaint.priors.recompute import LowMemory
 from priorpaint.solvers import solver
-from priorpaint.solvers import vipaint_bound as bound
 from priorpaint.solvers.base import Job
-from priorpaint.solvers.vipaint import VIPaint
-from priorpaint.solvers.vipaint_fit import Adam, fill, gradient_step
-from priorpaint.solvers.vipaint_likelihood import Likelihood
-from priorpaint.solvers.vipaint_parameters import Draws, Ladder, Mixture, Variational
+from priorpaint.solvers.vipaint.solver import bound
 from tests.solvers.vipaint_toy import (
     CIN,
     DIAGONAL,
@@ -293,8 +304,8 @@ def test_projection_keeps_every_content_of_a_wide_hole() -> None:
 def test_langevin_steps_make_known_and_unknown_parts_agree() -> None:
     """Half of the avatars' pixels hidden along a random line: nearly every completion is an avatar that fits the rest.
     DDNM's steps, for the same number of evaluations, get fewer of them right."""
-    from priorpaint.avatars.prior import ExactAvatars
-    from priorpaint.certify.pictures import certify_pictures
+    from priorpaint.lab.avatars.prior import ExactAvatars
+    from priorpaint.lab.certify.pictures import certify_pictures
 
     methods = ["vipaint:preset=langevin", "vipaint:preset=projected"]
     report = certify_pictures(ExactAvatars(), methods, ["window"], budget=100, pictures=4, num_samples=8)

@@ -7,16 +7,22 @@ from dataclasses import replace
 
 import pytest
 import torch
+from priorpaint.solvers.vipaint.solver.bound import gaussian_kl, released_kl
+from priorpaint.solvers.vipaint.solver.solver import VIPaint
+from priorpaint.solvers.vipaint.solver.variables import Draws, Variational, released_pairs
 from torch import Tensor
 
-from priorpaint import transitions
-from priorpaint.noise import Streams
+from priorpaint.diffusion import transitions
+from priorpaint.diffusion.rng import Streams
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
-from priorpaint.solvers import vipaint_bound as bound
-from priorpaint.solvers.vipaint import VIPaint
-from priorpaint.solvers.vipaint_bound import gaussian_kl, released_kl
-from priorpaint.solvers.vipaint_parameters import Draws, Variational, released_pairs
+from priorpaint.solvers.vipaint.solver import bound
 from tests.solvers.vipaint_toy import (
     CIN,
     DIAGONAL,

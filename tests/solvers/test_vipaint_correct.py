@@ -7,18 +7,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+from priorpaint.solvers.vipaint.solver.bound import Family
+from priorpaint.solvers.vipaint.solver.correction import log_above
+from priorpaint.solvers.vipaint.solver.posterior import Posterior
+from priorpaint.solvers.vipaint.solver.solver import VIPaint
+from priorpaint.solvers.vipaint.solver.variables import Mixture
 from torch import Tensor
 
+from priorpaint.diffusion.rng import Streams
+from priorpaint.diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from priorpaint.errors import Cancelled, UsageError
-from priorpaint.noise import Streams
 from priorpaint.operators import Inpainting, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM, VE, VP, Flow, Schedule
-from priorpaint.solvers.vipaint import VIPaint
-from priorpaint.solvers.vipaint_bound import Family
-from priorpaint.solvers.vipaint_correct import log_above
-from priorpaint.solvers.vipaint_parameters import Mixture
-from priorpaint.solvers.vipaint_posterior import Posterior
 from tests.solvers.toy import KNOWN, Y, mode_weights, toy_g
 from tests.solvers.vipaint_toy import three_modes
 

@@ -11,17 +11,25 @@ from typing import Any
 
 import pytest
 import torch
+from priorpaint.solvers.vipaint.solver.solver import VIPaint
 from torch import Tensor
 
-from priorpaint import DenoiserPrior, Inpainting, MissingExtra, NetworkPrior, PriorError, UsageError, solver
+from priorpaint import (
+    DenoiserPrior,
+    Inpainting,
+    MissingExtra,
+    NetworkPrior,
+    PriorError,
+    UsageError,
+    solver,
+)
+from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.metrics import LPIPS
 from priorpaint.metrics.perceptual import perceptual_loss
 from priorpaint.operators import Downsampling, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
-from priorpaint.priors.low_memory import LowMemory
-from priorpaint.schedules import EDM, VP
-from priorpaint.solvers.vipaint import VIPaint
+from priorpaint.priors.recompute import LowMemory
 from tests.latent_toy import SHARED, Curved, Identity, orthonormal
 
 FAST: dict[str, Any] = {"levels": 2, "iterations": 4, "mc_samples": 2, "refine_steps": 4}

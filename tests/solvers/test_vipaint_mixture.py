@@ -10,19 +10,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from priorpaint.solvers.vipaint.solver.correction import choose
+from priorpaint.solvers.vipaint.solver.fit import _far_apart, gradient_step, weighed
+from priorpaint.solvers.vipaint.solver.likelihood import Likelihood
+from priorpaint.solvers.vipaint.solver.solver import VIPaint
+from priorpaint.solvers.vipaint.solver.variables import Draws, Mixture, Variational
 from torch import Tensor
 
+from priorpaint.diffusion.rng import Streams
+from priorpaint.diffusion.schedules import EDM
 from priorpaint.errors import UsageError
-from priorpaint.noise import Streams
 from priorpaint.operators import LinearOperator, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.schedules import EDM
 from priorpaint.solvers import solver
-from priorpaint.solvers.vipaint import VIPaint
-from priorpaint.solvers.vipaint_correct import choose
-from priorpaint.solvers.vipaint_fit import _far_apart, gradient_step, weighed
-from priorpaint.solvers.vipaint_likelihood import Likelihood
-from priorpaint.solvers.vipaint_parameters import Draws, Mixture, Variational
 from tests.solvers.toy import KNOWN, Y, mode_weights
 from tests.solvers.vipaint_toy import (
     FULL,

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from priorpaint import Inpainting
+from priorpaint.diffusion.schedules import Schedule
 from priorpaint.priors.analytic import Gaussian, GaussianMixture
-from priorpaint.schedules import Schedule
 
 COV = np.array([[1.0, 0.9], [0.9, 1.0]])
 KNOWN = Inpainting(torch.tensor([[1.0, 0.0]]))

@@ -10,17 +10,24 @@ from __future__ import annotations
 import math
 
 import torch
+from priorpaint.solvers.vipaint.solver.bound import Family
+from priorpaint.solvers.vipaint.solver.likelihood import Likelihood
+from priorpaint.solvers.vipaint.solver.presets import PRESETS, Rules
+from priorpaint.solvers.vipaint.solver.variables import (
+    Draws,
+    Ladder,
+    Mixture,
+    Parts,
+    Variational,
+    neighbours,
+)
 from torch import Tensor
 
-from priorpaint import transitions
+from priorpaint.diffusion import transitions
+from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.operators import Inpainting
 from priorpaint.priors.analytic import Gaussian, GaussianMixture
 from priorpaint.priors.base import Prior
-from priorpaint.schedules import EDM, VP
-from priorpaint.solvers.vipaint_bound import Family
-from priorpaint.solvers.vipaint_likelihood import Likelihood
-from priorpaint.solvers.vipaint_parameters import Draws, Ladder, Mixture, Parts, Variational, neighbours
-from priorpaint.solvers.vipaint_presets import PRESETS, Rules
 from tests.solvers.toy import toy_m
 
 CIN = VP("scaled_linear", beta_start=0.0015, beta_end=0.0195)

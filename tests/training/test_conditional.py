@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from priorpaint import inpaint, load_prior
+from priorpaint.diffusion.schedules import VP
 from priorpaint.errors import UsageError
-from priorpaint.priors.unet import UNet, UNetConfig
-from priorpaint.priors.weights_file import WeightsMetadata, load_weights, save_weights
-from priorpaint.schedules import VP
+from priorpaint.priors.native.unet import UNet, UNetConfig
+from priorpaint.priors.native.weights_file import WeightsMetadata, load_weights, save_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.ema import EMA, power_exponent
 from priorpaint.training.loop import Report, train

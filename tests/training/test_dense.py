@@ -16,8 +16,8 @@ from torch import Tensor
 
 from priorpaint import load_prior
 from priorpaint.errors import CheckpointError, UsageError
-from priorpaint.priors.unet import UNet, UNetConfig
-from priorpaint.priors.weights_file import WeightsMetadata, load_weights, save_weights
+from priorpaint.priors.native.unet import UNet, UNetConfig
+from priorpaint.priors.native.weights_file import WeightsMetadata, load_weights, save_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.loop import train
 from priorpaint.training.optim import Optimizers

@@ -17,8 +17,8 @@ from PIL import Image
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.idx import is_idx, read_idx
-from priorpaint.priors.mlp import MLPConfig
-from priorpaint.priors.unet import UNetConfig
+from priorpaint.priors.native.mlp import MLPConfig
+from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops
 from priorpaint.training.files import class_names, read_pictures

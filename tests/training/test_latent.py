@@ -15,10 +15,10 @@ from PIL import Image
 
 from priorpaint import inpaint, load_prior
 from priorpaint.errors import UsageError
-from priorpaint.priors.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.latent import LatentPrior
-from priorpaint.priors.unet import UNet, UNetConfig
-from priorpaint.priors.weights_file import read_weights
+from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
+from priorpaint.priors.native.unet import UNet, UNetConfig
+from priorpaint.priors.native.weights_file import read_weights
 from priorpaint.training.config import TrainConfig, noise_levels
 from priorpaint.training.data import Pictures, to_float
 from priorpaint.training.loop import Report, train

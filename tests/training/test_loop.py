@@ -16,8 +16,8 @@ import torch
 
 from priorpaint.errors import UsageError
 from priorpaint.priors.loading import load_prior
-from priorpaint.priors.unet import UNetConfig
-from priorpaint.priors.weights_file import load_weights
+from priorpaint.priors.native.unet import UNetConfig
+from priorpaint.priors.native.weights_file import load_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import centre_crops
 from priorpaint.training.loop import Report, train
@@ -105,7 +105,7 @@ def start(pictures: Path, out: Path, crops: int) -> subprocess.Popen[str]:
         "import torch; torch.set_num_threads(1)\n"
         "from priorpaint.training.config import TrainConfig\n"
         "from priorpaint.training.loop import train\n"
-        "from priorpaint.priors.unet import UNetConfig\n"
+        "from priorpaint.priors.native.unet import UNetConfig\n"
         f"c = TrainConfig(({str(pictures)!r},), {str(out)!r}, network=UNetConfig((8, 8), (1, 1), embedding=16),"
         f" size=16, batch=8, crops={crops}, precision='float32', checkpoint_seconds=0.0)\n"
         "raise SystemExit(train(c).stopped_by)\n"

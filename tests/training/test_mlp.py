@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from priorpaint import load_prior
 from priorpaint.errors import CheckpointError, UsageError
-from priorpaint.priors.mlp import MLP, MLPConfig
-from priorpaint.priors.weights_file import WeightsMetadata, load_weights, save_weights
+from priorpaint.priors.native.mlp import MLP, MLPConfig
+from priorpaint.priors.native.weights_file import WeightsMetadata, load_weights, save_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.loop import train
 from priorpaint.training.loss import NoiseLevels

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from priorpaint.priors.unet import UNet, UNetConfig
+from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import to_float
 from priorpaint.training.loop import _Run

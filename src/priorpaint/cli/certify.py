@@ -14,12 +14,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from priorpaint.certify.problems import PROBLEMS, STANDARD
-from priorpaint.certify.report import save, short_number, show
-from priorpaint.certify.results import DONE, FAILED, Cell, Certificate
-from priorpaint.certify.run import NUM_SAMPLES
-from priorpaint.certify.run import certify as run_certify
 from priorpaint.errors import UsageError
+from priorpaint.lab.certify.problems import PROBLEMS, STANDARD
+from priorpaint.lab.certify.report import save, short_number, show
+from priorpaint.lab.certify.results import (
+    DONE,
+    FAILED,
+    Cell,
+    Certificate,
+)
+from priorpaint.lab.certify.run import NUM_SAMPLES
+from priorpaint.lab.certify.run import certify as run_certify
 
 from .stopping import signals
 
@@ -185,7 +190,7 @@ def _cores() -> int:
 
 def _check_figures() -> None:
     """Say before minutes of work that the figures cannot be drawn."""
-    from priorpaint.certify.plots import require
+    from priorpaint.lab.certify.plots import require
 
     require()
 
@@ -196,7 +201,7 @@ def _list(suite: str) -> None:
 
         typer.echo(list_masks())
         return
-    from priorpaint.certify.problems import problem
+    from priorpaint.lab.certify.problems import problem
 
     width = max(map(len, PROBLEMS))
     for name in PROBLEMS:

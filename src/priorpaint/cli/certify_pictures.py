@@ -10,9 +10,10 @@ from typing import Protocol
 
 from rich.console import Console
 
-from priorpaint.certify.pictures.masks import ABOUT, HALVES
-from priorpaint.certify.pictures.report import json_file, save, show
-from priorpaint.certify.pictures.run import (
+from priorpaint.errors import UsageError
+from priorpaint.lab.certify.pictures.masks import ABOUT, HALVES
+from priorpaint.lab.certify.pictures.report import json_file, save, show
+from priorpaint.lab.certify.pictures.run import (
     BUDGET,
     PICTURES,
     SAMPLES,
@@ -21,9 +22,13 @@ from priorpaint.certify.pictures.run import (
     all_methods,
     certify_pictures,
 )
-from priorpaint.certify.pictures.subject import SUBJECTS, Distance, Subject, subject
-from priorpaint.certify.results import DONE
-from priorpaint.errors import UsageError
+from priorpaint.lab.certify.pictures.subject import (
+    SUBJECTS,
+    Distance,
+    Subject,
+    subject,
+)
+from priorpaint.lab.certify.results import DONE
 from priorpaint.priors.base import Prior
 
 Stop = Callable[[], bool]
@@ -219,7 +224,7 @@ def _masks(kind: Subject, names: list[str] | None) -> list[str]:
 def _prior(kind: Subject, name: str) -> Prior:
     if name == "exact" and kind.name != "avatars":
         raise UsageError(f"only avatars have an exact denoiser; name a prior that was trained on {kind.name}.")
-    from priorpaint.avatars.prior import avatar_prior
+    from priorpaint.lab.avatars.prior import avatar_prior
 
     return avatar_prior(name)
 

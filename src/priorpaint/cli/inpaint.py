@@ -12,10 +12,15 @@ from torch import Tensor
 from priorpaint.errors import PriorpaintError, UsageError
 from priorpaint.imaging import lossy, parse_box, read_picture
 from priorpaint.imaging.writing import FORMATS
-from priorpaint.pipeline import Stopped, choose_solver
-from priorpaint.pipeline import inpaint as run_inpaint
-from priorpaint.results import Output, Result, stem_of, suffix_for
-from priorpaint.sources import hole_of
+from priorpaint.inpainting.api import Stopped, choose_solver
+from priorpaint.inpainting.api import inpaint as run_inpaint
+from priorpaint.inpainting.inputs import hole_of
+from priorpaint.inpainting.result import (
+    Output,
+    Result,
+    stem_of,
+    suffix_for,
+)
 
 from .options import Threads
 from .progress import Display

@@ -9,9 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from priorpaint.errors import UsageError
-from priorpaint.pipeline import DEFAULT_METHOD, NARROW_SETTINGS, WIDE, WIDE_SETTINGS
+from priorpaint.inpainting.api import (
+    DEFAULT_METHOD,
+    NARROW_SETTINGS,
+    WIDE,
+    WIDE_SETTINGS,
+)
 from priorpaint.solvers import SOLVERS, Solver, explain
-from priorpaint.solvers.published import PAPER
+from priorpaint.solvers.reference import PAPER
 
 _NEEDS = {
     "gradient": "gradients through the network (more memory and time)",

@@ -10,11 +10,11 @@ import typer
 from typer.core import TyperGroup
 
 from priorpaint.priors import Prior
+from priorpaint.priors.address_book import Entry, entries, home
+from priorpaint.priors.address_book import add as add_entry
+from priorpaint.priors.address_book import remove as remove_entry
 from priorpaint.priors.flag_words import parse_flags
 from priorpaint.priors.loading import PRIORS, embedded_file, load_prior
-from priorpaint.priors.registry import Entry, entries, home
-from priorpaint.priors.registry import add as add_entry
-from priorpaint.priors.registry import remove as remove_entry
 
 _FLAGS = typer.Option("--flags", help="What the format cannot say, as in the model's README: '--image_size 64 ...'.")
 _OFFLINE = typer.Option("--offline", help="Fetch nothing; models of the hub come from the cache.")
@@ -119,7 +119,7 @@ def verify(
     seed: Annotated[int, typer.Option(help="Of the picture and the noise.")] = 0,
 ) -> None:
     """Read a prior and let it denoise a small random picture: are the values finite, is the noise found?"""
-    from priorpaint.priors.checking import check as run_check
+    from priorpaint.priors.verify import check as run_check
 
     prior = load_prior(name, flags=flags, device=device, offline=offline)
     found = run_check(prior, seed)

@@ -13,11 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from priorpaint.errors import UsageError
-from priorpaint.theory.acceleration import chebyshev_rounds
-from priorpaint.theory.appendix_b import Outcome, enough_rounds, expected_error, run
-from priorpaint.theory.figure import draw, require_matplotlib
-from priorpaint.theory.model import LinearModel
-from priorpaint.theory.two_state import rounds_needed
+from priorpaint.lab.theory.acceleration import chebyshev_rounds
+from priorpaint.lab.theory.appendix_b import (
+    Outcome,
+    enough_rounds,
+    expected_error,
+    run,
+)
+from priorpaint.lab.theory.figure import draw, require_matplotlib
+from priorpaint.lab.theory.model import LinearModel
+from priorpaint.lab.theory.two_state import rounds_needed
 
 FIGURE, NUMBERS = "theory.png", "theory.json"
 

@@ -18,10 +18,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from priorpaint.errors import PriorpaintError, UsageError
 from priorpaint.imaging.idx import is_idx
-from priorpaint.priors.autoencoder import AutoencoderConfig
-from priorpaint.priors.mlp import MLPConfig
-from priorpaint.priors.unet import UNetConfig, parse_counts
-from priorpaint.priors.weights_file import Config
+from priorpaint.priors.native.autoencoder import AutoencoderConfig
+from priorpaint.priors.native.mlp import MLPConfig
+from priorpaint.priors.native.unet import UNetConfig, parse_counts
+from priorpaint.priors.native.weights_file import Config
 from priorpaint.training.checkpoint import CHECKPOINT, stored_network
 from priorpaint.training.config import TrainConfig, noise_levels
 from priorpaint.training.loop import Outcome, Report

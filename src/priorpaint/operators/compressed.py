@@ -8,10 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..diffusion.rng import Streams, derive
 from ..errors import UsageError
-from ..noise import Streams, derive
 from .inpainting import Inpainting
-from .spectral import Basis, Constants, Shape, SpectralOperator
+from .spectral import (
+    Basis,
+    Constants,
+    Shape,
+    SpectralOperator,
+)
 
 
 class RandomPixels(Inpainting):

@@ -12,7 +12,12 @@ from torch import Tensor
 from ..errors import UsageError
 from .base import Operator
 from .colour import LUMA
-from .spectral import Constants, Shape, check_floats, image_shape
+from .spectral import (
+    Constants,
+    Shape,
+    check_floats,
+    image_shape,
+)
 
 Rounding = Literal["straight_through", "cubic"]
 Subsampling = Literal["4:2:0", "4:4:4"]

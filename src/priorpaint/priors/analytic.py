@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..diffusion.rng import Streams, derive
+from ..diffusion.schedules import VP, Schedule
 from ..errors import UsageError
-from ..noise import Streams, derive
 from ..operators.base import LinearOperator
-from ..schedules import VP, Schedule
 from .base import Prior
 
 if TYPE_CHECKING:
-    from ..samplers import Sampler
+    from ..diffusion.samplers import Sampler
 
 
 class GaussianMixture(Prior):

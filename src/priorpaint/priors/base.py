@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..diffusion.rng import Streams, derive
+from ..diffusion.schedules import Schedule
 from ..errors import UsageError
-from ..noise import Streams, derive
-from ..schedules import Schedule
 
 if TYPE_CHECKING:
-    from ..samplers import Sampler
+    from ..diffusion.samplers import Sampler
 
 Shape = tuple[int, int | None, int | None]
 Label = int | Sequence[int] | Tensor
@@ -149,7 +149,7 @@ class Prior(ABC):
         Raises:
             UsageError: the prior takes no such condition.
         """
-        from .guided import Guided  # which knows priors; the other way only here
+        from .cfg import Guided  # which knows priors; the other way only here
 
         return Guided(self, label=label, prompt=prompt, negative_prompt=negative_prompt, scale=scale)
 
@@ -250,14 +250,14 @@ class Prior(ABC):
             num: how many.
             seed: sample i is the same for any ``num`` and ``batch_size``.
             steps: steps of the time grid, used when ``sampler`` is None (then Heun, Karras et al. 2022).
-            sampler: any of ``priorpaint.samplers``.
+            sampler: any of ``priorpaint.diffusion.samplers``.
             size: (H, W) of the images, needed where ``image_shape`` leaves them open.
             batch_size: rows at a time; None is all.
 
         Returns:
             Images (num, C, H, W), float32.
         """
-        from ..samplers import Heun  # samplers know priors; the other way only here
+        from ..diffusion.samplers import Heun  # samplers know priors; the other way only here
 
         if num < 1 or (batch_size is not None and batch_size < 1):
             raise UsageError(f"num and batch_size must be at least 1, not {num} and {batch_size}")

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, PriorError, UsageError
+from .address_book import Entry, entries
 from .base import Prior
 from .flag_words import parse_flags
+from .native.prior import trained_prior
+from .native.weights_file import read_weights
 from .readers import Request, readers
-from .registry import Entry, entries
-from .trained import trained_prior
-from .weights_file import read_weights
 
 TRAINED_FILE = "weights.safetensors"
 MODEL_INDEX = "model_index.json"  # of diffusers
@@ -25,17 +25,21 @@ _MOST_HEADER = 1 << 24
 
 @dataclass(frozen=True)
 class EmbeddedPrior:
-    """A prior that comes with the package: what it is for, in one line, and its file in ``priors/weights``."""
+    """A prior that comes with the package: what it is for, in one line, and its file inside the package."""
 
     description: str
     file: str
 
 
 PRIORS: dict[str, EmbeddedPrior] = {
-    "photos": EmbeddedPrior("natural photographs of any size, in colour or grey", "photos.safetensors"),
-    "avatars": EmbeddedPrior("pixel-art faces, 32x32, with hair styles as classes", "avatars.safetensors"),
-    "avatars-latent": EmbeddedPrior("the same faces at 64x64, as latents of 8x8 cells", "avatars-latent.safetensors"),
-    "fashion": EmbeddedPrior("garments of Fashion-MNIST, 32x32 grey, with classes", "fashion.safetensors"),
+    "photos": EmbeddedPrior(
+        "natural photographs of any size, in colour or grey", "priors/native/weights/photos.safetensors"
+    ),
+    "avatars": EmbeddedPrior("pixel-art faces, 32x32, with hair styles as classes", "lab/weights/avatars.safetensors"),
+    "avatars-latent": EmbeddedPrior(
+        "the same faces at 64x64, as latents of 8x8 cells", "lab/weights/avatars-latent.safetensors"
+    ),
+    "fashion": EmbeddedPrior("garments of Fashion-MNIST, 32x32 grey, with classes", "lab/weights/fashion.safetensors"),
 }
 
 
@@ -124,7 +128,7 @@ def _read(path: Path, flags: dict[str, Any], device: torch.device, dtype: torch.
             f"the folder {path} has no {TRAINED_FILE} of `priorpaint train` and no {MODEL_INDEX} of diffusers; "
             f"these formats are read: {formats}."
         )
-    from .readers.safe import looks_like
+    from .readers.untrusted.reading import looks_like
 
     raise CheckpointError(f"{path} is no checkpoint that is read here: it is {looks_like(path)}; read are {formats}.")
 
@@ -155,7 +159,7 @@ def _check_unchanged(name: str, entry: Entry, prior: Prior) -> None:
 
 def embedded_file(name: str) -> Path:
     """Where the weights of an embedded prior are (the file may be missing in a source tree without weights)."""
-    return Path(str(resources.files("priorpaint.priors"))) / "weights" / PRIORS[name].file
+    return Path(str(resources.files("priorpaint"))) / PRIORS[name].file
 
 
 def _find(name: str) -> tuple[Path, str]:

@@ -7,10 +7,15 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ..diffusion.schedules import Schedule
+from ..diffusion.transitions import like
 from ..errors import UsageError
-from ..schedules import Schedule
-from ..transitions import like
-from .base import Label, Prior, Shape, rows_of
+from .base import (
+    Label,
+    Prior,
+    Shape,
+    rows_of,
+)
 
 PREDICTIONS = ("eps", "v", "x0", "edm", "flow")
 

@@ -19,15 +19,15 @@ from .langevin import Langevin
 from .mmps import MMPS
 from .pigdm import PiGDM
 from .psld import PSLD
-from .published import with_preset
 from .reddiff import RedDiff, RedDiffV
+from .reference import with_preset
 from .repaint import RePaint
 from .repaint_plus import RePaintPlus
 from .replacement import Replacement
 from .resample import ReSample
-from .smc import SMC
+from .smc.solver import SMC
 from .tmpd import TMPD
-from .vipaint import VIPaint
+from .vipaint.solver import VIPaint
 
 SOLVERS: dict[str, type[Solver]] = {
     "copaint": CoPaint,

@@ -13,9 +13,9 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from .. import transitions
+from ..diffusion import transitions
+from ..diffusion.rng import Seed, Streams, image_seeds
 from ..errors import UsageError
-from ..noise import Seed, Streams, image_seeds
 from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
 from ..priors.base import Prior

@@ -13,9 +13,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .. import transitions
-from ..transitions import like
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from ..diffusion import transitions
+from ..diffusion.transitions import like
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    Solver,
+    Task,
+    settings,
+)
 from .repaint import jump_levels
 
 _PUBLISHED = 250  # levels that the published growth factors refer to

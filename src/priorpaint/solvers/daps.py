@@ -13,12 +13,19 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .. import transitions
+from ..diffusion import transitions
+from ..diffusion.schedules import Schedule
+from ..diffusion.transitions import like
 from ..errors import UsageError
 from ..operators.base import LinearOperator
-from ..schedules import Schedule
-from ..transitions import like
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    Solver,
+    Task,
+    settings,
+)
 from .likelihoods import white_variance
 
 PUBLISHED_TAU, PUBLISHED_H = 0.01, 5e-5

@@ -11,11 +11,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .. import transitions
+from ..diffusion import transitions
+from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 from ..priors.base import Prior
-from ..transitions import like
-from .base import STRICT, Field, Task, settings
+from .base import (
+    STRICT,
+    Field,
+    Task,
+    settings,
+)
 from .paper import PaperSolver
 from .repaint import jump_levels
 from .spectral import corrected, misfit, spectral_step

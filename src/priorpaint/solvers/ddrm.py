@@ -9,10 +9,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 from ..priors.base import Prior
-from ..transitions import like
-from .base import STRICT, Field, Task, settings
+from .base import (
+    STRICT,
+    Field,
+    Task,
+    settings,
+)
 from .paper import PaperSolver
 from .spectral import corrected, relative, spectral_step
 

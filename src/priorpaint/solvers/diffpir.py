@@ -10,11 +10,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .. import transitions
+from ..diffusion import transitions
+from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 from ..priors.base import Prior
-from ..transitions import like
-from .base import STRICT, Field, Task, settings
+from .base import (
+    STRICT,
+    Field,
+    Task,
+    settings,
+)
 from .paper import PaperSolver
 
 

@@ -13,16 +13,29 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .. import transitions
+from ..diffusion import transitions
+from ..diffusion.schedules import Schedule
+from ..diffusion.transitions import like
 from ..errors import UsageError
 from ..operators.base import Operator
 from ..priors.base import Prior
 from ..priors.latent import decoder_gain
-from ..schedules import Schedule
-from ..transitions import like
-from .base import STRICT, Cost, Field, Task, settings
-from .guided import GuidedPrior, LikelihoodSolver
-from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, spread, white_variance
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    Task,
+    settings,
+)
+from .guidance import GuidedPrior, LikelihoodSolver
+from .likelihoods import (
+    Denoised,
+    Evaluation,
+    Likelihood,
+    gaussian_log_density,
+    spread,
+    white_variance,
+)
 
 Lever = Callable[[Tensor], tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor], Tensor]

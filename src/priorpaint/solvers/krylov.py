@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..transitions import like
+from ..diffusion.transitions import like
 
 Apply = Callable[[Tensor], tuple[Tensor, Tensor]]
 

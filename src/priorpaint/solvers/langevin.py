@@ -13,10 +13,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .. import transitions
-from ..noise import Streams
-from ..transitions import like
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from ..diffusion import transitions
+from ..diffusion.rng import Streams
+from ..diffusion.transitions import like
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    Solver,
+    Task,
+    settings,
+)
 from .replacement import known_mask
 
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..diffusion.schedules import Schedule
 from ..errors import PriorError
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from ..schedules import Schedule
 
 _DENSE = 256  # image elements up to which the singular values of A are computed
 _PROBES = 32

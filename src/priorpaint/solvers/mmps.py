@@ -12,13 +12,32 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..diffusion.transitions import like
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from ..transitions import like
-from .base import STRICT, Cost, Field, settings
-from .guided import LikelihoodSolver
-from .krylov import Krylov, arnoldi, conjugate_gradients, dot, gmres, log_quadratic
-from .likelihoods import Decoded, Denoised, Evaluation, Likelihood, gaussian_log_density, spread
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    settings,
+)
+from .guidance import LikelihoodSolver
+from .krylov import (
+    Krylov,
+    arnoldi,
+    conjugate_gradients,
+    dot,
+    gmres,
+    log_quadratic,
+)
+from .likelihoods import (
+    Decoded,
+    Denoised,
+    Evaluation,
+    Likelihood,
+    gaussian_log_density,
+    spread,
+)
 
 _SOLVERS = {"cg": conjugate_gradients, "gmres": gmres}
 LinearSolver = Literal["cg", "gmres"]

@@ -8,12 +8,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .. import transitions
+from ..diffusion import transitions
 from ..errors import UsageError
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from .base import STRICT, Cost, Field, Task, settings
-from .guided import GuidedPrior, GuidedSolver
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    Task,
+    settings,
+)
+from .guidance import GuidedPrior, GuidedSolver
 
 
 @settings(frozen=True, config=STRICT)

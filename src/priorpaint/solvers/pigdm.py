@@ -11,12 +11,24 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..diffusion.transitions import like
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from ..transitions import like
-from .base import STRICT, Cost, Field, settings
-from .guided import GuidedPrior, LikelihoodSolver
-from .likelihoods import Denoised, Evaluation, Likelihood, Spectrum, gaussian_log_density, white_variance
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    settings,
+)
+from .guidance import GuidedPrior, LikelihoodSolver
+from .likelihoods import (
+    Denoised,
+    Evaluation,
+    Likelihood,
+    Spectrum,
+    gaussian_log_density,
+    white_variance,
+)
 
 
 @settings(frozen=True, config=STRICT)

@@ -10,12 +10,19 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ..noise import Streams
+from ..diffusion.rng import Streams
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from .base import STRICT, Cost, Field, Graph, Task, settings
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    Graph,
+    Task,
+    settings,
+)
 from .dps import _Guided, descending, norm
-from .guided import GuidedSolver
+from .guidance import GuidedSolver
 
 
 @settings(frozen=True, config=STRICT)

@@ -11,8 +11,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .. import transitions
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from ..diffusion import transitions
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    Solver,
+    Task,
+    settings,
+)
 from .replacement import known_mask, paste
 
 

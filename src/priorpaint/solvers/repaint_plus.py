@@ -12,11 +12,18 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..diffusion.schedules import Schedule
+from ..diffusion.transitions import like
 from ..errors import PriorError, UsageError
 from ..priors.base import Prior
-from ..schedules import Schedule
-from ..transitions import like
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    Solver,
+    Task,
+    settings,
+)
 from .replacement import known_mask
 
 # No image is this many times larger than the data; one that is has run away.

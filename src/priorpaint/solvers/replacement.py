@@ -11,11 +11,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .. import transitions
+from ..diffusion import transitions
+from ..diffusion.schedules import Schedule
+from ..diffusion.transitions import like
 from ..operators.inpainting import Inpainting
-from ..schedules import Schedule
-from ..transitions import like
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    Solver,
+    Task,
+    settings,
+)
 
 
 @settings(frozen=True, config=STRICT)

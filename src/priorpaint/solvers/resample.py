@@ -13,11 +13,18 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .. import transitions
+from ..diffusion import transitions
+from ..diffusion.schedules import Schedule
+from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
-from ..schedules import Schedule
-from ..transitions import like
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    Solver,
+    Task,
+    settings,
+)
 from .dps import norm, vp_lengths
 from .likelihoods import Denoised
 

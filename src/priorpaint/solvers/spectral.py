@@ -14,10 +14,10 @@ import math
 import torch
 from torch import Tensor
 
-from .. import transitions
+from ..diffusion import transitions
+from ..diffusion.schedules import Schedule
+from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
-from ..schedules import Schedule
-from ..transitions import like
 
 
 def relative(singular: Tensor, ratio: Tensor, sigma_y: float) -> Tensor:

@@ -11,13 +11,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..diffusion.transitions import like
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from ..transitions import like
-from .base import STRICT, Cost, Field, settings
-from .guided import LikelihoodSolver
+from .base import (
+    STRICT,
+    Cost,
+    Field,
+    settings,
+)
+from .guidance import LikelihoodSolver
 from .krylov import dot
-from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, spread
+from .likelihoods import (
+    Denoised,
+    Evaluation,
+    Likelihood,
+    gaussian_log_density,
+    spread,
+)
 
 
 @settings(frozen=True, config=STRICT)

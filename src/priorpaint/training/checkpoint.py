@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from priorpaint.errors import UsageError
-from priorpaint.priors.autoencoder import AutoencoderConfig
-from priorpaint.priors.mlp import MLPConfig
-from priorpaint.priors.unet import UNetConfig
-from priorpaint.priors.weights_file import Config, write_atomically
+from priorpaint.priors.native.autoencoder import AutoencoderConfig
+from priorpaint.priors.native.mlp import MLPConfig
+from priorpaint.priors.native.unet import UNetConfig
+from priorpaint.priors.native.weights_file import Config, write_atomically
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from priorpaint.errors import UsageError
-from priorpaint.priors.autoencoder import AutoencoderConfig
-from priorpaint.priors.mlp import MLPConfig
-from priorpaint.priors.unet import UNetConfig
+from priorpaint.priors.native.autoencoder import AutoencoderConfig
+from priorpaint.priors.native.mlp import MLPConfig
+from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.training.ema import power_exponent
 
 LOSSES = ("edm", "simple", "hybrid", "reconstruction")

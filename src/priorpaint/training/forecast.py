@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import torch
 
-from priorpaint.priors.weights_file import Network
+from priorpaint.priors.native.weights_file import Network
 from priorpaint.training.checkpoint import Progress
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, to_float

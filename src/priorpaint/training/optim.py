@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from priorpaint.priors.weights_file import Network
+from priorpaint.priors.native.weights_file import Network
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 WARM_UP_STEPS = 100

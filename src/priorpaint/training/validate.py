@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from priorpaint.diffusion.rng import Streams
+from priorpaint.diffusion.samplers import Heun
+from priorpaint.diffusion.schedules import EDM
 from priorpaint.imaging.grids import picture_rows, to_pixels
-from priorpaint.noise import Streams
 from priorpaint.priors.base import DenoiserPrior
-from priorpaint.samplers import Heun
-from priorpaint.schedules import EDM
 
 # D(x_0 + sigma n, sigma) for pictures (N, C, H, W) and sigma (N,).
 Denoise = Callable[[Tensor, Tensor], Tensor]

@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from priorpaint.diffusion.rng import Streams
+from priorpaint.diffusion.samplers import DDPM
+from priorpaint.diffusion.schedules import VP
+from priorpaint.diffusion.transitions import backward_variance, forward, step_mean
 from priorpaint.errors import CheckpointError, PriorpaintError, UsageError
-from priorpaint.noise import Streams
 from priorpaint.priors.base import Prior
 from priorpaint.priors.networks.adm import ADM, ADMConfig, Heads
 from priorpaint.priors.readers import adm
 from priorpaint.priors.readers.base import Request
-from priorpaint.samplers import DDPM
-from priorpaint.schedules import VP
-from priorpaint.transitions import backward_variance, forward, step_mean
 from tests.priors.readers.small_files import check_adversarial, damaged, filled, images, read_or_refuse, windowed
 
 FILES = ("adm_256_uncond", "adm_32_plain_legacy", "adm_64_cond", "adm_64_uncond")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from priorpaint.diffusion.schedules import Flow
 from priorpaint.errors import CheckpointError
 from priorpaint.priors.readers.diffusers_schedule import TABLES, read_noise
-from priorpaint.schedules import Flow
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from priorpaint.diffusion.schedules import EDM, VE, VP
 from priorpaint.errors import CheckpointError, UsageError
 from priorpaint.priors.base import Prior
 from priorpaint.priors.networks import edm as networks
@@ -22,7 +23,6 @@ from priorpaint.priors.networks.edm import EDMConfig, Labelled
 from priorpaint.priors.readers import edm
 from priorpaint.priors.readers.base import Request
 from priorpaint.priors.readers.checkpoint_prior import CheckpointPrior
-from priorpaint.schedules import EDM, VE, VP
 from tests.priors.readers.small_files import (
     Persistent,
     check_adversarial,

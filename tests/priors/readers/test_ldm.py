@@ -14,14 +14,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from priorpaint.diffusion.schedules import VP
 from priorpaint.errors import CheckpointError, UsageError
 from priorpaint.priors.latent import LatentPrior
-from priorpaint.priors.networks.adm import ADM, ADMConfig, Heads, Transformer
+from priorpaint.priors.networks.adm import (
+    ADM,
+    ADMConfig,
+    Heads,
+    Transformer,
+)
 from priorpaint.priors.networks.autoencoder import AutoencoderConfig, LatentAutoencoder
 from priorpaint.priors.readers import ldm
 from priorpaint.priors.readers.base import Request
 from priorpaint.priors.readers.checkpoint_prior import CheckpointPrior
-from priorpaint.schedules import VP
 from tests.priors.readers.small_files import check_adversarial, damaged, filled, images, read_or_refuse
 
 yaml = pytest.importorskip("yaml", reason="the YAML of these checkpoints needs PyYAML")

@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from priorpaint.errors import CheckpointError
-from priorpaint.priors.readers import safe
-from priorpaint.priors.readers.pickle_machine import Machine
-from priorpaint.priors.readers.pickle_values import TENSORS, NumpyArray, training_vocabulary
+from priorpaint.priors.readers.untrusted import reading as safe
+from priorpaint.priors.readers.untrusted.pickle_machine import Machine
+from priorpaint.priors.readers.untrusted.pickle_values import TENSORS, NumpyArray, training_vocabulary
 from tests.priors.readers.small_files import damaged, filled, images, windowed
 
 CONTAINERS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])

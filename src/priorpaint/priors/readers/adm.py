@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...diffusion.schedules import VP
 from ...errors import CheckpointError, UsageError
-from ...schedules import VP
 from ..base import Prior
 from ..networks.adm import ADM, ADMConfig, Heads
-from . import safe
 from .adm_shapes import check_kind, infer
 from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
 from .flags import Flags
+from .untrusted import reading as safe
 
 # Channel multipliers that the programs use where the command line gives none.
 _MULTIPLIERS: dict[int, tuple[tuple[float, ...], ...]] = {

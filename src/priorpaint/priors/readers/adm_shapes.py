@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ..networks.adm import ADMConfig, Heads, Transformer
-from .safe import check_count
+from .untrusted.reading import check_count
 
 _LABELS = "label_emb.weight"
 _BLOCK = re.compile(r"(input|output)_blocks\.(\d{1,4})\.(\d)\.(.+)")

@@ -21,7 +21,13 @@ from ..latent import LatentPrior
 from ..network import Embed
 from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
-from .diffusers_folder import MODEL_INDEX, Folder, build, fill, libraries
+from .diffusers_folder import (
+    MODEL_INDEX,
+    Folder,
+    build,
+    fill,
+    libraries,
+)
 from .diffusers_schedule import Noise, read_noise
 from .flags import Flags
 

@@ -11,8 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Flow,
+    Schedule,
+)
 from ...errors import CheckpointError, UsageError
-from ...schedules import EDM, VE, VP, Flow, Schedule
 from .diffusers_folder import quiet
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}

@@ -15,15 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...diffusion.schedules import (
+    EDM,
+    VE,
+    VP,
+    Schedule,
+)
 from ...errors import CheckpointError, UsageError
-from ...schedules import EDM, VE, VP, Schedule
 from ..base import Prior
 from ..networks.edm import NETWORKS, EDMConfig, Labelled
-from . import safe
 from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
 from .edm_tree import Node, node, plain
 from .flags import Flags
+from .untrusted import reading as safe
 
 FLAGS = {
     "sigma_min": "smallest noise level of the schedule (EDM and VE)",

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from ...errors import CheckpointError
 from ..base import Prior
 from ..networks.edm2 import EDM2Config, UNet
-from . import safe
 from .base import Request
 from .edm_tree import Node, plain
 from .flags import Flags
+from .untrusted import reading as safe
 
 _ORDER = ("img_resolution", "img_channels", "label_dim", "model_channels", "channel_mult")
 _WHOLES = (*_ORDER[:4], "channel_mult_noise", "channel_mult_emb", "num_blocks", "channels_per_head")

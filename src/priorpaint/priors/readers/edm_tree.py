@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import CheckpointError
-from .pickle_values import NumpyArray
-from .safe import Opaque
+from .untrusted.pickle_values import NumpyArray
+from .untrusted.reading import Opaque
 
 _DEEPEST = 32
 

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...diffusion.schedules import VP
 from ...errors import CheckpointError, UsageError
-from ...schedules import VP
 from ..base import Prior
 from ..latent import LatentPrior
 from ..networks.adm import ADM, ADMConfig
 from ..networks.autoencoder import AutoencoderConfig, LatentAutoencoder
-from . import safe
 from .adm_shapes import check_layers, infer
 from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
 from .flags import Flags
 from .ldm_config import LDMConfig, find, load
+from .untrusted import reading as safe
 
 FLAGS = {
     "config": "path of the YAML configuration, where it does not lie beside the checkpoint",

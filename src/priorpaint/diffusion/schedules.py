@@ -1,0 +1,329 @@
+"""Noise schedules: x_t = alpha_t x_0 + sigma_t eps for continuous t in [0, 1], with t = 1 the noisiest.
+
+Every schedule is described by one function, lambda(t) = log(sigma_t / alpha_t), and by the scale alpha_t; the two
+give sigma_t without cancellation at either end. All arithmetic is float64; results come back in the dtype of the
+argument (pass float64 times, as ``grid`` returns them, to keep float64 coefficients).
+
+References:
+    Ho et al. 2020 (DDPM), Nichol and Dhariwal 2021 (cosine), Rombach et al. 2022 (scaled linear),
+    Song et al. 2021 (VP, VE), Karras et al. 2022 (EDM, Eq. 5), Lipman et al. 2023 (rectified flow).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+
+SPACINGS = ("uniform", "quad", "logsnr", "karras", "respaced")
+
+# Below this time VE, EDM and flow leave their textbook formula and run linearly to sigma = 0, so that t = 0 is clean
+# and sigma / alpha stays strictly increasing and invertible.
+_FIRST = 1e-3
+
+_Number = TypeVar("_Number", float, Tensor)
+
+
+class Schedule(ABC):
+    """alpha(t), sigma(t) and time grids.
+
+    ``t`` has any shape and lies in [0, 1]; sigma_0 = 0 and alpha_0 = 1; sigma / alpha is strictly increasing.
+    """
+
+    default_spacing: str = "uniform"
+
+    @abstractmethod
+    def log_ratio(self, t: Tensor) -> Tensor:
+        """lambda(t) = log(sigma_t / alpha_t), float64, any shape; -inf at t = 0."""
+
+    @abstractmethod
+    def time(self, ratio: Tensor) -> Tensor:
+        """The time at which sigma_t / alpha_t equals ``ratio`` (any shape, >= 0); clamped to [0, 1]."""
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """alpha_t in the shape and dtype of ``t``."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma_t in the shape and dtype of ``t``."""
+
+    @property
+    @abstractmethod
+    def ratio_range(self) -> tuple[float, float]:
+        """The smallest positive and the largest finite sigma / alpha that a time grid uses."""
+
+    def grid(self, steps: int, spacing: str | None = None, *, rho: float = 7.0, start: float = 1.0) -> Tensor:
+        """``steps + 1`` strictly decreasing float64 times, the first ``start``, the last 0 (clean).
+
+        Args:
+            steps: number of steps, >= 1; each goes from one time to the next.
+            spacing: ``uniform`` in t, ``quad`` (1 - t is the root of a uniform grid, dense at low noise; DiffPIR's),
+                ``logsnr`` (uniform in log sigma/alpha), ``karras`` (uniform in
+                (sigma/alpha)^(1/rho), Karras et al. 2022, Eq. 5) or ``respaced`` (a table only: the indices
+                round(k (T-1)/(steps-1)) of DDPM respacing); None is the schedule's own habit.
+            rho: exponent of ``karras``.
+            start: the first time, in (0, 1].
+
+        Raises:
+            UsageError: steps < 1, an unknown spacing, ``start`` out of range, or ``respaced`` without a table.
+        """
+        if steps < 1:
+            raise UsageError(f"a time grid needs at least 1 step, not {steps}")
+        if not 0 < start <= 1:
+            raise UsageError(f"a time grid starts in (0, 1], not at {start}")
+        spacing = spacing or self.default_spacing
+        if spacing not in SPACINGS:
+            raise UsageError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
+        if spacing == "respaced":
+            if start != 1:
+                raise UsageError("spacing 'respaced' always starts at 1; use 'uniform' to start lower")
+            return self._respaced(steps)
+        # From the start down to the lowest noisy level in steps - 1 moves, then to clean.
+        down = torch.linspace(0, 1, steps, dtype=torch.float64)
+        if spacing == "uniform":
+            return torch.linspace(start, 0, steps + 1, dtype=torch.float64)
+        if spacing == "quad":
+            return start * (1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64).sqrt())
+        low, high = self.ratio_range
+        if start < 1:
+            high = math.exp(float(self.log_ratio(torch.tensor(start, dtype=torch.float64))))
+            low = min(low, high / 2)
+        if spacing == "logsnr":
+            ratio = torch.exp(math.log(high) + down * (math.log(low) - math.log(high)))
+        else:
+            ratio = (high ** (1 / rho) + down * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+        times = torch.cat([self.time(ratio), torch.zeros(1, dtype=torch.float64)])
+        times[0] = start
+        return times
+
+    def _respaced(self, steps: int) -> Tensor:
+        raise UsageError("spacing 'respaced' needs a schedule with a table of betas; use 'uniform' or 'karras'")
+
+
+class VP(Schedule):
+    """Variance preserving: alpha^2 + sigma^2 = 1, from a table of betas.
+
+    Table entry i (0-based, as in DDPM code) is the level at t = (i + 1) / T; t = 0 is clean. Between table points
+    log(sigma / alpha) is linear in t; below the first point sigma / alpha is. With ``to_pure_noise`` (zero terminal
+    SNR, Lin et al. 2024) alpha = 0 at t = 1, and between the last two points alpha / sigma is linear in t.
+
+    Args:
+        betas: ``linear``, ``cosine``, ``scaled_linear`` or any sequence of betas in (0, 1).
+        steps: length of a named table.
+        beta_start, beta_end: ends of ``linear`` and ``scaled_linear`` (defaults: the published ones).
+        to_pure_noise: the last beta is 1.
+    """
+
+    def __init__(
+        self,
+        betas: str | Sequence[float] | Tensor = "linear",
+        steps: int = 1000,
+        beta_start: float | None = None,
+        beta_end: float | None = None,
+        *,
+        to_pure_noise: bool = False,
+    ) -> None:
+        table = _named_betas(betas, steps, beta_start, beta_end) if isinstance(betas, str) else betas
+        self.betas = torch.as_tensor(table, dtype=torch.float64).flatten().cpu()
+        below_one = self.betas[:-1] if to_pure_noise else self.betas
+        if self.betas.numel() < 2 or not bool((self.betas > 0).all() and (below_one < 1).all()):
+            raise UsageError("a beta table needs at least two values, all strictly between 0 and 1")
+        if to_pure_noise and float(self.betas[-1]) != 1:
+            raise UsageError(f"a beta table that ends in pure noise ends in 1, not in {float(self.betas[-1])}")
+        self._ends_in_noise = to_pure_noise
+        log_abar = torch.log1p(-self.betas).cumsum(0)
+        self._knots = 0.5 * (torch.log(-torch.expm1(log_abar)) - log_abar)
+        self._count = self.betas.numel()
+
+    @property
+    def ratio_range(self) -> tuple[float, float]:
+        return math.exp(self._knots[0].item()), math.exp(self._knots[-2 if self._ends_in_noise else -1].item())
+
+    def log_ratio(self, t: Tensor) -> Tensor:
+        position = t.to(torch.float64) * self._count - 1
+        knots = self._knots.to(t.device)
+        left = position.floor().long().clamp(0, self._count - 2)
+        weight = (position - left).clamp(0, 1)
+        if self._ends_in_noise:
+            last = knots[-2] - torch.log1p(-weight)
+            inside = torch.where(left == self._count - 2, last, torch.lerp(knots[left], knots[left + 1], weight))
+        else:
+            inside = torch.lerp(knots[left], knots[left + 1], weight)
+        return torch.where(position < 0, knots[0] + torch.log1p(position.clamp(max=0)), inside)
+
+    def time(self, ratio: Tensor) -> Tensor:
+        log_ratio = ratio.to(torch.float64).log()
+        knots = self._knots.to(ratio.device)
+        left = (torch.searchsorted(knots, log_ratio.contiguous(), right=True) - 1).clamp(0, self._count - 2)
+        weight = (log_ratio - knots[left]) / (knots[left + 1] - knots[left])
+        if self._ends_in_noise:
+            weight = torch.where(left == self._count - 2, -torch.expm1(knots[-2] - log_ratio), weight)
+        inside = left + 1 + weight
+        below = torch.exp(log_ratio - knots[0])
+        return (torch.where(log_ratio < knots[0], below, inside) / self._count).clamp(0, 1).to(_float(ratio))
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.sigmoid(-2 * self.log_ratio(t)).sqrt().to(t.dtype)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sigmoid(2 * self.log_ratio(t)).sqrt().to(t.dtype)
+
+    def _respaced(self, steps: int) -> Tensor:
+        if not 2 <= steps <= self._count:
+            raise UsageError(f"respacing takes 2 to {self._count} steps, not {steps}")
+        index = torch.linspace(self._count - 1, 0, steps, dtype=torch.float64).round()
+        return torch.cat([(index + 1) / self._count, torch.zeros(1, dtype=torch.float64)])
+
+
+class _AlphaOne(Schedule):
+    """Schedules with alpha = 1, given by sigma on [0.001, 1] and a linear run to 0 below."""
+
+    sigma_min: float
+    sigma_max: float
+    default_spacing = "karras"
+
+    @abstractmethod
+    def _textbook(self, t: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _inverse(self, sigma: Tensor) -> Tensor: ...
+
+    def _check(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise UsageError(f"need 0 < sigma_min < sigma_max, not {self.sigma_min} and {self.sigma_max}")
+
+    @property
+    def ratio_range(self) -> tuple[float, float]:
+        return self.sigma_min, self.sigma_max
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self._sigma64(t).to(t.dtype)
+
+    def log_ratio(self, t: Tensor) -> Tensor:
+        return self._sigma64(t).log()
+
+    def _sigma64(self, t: Tensor) -> Tensor:
+        t = t.to(torch.float64)
+        return self._textbook(t.clamp(min=_FIRST)) * (t / _FIRST).clamp(max=1)
+
+    def time(self, ratio: Tensor) -> Tensor:
+        sigma = ratio.to(torch.float64)
+        first = self._textbook(torch.tensor(_FIRST, dtype=torch.float64, device=ratio.device))
+        t = torch.where(sigma < first, _FIRST * sigma / first, self._inverse(sigma.clamp(min=first)))
+        return t.clamp(0, 1).to(_float(ratio))
+
+
+class VE(_AlphaOne):
+    """Variance exploding: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t (Song et al. 2021)."""
+
+    default_spacing = "logsnr"
+
+    def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
+        self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
+        self._check()
+
+    def _textbook(self, t: Tensor) -> Tensor:
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+
+    def _inverse(self, sigma: Tensor) -> Tensor:
+        return (sigma / self.sigma_min).log() / math.log(self.sigma_max / self.sigma_min)
+
+
+class EDM(_AlphaOne):
+    """alpha = 1, sigma^(1/rho) linear in t (Karras et al. 2022, Eq. 5)."""
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
+        self.sigma_min, self.sigma_max, self.rho = float(sigma_min), float(sigma_max), float(rho)
+        self._check()
+
+    def _textbook(self, t: Tensor) -> Tensor:
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        sigma: Tensor = (low + t * (high - low)) ** self.rho
+        return sigma
+
+    def _inverse(self, sigma: Tensor) -> Tensor:
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        t: Tensor = (sigma ** (1 / self.rho) - low) / (high - low)
+        return t
+
+
+class Flow(Schedule):
+    """Rectified flow: alpha = 1 - t, sigma = t. At t = 1 the ratio is infinite; grids in ratio stop at 999 first.
+
+    Args:
+        shift: moves the ``uniform`` grid towards noise, t = shift u / (1 + (shift - 1) u) with u uniform, as models for
+            large pictures are sampled (Esser et al. 2024, Eq. 23); the meaning of t stays. 1 is no shift. With a
+            shift, the grid goes down to the shifted u = 0.001 and then to clean, as the published samplers do.
+    """
+
+    def __init__(self, shift: float = 1.0) -> None:
+        if not 0 < shift < math.inf:
+            raise UsageError(f"the shift of a flow schedule must be a positive number, not {shift}")
+        self.shift = float(shift)
+
+    def grid(self, steps: int, spacing: str | None = None, *, rho: float = 7.0, start: float = 1.0) -> Tensor:
+        """As for every schedule; ``uniform`` is uniform before the shift."""
+        times = super().grid(steps, spacing, rho=rho, start=start)
+        if self.shift == 1 or (spacing or self.default_spacing) != "uniform":
+            return times
+        high = start / (self.shift - (self.shift - 1) * start)
+        low = min(self._shifted(_FIRST), high / 2)
+        u = torch.linspace(high, low, steps, dtype=torch.float64)
+        times[:-1] = self._shifted(u)
+        times[0] = start
+        return times
+
+    def _shifted(self, u: _Number) -> _Number:
+        return self.shift * u / (1 + (self.shift - 1) * u)
+
+    @property
+    def ratio_range(self) -> tuple[float, float]:
+        return _FIRST, (1 - _FIRST) / _FIRST
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t.clone()
+
+    def log_ratio(self, t: Tensor) -> Tensor:
+        t = t.to(torch.float64)
+        return t.log() - torch.log1p(-t)
+
+    def time(self, ratio: Tensor) -> Tensor:
+        # 1 / (1 + 1/r) is right at r = 0 and at r = inf, where r / (1 + r) is not.
+        return (1 / (1 + 1 / ratio.to(torch.float64))).to(_float(ratio))
+
+
+def _float(like: Tensor) -> torch.dtype:
+    return like.dtype if like.is_floating_point() else torch.float64
+
+
+def _named_betas(name: str, steps: int, beta_start: float | None, beta_end: float | None) -> Tensor:
+    if steps < 2:
+        raise UsageError(f"a beta table needs at least 2 steps, not {steps}")
+    if name == "linear":
+        # Published for 1000 steps; scaled so that a table of another length spans the same noise.
+        scale = 1000 / steps
+        start = 1e-4 * scale if beta_start is None else beta_start
+        end = 0.02 * scale if beta_end is None else beta_end
+        return torch.linspace(start, end, steps, dtype=torch.float64)
+    if name == "scaled_linear":
+        start = 0.00085 if beta_start is None else beta_start
+        end = 0.012 if beta_end is None else beta_end
+        return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
+    if name == "cosine":
+        level = torch.arange(steps + 1, dtype=torch.float64) / steps
+        log_abar = 2 * torch.cos((level + 0.008) / 1.008 * math.pi / 2).clamp(min=1e-30).log()
+        return (-torch.expm1(log_abar[1:] - log_abar[:-1])).clamp(max=0.999)
+    raise UsageError(f"unknown beta table {name!r}; choose linear, scaled_linear or cosine, or pass the betas")

@@ -1,0 +1,1 @@
+"""The main job: a picture and a mask in, several completions out."""

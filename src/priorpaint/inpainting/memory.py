@@ -1,0 +1,232 @@
+"""How much memory a run takes, and the settings that keep it below a limit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ..errors import UsageError
+from ..priors.base import Prior
+from ..priors.recompute import LowMemory
+from ..solvers.base import Graph, Solver
+
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+# What is alive beside the largest operation's inputs and outputs: skip connections, buffers of the operation.
+_AROUND = 2
+# Copies of x_0 and of the image that a solver keeps a row, besides graphs.
+_COPIES = 12
+
+
+@dataclass(frozen=True)
+class CallBytes:
+    """Bytes for one row of one call.
+
+    Attributes:
+        kept: what the graph keeps for the backward pass.
+        peak: what is alive besides, at most, while the call runs.
+    """
+
+    kept: int = 0
+    peak: int = 0
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a prior takes at one picture size, in bytes.
+
+    Attributes:
+        weights: of network and autoencoder, once.
+        row: of the x_0 and the images that a solver holds, a row.
+        network, decoder, encoder: of a call with one row; those of the autoencoder are 0 for pixel priors.
+    """
+
+    weights: int
+    row: int
+    network: CallBytes
+    decoder: CallBytes = CallBytes()
+    encoder: CallBytes = CallBytes()
+
+    def needs(self, rows: int, graph: Graph | None, *, checkpoint: bool, codec_rows: int | None = None) -> int:
+        """Bytes of a run with ``rows`` rows at a time.
+
+        Args:
+            graph: calls that one gradient goes through; None is a method without gradients.
+            checkpoint: whether activations are computed again.
+            codec_rows: rows encoded or decoded at a time; None is all.
+        """
+        at_once = min(codec_rows or rows, rows)
+        codec_peak = at_once * max(self.decoder.peak, self.encoder.peak)
+        base = self.weights + rows * self.row
+        if graph is None:
+            return base + max(rows * self.network.peak, codec_peak)
+        if checkpoint:
+            codec = max(
+                self.decoder.kept if graph.decoder else 0,
+                self.encoder.kept if graph.encoder else 0,
+            )
+            return base + max(rows * (self.network.kept + self.network.peak), at_once * codec + codec_peak)
+        kept = graph.network * self.network.kept + graph.decoder * self.decoder.kept + graph.encoder * self.encoder.kept
+        return base + rows * kept + max(rows * self.network.peak, codec_peak)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Settings that keep a run below a limit.
+
+    Attributes:
+        rows: at a time, the ``batch_size`` of a solver.
+        checkpoint: whether activations are computed again in the backward pass.
+        codec_rows: rows encoded or decoded at a time; None is all.
+        expected: bytes that the run should take.
+    """
+
+    rows: int
+    checkpoint: bool
+    codec_rows: int | None
+    expected: int
+
+    def applied(self, prior: Prior) -> Prior:
+        """The prior with these settings."""
+        if not self.checkpoint and self.codec_rows is None:
+            return prior
+        return LowMemory(prior, checkpoint=self.checkpoint, rows=self.codec_rows)
+
+
+def plan_memory(limit: int, footprint: Footprint, *, rows: int, graph: Graph | None) -> MemoryPlan:
+    """The fastest settings that stay below a limit.
+
+    Fewer rows at a time cost no evaluation and come first: of the autoencoder, then of everything. Computing
+    activations again costs a forward pass for each backward pass and comes last.
+
+    Args:
+        limit: bytes for weights and activations.
+        footprint: of prior and picture size.
+        rows: as many as there is work for.
+        graph: calls that one gradient of the method goes through; None is a method without gradients.
+
+    Raises:
+        UsageError: one row at a time, computed again, takes more than the limit.
+    """
+    counts = sorted({max(1, rows >> shift) for shift in range(rows.bit_length())}, reverse=True)
+    least = 0
+    for checkpoint in (False, True) if graph is not None else (False,):
+        for count in counts:
+            for codec_rows in (None, 1) if footprint.decoder.peak and (graph is None or checkpoint) else (None,):
+                least = footprint.needs(count, graph, checkpoint=checkpoint, codec_rows=codec_rows)
+                if least <= limit:
+                    return MemoryPlan(count, checkpoint, codec_rows, least)
+    raise UsageError(
+        f"this needs about {show_bytes(least)} even one sample at a time, more than {show_bytes(limit)}; allow more "
+        "memory, take a method without gradients or mark a smaller hole"
+    )
+
+
+def plan_for(limit: int, prior: Prior, solver: Solver, *, height: int, width: int, rows: int) -> MemoryPlan:
+    """`plan_memory` for a solver on pictures of a size; runs each part of the prior once to measure it.
+
+    Raises:
+        UsageError: as `plan_memory`, or a size that the prior does not work on.
+    """
+    graph = solver.graph if solver.cost().backward else None
+    footprint = measure(prior, height, width, gradient=graph is not None)
+    return plan_memory(limit, footprint, rows=rows, graph=graph)
+
+
+def parse_bytes(text: str | int) -> int:
+    """A number of bytes: an int, or a number with kB, MB, GB (powers of 1000), KiB, MiB or GiB.
+
+    Raises:
+        UsageError: something else, or nothing above 0.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmg]i?b)?", str(text).strip().lower())
+    value = 0 if match is None else int(float(match[1]) * _UNITS[match[2] or ""])
+    if value <= 0:
+        raise UsageError(f"an amount of memory is written like 4GB or 800MB, not {text!r}")
+    return value
+
+
+def show_bytes(count: int) -> str:
+    if count >= 10**9:
+        return f"{count / 10**9:.1f} GB"
+    return f"{round(count / 10**6)} MB" if count >= 10**6 else f"{max(1, round(count / 10**3))} kB"
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def measure(prior: Prior, height: int, width: int, *, gradient: bool = True) -> Footprint:
+    """The footprint of a prior at images of this size, from one row of each call; evaluations are not counted.
+
+    Args:
+        gradient: whether graphs are measured too; without, ``kept`` is 0.
+    """
+    before, shape = prior.nfe.copy(), prior.latent_shape(height, width)
+    image_shape = int(prior.image_shape[0]), height, width
+    weights = _storages(getattr(prior, "parameters", tuple)())
+    try:
+        x_0 = torch.zeros(1, *shape, device=prior.device)
+        calls = [_measured(lambda x: prior.denoise(x, 0.5), x_0, weights, gradient)]
+        if prior.latent:
+            calls.append(_measured(prior.decode, x_0, weights, gradient))
+            image = torch.zeros(1, *image_shape, device=prior.device)
+            calls.append(_measured(prior.encode, image, weights, gradient))
+    finally:
+        prior.nfe.forward, prior.nfe.backward = before.forward, before.backward
+    row = _COPIES * 4 * (_size(shape) + _size(image_shape))
+    return Footprint(sum(weights.values()), row, *calls)
+
+
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers the bytes of the inputs and outputs of the largest operation, weights left out."""
+
+    def __init__(self, weights: dict[int, int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.weights, self.largest = weights, 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler at the first operation, which takes seconds
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        touched = _storages(leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor))
+        self.largest = max(self.largest, sum(size for key, size in touched.items() if key not in self.weights))
+        return out
+
+
+def _measured(call: Callable[[Tensor], Tensor], x: Tensor, weights: dict[int, int], gradient: bool) -> CallBytes:
+    with torch.no_grad(), _Largest(weights) as mode:
+        call(x)
+    measured = CallBytes(0, _AROUND * mode.largest)
+    if not gradient:
+        return measured
+    kept: dict[int, int] = {}
+    alive: list[Tensor] = []  # so that no storage is counted under the address of one that is gone
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.update(_storages([tensor]))
+        alive.append(tensor)
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        call(x.detach().requires_grad_())
+    return replace(measured, kept=sum(size for key, size in kept.items() if key not in weights))
+
+
+def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """Address -> bytes of the distinct storages of tensors."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
+
+
+def _size(shape: Iterable[int]) -> int:
+    return int(torch.Size(shape).numel())

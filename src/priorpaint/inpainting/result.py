@@ -1,0 +1,193 @@
+"""What the main job returns, and how it becomes files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import UsageError
+from ..imaging import (
+    Picture,
+    check_output,
+    contact_sheet,
+    save_picture,
+    uncertainty_picture,
+    write_array_atomic,
+    write_text_atomic,
+)
+
+RUN_FILE = "run.json"
+SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+_ALIASES = {"jpeg": "jpg", "tif": "tiff"}
+_OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Completions of a picture.
+
+    Attributes:
+        images: the completions, of the input's size and mode; known pixels are bit-identical.
+        mean: the mean of the completions (of their unrounded values).
+        uncertainty: (H, W) float32, standard deviation over the samples (n - 1 in the denominator; 0 for one sample),
+            averaged over the channels, in units of values on [-1, 1]; 0 on known pixels.
+        info: everything needed to reproduce the run; ``info["call"]`` are the keyword arguments of ``inpaint``.
+        known: (H, W) bool, True where a pixel was known.
+        picture: the input.
+        warnings: what the user should hear about, one sentence each.
+    """
+
+    images: list[Image.Image]
+    mean: Image.Image
+    uncertainty: NDArray[np.float32]
+    info: dict[str, Any]
+    known: NDArray[np.bool_] = field(repr=False)
+    picture: Picture = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+    def save(
+        self, folder: str | Path, stem: str | None = None, *, format: str = "png", overwrite: bool = False
+    ) -> list[Path]:
+        """Write the completions, mean, uncertainty, contact sheet and run.json into a folder, each file atomically.
+
+        Args:
+            folder: made where it is missing.
+            stem: start of the names; the input's name by default. See ``Output`` for the names.
+            format: png, jpg, webp, tiff, or same (as the input).
+            overwrite: whether files of these names may be replaced.
+
+        Returns:
+            The files.
+
+        Raises:
+            UsageError: a file exists already or cannot be written, or the format cannot hold the picture.
+        """
+        output = Output(folder, stem or stem_of(self.info["image"]["path"]), suffix_for(self.picture, format))
+        output.check(self.picture, len(self.images), overwrite=overwrite)
+        output.make_folder()
+        completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
+        return completions + output.write_summary(self)
+
+
+@dataclass(frozen=True)
+class Output:
+    """The names of a run's files: STEM_0.png, STEM_1.png, ... (completions), STEM_mean.png, STEM_uncertainty.png and
+    .npy, STEM_sheet.png and run.json, or STEM_run.json in a folder that holds another picture's run.json. Completions
+    and mean have ``suffix``, the other pictures are PNG.
+    """
+
+    folder: str | Path
+    stem: str
+    suffix: str = ".png"
+
+    def path(self, ending: str) -> Path:
+        """FOLDER/STEM_ENDING."""
+        return Path(self.folder) / f"{self.stem}_{ending}"
+
+    def completion(self, number: int) -> Path:
+        """The file of completion ``number``, counted from 0."""
+        return self.path(f"{number}{self.suffix}")
+
+    def files(self, num_samples: int) -> list[Path]:
+        """All files of a run."""
+        return [*(self.completion(k) for k in range(num_samples)), *self._summary()]
+
+    def check(self, picture: Picture, num_samples: int, *, overwrite: bool) -> None:
+        """Say before the work starts that the files cannot be written.
+
+        Raises:
+            UsageError: a file exists already, the folder cannot be written to, or the format cannot hold the picture.
+        """
+        check_output(self.completion(0), picture.image)
+        self._check_folder()
+        files = dict.fromkeys([*self.files(num_samples), self.path(RUN_FILE)])
+        existing = [file for file in files if file.exists()]
+        if existing and not overwrite:
+            more = f" and {len(existing) - 1} more files exist" if len(existing) > 1 else " exists"
+            raise UsageError(f"{existing[0]}{more} already; choose another folder, or allow overwriting (--overwrite).")
+
+    def make_folder(self) -> None:
+        """Make the folder where it is missing.
+
+        Raises:
+            UsageError: it cannot be made.
+        """
+        try:
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{self.folder} cannot be made ({error.strerror}); choose another folder.") from None
+
+    def write_completion(self, number: int, image: Image.Image, picture: Picture) -> Path:
+        """Write completion ``number`` with the input's ICC profile and EXIF block."""
+        path = self.completion(number)
+        save_picture(image, path, picture)
+        return path
+
+    def write_summary(self, result: Result) -> list[Path]:
+        """Write everything but the completions; first run.json, which says what there will be."""
+        mean, uncertainty, array, sheet, run = self._summary()
+        info = {**result.info, "outputs": [file.name for file in self.files(len(result.images))]}
+        write_text_atomic(run, json.dumps(info, indent=2) + "\n")
+        save_picture(result.mean, mean, result.picture)
+        heat = uncertainty_picture(result.uncertainty, result.known, background=result.picture.image)
+        save_picture(heat, uncertainty)
+        write_array_atomic(array, result.uncertainty)
+        page = contact_sheet(result.picture.image, result.known, result.images, mean=result.mean, uncertainty=heat)
+        save_picture(page, sheet)
+        return self._summary()
+
+    def _check_folder(self) -> None:
+        folder = Path(self.folder)
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not place.is_dir():
+            raise UsageError(f"{place} is a file, but results go into a folder; choose another one.")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise UsageError(f"the folder {place} cannot be written to; choose another one or change its permissions.")
+
+    def _summary(self) -> list[Path]:
+        names = (f"mean{self.suffix}", "uncertainty.png", "uncertainty.npy", "sheet.png")
+        return [*(self.path(name) for name in names), self._run_file()]
+
+    def _run_file(self) -> Path:
+        shared = Path(self.folder) / RUN_FILE
+        if self.path(RUN_FILE).exists():
+            return self.path(RUN_FILE)
+        if not shared.exists():
+            return shared
+        try:
+            others = self.path("sheet.png").name not in json.loads(shared.read_text(encoding="utf-8"))["outputs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return shared
+        return self.path(RUN_FILE) if others else shared
+
+
+def stem_of(path: str | Path | None) -> str:
+    """The picture's file name without its suffix, or "picture" for one made in memory."""
+    return "picture" if path is None else Path(path).stem
+
+
+def suffix_for(picture: Picture, format: str) -> str:
+    """The suffix of completions: of a named format, or of the input's own for "same".
+
+    Raises:
+        UsageError: an unknown format.
+    """
+    if format.lower() == "same":
+        return _OF_FORMAT[picture.format or "PNG"]
+    format = _ALIASES.get(format.lower(), format.lower())
+    if format not in SUFFIXES:
+        raise UsageError(f"there is no output format {format!r}; choose {_listed([*SUFFIXES, 'same'])}.")
+    return SUFFIXES[format]
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}"

@@ -1,0 +1,83 @@
+"""Which avatar is it? The combination nearest to a picture, exactly, or that there is none near."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from .elimination import Elimination, largest
+from .model import Avatars
+from .painting import Parts
+from .pixels import (
+    as_tensor,
+    mask_for,
+    numbers,
+    over_cells,
+)
+from .standard import standard
+from .tables import Tables, Term, tables
+
+# Half of the smallest contrast: two different avatars differ by at least .24 in some cell (docs/avatars.md). So no
+# picture is within this of two, and one that is half-way between two parts is within this of none.
+THRESHOLD = 0.12
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The nearest combinations of N pictures; all values on the scale [-1, 1].
+
+    Attributes:
+        parts: (N, P), the combination with the smallest RMS distance.
+        distance: (N,) float32, that distance: RMS over all 3072 values.
+        worst: (N,) float32, the RMS over the 12 values of the cell that fits worst.
+        valid: (N,) bool, whether ``worst`` is at most `THRESHOLD`; other pictures show no avatar.
+    """
+
+    parts: Parts
+    distance: Tensor
+    worst: Tensor
+    valid: Tensor
+
+
+def read(pictures: Tensor, *, avatars: Avatars | None = None) -> Reading:
+    """The nearest combination of each picture; exact, by the elimination of the posterior with maxima for sums.
+
+    Args:
+        pictures: (N, 3, 32, 32) on the scale [-1, 1].
+        avatars: the law; default `standard`. Where several combinations make the same picture, as smaller laws may
+            have it, one of them is named.
+
+    Raises:
+        UsageError: pictures of another shape.
+    """
+    avatars = standard() if avatars is None else avatars
+    pictures = pictures.detach().cpu().float()
+    mask_for(torch.ones(1, 1, 1, 1), pictures)
+    pieces = [_nearest(avatars, pictures[start : start + _CHUNK]) for start in range(0, max(len(pictures), 1), _CHUNK)]
+    parts, distance, worst = (torch.cat([piece[place] for piece in pieces]) for place in range(3))
+    return Reading(parts.numpy(), distance, worst, worst <= THRESHOLD)
+
+
+def _nearest(avatars: Avatars, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Parts (N, P), distance (N,) and largest distance in a cell (N,)."""
+    flat = [torch.zeros(1, len(part.options)) for part in avatars.parts]
+    seen = numbers(pictures, mask_for(torch.ones(1, 1, 1, 1), pictures)).float()
+    parts = Elimination(_single(avatars), seen, 1.0, flat, torch.amax).combinations(largest)[:, 0]
+    squares = (pictures - as_tensor(avatars.compose(parts.numpy()))).square()
+    return parts, squares.mean((1, 2, 3)).sqrt(), (over_cells(squares).sum(-1) / 12).amax(1).sqrt()
+
+
+@cache
+def _single(avatars: Avatars) -> Tables:
+    """The tables in float32: rounding of 1e-7 of a distance does not matter where avatars are far apart."""
+    double = tables(avatars)
+    blocks = tuple(replace(block, terms=tuple(map(_float, block.terms))) for block in double.blocks)
+    return replace(double, own=_float(double.own), frame=tuple(map(_float, double.frame)), blocks=blocks)
+
+
+def _float(term: Term) -> Term:
+    return replace(term, rows=term.rows.float())

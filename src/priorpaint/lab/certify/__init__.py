@@ -1,0 +1,35 @@
+"""Every method against exact posteriors: problems, distances, budgets, and the run that makes the tables."""
+
+from .budgets import BUDGETS, at_budget, settings_for
+from .calibration import Calibration, calibrate
+from .cells import Method
+from .measures import Measures, Ruler
+from .problems import (
+    PROBLEMS,
+    STANDARD,
+    Problem,
+    problem,
+)
+from .report import save, show
+from .results import Cell, Certificate
+from .run import certify
+
+__all__ = [
+    "BUDGETS",
+    "PROBLEMS",
+    "STANDARD",
+    "Calibration",
+    "Cell",
+    "Certificate",
+    "Measures",
+    "Method",
+    "Problem",
+    "Ruler",
+    "at_budget",
+    "calibrate",
+    "certify",
+    "problem",
+    "save",
+    "settings_for",
+    "show",
+]

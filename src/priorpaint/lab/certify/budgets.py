@@ -1,0 +1,156 @@
+"""What a method may spend, and the settings that it spends it with.
+
+A budget is a number of network evaluations a sample. An evaluation counts once, with or without a gradient, exactly as
+``Prior.nfe`` counts (forward + backward) and as ``Solver.cost`` promises; the tables show both parts and the time,
+because an evaluation with a gradient takes two to three times as long. What all samples of a measurement share (a fit)
+is divided by their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...errors import UsageError
+from ...solvers import SOLVERS, Solver, solver
+from ...solvers.smc.solver import SMC
+from ...solvers.vipaint.solver import VIPaint
+
+BUDGETS = (50, 200, 1000)
+_MOST_STEPS = 1 << 20
+_MOST_OF_A_GROUP = 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a method grows with its budget.
+
+    Attributes:
+        grid: the setting that is made as large as the budget allows.
+        rest: (method, budget, samples) -> the settings that are fixed before.
+    """
+
+    grid: str = "steps"
+    rest: Callable[[Solver, int, int], dict[str, Any]] = lambda run, budget, samples: {}
+
+
+def _by_budget(name: str, low: int, middle: int, high: int) -> Callable[[Solver, int, int], dict[str, Any]]:
+    """A setting for budgets up to 50, up to 200 and above."""
+    return lambda run, budget, samples: {name: low if budget <= 50 else middle if budget <= 200 else high}
+
+
+def _repaint(run: Solver, budget: int, samples: int) -> dict[str, Any]:
+    return {"jump_length": 1, **_by_budget("resamplings", 4, 6, 10)(run, budget, samples)}
+
+
+def _smc(run: Solver, budget: int, samples: int) -> dict[str, Any]:
+    """25, 50 and 69 levels with 2.4, 5.3 and 20 particles a sample, all in one group of up to 1024 samples.
+
+    A group never gives more samples than asked; the particles of one group correct each other's shares of the modes,
+    which independent groups do not.
+    """
+    groups = math.ceil(samples / _MOST_OF_A_GROUP)
+    keep = math.ceil(samples / groups)
+    share = 2.388 if budget <= 50 else 5.285 if budget <= 200 else 20
+    return {"keep": keep, "particles": int(keep * share), "threshold": 0.25}
+
+
+def _vipaint(run: Solver, budget: int, samples: int) -> dict[str, Any]:
+    """At most half of the budget goes into the fit, which 3 levels of 4 Monte-Carlo samples share."""
+    assert isinstance(run, VIPaint)
+    most = run.rules.iterations
+    rest = {"levels": 2, "mc_samples": 4, "iterations": max(1, min(most, budget * samples // 2 // 12))}
+    if run.rules.refine_guidance != "langevin":
+        return rest
+    return rest | _by_budget("refine_inner", 9, 14, 19)(run, budget, samples)
+
+
+# Everything else grows by ``steps`` alone. Few levels crossed often beat many levels crossed rarely (RePaint), and
+# jumps must fit into the grid.
+PLANS: dict[str, Plan] = {
+    "copaint_tt": Plan(rest=_by_budget("jump_length", 2, 5, 10)),
+    "daps": Plan(rest=_by_budget("n_ode", 2, 5, 5)),
+    "langevin": Plan(rest=_by_budget("inner_steps", 4, 5, 10)),
+    "mmps": Plan(rest=_by_budget("iterations", 1, 3, 3)),
+    "repaint": Plan(rest=_repaint),
+    "repaint_plus": Plan(rest=_by_budget("resamplings", 2, 5, 10)),
+    "resample": Plan(rest=_by_budget("every", 5, 10, 10)),
+    "smc": Plan(rest=_smc),
+    "vipaint": Plan("refine_steps", _vipaint),
+}
+
+
+def computes_jacobians(run: Solver) -> bool:
+    """Whether each evaluation comes with the whole Jacobian, whose products no budget counts: C H W times the work."""
+    return (isinstance(run, SMC) and run.twist == "mmps") or (isinstance(run, VIPaint) and run.correct)
+
+
+def evaluations(run: Solver, samples: int) -> float:
+    """Network evaluations a sample when ``samples`` of one measurement are drawn."""
+    cost = run.cost(samples)
+    return (cost.forward + cost.backward) / samples
+
+
+def at_budget(run: Solver, budget: int, samples: int, *, fixed: Collection[str] = ()) -> Solver:
+    """The same method with the settings that a budget allows.
+
+    Args:
+        run: the method; its other settings are kept. One without a time grid is returned as it is.
+        budget: network evaluations a sample.
+        samples: how many samples of one measurement are drawn together.
+        fixed: settings that must not be changed.
+
+    Raises:
+        UsageError: the method cannot run within the budget.
+    """
+    plan = next((PLANS.get(name, Plan()) for name, cls in SOLVERS.items() if type(run) is cls), Plan())
+    known = settings_of(run)
+    rest = {key: value for key, value in plan.rest(run, budget, samples).items() if key in known and key not in fixed}
+    try:
+        run = replace(run, **rest) if rest else run  # type: ignore[type-var]
+        if plan.grid not in known or plan.grid in fixed:
+            return _affordable(run, budget, samples)
+        return _largest(run, plan.grid, budget, samples)
+    except ValidationError as error:
+        raise UsageError(f"{run.title} has no settings for {budget} evaluations: {error.errors()[0]['msg']}") from None
+
+
+def settings_for(method: str, budget: int, samples: int = 512) -> dict[str, Any]:
+    """The settings of a method, by name, that `at_budget` changes from their defaults."""
+    default = solver(method)
+    chosen = settings_of(at_budget(default, budget, samples))
+    return {name: value for name, value in chosen.items() if value != getattr(default, name)}
+
+
+def settings_of(run: Solver) -> dict[str, Any]:
+    """Each setting of a method; none where it is a plain class."""
+    return {field.name: getattr(run, field.name) for field in fields(run)} if is_dataclass(run) else {}
+
+
+def _affordable(run: Solver, budget: int, samples: int) -> Solver:
+    if evaluations(run, samples) > budget:
+        raise UsageError(
+            f"{run.title} with these settings takes {evaluations(run, samples):.0f} evaluations a sample, "
+            f"more than the budget of {budget}"
+        )
+    return run
+
+
+def _largest(run: Solver, grid: str, budget: int, samples: int) -> Solver:
+    """The largest grid whose cost is within the budget; the cost grows with the grid."""
+
+    def size(steps: int) -> Solver:
+        return replace(run, **{grid: steps})  # type: ignore[type-var]
+
+    low, high = 1, 2
+    _affordable(size(low), budget, samples)
+    while high < _MOST_STEPS and evaluations(size(high), samples) <= budget:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if evaluations(size(middle), samples) <= budget else (low, middle)
+    return size(low)

@@ -1,0 +1,227 @@
+"""One cell of a certification: a method, with the settings of a budget, on the draws of a problem."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor
+
+from ...diffusion.rng import derive
+from ...errors import Cancelled, UsageError
+from ...operators import Inpainting
+from ...solvers import SOLVERS, Solver, solver
+from .budgets import at_budget, settings_of
+from .calibration import SAMPLES, Calibration, calibrate
+from .measures import Measures, Ruler
+from .problems import Problem, problem
+from .results import (
+    DONE,
+    FAILED,
+    NOT_APPLICABLE,
+    Cell,
+)
+
+_MISSING = {"latent": "it needs a latent prior", "classes": "it needs a prior with classes"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method under a label, with settings that no budget changes.
+
+    Attributes:
+        label: what tables call it.
+        run: the method.
+        fixed: names of the settings that were given.
+    """
+
+    label: str
+    run: Solver
+    fixed: frozenset[str] = frozenset()
+
+    @staticmethod
+    def of(given: str | Solver | Method) -> Method:
+        """A name, a name with settings ``NAME:key=value,key=value``, or a solver of your own.
+
+        Raises:
+            UsageError: no such method or setting.
+        """
+        if isinstance(given, Method):
+            return given
+        if isinstance(given, Solver):
+            named = next((name for name, cls in SOLVERS.items() if type(given) is cls), type(given).__name__)
+            return Method(named, given)
+        name, _, rest = given.partition(":")
+        settings = dict(_setting(part) for part in rest.split(",") if part)
+        return Method(given, solver(name, **settings), frozenset(settings))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"settings of a method are NAME:key=value,key=value, not {text!r}")
+    return key.strip(), None if value.strip().lower() == "none" else value.strip()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell to be computed."""
+
+    method: Method
+    problem: str | Problem
+    budget: int | None
+    seeds: int
+    num_samples: int
+    calibrated: bool
+    batch_size: int | None = None
+
+    @property
+    def problem_name(self) -> str:
+        return self.problem if isinstance(self.problem, str) else self.problem.name
+
+
+def compute(job: Job, stop: Callable[[], bool] = lambda: False) -> Cell:
+    """One cell. What goes wrong with a method is its result, not the end of the run.
+
+    Raises:
+        Cancelled: ``stop`` said so.
+    """
+    cell = Cell(job.method.label, job.problem_name, job.budget)
+    try:
+        return _measured(cell, job, stop)
+    except Cancelled:
+        raise
+    except UsageError as error:
+        return replace(cell, status=NOT_APPLICABLE, note=sentence(error))
+    except Exception as error:  # whatever a method of somebody else raises
+        return replace(cell, status=FAILED, note=f"{type(error).__name__}: {sentence(error)}")
+
+
+def _measured(cell: Cell, job: Job, stop: Callable[[], bool]) -> Cell:
+    first = problem_of(job.problem, 0)
+    if reason := why_not(job.method.run, first):
+        return replace(cell, status=NOT_APPLICABLE, note=reason)
+    num = min(job.num_samples, first.most_samples or job.num_samples)
+    run = _solver(job, num)
+    draws = [_draw(run, job, seed, num, stop) for seed in range(job.seeds)]
+    cell = replace(
+        cell,
+        settings={name: plain(value) for name, value in settings_of(run).items()},
+        num_samples=num,
+        measures=tuple(draw.measures for draw in draws),
+        floors=tuple(draw.floor for draw in draws),
+        priors=tuple(draw.prior for draw in draws),
+        forward=sum(draw.forward for draw in draws) / num / len(draws),
+        backward=sum(draw.backward for draw in draws) / num / len(draws),
+        seconds=sum(draw.seconds for draw in draws) / len(draws),
+    )
+    if not all(_is_finite(draw.measures) for draw in draws):
+        return replace(cell, status=FAILED, note="the samples are not finite")
+    return replace(cell, status=DONE, calibration=_calibration(job, first, stop) if job.calibrated else None)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    measures: Measures
+    floor: Measures
+    prior: Measures
+    forward: int
+    backward: int
+    seconds: float
+
+
+def _draw(run: Solver, job: Job, seed: int, num: int, stop: Callable[[], bool]) -> _Draw:
+    ruler = _ruler(job.problem, seed)
+    place = ruler.problem
+    prior = place.solver_prior
+    before, begun = prior.nfe.copy(), time.process_time()
+    x = run.sample(
+        prior,
+        place.solver_operator,
+        place.solver_y,
+        sigma_y=place.sigma_y,
+        num_samples=num,
+        seed=derive("certify", seed),
+        batch_size=job.batch_size,
+        callback=checking(stop),
+    )
+    spent, seconds = prior.nfe - before, time.process_time() - begun
+    measures = ruler.measure(x[0]) if bool(x.isfinite().all()) else _NOTHING
+    return _Draw(measures, ruler.floor(num), ruler.ignorant(num), spent.forward, spent.backward, seconds)
+
+
+_NOTHING = Measures(*[float("nan")] * len(fields(Measures)))
+
+
+def _is_finite(measures: Measures) -> bool:
+    return measures.sliced == measures.sliced
+
+
+def _calibration(job: Job, place: Problem, stop: Callable[[], bool]) -> Calibration | None:
+    """The rank test, or None where so few samples a measurement cannot pay for what they share (a fit)."""
+    try:
+        run = _solver(job, SAMPLES)
+    except UsageError:
+        return None
+    return calibrate(run, place, batch_size=job.batch_size, callback=checking(stop))
+
+
+def _solver(job: Job, num: int) -> Solver:
+    if job.budget is None:
+        return job.method.run
+    return at_budget(job.method.run, job.budget, num, fixed=job.method.fixed)
+
+
+def why_not(run: Solver, place: Problem) -> str:
+    """Why a method cannot be used on a problem, or nothing."""
+    if "mask" in run.needs and not isinstance(place.solver_operator, Inpainting):
+        return "it needs a mask"
+    if place.solver_prior.latent and not run.through_decoder:
+        return "it measures what the denoiser works on and would see only whole latent cells; it needs a pixel prior"
+    return next((sentence for need, sentence in _MISSING.items() if need in run.needs), "")
+
+
+def checking(stop: Callable[[], bool]) -> Callable[[int, int, Tensor], None]:
+    """A solver's callback that raises ``Cancelled`` once ``stop`` says so."""
+
+    def callback(step: int, total: int, x_0: Tensor) -> None:
+        if stop():
+            raise Cancelled("certification stopped")
+
+    return callback
+
+
+def problem_of(given: str | Problem, seed: int) -> Problem:
+    return _named(given, seed) if isinstance(given, str) else given
+
+
+@lru_cache(maxsize=64)
+def _named(name: str, seed: int) -> Problem:
+    return problem(name, seed)
+
+
+def _ruler(given: str | Problem, seed: int) -> Ruler:
+    return _named_ruler(given, seed) if isinstance(given, str) else _own_ruler(given)
+
+
+@lru_cache(maxsize=40)  # a ruler takes about 10 MB
+def _named_ruler(name: str, seed: int) -> Ruler:
+    return Ruler(_named(name, seed))
+
+
+@lru_cache(maxsize=2)
+def _own_ruler(place: Problem) -> Ruler:
+    return Ruler(place)
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())
+
+
+def plain(value: Any) -> Any:
+    """A setting as JSON can hold it."""
+    return value if isinstance(value, (int, float, str, bool)) or value is None else str(value)

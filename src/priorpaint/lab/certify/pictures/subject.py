@@ -1,0 +1,129 @@
+"""What a picture problem is: pictures under masks, measures of completions, and the columns that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ....errors import UsageError
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+TRUTH, KNOWN = "truth", "known"
+SUBJECTS = ("avatars", "fashion")
+
+
+class Case(Protocol):
+    """Some pictures under one kind of mask.
+
+    Attributes:
+        mask: its name (`masks.MASKS`).
+        x: the pictures (B, C, 32, 32) in [-1, 1].
+        known: (B, 1, 32, 32), 1 where known.
+    """
+
+    @property
+    def mask(self) -> str: ...
+
+    @property
+    def x(self) -> Tensor: ...
+
+    @property
+    def known(self) -> Tensor: ...
+
+    def measure(self, samples: Tensor, lpips: Distance | None = None) -> Any:
+        """The measures (a dataclass of numbers) of completions (B, n, C, 32, 32)."""
+
+    def floor(self, num: int, lpips: Distance | None = None) -> Any:
+        """The same of ``num`` completions of each picture that cannot be better."""
+
+    def references(self, num: int) -> dict[str, Tensor]:
+        """What contact sheets show beside the methods, by name, each (B, columns, C, 32, 32)."""
+
+
+def truth_and_known(case: Case) -> dict[str, Tensor]:
+    """The references that every subject has: the pictures, and what is known of them."""
+    known = torch.where(case.known > 0.5, case.x, torch.zeros_like(case.x))
+    return {TRUTH: case.x[:, None], KNOWN: known[:, None]}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the tables.
+
+    Attributes:
+        title: above it.
+        meaning: one line for the page.
+        value: of the measures; None is shown as a dash.
+        perfect: what the reference row shows, in words.
+        noise: by how much the value would differ in another run (one standard deviation); None where that is unknown.
+        digits: behind the point.
+    """
+
+    title: str
+    meaning: str
+    value: Callable[[Any], float | None]
+    perfect: str = ""
+    noise: Callable[[Any], float | None] = lambda measures: None
+    digits: int = 3
+
+
+VISIBLE = Column("visible", "root mean square change of known pixels", lambda m: m.visible, "0")
+LPIPS = Column("LPIPS", "distance to the truth (AlexNet), where its weights were given", lambda m: m.lpips)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A kind of pictures.
+
+    Attributes:
+        name: on the command line.
+        about: Markdown for the page: what the problem is.
+        draw: (mask, count, seed, folder of the data or None) -> case.
+        measures: the dataclass of the measures; its field ``lpips`` may be None.
+        masks: names of the masks that make sense.
+        reference: name of the row that cannot be better.
+        columns: of the tables.
+        order: of the measures; the best method has the smallest.
+        channels: of the pictures.
+        prior: name of the default prior, as it is asked for; ``prior_name`` is what it calls itself.
+    """
+
+    name: str
+    about: str
+    draw: Callable[[str, int, int, Path | None], Case]
+    measures: type[Any]
+    masks: tuple[str, ...]
+    reference: str
+    columns: tuple[Column, ...]
+    order: Callable[[Any], float]
+    channels: int
+    prior: str
+    prior_name: str
+
+    def check_masks(self, names: list[str]) -> None:
+        """Raise UsageError for a mask that this subject does not have."""
+        for name in names:
+            if name not in self.masks:
+                raise UsageError(f"{self.name} have no mask {name!r}; theirs are {', '.join(self.masks)}.")
+
+
+def subject(name: str) -> Subject:
+    """The subject of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name == "avatars":
+        from .avatars import AVATARS
+
+        return AVATARS
+    if name == "fashion":
+        from .fashion import FASHION
+
+        return FASHION
+    raise UsageError(f"the subjects of the picture suite are {' and '.join(SUBJECTS)}, not {name!r}.")

@@ -1,0 +1,225 @@
+"""The run: methods x problems x budgets, in this process or in several."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import torch
+
+from ...errors import Cancelled, PriorpaintError, UsageError
+from ...solvers import SOLVERS, Solver
+from .budgets import BUDGETS, computes_jacobians
+from .cells import (
+    Job,
+    Method,
+    compute,
+    problem_of,
+)
+from .problems import STANDARD, Problem, select
+from .results import Cell, Certificate
+
+NUM_SAMPLES = 512
+CALIBRATED_BUDGET = 200
+_LARGE = 64
+_LOOK_SECONDS = 0.3
+
+# Settings that are a method of their own in the tables.
+VARIANTS = ("vipaint:components=8,levels=1,correct=true",)
+
+Report = Callable[[int, int, Cell], None]
+
+
+def default_seeds(budget: int | None) -> int:
+    """Three draws of each problem, but one where a sample costs much."""
+    return 3 if budget is None or budget <= CALIBRATED_BUDGET else 1
+
+
+def certify(
+    methods: Sequence[str | Solver | Method] | None = None,
+    problems: Sequence[str | Problem] = STANDARD,
+    budgets: Sequence[int | None] | None = None,
+    *,
+    seeds: int | None = None,
+    num_samples: int = NUM_SAMPLES,
+    calibrated: bool = True,
+    workers: int = 1,
+    batch_size: int | None = None,
+    report: Report | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Certificate:
+    """Measure methods against exact posteriors.
+
+    Args:
+        methods: names, ``NAME:key=value,...`` or solvers; None is every method of the registry and ``VARIANTS``.
+        problems: names of standard problems or families (``M25``), or problems of your own.
+        budgets: network evaluations a sample; a budget None runs a method with its settings as they are. By default
+            50, 200 and 1000, but only up to 200 on problems that are ``costly``, and for methods that compute whole
+            Jacobians in 64 dimensions and more.
+        seeds: draws of each problem; None is 3, but 1 for budgets above 200 and in those costly cases. A problem of
+            your own is one draw, on which the solver's seed changes.
+        num_samples: samples of each draw; some problems take fewer.
+        calibrated: whether the budget of 200 (or None) also gets the rank test over many measurements.
+        workers: processes; above 1, methods and problems of your own must be picklable.
+        batch_size: rows computed together, for a prior that needs much memory; None is all.
+        report: called as report(done, total, cell) after each cell.
+        stop: asked after every step of a solver; True ends the run, and the cells that are finished are returned.
+
+    Raises:
+        UsageError: unknown names, or numbers out of range.
+    """
+    if num_samples < 2 or workers < 1 or (seeds is not None and seeds < 1):
+        raise UsageError("certify takes at least 2 samples, 1 seed and 1 worker")
+    if any(budget is not None and budget < 1 for budget in budgets or ()):
+        raise UsageError("a budget is at least 1 network evaluation a sample")
+    chosen = [Method.of(given) for given in ((*sorted(SOLVERS), *VARIANTS) if methods is None else methods)]
+    posed = _unique([name for given in problems for name in (select([given]) if isinstance(given, str) else [given])])
+    if len({method.label for method in chosen}) < len(chosen):
+        raise UsageError("two methods have the same label; give each a label with Method(label, solver)")
+    jobs = [
+        _job(method, place, budget, seeds, num_samples, calibrated, batch_size)
+        for place in posed
+        for budget in (BUDGETS if budgets is None else budgets)
+        for method in chosen
+        if budgets is not None or budget in BUDGETS[:2] or not _is_costly(method, place)
+    ]
+    run = _here if workers == 1 else _spread(workers)
+    cells: dict[tuple[str, str, int | None], Cell] = {}
+    for cell in run(jobs, stop):
+        cells[cell.method, cell.problem, cell.budget] = cell
+        if report is not None:
+            report(len(cells), len(jobs), cell)
+    order = [(job.method.label, job.problem_name, job.budget) for job in jobs]
+    about = {job.problem_name: problem_of(job.problem, 0).about for job in jobs}
+    setup = _setup(seeds, num_samples, workers)
+    return Certificate(tuple(cells[key] for key in order if key in cells), about, setup)
+
+
+def _unique(posed: Sequence[str | Problem]) -> list[str | Problem]:
+    """The problems without repetition of standard ones."""
+    kept = list(dict.fromkeys(posed))
+    names = [place if isinstance(place, str) else place.name for place in kept]
+    if len(set(names)) < len(names):
+        raise UsageError("two problems have the same name; give each one its own")
+    return kept
+
+
+def _is_costly(method: Method, place: str | Problem) -> bool:
+    problem = problem_of(place, 0)
+    large = problem.law.dim * problem.copies >= _LARGE
+    return problem.costly or (large and computes_jacobians(method.run))
+
+
+def _job(
+    method: Method,
+    place: str | Problem,
+    budget: int | None,
+    seeds: int | None,
+    num_samples: int,
+    calibrated: bool,
+    batch_size: int | None,
+) -> Job:
+    costly = _is_costly(method, place)
+    number = seeds or (1 if costly else default_seeds(budget))
+    ranked = calibrated and not costly and budget in (None, CALIBRATED_BUDGET)
+    return Job(method, place, budget, number, num_samples, ranked, batch_size)
+
+
+def _work_of(job: Job) -> tuple[int, str, int]:
+    """Sorted by this, downwards, large problems and long jobs come first, and a worker meets each problem once."""
+    place = problem_of(job.problem, 0)
+    return place.law.dim * place.copies, place.name, (job.budget or CALIBRATED_BUDGET) * job.seeds
+
+
+def _setup(seeds: int | None, num_samples: int, workers: int) -> dict[str, Any]:
+    from ... import __version__
+
+    return {
+        "priorpaint": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "seeds": seeds,
+        "num_samples": num_samples,
+        "workers": workers,
+    }
+
+
+# -- where the jobs run ------------------------------------------------------------------------------------------------
+
+
+def _here(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Cell]:
+    for job in jobs:
+        try:
+            yield compute(job, stop)
+        except Cancelled:
+            return
+
+
+_stopped: Event | None = None
+
+
+def _begin(event: Event) -> None:
+    """In a worker: one thread each, and stopping is the parent's business."""
+    import signal
+
+    global _stopped
+    _stopped = event
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _work(job: Job) -> Cell | None:
+    event = _stopped
+    assert event is not None
+    if event.is_set():
+        return None
+    try:
+        return compute(job, event.is_set)
+    except Cancelled:
+        return None
+
+
+def _spread(workers: int) -> Callable[[Sequence[Job], Callable[[], bool]], Iterator[Cell]]:
+    """The jobs in several processes, in the order in which they end."""
+
+    def run(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Cell]:
+        context = multiprocessing.get_context("spawn")
+        event = context.Event()
+        with _pool(workers, context, event) as pool:
+            waiting = {pool.submit(_work, job) for job in sorted(jobs, key=_work_of, reverse=True)}
+            try:
+                for done in _ended(waiting, stop, event):
+                    if (cell := done.result()) is not None:
+                        yield cell
+            except BrokenProcessPool:
+                if stop():  # the signal went to the whole process group, and took the workers with it
+                    return
+                raise PriorpaintError("a worker process died, probably for memory; use fewer workers") from None
+
+    return run
+
+
+@contextmanager
+def _pool(workers: int, context: Any, event: Event) -> Iterator[ProcessPoolExecutor]:
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(event,))
+    try:
+        yield pool
+    finally:
+        event.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ended(waiting: set[Future[Cell | None]], stop: Callable[[], bool], event: Event) -> Iterator[Future[Cell | None]]:
+    """Futures as they end; when ``stop`` says so, workers leave at their next step and what is left ends at once."""
+    while waiting:
+        done, waiting = wait(waiting, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+        yield from done
+        if stop():
+            event.set()

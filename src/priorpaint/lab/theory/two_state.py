@@ -1,0 +1,162 @@
+"""One noise level (Rout et al. 2023, Sections 3.2.1 to 3.2.3): x_1 = alpha x_0 + sigma eps, with sigma^2 = beta.
+
+Images are rows (N, d). Where a function takes ``rho``, that is any number or tensor of eigenvalues of B: modes do not
+mix.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ...errors import UsageError
+from .model import LinearModel, normal
+
+# -- generation --------------------------------------------------------------------------------------------------------
+
+
+def generator(model: LinearModel, beta: float) -> Tensor:
+    """Theorem 3: theta* = argmin E ||x_0 - theta x_1||^2 = alpha P (d, d). Divided by alpha it is P, the manifold."""
+    return math.sqrt(1 - beta) * model.P
+
+
+# -- RePaint -----------------------------------------------------------------------------------------------------------
+
+
+def repaint(model: LinearModel, x_0: Tensor, beta: float, *, seed: int) -> Iterator[Tensor]:
+    """RePaint: u = theta* x_1, x~ = K x_0 + D u, x_1 <- alpha x~ + sigma eps. x~ (N, d) of each round, without end."""
+    theta, alpha, sigma = generator(model, beta), math.sqrt(1 - beta), math.sqrt(beta)
+    x_1 = normal(*x_0.shape, seed=seed, use="repaint")
+    for count in itertools.count(1):
+        filled = model.paste(x_0, x_1 @ theta.mT)
+        yield filled
+        x_1 = alpha * filled + sigma * normal(*x_0.shape, seed=seed, use=f"repaint {count}")
+
+
+def repaint_bias(rho: Tensor | float, beta: float) -> Tensor:
+    """Drift bias b of RePaint for R -> infinity: E[v | x_0] - x_M = b x_M with b = -beta / (1 - alpha^2 rho)."""
+    bias: Tensor = -beta / (1 - (1 - beta) * torch.as_tensor(rho, dtype=torch.float64))
+    return bias
+
+
+def repaint_variance(rho: Tensor | float, beta: float) -> Tensor:
+    """Dispersion of RePaint for R -> infinity: Var[v | x_0] = alpha^2 beta rho / (1 - alpha^4 rho^2)."""
+    rho = torch.as_tensor(rho, dtype=torch.float64)
+    return (1 - beta) * beta * rho / (1 - (1 - beta) ** 2 * rho**2)
+
+
+def repaint_rms(rho: Tensor | float, beta: float) -> Tensor:
+    """Rms error of RePaint on a mode, whose hidden part of x_0 has variance rho; more rounds do not help."""
+    return (repaint_bias(rho, beta).square() * rho + repaint_variance(rho, beta)).sqrt()
+
+
+def reverse_sde_rms(rho: Tensor | float, beta: float) -> Tensor:
+    """The same after one more reverse step theta* x~, of all of the mode, hidden and known.
+
+    A^T x~ = (1 + b rho) z + noise of variance rho v; theta* shrinks it by alpha besides.
+    """
+    alpha = math.sqrt(1 - beta)
+    shrunk = alpha * (1 + repaint_bias(rho, beta) * rho) - 1
+    return (shrunk.square() + alpha**2 * rho * repaint_variance(rho, beta)).sqrt()
+
+
+# -- RePaint+ ----------------------------------------------------------------------------------------------------------
+
+
+def sweep(model: LinearModel, x_0: Tensor, u: Tensor) -> Tensor:
+    """A round of Algorithm 2: paste the known coordinates without noise, denoise, divide by alpha: P (K x_0 + D u)."""
+    return model.project(model.paste(x_0, u))
+
+
+def sweeps(model: LinearModel, x_0: Tensor, u: Tensor) -> Iterator[Tensor]:
+    """Algorithm 2 from u (N, d): u_1, u_2, ... without end; only the known coordinates of x_0 are read."""
+    while True:
+        u = sweep(model, x_0, u)
+        yield u
+
+
+def after_sweeps(model: LinearModel, x_0: Tensor, u: Tensor, rounds: int) -> Tensor:
+    """Theorem 4: u_R = x_0 + (P D)^R (u_0 - x_0)."""
+    power: Tensor = torch.linalg.matrix_power(model.P @ model.D, rounds)
+    return x_0 + (u - x_0) @ power.mT
+
+
+def contraction(rho: float, rounds: int, *, on_manifold: bool = True) -> float:
+    """||(P D)^R||: rho^R for a start on the manifold, rho^(R - 1/2) for any start (R >= 1)."""
+    return rho**rounds if on_manifold else rho ** (rounds - 0.5)
+
+
+def rounds_needed(error: float, tolerance: float, rho: float) -> int:
+    """Theorem 4: R = ceil(log(error / tolerance) / log(1 / rho)) rounds bring a start on the manifold to the tolerance.
+
+    Raises:
+        UsageError: rho = 1 (an invisible direction is never recovered), or numbers that are not positive.
+    """
+    if not (error >= 0 and tolerance > 0 and 0 <= rho <= 1):
+        raise UsageError(f"need error >= 0, tolerance > 0 and rho in [0, 1], not {error}, {tolerance} and {rho}")
+    if error <= tolerance:
+        return 0
+    if rho == 1:
+        raise UsageError("rho = 1: a direction of the manifold is invisible in the known pixels; reveal more of them")
+    return 1 if rho == 0 else math.ceil(math.log(error / tolerance) / -math.log(rho))
+
+
+def limit_error(model: LinearModel, x_0: Tensor, u: Tensor) -> Tensor:
+    """What is left of the error of u_0 (N, d) after infinitely many rounds: its invisible part; 0 where rho < 1."""
+    return (u - x_0) @ model.invisible
+
+
+def error_from_moves(before: Tensor, last: Tensor) -> Tensor:
+    """Estimate of the error that is left, from the lengths of the last two moves: d r / (1 - r) with r = d / d_before.
+
+    It bounds the error once the slowest mode dominates; before that, r is smaller than rho and the estimate too low.
+    """
+    ratio = last / before
+    return torch.where(ratio < 1, last * ratio / (1 - ratio), torch.inf)
+
+
+# -- a generator that is not exact -------------------------------------------------------------------------------------
+
+
+def noisy_rate(model: LinearModel, delta: Tensor) -> float:
+    """Assumption 5: lambda = ||(P + Delta) D||, to be < 1, for a generator P + Delta (after renormalisation)."""
+    return float(torch.linalg.matrix_norm((model.P + delta) @ model.D, 2))
+
+
+def after_noisy_sweeps(model: LinearModel, delta: Tensor, x_0: Tensor, u: Tensor, rounds: int) -> Tensor:
+    """u_R of Algorithm 2 with the generator P + Delta."""
+    noisy = model.P + delta
+    for _ in range(rounds):
+        u = model.paste(x_0, u) @ noisy.mT
+    return u
+
+
+def noisy_limit(model: LinearModel, delta: Tensor, x_0: Tensor) -> Tensor:
+    """The error for R -> infinity: (I - (P + Delta) D)^-1 Delta x_0, (N, d)."""
+    system = torch.eye(model.d, dtype=torch.float64) - (model.P + delta) @ model.D
+    error: Tensor = torch.linalg.solve(system, delta @ x_0.mT)
+    return error.mT
+
+
+def noisy_bound(model: LinearModel, delta: Tensor, x_0: Tensor, start: Tensor, rounds: float = math.inf) -> Tensor:
+    """Theorem 6: lambda^R ||start - x_0|| + (1 - lambda^R) / (1 - lambda) ||Delta|| ||x_0||, (N,).
+
+    Raises:
+        UsageError: Assumption 5 does not hold.
+    """
+    rate = noisy_rate(model, delta)
+    if rate >= 1:
+        raise UsageError(f"Theorem 6 needs ||(P + Delta) D|| < 1, and it is {rate:.4g}; take a smaller Delta")
+    left = 0.0 if rounds == math.inf else rate**rounds
+    start_error: Tensor = (start - x_0).norm(dim=1)
+    size: Tensor = x_0.norm(dim=1)
+    return left * start_error + (1 - left) / (1 - rate) * float(torch.linalg.matrix_norm(delta, 2)) * size
+
+
+def tolerable_error(model: LinearModel, delta: Tensor, tolerance: float, size: float) -> float:
+    """Corollary 7: ||Delta|| <= tolerance (1 - lambda) / C leaves an error <= tolerance where ||x_0|| <= C = size."""
+    return tolerance * (1 - noisy_rate(model, delta)) / size

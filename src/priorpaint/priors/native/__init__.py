@@ -1,0 +1,1 @@
+"""priorpaint's own networks and their file format."""

@@ -1,0 +1,146 @@
+"""What ``priorpaint train`` wrote, as a prior."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...diffusion.schedules import EDM, VP, Schedule
+from ..latent import LatentPrior
+from ..network import NetworkPrior
+from .autoencoder import ConvAutoencoder
+from .weights_file import Denoiser, Weights, WeightsMetadata
+
+
+class LoadedPrior(NetworkPrior):
+    """A prior that was read from a weights file.
+
+    Its network sees ln(sigma / alpha) / 4, whatever it predicts. With classes, None is the null class: any picture.
+
+    Attributes:
+        hash: SHA-256 of the file, in hexadecimal.
+        source: the file.
+        facts: what the file says about itself, in JSON values.
+        metadata: the same as it is in the file.
+    """
+
+    def __init__(
+        self, network: Denoiser, metadata: WeightsMetadata, source: Path, name: str, dtype: torch.dtype
+    ) -> None:
+        config, schedule = network.config, schedule_of(metadata)
+
+        def embed(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
+            return {"labels": torch.tensor([config.classes]) if labels is None else labels}
+
+        super().__init__(
+            network if dtype == torch.float32 else _LowPrecision(network, dtype),
+            schedule,
+            (config.in_channels, *(metadata.size or (None, None))),
+            prediction=metadata.prediction,
+            condition=lambda t: schedule.log_ratio(t) / 4,
+            sigma_data=metadata.sigma_data,
+            multiple=network.multiple,
+            name=name,
+            embed=embed if config.classes else None,
+            classes=config.classes,
+        )
+        self.learned_variance = config.learned_variance
+        self.data_std = 1.0 if metadata.prediction == "eps" else metadata.sigma_data
+        self.hash = hashlib.sha256(source.read_bytes()).hexdigest()
+        self.source, self.metadata = source, metadata
+        self._module: nn.Module = network
+        edm = {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max, "sigma_data": metadata.sigma_data}
+        self.facts = {
+            "format": "priorpaint",
+            "architecture": type(network).__name__,
+            "prediction": metadata.prediction,
+            "schedule": f"vp {metadata.betas}" if metadata.prediction == "eps" else "edm",
+            **({} if metadata.prediction == "eps" else edm),
+            "parameters": sum(weight.numel() for weight in network.parameters()),
+            **({"classes": list(metadata.class_names) or config.classes} if config.classes else {}),
+            **({"learned_variance": True} if config.learned_variance else {}),
+            "training": dict(metadata.training),
+        }
+
+    def parameters(self) -> Iterator[Tensor]:
+        """The network's weights."""
+        return iter(self._module.parameters())
+
+
+class LoadedLatentPrior(LatentPrior):
+    """A `LoadedPrior` of latents, with the autoencoder of the same file; its ``hash``, ``source``, ``metadata``."""
+
+    def __init__(
+        self, inner: LoadedPrior, autoencoder: ConvAutoencoder, metadata: WeightsMetadata, dtype: torch.dtype
+    ) -> None:
+        super().__init__(inner, autoencoder if dtype == torch.float32 else _LowPrecisionCodec(autoencoder, dtype))
+        self.facts = {
+            **(inner.facts or {}),
+            "autoencoder": "ConvAutoencoder",
+            "factor": autoencoder.factor,
+            "latent_channels": autoencoder.channels,
+            "parameters": sum(weight.numel() for weight in self.parameters()),
+            "autoencoder_parameters": sum(weight.numel() for weight in autoencoder.parameters()),
+            "autoencoder_training": dict(metadata.autoencoder_training),
+        }
+
+
+def trained_prior(
+    weights: Weights, source: Path, name: str, device: torch.device, dtype: torch.dtype
+) -> LoadedPrior | LoadedLatentPrior:
+    """What a weights file holds, as a prior on ``device``.
+
+    Raises:
+        CheckpointError: it holds an autoencoder alone.
+    """
+    denoiser = weights.needed_denoiser(source)
+    for network in (denoiser, weights.autoencoder):
+        if network is not None:
+            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    prior = LoadedPrior(denoiser, weights.metadata, source, name, dtype)
+    if weights.autoencoder is None:
+        return prior
+    return LoadedLatentPrior(prior, weights.autoencoder, weights.metadata, dtype)
+
+
+def schedule_of(metadata: WeightsMetadata) -> Schedule:
+    """The noise schedule that a network was trained on."""
+    if metadata.prediction == "eps":
+        return VP(metadata.betas)
+    return EDM(sigma_min=metadata.sigma_min, sigma_max=metadata.sigma_max)
+
+
+class _LowPrecision(nn.Module):
+    """The network under autocast: float32 weights and images, convolutions in ``dtype``."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
+        with torch.autocast(x.device.type, dtype=self.dtype):
+            out: Tensor = self.network(x, condition, labels)
+        return out.to(x.dtype)
+
+
+class _LowPrecisionCodec:
+    """The autoencoder under autocast, as `_LowPrecision`."""
+
+    def __init__(self, codec: ConvAutoencoder, dtype: torch.dtype) -> None:
+        self.codec, self.dtype = codec, dtype
+        self.factor, self.channels, self.image_channels = codec.factor, codec.channels, codec.image_channels
+
+    def parameters(self) -> Iterator[Tensor]:
+        return self.codec.parameters()
+
+    def encode(self, image: Tensor) -> Tensor:
+        with torch.autocast(image.device.type, dtype=self.dtype):
+            return self.codec.encode(image).to(image.dtype)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        with torch.autocast(latent.device.type, dtype=self.dtype):
+            return self.codec.decode(latent).to(latent.dtype)

@@ -1,0 +1,332 @@
+"""Weights of priorpaint's own networks: one safetensors file that describes itself.
+
+The file's ``priorpaint`` metadata entry is JSON: format version, architecture, network shape, what the network
+predicts, its noise schedule, and facts about the training. Format 1 is the EDM network for pictures of any size without
+classes; format 2 has further entries, which an older reader would pass over without knowing; format 3 is an
+autoencoder, alone or with the denoiser of its latents (tensors ``autoencoder.*`` and ``denoiser.*``). Nothing in the
+file is ever executed, and nothing is built that is larger than what the file holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from priorpaint.errors import CheckpointError, PriorError
+from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
+from priorpaint.priors.native.mlp import MLP, MLPConfig
+from priorpaint.priors.native.unet import UNet, UNetConfig
+
+FORMATS = (1, 2, 3)
+ARCHITECTURES = ("unet", "mlp", "autoencoder")
+_DENOISER, _AUTOENCODER = "denoiser.", "autoencoder."
+Denoiser = UNet | MLP
+Config = UNetConfig | MLPConfig | AutoencoderConfig
+Network = Denoiser | ConvAutoencoder
+_Config = TypeVar("_Config", UNetConfig, MLPConfig, AutoencoderConfig)
+_ENTRY = "priorpaint"
+# Options of a network that format 1 does not know.
+_LATER = {"classes", "learned_variance", "dense", "side", "hidden"}
+
+
+@dataclass(frozen=True)
+class WeightsMetadata:
+    """What a weights file says about itself.
+
+    Args:
+        sigma_data: standard deviation of the data in the preconditioning (pictures in [-1, 1]; about 1 for latents).
+        sigma_min, sigma_max: noise levels sigma / alpha that the network was trained for (pictures in [-1, 1]).
+        training: facts about the training, free form, JSON values only.
+        prediction: ``edm`` (Karras et al. 2022), ``x0`` on the same noise levels, or ``eps`` on the table ``betas``
+            (Ho et al. 2020).
+        betas: name of a table of 1000 betas (see ``schedules.VP``), for ``eps``.
+        size: (height, width) of the pictures, or latents, that the network knows as a whole; None for any size.
+        class_names: a name for each class, or none.
+        autoencoder_training: as ``training``, of the autoencoder that comes with a denoiser of its latents.
+    """
+
+    sigma_data: float = 0.5
+    sigma_min: float = 0.01
+    sigma_max: float = 8.0
+    training: Mapping[str, Any] = field(default_factory=dict)
+    prediction: str = "edm"
+    betas: str = "linear"
+    size: tuple[int, int] | None = None
+    class_names: tuple[str, ...] = ()
+    autoencoder_training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a weights file holds: a denoiser of pictures, an autoencoder, or both, the denoiser being one of latents."""
+
+    denoiser: Denoiser | None
+    autoencoder: ConvAutoencoder | None
+    metadata: WeightsMetadata
+
+    def needed_denoiser(self, path: str | Path) -> Denoiser:
+        """The denoiser; CheckpointError where the file, which is ``path``, has none."""
+        if self.denoiser is not None:
+            return self.denoiser
+        raise CheckpointError(
+            f"{path} holds an autoencoder, which is half of a latent prior; train the denoiser of its latents with "
+            f"`priorpaint train --latent {path} ...`."
+        )
+
+
+def save_weights(
+    path: str | Path,
+    network: Denoiser,
+    metadata: WeightsMetadata,
+    dtype: torch.dtype = torch.float16,
+    *,
+    autoencoder: ConvAutoencoder | None = None,
+) -> None:
+    """Write ``network``, and the autoencoder whose latents it denoises, atomically, with weights in ``dtype``.
+
+    Raises:
+        PriorError: a weight is not finite, or too large for ``dtype``.
+    """
+    more = {key: value for key, value in _further(metadata).items() if value}
+    config = {key: value for key, value in asdict(network.config).items() if value or key not in _LATER}
+    entry = {
+        "format": 2 if more or set(config) & _LATER else 1,
+        "architecture": "mlp" if isinstance(network, MLP) else "unet",
+        "config": config,
+        "sigma_data": metadata.sigma_data,
+        "schedule": {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max},
+        **more,
+        "training": dict(metadata.training),
+    }
+    if autoencoder is None:
+        _write(path, network.state_dict(), entry, dtype)
+        return
+    training = dict(metadata.autoencoder_training)
+    entry |= {"format": 3, "autoencoder": {"config": asdict(autoencoder.config), "training": training}}
+    parts = ((_DENOISER, network), (_AUTOENCODER, autoencoder))
+    _write(path, {prefix + key: v for prefix, part in parts for key, v in part.state_dict().items()}, entry, dtype)
+
+
+def save_autoencoder(
+    path: str | Path,
+    autoencoder: ConvAutoencoder,
+    training: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write an autoencoder alone, with facts about its training, as `save_weights` does.
+
+    Raises:
+        PriorError: a weight is not finite, or too large for ``dtype``.
+    """
+    config = asdict(autoencoder.config)
+    entry = {"format": 3, "architecture": "autoencoder", "config": config, "training": dict(training or {})}
+    _write(path, autoencoder.state_dict(), entry, dtype)
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Read a weights file: its networks in float32, in evaluation mode, on the CPU, and its metadata.
+
+    Raises:
+        PriorError: there is no such file.
+        CheckpointError: it is damaged, of another kind or version, or its weights do not fit its own description.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PriorError(f"There is no weights file {path}; check the path.")
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            header = dict(file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable safetensors file ({error}); download or export it again."
+        ) from None
+    configs, metadata = _parse(header, path)
+    _check_finite(tensors, path)
+    _check_size(tensors, configs, path)
+    networks = {prefix: _build(config) for prefix, config in configs.items()}
+    _check_fit(tensors, networks, path)
+    for prefix, network in networks.items():
+        network.load_state_dict({key: tensors[prefix + key].float() for key in network.state_dict()})
+        network.eval().requires_grad_(False)
+    denoiser = next((network for network in networks.values() if isinstance(network, Denoiser)), None)
+    autoencoder = next((network for network in networks.values() if isinstance(network, ConvAutoencoder)), None)
+    return Weights(denoiser, autoencoder, metadata)
+
+
+def load_weights(path: str | Path) -> tuple[Denoiser, WeightsMetadata]:
+    """The denoiser of `read_weights`, and the metadata.
+
+    Raises:
+        PriorError: there is no such file.
+        CheckpointError: as `read_weights`, or the file holds an autoencoder alone.
+    """
+    weights = read_weights(path)
+    return weights.needed_denoiser(path), weights.metadata
+
+
+def _further(metadata: WeightsMetadata) -> dict[str, Any]:
+    """The entries of format 2."""
+    return {
+        "prediction": metadata.prediction if metadata.prediction != "edm" else None,
+        "betas": metadata.betas if metadata.prediction == "eps" else None,
+        "size": list(metadata.size) if metadata.size else None,
+        "class_names": list(metadata.class_names),
+    }
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(path: str | Path, state: Mapping[str, Tensor], entry: Mapping[str, Any], dtype: torch.dtype) -> None:
+    path = Path(path)
+    tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
+    _check_finite(tensors, path)
+    write_atomically(path, save(tensors, metadata={_ENTRY: json.dumps(entry, sort_keys=True)}))
+
+
+def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], WeightsMetadata]:
+    """The networks of a file, by the prefix of their tensors, and what else it says."""
+    if _ENTRY not in header:
+        raise CheckpointError(
+            f"{path} was not written by priorpaint (it has no 'priorpaint' entry); a network of diffusers is given by "
+            "its folder, with config.json."
+        )
+    try:
+        entry = json.loads(header[_ENTRY])
+        version, architecture = entry["format"], entry["architecture"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CheckpointError(f"The description inside {path} is damaged; download or export the file again.") from None
+    if version not in FORMATS or architecture not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{path} holds a {architecture!r} network in format {version!r}; this version of priorpaint reads "
+            f"{' or '.join(map(repr, ARCHITECTURES))} in format {', '.join(map(str, FORMATS))}, so update priorpaint."
+        )
+    try:
+        if architecture == "autoencoder":
+            codec = _config(AutoencoderConfig, entry["config"])
+            return {"": codec}, WeightsMetadata(training=dict(entry.get("training", {})))
+        denoiser: UNetConfig | MLPConfig
+        if architecture == "mlp":
+            denoiser = _config(MLPConfig, entry["config"])
+        else:
+            denoiser = _config(UNetConfig, entry["config"])
+        metadata = _metadata(entry)
+        if "autoencoder" not in entry:
+            return {"": denoiser}, metadata
+        codec = _config(AutoencoderConfig, entry["autoencoder"]["config"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(
+            f"The description inside {path} is incomplete ({error}); export the file again."
+        ) from None
+    if denoiser.in_channels != codec.latent_channels:
+        raise CheckpointError(
+            f"{path} holds a denoiser of {denoiser.in_channels} channels and an autoencoder whose latents have "
+            f"{codec.latent_channels}; export the file again."
+        )
+    return {_DENOISER: denoiser, _AUTOENCODER: codec}, metadata
+
+
+def _config(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
+    """The shape of a network; ValueError for what is unknown here or no whole number."""
+    unknown = set(values) - {f.name for f in fields(kind)}
+    if unknown:
+        raise ValueError(f"it has network options {sorted(unknown)} that are unknown here; update priorpaint")
+    for key, value in values.items():
+        if not all(isinstance(number, int) for number in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"{key} is {value!r}")
+    return kind(**values)
+
+
+def _metadata(entry: Mapping[str, Any]) -> WeightsMetadata:
+    schedule = entry["schedule"]
+    return WeightsMetadata(
+        sigma_data=float(entry["sigma_data"]),
+        sigma_min=float(schedule["sigma_min"]),
+        sigma_max=float(schedule["sigma_max"]),
+        prediction=_choice(entry, "prediction", ("edm", "eps", "x0")),
+        betas=_choice(entry, "betas", ("linear", "cosine", "scaled_linear")),
+        size=_size(entry.get("size")),
+        class_names=tuple(map(str, entry.get("class_names", ()))),
+        training=dict(entry.get("training", {})),
+        autoencoder_training=dict(entry.get("autoencoder", {}).get("training", {})),
+    )
+
+
+def _build(config: Config) -> Network:
+    if isinstance(config, MLPConfig):
+        return MLP(config)
+    return UNet(config) if isinstance(config, UNetConfig) else ConvAutoencoder(config)
+
+
+def _choice(entry: Mapping[str, Any], key: str, known: tuple[str, ...]) -> str:
+    value = entry.get(key, known[0])
+    if value not in known:
+        raise ValueError(f"{key} is {value!r} and not one of {', '.join(known)}")
+    return str(value)
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    height, width = (int(side) for side in value)
+    if min(height, width) < 1:
+        raise ValueError(f"size is {height}x{width}")
+    return height, width
+
+
+def _check_size(tensors: Mapping[str, Tensor], configs: Mapping[str, Config], path: Path) -> None:
+    """That the networks are no larger than the file, before they are built."""
+    held, needed = sum(value.numel() for value in tensors.values()), sum(c.fewest_weights for c in configs.values())
+    if needed > held:
+        raise CheckpointError(
+            f"{path} does not hold the network that it describes: it has {held} weights, and that needs at least "
+            f"{needed}; export the file again."
+        )
+
+
+def _check_fit(tensors: Mapping[str, Tensor], networks: Mapping[str, Network], path: Path) -> None:
+    """That the tensors are those of the networks."""
+    wanted = {
+        prefix + key: tuple(value.shape)
+        for prefix, network in networks.items()
+        for key, value in network.state_dict().items()
+    }
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    wrong = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
+    if wrong:
+        raise CheckpointError(
+            f"{path} does not hold the network that it describes: {len(wrong)} tensors are missing, unknown or of "
+            f"another shape, the first being {wrong[0]!r} (expected {wanted.get(wrong[0])}, found "
+            f"{found.get(wrong[0])}); export the file again."
+        )
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    for key, value in tensors.items():
+        if not value.is_floating_point():
+            raise CheckpointError(
+                f"{path}: the weights {key!r} are {value.dtype}, not floating point; export them again."
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{path}: the weights {key!r} hold values that are not finite; train them again.")

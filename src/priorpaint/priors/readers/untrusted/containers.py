@@ -1,0 +1,252 @@
+"""The two containers of torch.save: a zip archive of uncompressed records, and the older run of pickles and numbers.
+
+Both are read from a private memory map: tensors share the map until they are copied into a network, so that optimiser
+states that nobody reads cost no memory, and nothing is allocated because a file claims a size.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ....errors import CheckpointError
+from .pickle_machine import (
+    Damaged,
+    Incomplete,
+    Machine,
+    Name,
+    Vocabulary,
+)
+from .pickle_values import Storage
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_VERSION = 1001
+_LOCAL_HEADER = 30
+_RECORDS = 1_000_000
+_CHUNK = 1 << 24
+
+ZIP_START = b"PK\x03\x04"
+
+
+def read_container(data: memoryview, vocabulary: Vocabulary) -> Any:
+    """What torch.save wrote, in either container.
+
+    Args:
+        data: the whole file.
+        vocabulary: the names that the file may mention.
+
+    Raises:
+        Incomplete, Damaged: the bytes are not all there, or not what they should be.
+        CheckpointError: the file asks for more than tensors and plain values.
+    """
+    if bytes(data[:4]) == ZIP_START:
+        return _read_zip(data, vocabulary)
+    return _read_legacy(data, vocabulary)
+
+
+class _View(io.RawIOBase):
+    """A file over a memoryview that copies only what is read."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data, self._position = data, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        start = (0, self._position, len(self._data))[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        end = len(self._data) if size is None or size < 0 else self._position + size
+        found = bytes(self._data[self._position : end])
+        self._position += len(found)
+        return found
+
+
+def _read_zip(data: memoryview, vocabulary: Vocabulary) -> Any:
+    records = _records(data)
+    top = {name.split("/")[0] for name in records}
+    folder = next(iter(top), "")
+    if len(top) != 1 or f"{folder}/data.pkl" not in records:
+        raise CheckpointError(f"is a zip archive without the record data.pkl of torch.save; found {_some(records)}")
+    if f"{folder}/constants.pkl" in records:
+        raise CheckpointError("is a TorchScript program; expected the weights alone (a state_dict)")
+    order = bytes(records.get(f"{folder}/byteorder", b"little"))
+    if order != b"little":
+        raise CheckpointError(
+            f"holds numbers of byte order {order!r}; expected little: save it again on such a machine"
+        )
+    storages: dict[str, Storage] = {}
+
+    def storage(reference: Any) -> Storage:
+        dtype, key, count = _reference(reference, 5)
+        if key not in storages:
+            record = records.get(f"{folder}/data/{key}")
+            if record is None:
+                raise Incomplete
+            if len(record) < count * dtype.itemsize:
+                raise Damaged(f"the record data/{key} of {len(record)} bytes for {count} numbers")
+            storages[key] = Storage(dtype, count, record)
+        found = storages[key]
+        return found if found.dtype == dtype else Storage(dtype, count, found.data)
+
+    return Machine(records[f"{folder}/data.pkl"], vocabulary, storage).run()
+
+
+def _records(data: memoryview) -> dict[str, memoryview]:
+    """Name -> bytes of each record; none compressed, none overlapping another, checksums right."""
+    try:
+        with zipfile.ZipFile(_View(data)) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
+        if bytes(data[:4]) == ZIP_START and b"PK\x05\x06" not in bytes(data[-66_000:]):
+            raise Incomplete from None
+        raise Damaged(f"a zip archive ({error})") from None
+    if len(entries) > _RECORDS:
+        raise CheckpointError(f"is a zip archive of {len(entries)} records; expected at most {_RECORDS}")
+    found: dict[str, memoryview] = {}
+    end = 0
+    # torch writes no checksums after torch.serialization.set_crc32_options(False).
+    summed = any(entry.CRC for entry in entries)
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise CheckpointError(
+                f"holds a compressed record, {entry.filename} ({entry.compress_size} bytes that unpack to "
+                f"{entry.file_size}); torch.save never compresses, so the file is no checkpoint of torch"
+            )
+        start = _start(data, entry)
+        if entry.header_offset < end:
+            raise CheckpointError(f"is a zip archive whose record {entry.filename} overlaps another; torch writes none")
+        end = start + entry.file_size
+        if end > len(data):
+            raise Incomplete
+        if entry.filename in found or entry.flag_bits & 1:
+            raise Damaged(f"the record {entry.filename}")
+        found[entry.filename] = data[start:end]
+        if summed:
+            _check_sum(found[entry.filename], entry)
+    return found
+
+
+def _start(data: memoryview, entry: zipfile.ZipInfo) -> int:
+    header = data[entry.header_offset : entry.header_offset + _LOCAL_HEADER]
+    if len(header) < _LOCAL_HEADER:
+        raise Incomplete
+    if bytes(header[:4]) != ZIP_START:
+        raise Damaged(f"the record {entry.filename}")
+    name, extra = struct.unpack("<HH", header[26:30])
+    return int(entry.header_offset) + _LOCAL_HEADER + int(name) + int(extra)
+
+
+def _check_sum(record: memoryview, entry: zipfile.ZipInfo) -> None:
+    total = 0
+    for first in range(0, len(record), _CHUNK):
+        total = zlib.crc32(record[first : first + _CHUNK], total)
+    if total != entry.CRC:
+        raise Damaged(f"the record {entry.filename}, whose checksum is wrong")
+
+
+def _read_legacy(data: memoryview, vocabulary: Vocabulary) -> Any:
+    start = _legacy_header(data, vocabulary)
+    known: dict[str, tuple[torch.dtype, int]] = {}
+
+    def measure(reference: Any) -> Storage:
+        dtype, key, count = _reference(reference, 6)
+        if known.setdefault(key, (dtype, count)) != (dtype, count):
+            raise Damaged(f"the storage {key}")
+        return Storage(dtype, count, None)
+
+    first = Machine(data, vocabulary, measure, start)
+    first.run()
+    keys_machine = Machine(data, vocabulary, None, first.position)
+    keys = keys_machine.run()
+    if not isinstance(keys, list) or any(not isinstance(k, str) for k in keys) or set(keys) != known.keys():
+        raise Damaged("the list of storages")
+    storages: dict[str, Storage] = {}
+    position = keys_machine.position
+    for key in keys:
+        dtype, count = known[key]
+        if position + 8 > len(data):
+            raise Incomplete
+        written = struct.unpack("<q", data[position : position + 8])[0]
+        if written != count:
+            raise Damaged(f"the storage {key}, of {count} numbers in one place and {written} in another")
+        position += 8
+        end = position + count * dtype.itemsize
+        if end > len(data):
+            raise Incomplete
+        storages[key] = Storage(dtype, count, data[position:end])
+        position = end
+    return Machine(data, vocabulary, lambda reference: storages[_reference(reference, 6)[1]], start).run()
+
+
+def _legacy_header(data: memoryview, vocabulary: Vocabulary) -> int:
+    """Where the main pickle starts."""
+    machine = Machine(data, vocabulary)
+    magic = machine.run()
+    if magic != _LEGACY_MAGIC:
+        raise CheckpointError(
+            f"is a pickle of {_kind(magic)} and no file of torch.save; expected a state_dict that torch.save wrote"
+        )
+    machine = Machine(data, vocabulary, None, machine.position)
+    version = machine.run()
+    if version != _LEGACY_VERSION:
+        raise CheckpointError(f"is of version {version!r} of torch's old container; expected {_LEGACY_VERSION}")
+    machine = Machine(data, vocabulary, None, machine.position)
+    system = machine.run()
+    if isinstance(system, dict) and system.get("little_endian") is False:
+        raise CheckpointError("holds numbers of byte order big; expected little: save it again on such a machine")
+    return machine.position
+
+
+def _reference(reference: Any, length: int) -> tuple[torch.dtype, str, int]:
+    """(type, key, count) of a persistent id: ("storage", type, key, device, count[, view])."""
+    if isinstance(reference, tuple) and reference and reference[0] == "module":
+        raise CheckpointError("holds a whole model with its source code; expected the weights alone (a state_dict)")
+    if not isinstance(reference, tuple) or len(reference) not in (5, length) or reference[0] != "storage":
+        raise Damaged("a reference to a storage")
+    _, dtype, key, _, count = reference[:5]
+    if len(reference) == 6 and reference[5] is not None:
+        raise CheckpointError("holds storages that are views of others, as torch before 0.4 wrote; save it again")
+    if isinstance(dtype, Name):
+        raise CheckpointError(f"holds numbers of type {dtype}; expected dense tensors of plain numbers")
+    if not isinstance(dtype, torch.dtype) or type(key) not in (str, int) or type(count) is not int or count < 0:
+        raise Damaged("a reference to a storage")
+    return dtype, str(key), count
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _some(names: Any, most: int = 3) -> str:
+    names = list(names)
+    return ", ".join(repr(name) for name in names[:most]) + (" ..." if len(names) > most else "")
+
+
+def nested(vocabulary: Vocabulary) -> Callable[[Any], Any]:
+    """A builder for ``torch.storage._load_from_bytes``: the storage inside bytes, read with the same care."""
+
+    def build(*args: Any) -> Storage:
+        if len(args) != 1 or not isinstance(args[0], (bytes, memoryview)):
+            raise Damaged("a storage")
+        found = read_container(memoryview(args[0]), vocabulary)
+        if not isinstance(found, Storage):
+            raise CheckpointError(f"holds {_kind(found)} where a run of numbers was expected")
+        return found
+
+    return build

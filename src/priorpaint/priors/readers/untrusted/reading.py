@@ -1,0 +1,353 @@
+"""Reading files from strangers: nothing in them is run or imported, and sizes are checked before memory is taken.
+
+Every failure is a `CheckpointError` of one sentence: the file, what was expected, what was found, what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ....errors import CheckpointError, PriorpaintError
+from .containers import ZIP_START, nested, read_container
+from .pickle_machine import (
+    Damaged,
+    Incomplete,
+    Machine,
+    Name,
+    Opaque,
+)
+from .pickle_values import TENSORS, training_vocabulary, with_builders
+
+__all__ = [
+    "Name",
+    "Opaque",
+    "assemble",
+    "check_count",
+    "check_finite",
+    "check_fit",
+    "file_hash",
+    "interpreting",
+    "load_pickle",
+    "load_safetensors",
+    "load_torch",
+    "looks_like",
+]
+
+MAX_BYTES = 1 << 38
+_HEADER = 100_000_000  # of safetensors, as its own library has it
+_SHOWN = 4
+_LONGEST = 900  # letters of a message
+# Bytes that were changed on the way can look like anything; no list of cases is complete.
+_CONFUSED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+)
+_PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
+_AGAIN = "download it again"
+_KINDS: tuple[tuple[str, tuple[bytes, ...]], ...] = (
+    ("a git-lfs pointer, whose real file must be downloaded (git lfs pull)", (b"version https://git-lfs",)),
+    ("a web page", (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")),
+    ("a JSON text", (b'{"', b"{\n", b"[{", b"{ ")),
+    ("a gzip archive; unpack it first", (b"\x1f\x8b",)),
+    ("a picture", (b"\x89png", b"\xff\xd8\xff", b"gif8")),
+    ("a 7-zip archive; unpack it first", (b"7z\xbc\xaf",)),
+    ("an HDF5 file", (b"\x89hdf",)),
+    ("a program", (b"\x7felf", b"mz\x90", b"#!")),
+)
+
+
+def looks_like(path: Path) -> str:
+    """``zip``, ``pickle``, ``safetensors``, or a few words that say what the file looks like instead."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if not start:
+        return "an empty file"
+    if start.startswith(ZIP_START):
+        return "zip"
+    length = struct.unpack("<Q", start[:8])[0] if len(start) > 9 and start[8:9] == b"{" else None
+    if length is not None and length <= _HEADER:  # asked first: a length may begin like a pickle, with 80 02
+        return "safetensors"
+    if start[0] == 0x80 and len(start) > 1 and start[1] <= 5:
+        return "pickle"
+    if length is not None and length < 1 << 62:
+        return "safetensors"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for kind, beginnings in _KINDS:
+        if text.startswith(beginnings):
+            return kind
+    if start[257:262] == b"ustar":
+        return "a tar archive, as torch before 0.2 and other programs wrote; save it again with torch"
+    if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in start):
+        return f"a text that begins {start[:24].decode()!r}"
+    return f"an unknown kind of file that begins with the bytes {start[:8].hex(' ')}"
+
+
+def load_torch(path: str | Path, *, max_bytes: int = MAX_BYTES, trainer: bool = False) -> Any:
+    """What ``torch.save`` wrote into ``path`` (.pt, .pth, .ckpt, .bin), in the zip or in the older container.
+
+    The tensors are on the CPU and share a private memory map of the file; copy what you keep.
+
+    Args:
+        path: the file.
+        max_bytes: the tensors together may have this many bytes.
+        trainer: also let pass what training programs leave beside the weights (classes of callbacks, settings), as
+            `Opaque` objects that do nothing.
+
+    Returns:
+        Tensors and plain containers.
+
+    Raises:
+        CheckpointError: the file is damaged, incomplete or no checkpoint, or asks for anything else, named.
+    """
+    path = Path(path)
+    vocabulary = training_vocabulary() if trainer else TENSORS
+    with _reading(path, ("zip", "pickle"), "a file of torch.save") as data:
+        found = read_container(data, vocabulary)
+    _check_total(found, max_bytes, path)
+    return found
+
+
+def load_pickle(path: str | Path) -> Any:
+    """A pickle of EDM-like programs: tensors, plain values, and `Opaque` objects in the place of classes.
+
+    An object of a persistent class is an `Opaque` of the name ``torch_utils.persistence._reconstruct_persistent_obj``
+    whose one argument is its description, a dictionary; the Python source in it is a text that nobody runs.
+
+    Raises:
+        CheckpointError: as for `load_torch`.
+    """
+    path = Path(path)
+    base = training_vocabulary()
+    builders: dict[tuple[str, str], Callable[..., Any]] = {
+        ("torch.storage", "_load_from_bytes"): nested(TENSORS),
+        ("dnnlib.util", "EasyDict"): _easy,
+    }
+    with _reading(path, ("pickle",), "a pickle of an EDM network") as data:
+        return Machine(data, with_builders(base, builders, _is_edm_class)).run()
+
+
+def load_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: the file is damaged, incomplete or of another kind.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    _check_file(path, ("safetensors",), "a safetensors file")
+    _check_header(path)
+    try:
+        return dict(load_file(str(path)))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is a damaged safetensors file ({error}); {_AGAIN}.") from None
+
+
+def check_fit(state: Mapping[str, Tensor], module: nn.Module, path: Path, what: str = "the network") -> None:
+    """Raise CheckpointError unless ``state`` has exactly the tensors of ``module``, in their shapes.
+
+    ``module`` may be on the meta device. The message names what is missing, unknown, or of which other shape.
+    """
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    missing = [key for key in wanted if key not in found]
+    unknown = [key for key in found if key not in wanted]
+    wrong = [key for key in wanted if key in found and wanted[key] != found[key]]
+    if not missing and not unknown and not wrong:
+        return
+    shapes = [f"{key} (expected {wanted[key]}, found {found[key]})" for key in wrong[:_SHOWN]]
+    parts = [
+        text
+        for text, count in (
+            (f"tensors of another shape: {_list(shapes, len(wrong))}", len(wrong)),
+            (f"missing: {_list(missing, len(missing))}", len(missing)),
+            (f"not part of it: {_list(unknown, len(unknown))}", len(unknown)),
+        )
+        if count
+    ]
+    raise CheckpointError(
+        f"{path} does not hold {what} that it describes: {'; '.join(parts)}; check its flags or configuration, "
+        f"or {_AGAIN}."
+    )
+
+
+def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError where a tensor holds NaN or infinity, naming it."""
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{path}: the tensor {key} holds values that are not finite; {_AGAIN}.")
+
+
+def assemble(
+    make: Callable[[], nn.Module],
+    state: Mapping[str, Tensor],
+    path: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    what: str = "the network",
+) -> nn.Module:
+    """A network with the tensors of ``state``, copied; its own first weights are never drawn or stored.
+
+    Args:
+        make: builds the network; runs under torch's meta device.
+
+    Raises:
+        CheckpointError: the tensors do not fit, are not finite, or would not fit into this machine's memory.
+    """
+    with torch.device("meta"):
+        network = make()
+    check_fit(state, network, path, what)
+    odd = next((key for key, value in state.items() if not value.is_floating_point()), None)
+    if odd is not None:
+        raise CheckpointError(f"{path}: {odd} holds numbers of {state[odd].dtype}; expected floating point weights.")
+    size = sum(value.numel() for value in state.values()) * dtype.itemsize
+    if size > _memory():
+        raise CheckpointError(f"{path} needs {size / 1e9:.1f} GB for its weights, more memory than this machine has.")
+    check_finite(state, path)
+    tables = {name for name, _ in network.named_buffers()}  # of frequencies and filters: they stay exact
+    kept = {
+        key: value.to(device=device, dtype=torch.float32 if key in tables else dtype, copy=True).contiguous()
+        for key, value in state.items()
+    }
+    network.load_state_dict(kept, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def interpreting(path: Path) -> Iterator[None]:
+    """Whatever goes wrong while the contents of a file are understood becomes a CheckpointError that names the file."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(_clean(error)) from None
+    except PriorpaintError:
+        raise
+    except _CONFUSED as error:
+        kind = type(error).__name__
+        raise CheckpointError(f"{path} is damaged or of another kind ({kind}: {_clean(error)}); {_AGAIN}.") from None
+
+
+def check_count(blocks: int, state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError where a file asks for more blocks than it has tensors, before they are built."""
+    if blocks > len(state):
+        raise CheckpointError(f"{path} asks for {blocks} blocks and has {len(state)} tensors; it is damaged.")
+
+
+def _check_file(path: Path, kinds: tuple[str, ...], expected: str) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; check the path.")
+    try:
+        found = looks_like(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+    if found in kinds:
+        return
+    plain = {"zip": "a zip archive", "pickle": "a pickle", "safetensors": "a safetensors file"}
+    raise CheckpointError(f"{path} is no checkpoint: expected {expected}, found {plain.get(found, found)}.")
+
+
+@contextmanager
+def _reading(path: Path, kinds: tuple[str, ...], expected: str) -> Iterator[memoryview]:
+    """The bytes of a file; whatever goes wrong inside becomes a CheckpointError that names the file."""
+    _check_file(path, kinds, expected)
+    with open(path, "rb") as file:
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    try:
+        yield data
+    except Incomplete:
+        raise CheckpointError(f"{path} is incomplete: it ends in the middle of its data; {_AGAIN}.") from None
+    except Damaged as error:
+        raise CheckpointError(f"{path} is damaged: expected {expected}, found {_clean(error)}; {_AGAIN}.") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {_clean(error)}.") from None
+    except _CONFUSED as error:
+        raise CheckpointError(f"{path} is damaged: expected {expected}, found {_clean(error)}; {_AGAIN}.") from None
+
+
+def _clean(error: Exception) -> str:
+    """What an error says, in one line that a terminal can show: names in it may come from the file."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 120]} ... {line[-100:]}"
+
+
+def _check_header(path: Path) -> None:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        if length > min(size - 8, _HEADER):
+            raise CheckpointError(
+                f"{path} announces a header of {length} bytes, but has {size} bytes in all; the file is incomplete or "
+                f"damaged: {_AGAIN}."
+            )
+        try:
+            header = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+            needed = 8 + length + max(ends, default=0)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise CheckpointError(f"{path} has a damaged safetensors header; {_AGAIN}.") from None
+    if needed > size:
+        raise CheckpointError(f"{path} is incomplete: expected {needed} bytes, found {size}; {_AGAIN}.")
+
+
+def _check_total(found: Any, max_bytes: int, path: Path) -> None:
+    total, seen, waiting = 0, set(), [found]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            total += value.nbytes
+        if not isinstance(value, (dict, list, tuple)) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        waiting.extend(value.values() if isinstance(value, dict) else value)
+    if total > max_bytes:
+        raise CheckpointError(f"{path} holds tensors of {total / 1e9:.0f} GB; at most {max_bytes / 1e9:.0f} are read.")
+
+
+def _easy(*args: Any) -> dict[Any, Any]:
+    if args:
+        raise Damaged("settings")
+    return {}
+
+
+def _is_edm_class(name: Name) -> bool:
+    return (name.module, name.name) == _PERSISTENT or name.module.startswith("torch.nn.modules.")
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on this system
+        return 1 << 42
+
+
+def _list(names: list[str], count: int) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {count - _SHOWN} more" if count > _SHOWN else "")

@@ -1,0 +1,5 @@
+"""Twisted sequential Monte Carlo."""
+
+from .solver import SMC
+
+__all__ = ["SMC"]

@@ -1,0 +1,387 @@
+"""Twisted sequential Monte Carlo: guided particles, weighted so that the bias of the guidance cancels.
+
+Wu, Trippe, Naesseth, Blei, Cunningham 2023, "Practical and Asymptotically Exact Conditional Sampling in Diffusion
+Models" (twisted diffusion sampler, Algorithm 1), with moment-matching twists (Rozet et al. 2024) and kernels of second
+order.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ...diffusion import transitions
+from ...diffusion.rng import Seed, image_seeds
+from ...errors import PriorError, UsageError
+from ...operators.base import Operator
+from ...priors.base import Prior
+from ..base import (
+    STRICT,
+    Callback,
+    Cost,
+    Field,
+    Job,
+    Solver,
+    Task,
+    settings,
+)
+from ..dps import DPS
+from ..guidance import LikelihoodSolver
+from ..mmps import MMPS
+from ..pigdm import PiGDM
+from ..tmpd import TMPD
+from .resampling import effective_share, log_mean, systematic
+from .twists import (
+    DenseTwist,
+    Level,
+    LikelihoodTwist,
+    Twist,
+    algebra_device,
+    move,
+    pick,
+)
+
+_MOST = 1024  # image elements up to which the whole Jacobian of every particle is computed
+_METHODS: dict[str, LikelihoodSolver] = {
+    "mmps_cg": MMPS(),  # type: ignore[call-arg]
+    "tmpd": TMPD(),  # type: ignore[call-arg]
+    "pigdm": PiGDM(form="strict"),  # type: ignore[call-arg]
+    "dps": DPS(guidance="likelihood", widen=True),  # type: ignore[call-arg]
+}
+_THROUGH_DECODER = ("mmps", "mmps_cg", "dps")
+_FLOOR = 1e-3  # y is never taken as more exact than this share of data_std, so that every twist has a density
+_DECODER_NOISE = 0.02  # sigma_y of noise-free y with a latent prior: no decoder meets a picture better than at 40 dB
+
+
+@dataclass(frozen=True)
+class Population:
+    """Weighted particles: the posterior as SMC sees it, B images with G independent groups of K particles.
+
+    Attributes:
+        images: (B, G, K, C, H, W), float32.
+        log_weights: (B, G, K) float64, normalised in each group: their exp sums to 1.
+        ess: effective sample size over K at each level, before resampling, (B, G, steps); of the worst block.
+        ancestors: how many of the K first particles have descendants in the end, (B, G); in the worst block.
+        log_evidence: estimate of log p(y), (B, G), in the density of the informative entries of y.
+        blocks: blocks that were resampled by themselves at the last level, (B, G); 1 without ``local``.
+    """
+
+    images: Tensor
+    log_weights: Tensor
+    ess: Tensor
+    ancestors: Tensor
+    log_evidence: Tensor
+    blocks: Tensor
+
+    @property
+    def log_evidence_of_image(self) -> Tensor:
+        """The groups' estimates of p(y) averaged, as a logarithm, (B,)."""
+        return log_mean(self.log_evidence)
+
+
+@dataclass
+class _Swarm:
+    """N groups of K particles on their way down.
+
+    Attributes:
+        x: (N, K, d).
+        log_weights: (N, K, S) since the last resampling, by site.
+        ancestors: (N, K, S), the first particle that each site comes from.
+        log_evidence: (N,), the part that resampling has already taken out of the weights.
+        ess: (N, S) at each level so far.
+        joined: (N, S, S) bool, sites of one block.
+    """
+
+    x: Tensor
+    log_weights: Tensor
+    ancestors: Tensor
+    log_evidence: Tensor
+    ess: list[Tensor]
+    joined: Tensor
+
+    @property
+    def by_block(self) -> Tensor:
+        """The log-weight of the block that each site belongs to, (N, K, S)."""
+        return self.log_weights @ self.joined.double()
+
+    @property
+    def evidence(self) -> Tensor:
+        """Estimate of log p(y), (N,)."""
+        return self.log_evidence + self._over_blocks(log_mean(self.by_block))
+
+    def resample(self, where: Tensor, u: Tensor, count: int) -> Tensor:
+        """Replace the blocks where (N, S) is true by ``count`` offspring; returns the parents (N, count, S).
+
+        Another count than K needs all blocks.
+        """
+        weights = self.by_block
+        parents = systematic(weights, self.shared(u), count)
+        if count == weights.shape[1]:
+            parents = torch.where(where[:, None], parents, torch.arange(count, device=u.device)[:, None])
+        self.log_evidence = self.log_evidence + self._over_blocks(torch.where(where, log_mean(weights), 0))
+        self.log_weights = torch.where(where[:, None], 0, self.log_weights.gather(1, parents))
+        self.x, self.ancestors = pick(self.x, parents), self.ancestors.gather(1, parents)
+        return parents
+
+    def shared(self, u: Tensor) -> Tensor:
+        """u (N, S) with the sites of a block made equal."""
+        return u.gather(1, self.joined.double().argmax(2))
+
+    def _over_blocks(self, values: Tensor) -> Tensor:
+        """The sum over blocks of values (N, S) that all sites of a block share."""
+        return (values / self.joined.sum(2)).sum(1)
+
+
+@settings(frozen=True, config=STRICT)
+class SMC(Solver):
+    """x_s ~ q(x_s | x_t, y), weighted by p(x_s | x_t) tw_s(x_s) / (q(x_s | x_t) tw_t(x_t)), resampled where ESS is low.
+
+    Samples come from groups of particles that are always simulated whole: sample i of an image is number i % keep of
+    group i // keep.
+    """
+
+    title: ClassVar[str] = "SMC (twisted diffusion sampler)"
+    about: ClassVar[str] = "Many weighted particles; exact in the limit, for small problems."
+    reference: ClassVar[str] = "Wu et al., Practical and Asymptotically Exact Conditional Sampling, NeurIPS 2023"
+    needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
+    cost_formula: ClassVar[str] = (
+        "steps (thin particles / keep + 1 - thin) forward+backward, each with C H W backward passes (twist mmps)"
+    )
+
+    through_decoder: ClassVar[bool] = True
+
+    steps: int = Field(50, ge=1, description="levels of the time grid, one denoiser call of each particle at each")
+    particles: int = Field(16, ge=1, description="particles of a group, K")
+    keep: int = Field(4, ge=1, description="samples that a group gives, at most as many as particles")
+    twist: Literal["mmps", "mmps_cg", "tmpd", "pigdm", "dps"] = Field(
+        "mmps", description="guess of p(y | x_t): 'mmps' from the whole Jacobian, or the likelihood of a method"
+    )
+    kernel: Literal["dense", "scalar", "first"] = Field(
+        "dense", description="covariance of a step: v I + b^2 V ('dense'), v + b^2 tr(V)/d ('scalar') or v ('first')"
+    )
+    thin: float = Field(
+        0.7, ge=0, le=1, description="share of the levels that all particles walk, before only keep of them go on"
+    )
+    threshold: float = Field(0.5, ge=0, le=1, description="resample where ESS is below this share of the particles")
+    local: float = Field(
+        0.0, ge=0, lt=1, description="resample blocks of elements by themselves if correlated less than this; 0: never"
+    )
+    top: float | None = Field(
+        None, gt=0, description="sigma/alpha of the first level; None is data_std max(10, 2.5 sqrt(C H W))"
+    )
+    bottom: float | None = Field(
+        None, gt=0, description="sigma/alpha of the last level; None is 0.01 data_std, 0.05 with kernel 'dense'"
+    )
+    rho: float = Field(7.0, gt=0, description="levels are uniform in (sigma/alpha)^(1/rho)")
+    paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
+
+    def __post_init__(self) -> None:
+        if self.keep > self.particles:
+            raise UsageError(f"{self.particles} particles cannot give keep = {self.keep} samples; lower keep")
+        if self.kernel == "dense" and self.twist != "mmps":
+            raise UsageError("kernel 'dense' needs the whole Jacobian, which only twist 'mmps' computes")
+        if self.local and (self.twist != "mmps" or self.kernel != "dense"):
+            raise UsageError("local resampling needs twist 'mmps' and kernel 'dense'")
+
+    def cost(self, num_samples: int = 1) -> Cost:
+        wide = self._wide_levels()
+        a_group = wide * self.particles + (self.steps - wide) * self.keep
+        calls = math.ceil(num_samples / self.keep) * a_group
+        if self.twist == "mmps":
+            return Cost(0, calls)
+        one = self._method()._one().backward * (2 if self.twist == "mmps_cg" else 1)  # log det takes as many passes
+        return Cost(0, (one + (self.kernel == "scalar")) * calls)
+
+    def _steps(self) -> int:
+        return self.steps
+
+    def _wide_levels(self) -> int:
+        """Levels that all particles walk."""
+        return max(1, math.ceil(self.thin * self.steps))
+
+    def run(
+        self,
+        prior: Prior,
+        operator: Operator,
+        y: Tensor,
+        *,
+        sigma_y: float = 0.0,
+        groups: int = 1,
+        seed: Seed = 0,
+        batch_size: int | None = None,
+        callback: Callback | None = None,
+    ) -> Population:
+        """All particles of some groups with their weights; nothing is thinned (``thin``, ``keep``).
+
+        Args:
+            groups: independent groups of each image.
+            batch_size: particles denoised at a time.
+            prior, operator, y, sigma_y, seed, callback: as in ``sample``.
+
+        Raises:
+            UsageError: arguments that do not fit together.
+            PriorError: weights or Jacobians that are not finite.
+            Cancelled: from the callback.
+        """
+        y, shape = self._prepare(prior, operator, y, sigma_y, groups, batch_size)
+        seeds = image_seeds(seed, y)
+        job = Job(prior, operator, y, float(sigma_y), groups, seeds, batch_size, callback, shape)
+        return self.populations(job)
+
+    def populations(self, job: Job) -> Population:
+        """``run`` with checked arguments; ``num_samples`` counts groups."""
+        parts = [self._population(task, job.batch_size) for task in self._tasks(self._in_groups(job, job.num_samples))]
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        return Population(*(column.reshape(len(job.y), job.num_samples, *column.shape[1:]) for column in columns))
+
+    def _sample(self, job: Job) -> Tensor:
+        tasks = self._tasks(self._in_groups(job, math.ceil(job.num_samples / self.keep)))
+        done = torch.cat([self._samples(task, job.batch_size) for task in tasks])
+        return done.reshape(len(job.y), -1, *done.shape[2:])[:, : job.num_samples]
+
+    def _in_groups(self, job: Job, groups: int) -> Job:
+        """The job with a row a group."""
+        size = None if job.batch_size is None else max(1, job.batch_size // self.particles)
+        return replace(job, num_samples=groups, batch_size=size)
+
+    def _run(self, task: Task) -> Tensor:
+        return self._samples(task, None).flatten(0, 1)
+
+    def _samples(self, task: Task, limit: int | None) -> Tensor:
+        """``keep`` images of each group, (N, keep, C, H, W)."""
+        swarm = self._simulate(task, limit, self._wide_levels())
+        u, order = self._uniform(task, swarm.log_weights.shape[2]), self._uniform(task, self.keep).argsort(1)
+        chosen = systematic(swarm.by_block, swarm.shared(u), self.keep)
+        # Systematic resampling sorts by ancestor; a random order makes the first sample like all others.
+        chosen = chosen.gather(1, order[..., None].expand_as(chosen))
+        return self._images(task, pick(swarm.x, chosen), limit)
+
+    def _population(self, task: Task, limit: int | None) -> tuple[Tensor, ...]:
+        """The fields of ``Population`` for N groups."""
+        swarm = self._simulate(task, limit, self.steps)
+        evidence = swarm.evidence
+        if swarm.log_weights.shape[2] > 1:  # blocks of different weight do not make a particle with a weight
+            u = self._uniform(task, swarm.log_weights.shape[2])
+            swarm.resample(torch.ones_like(u, dtype=torch.bool), u, self.particles)
+        ancestors = torch.stack([_distinct(group) for group in swarm.ancestors])
+        blocks = (1 / swarm.joined.sum(2)).sum(1).round().long()
+        ess = torch.stack([level.amin(1) for level in swarm.ess], 1)
+        log_weights = torch.log_softmax(swarm.by_block[..., 0], 1)
+        return self._images(task, swarm.x, limit), log_weights, ess, ancestors, evidence, blocks
+
+    @torch.no_grad()
+    def _images(self, task: Task, x_0: Tensor, limit: int | None) -> Tensor:
+        """Images (N, n, C, H, W), float32, of x_0 (N, n, d), ``limit`` decoded at a time."""
+        count = x_0.shape[1]
+        rows = x_0.reshape(-1, *task.shape).to(device=task.prior.device, dtype=torch.float32)
+        images = torch.cat([task.prior.decode(part).float() for part in torch.split(rows, limit or len(rows))])
+        if self.paste and task.sigma_y == 0:
+            index = torch.arange(len(x_0)).repeat_interleave(count)
+            images = task.operator.select(index).project(images, task.y[index.to(task.y.device)])
+        return images.reshape(-1, count, *images.shape[1:])
+
+    @torch.no_grad()
+    def _simulate(self, task: Task, limit: int | None, wide: int) -> _Swarm:
+        """The particles at t = 0, denoised ``limit`` at a time; ``keep`` of them from level ``wide`` on."""
+        schedule, times = task.prior.schedule, self._times(task.prior, task.shape)
+        twist = self._twist(task, limit)
+        swarm = self._start(task, times[0], twist)
+        last_twist = torch.zeros_like(swarm.log_weights)
+        for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+            level = twist.evaluate(swarm.x, t, task.noise)
+            swarm.joined = twist.joined
+            swarm.log_weights = swarm.log_weights + level.log_twist - last_twist
+            thinned = index + 1 == wide < self.steps
+            level = self._select(task, swarm, level, self.keep if thinned else None)
+            if thinned:
+                twist.resize(self.keep)
+            task.report(index + 1, self._preview(task, swarm, level))
+            a, b = transitions.backward_weights(schedule, t, s)
+            v = transitions.backward_variance(schedule, t, s)
+            z = task.noise.normal(*swarm.x.shape[1:]).to(swarm.x)
+            swarm.x, ratio = move(level, swarm.x, a, b, v, z)
+            swarm.log_weights = swarm.log_weights + ratio
+            last_twist = level.log_twist
+        return swarm
+
+    def _start(self, task: Task, t: Tensor, twist: Twist) -> _Swarm:
+        """N(0, alpha^2 data_std^2 + sigma^2) at the first level."""
+        schedule, count = task.prior.schedule, len(task.y)
+        std = float((schedule.alpha(t) ** 2 * task.prior.data_std**2 + schedule.sigma(t) ** 2).sqrt())
+        z = task.noise.normal(self.particles, twist.dim).to(twist.device).double()
+        sites = twist.sites
+        numbers = torch.arange(self.particles, device=z.device)[None, :, None]
+        return _Swarm(
+            std * z,
+            z.new_zeros(count, self.particles, sites),
+            numbers.expand(count, self.particles, sites),
+            z.new_zeros(count),
+            [],
+            twist.joined,
+        )
+
+    def _select(self, task: Task, swarm: _Swarm, level: Level, count: int | None) -> Level:
+        """Resample the blocks whose ESS is low, or everything to ``count``; returns the level of the survivors."""
+        weights = swarm.by_block
+        if not bool(weights.isfinite().all()):
+            raise PriorError(f"the particles' weights under twist '{self.twist}' are not finite; use another twist")
+        share = effective_share(weights)
+        swarm.ess.append(share)
+        u = self._uniform(task, weights.shape[2])  # drawn at every level, so that a group does not feel the others
+        low = share < self.threshold if count is None else torch.ones_like(share, dtype=torch.bool)
+        if not bool(low.any()):
+            return level
+        return level.pick(swarm.resample(low, u, count or weights.shape[1]))
+
+    def _uniform(self, task: Task, count: int) -> Tensor:
+        """Uniform (N, count), float64, where the algebra is."""
+        return task.noise.uniform(count).to(algebra_device(task.prior)).double()
+
+    def _preview(self, task: Task, swarm: _Swarm, level: Level) -> Tensor:
+        """Estimates of x_0 of the ``keep`` heaviest particles of each group, (N keep, C, H, W)."""
+        heaviest = swarm.by_block.mean(2).topk(self.keep, 1).indices
+        shown = level.guided.gather(1, heaviest[..., None].expand(-1, -1, level.guided.shape[2]))
+        return shown.reshape(-1, *task.shape).to(device=task.prior.device, dtype=torch.float32)
+
+    def _times(self, prior: Prior, shape: tuple[int, int, int]) -> Tensor:
+        """steps + 1 decreasing times, the last 0, uniform in (sigma / alpha)^(1 / rho) before it."""
+        low, high = prior.schedule.ratio_range
+        # Elements that move together have a variance of up to d data_std^2 along one direction.
+        top = self.top or prior.data_std * max(10.0, 2.5 * math.prod(shape) ** 0.5)
+        bottom = self.bottom or prior.data_std * (0.05 if self.kernel == "dense" else 0.01)
+        top, bottom = min(top, high), max(bottom, low)
+        if bottom >= top:
+            raise UsageError(f"the levels run from {top:.3g} down to {bottom:.3g}; raise top or lower bottom")
+        ends = torch.tensor([top, bottom], dtype=torch.float64) ** (1 / self.rho)
+        ratios = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, self.steps, dtype=torch.float64)) ** self.rho
+        return torch.cat([prior.schedule.time(ratios), torch.zeros(1, dtype=torch.float64)])
+
+    def _twist(self, task: Task, limit: int | None) -> Twist:
+        latent = task.prior.latent
+        exact = _DECODER_NOISE if latent and task.sigma_y == 0 else _FLOOR * task.prior.data_std
+        sigma_y = max(task.sigma_y, exact)
+        if latent and (self.twist not in _THROUGH_DECODER or self.local):
+            raise UsageError(
+                f"with a latent prior the twist is one that goes through the decoder, {', '.join(_THROUGH_DECODER)}, "
+                f"without local resampling; this is twist '{self.twist}' with local={self.local:g}"
+            )
+        if self.twist != "mmps":
+            return LikelihoodTwist(task, self.particles, limit, sigma_y, self.kernel, self._method())
+        if math.prod(task.shape) > _MOST:
+            raise UsageError(
+                f"twist 'mmps' computes the whole Jacobian, too much for {math.prod(task.shape)} elements; pass "
+                f"twist='mmps_cg' or '{'dps' if latent else 'pigdm'}' and kernel='first', with few particles"
+            )
+        return DenseTwist(task, self.particles, limit, sigma_y, self.kernel, self.local)
+
+    def _method(self) -> LikelihoodSolver:
+        return _METHODS[self.twist]
+
+
+def _distinct(ancestors: Tensor) -> Tensor:
+    """Distinct values in (K, S) at the site that has fewest, 0-d."""
+    return torch.stack([site.unique().numel() * torch.ones((), dtype=torch.long) for site in ancestors.mT]).amin()

@@ -1,0 +1,137 @@
+"""The fitted posterior of VIPaint as the proposal of twisted sequential Monte Carlo.
+
+The density p(z_Ts) of the prior is not available, but a chain that leads there is: z_Ts is carried up to pure noise by
+the forward process, and the path is weighed by the prior's chain that would have come down,
+    B = p(z_1) prod_{t > T_s} p(z_s | z_t) / fwd(z_t | z_s),    E[B | z_Ts] = p(z_Ts).
+With the levels z_Te, ..., above z_Ts as further variables that the forward process would have given,
+    W = B prod over jumps fwd(z_t | z_s) / q(z_Te, ..., z_Ts)
+is a proper weight of z_Ts under the prior (importance sampling on an extended space), and with W tw(z_Ts) the particles
+enter a twisted SMC at T_s (Wu et al. 2023), whose last weights are those of p(x_0 | y). q is the whole mixture: a
+particle does not ask which component it came from. The big jumps of the prior's own chain, which the bound is about, do
+not appear: they only shape the proposal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ...diffusion import transitions
+from ...diffusion.rng import Streams
+from ...diffusion.transitions import like
+from ...priors.base import Prior
+from ..base import STRICT, Task, settings
+from ..smc.solver import SMC, _Swarm
+from ..smc.twists import Twist, algebra_device
+from .bound import Denoise, Family, log_normal
+from .variables import Mixture, neighbours, section
+
+
+@settings(frozen=True, config=STRICT)
+class Refinement(SMC):
+    """SMC from weighted particles at ``top``: ``job.initial`` (B, G, K, 1 + d) has log-weights, then values."""
+
+    def _start(self, task: Task, t: Tensor, twist: Twist) -> _Swarm:
+        assert task.initial is not None
+        start = task.initial.to(twist.device).double()
+        swarm = super()._start(task, t, twist)
+        swarm.x, swarm.log_weights = start[..., 1:], start[..., :1]
+        return swarm
+
+    def above(self, prior: Prior, shape: tuple[int, int, int], t_start: Tensor, steps: int) -> Tensor:
+        """Steps (n, 2) from where SMC would start on its own down to T_s = ``t_start``."""
+        first = max(float(replace(self, top=None)._times(prior, shape)[0]), (1 + float(t_start)) / 2)
+        return neighbours(section(prior.schedule, first, float(t_start), steps))
+
+
+def choose(weights: Tensor, place: Tensor) -> Tensor:
+    """The component at each ``place`` (B, n) in (0, 1) of the cumulated weights (B, M); (B, n) on the CPU."""
+    cumulative = weights.detach().cpu().double().cumsum(1)
+    places = place.cpu().double() * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, places, right=True).clamp(max=weights.shape[1] - 1)
+
+
+@torch.no_grad()
+def propose(
+    family: Family,
+    lam: Mixture,
+    seeds: list[list[int]],
+    particles: int,
+    pairs: Tensor,
+    widen: float,
+    batch_size: int | None,
+) -> Tensor:
+    """Particles z_Ts ~ q and the logarithms of their weights W.
+
+    Args:
+        family: q and p.
+        lam: parameters of B images.
+        seeds: G seeds for each image, one a group.
+        particles: K of a group.
+        pairs: steps (n, 2) of a grid from pure noise down to T_s.
+        widen: factor on all variances of q.
+        batch_size: rows denoised at a time.
+
+    Returns:
+        (B, G, K, 1 + d) float64: log W, then z_Ts, with d = C H W.
+    """
+    prior, groups = family.prior, len(seeds[0])
+    place = algebra_device(prior)
+    exact = replace(family, denoise=_denoiser(prior, batch_size))
+    wide = Mixture(*(value.to(place).double() for value in lam.tensors()))
+    wide = replace(wide, log_var=wide.log_var + torch.tensor(widen).log().to(wide.log_var))
+    images, done = torch.arange(len(seeds)).repeat_interleave(groups), []
+    shape = lam.mean.shape[2:]
+    # Some groups at a time: what a row needs here is little next to what the denoiser does with it.
+    for chunk in torch.split(torch.arange(len(images)), max(1, (batch_size or 4096) // particles)):
+        noise = Streams([seeds[int(g) // groups][int(g) % groups] for g in chunk])
+        spread = (noise.uniform(1).double() + torch.arange(particles) / particles) % 1
+        component = choose(lam.log_weights.exp()[images[chunk].to(lam.logits.device)], spread)
+        rows = images[chunk].repeat_interleave(particles)
+        normal = noise.normal(particles, *shape).flatten(0, 1).to(place).double()
+        path = exact.path(wide.rows(rows, component.flatten().to(place)), normal)
+        log_w = -torch.logsumexp(exact.log_mixture(wide, rows, path), 1)
+        for level, (z_t, z_s) in enumerate(zip(path.levels[:-1], path.levels[1:], strict=True)):
+            ratio, added = transitions.forward(prior.schedule, *family.ladder.levels[level : level + 2].flip(0))
+            log_w = log_w + log_normal(z_t, like(ratio, z_s) * z_s, like(added, z_s))
+        up = [noise.normal(particles, *shape[1:]).flatten(0, 1).to(place).double() for _ in range(len(pairs))]
+        log_w = log_w + log_above(exact, path.levels[-1], pairs, up)
+        packed = torch.cat([log_w[:, None], path.levels[-1].flatten(1)], 1)
+        done.append(packed.reshape(len(chunk), particles, -1))
+    return torch.cat(done).reshape(len(seeds), groups, particles, -1)
+
+
+def log_above(family: Family, z: Tensor, pairs: Tensor, noise: list[Tensor]) -> Tensor:
+    """log of an unbiased estimate of the prior chain's density of z (R, C, H, W) at the end of ``pairs``, (R,).
+
+    Args:
+        pairs: steps (n, 2), each (t, s), down from pure noise.
+        noise: n standard normal tensors like z, for the way up.
+    """
+    schedule = family.schedule
+    total = z.new_zeros(len(z))
+    for (t, s), up in zip(pairs.flip(0), noise, strict=True):
+        z_s = z
+        ratio, added = transitions.forward(schedule, s, t)
+        z = like(ratio, z_s) * z_s + like(added.sqrt(), z_s) * up
+        mean = transitions.step_mean(schedule, z, family.denoise(z, t), t, s)
+        total = total + log_normal(z_s, mean, like(transitions.backward_variance(schedule, t, s), z))
+        total = total - log_normal(z, like(ratio, z_s) * z_s, like(added, z_s))
+    return total + log_normal(z, torch.zeros_like(z), like(_width(family.prior, pairs[0, 0]) ** 2, z))
+
+
+def _width(prior: Prior, t: Tensor) -> Tensor:
+    """Standard deviation of the first noise of a chain that starts at t, as in SMC."""
+    return (prior.schedule.alpha(t) ** 2 * prior.data_std**2 + prior.schedule.sigma(t) ** 2).sqrt()
+
+
+def _denoiser(prior: Prior, batch_size: int | None) -> Denoise:
+    """``prior.denoise`` in float32 for float64 rows, some at a time."""
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        parts = torch.split(x.to(device=prior.device, dtype=torch.float32), batch_size or len(x))
+        return torch.cat([prior.denoise(part, t) for part in parts]).to(x)
+
+    return denoise

@@ -1,0 +1,235 @@
+"""Phase 1 of VIPaint: a start, stochastic gradients of the bound, Adam. Images do not feel each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from ...diffusion import transitions
+from ...diffusion.rng import Streams
+from ..base import Callback
+from .bound import Family
+from .likelihood import Likelihood
+from .presets import Rules
+from .variables import (
+    Draws,
+    Mixture,
+    Parts,
+    Variational,
+    section,
+)
+
+CANDIDATES = 4  # rough samples for each of several components, of which the most different ones start
+WEIGHING = 64  # times ``mc_samples`` draws of each component decide its weight in the end, forward only
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Result of phase 1: parameters, parts of the bound and objective, each (N, iterations)."""
+
+    parameters: Mixture
+    losses: Parts
+    objective: Tensor
+
+
+def fit(
+    family: Family,
+    likelihood: Likelihood,
+    components: int,
+    noise: Streams,
+    batch_size: int | None,
+    callback: Callback | None,
+) -> Fitted:
+    """Minimise the bound of the N images of ``likelihood``; ``noise`` has one stream an image.
+
+    Args:
+        components: M.
+        batch_size: rows (image, component, Monte-Carlo sample) at a time; the gradient is the same for any.
+        callback: called as callback(iteration, iterations, D(z_Ts) of all rows).
+    """
+    rules = family.rules
+    with torch.no_grad():
+        lam = start(family, likelihood, components, noise, batch_size)
+    optimiser = Adam(rules, lam)
+    history = []
+    for iteration in range(rules.iterations):
+        draws = fresh_draws(family, components, lam.mean.shape[3:], noise)
+        step = gradient_step(family, lam, likelihood, draws, batch_size)
+        history.append((step.parts, step.objective))
+        optimiser.step(iteration, step.gradient)
+        if callback is not None:
+            callback(iteration + 1, rules.iterations, step.x_0)
+    if components > 1:
+        lam = weighed(family, lam, likelihood, noise, batch_size)
+    parts, objectives = zip(*history, strict=True)
+    losses = Parts(*(torch.stack([getattr(part, field.name) for part in parts], 1) for field in fields(Parts)))
+    return Fitted(Mixture(*(value.detach() for value in lam.tensors())), losses, torch.stack(objectives, 1))
+
+
+def start(family: Family, likelihood: Likelihood, components: int, noise: Streams, batch_size: int | None) -> Mixture:
+    """Where the optimiser starts: A^+ y with its holes filled by rough samples, different ones for each component."""
+    prior, count = family.prior, len(family.ladder.levels)
+    candidates = 1 if components == 1 else CANDIDATES * components
+    near = likelihood.rows(torch.arange(len(likelihood.y)).repeat_interleave(candidates))
+    blank = torch.zeros_like(near.operator.adjoint(near.y))
+    filled = prior.encode(near.explained(blank, family.ladder.levels[0]))
+    shape = filled.shape[1:]
+    for t in _filling_times(family, components):
+        filled = fill(near, filled, noise.normal(candidates, *shape).flatten(0, 1).to(filled), t, batch_size)
+    filled = _far_apart(filled.reshape(-1, candidates, *shape), components).flatten(0, 1)
+    lam = family.start(filled, noise.normal(components, 2 * count, *shape).flatten(0, 1).to(filled))
+    mean, log_var, gate = (value.reshape(-1, components, *value.shape[1:]) for value in lam.tensors())
+    return Mixture(mean, log_var, gate, torch.zeros(len(likelihood.y), components).to(mean))
+
+
+def _far_apart(images: Tensor, count: int) -> Tensor:
+    """``count`` of the n images of each row (N, n, C, H, W): the first, then always the farthest from those chosen."""
+    flat, chosen = images.flatten(2), [torch.zeros(len(images), dtype=torch.long, device=images.device)]
+    row = torch.arange(len(images), device=images.device)
+    nearest = torch.full(images.shape[:2], float("inf")).to(images)
+    for _ in range(count - 1):
+        distance = (flat - flat[row, chosen[-1]][:, None]).square().sum(2)
+        nearest = torch.minimum(nearest, distance)
+        chosen.append(nearest.argmax(1))
+    return images[row[:, None], torch.stack(chosen, 1)]
+
+
+def _filling_times(family: Family, components: int) -> Tensor:
+    """T_e for each round; with several components down from far above the data to T_s, so that they part."""
+    levels, steps = family.ladder.levels, family.rules.fill_steps
+    if components == 1 or steps == 0:
+        return levels[:1].expand(steps)
+    schedule = family.schedule
+    wide = schedule.time(torch.tensor(4 * family.prior.data_std, dtype=torch.float64))
+    return section(schedule, max(float(wide), float(levels[0])), float(levels[-1]), steps)[1:]
+
+
+def fill(likelihood: Likelihood, x_0: Tensor, noise: Tensor, t: Tensor, batch_size: int | None) -> Tensor:
+    """One round: D(x_0 noised to t), made to explain y; x_0 and noise (R, C, H, W)."""
+    prior, done = likelihood.prior, []
+    for chunk in _chunks(len(x_0), batch_size):
+        near = likelihood.rows(torch.arange(len(x_0))[chunk])
+        image = prior.decode(prior.denoise(transitions.perturb(prior.schedule, x_0[chunk], t, noise[chunk]), t))
+        done.append(prior.encode(near.explained(image, t)))
+    return torch.cat(done)
+
+
+@torch.no_grad()
+def weighed(family: Family, lam: Mixture, likelihood: Likelihood, noise: Streams, batch_size: int | None) -> Mixture:
+    """With the weights pi that minimise the bound for these chains, as estimated from draws of each.
+
+    The bound is convex in pi. At its minimum sum of parts + log q - log q_m has the same mean under every q_m; the
+    multiplicative update pi_m <- pi_m exp(-mean), normalised, gets there (for chains apart, in one step).
+    """
+    images, rules = len(lam.logits), family.rules
+    count = WEIGHING * rules.mc_samples
+    draws = fresh_draws(family, lam.count, lam.mean.shape[3:], noise, count)
+    losses, densities = [], []
+    for chunk in _chunks(len(draws.top), batch_size):
+        row = torch.arange(len(draws.top))[chunk]
+        image, component = row // (count * lam.count), row // count % lam.count
+        part, path, _ = family.parts(lam.rows(image, component), likelihood.rows(image), draws.rows(chunk))
+        losses.append(part.reconstruction / rules.beta + part.kl())
+        densities.append(family.log_mixture(replace(lam, logits=torch.zeros_like(lam.logits)), image, path))
+    shape = images, lam.count, count
+    loss, log_q = torch.cat(losses).reshape(shape), torch.cat(densities).reshape(*shape, lam.count)
+    own = log_q.diagonal(dim1=1, dim2=3).mT
+    logits = lam.log_weights
+    for _ in range(100):
+        mixed = torch.logsumexp(logits[:, None, None] + log_q, 3)
+        logits = torch.log_softmax(logits - (loss + mixed - own).mean(2), 1)
+    return replace(lam, logits=logits.clamp(min=-50))  # a useless chain would go to -infinity
+
+
+def fresh_draws(
+    family: Family, components: int, shape: torch.Size, noise: Streams, samples: int | None = None
+) -> Draws:
+    """Noise of each row (image, component, Monte-Carlo sample); the pairs of one component are stratified."""
+    count, levels, pairs = samples or family.rules.mc_samples, len(family.ladder.levels), len(family.ladder.pairs)
+    normal = noise.normal(components * count, levels + 1, *shape).flatten(0, 1)
+    offsets = torch.arange(count, dtype=torch.float64) / count
+    place = (noise.uniform(components, 1).double().cpu() + offsets) % 1
+    pair = (place * pairs).long().clamp(max=pairs - 1)
+    return Draws(normal[:, :levels], normal[:, levels], pair.flatten())
+
+
+@dataclass(frozen=True)
+class Step:
+    """One estimate of the loss: parts and objective (N,), gradient of each parameter, D(z_Ts) of all rows."""
+
+    parts: Parts
+    objective: Tensor
+    gradient: list[Tensor]
+    x_0: Tensor
+
+
+def gradient_step(family: Family, lam: Mixture, likelihood: Likelihood, draws: Draws, batch_size: int | None) -> Step:
+    """The bound summed over images, sum_m pi_m times the mean over m's Monte-Carlo samples, some rows at a time."""
+    images, rows = len(lam.logits), len(draws.top)
+    count = rows // (images * lam.count)
+    gradient = [torch.zeros_like(value) for value in lam.tensors()]
+    parts, objectives, estimates = [], [], []
+    for chunk in _chunks(rows, batch_size):
+        row = torch.arange(rows)[chunk]
+        image, component = row // (count * lam.count), row // count % lam.count
+        with torch.enable_grad():
+            part, x_0 = _row_parts(family, lam, likelihood.rows(image), draws.rows(chunk), image, component)
+            w_rec, w_kl = family.rules.weights(likelihood.pixels, x_0[0].numel())
+            objective = w_rec * part.reconstruction + family.rules.beta * w_kl * part.kl()
+            weight = lam.log_weights.exp()[image, component]
+            loss = (weight * objective).sum() / count
+            new = torch.autograd.grad(loss, lam.tensors(), allow_unused=True)
+        for total, value in zip(gradient, new, strict=True):
+            total += 0 if value is None else value  # the gate of a single level is unused
+        parts.append(part.map(Tensor.detach))
+        objectives.append(objective.detach())
+        estimates.append(x_0.detach())
+    weights = lam.log_weights.detach().exp()
+
+    def over_components(values: Tensor) -> Tensor:
+        return (weights * values.reshape(images, lam.count, count).mean(2)).sum(1)
+
+    merged = (torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Parts))
+    whole = Parts(*merged).map(over_components)
+    return Step(whole, over_components(torch.cat(objectives)), gradient, torch.cat(estimates))
+
+
+def _row_parts(
+    family: Family, lam: Mixture, likelihood: Likelihood, draws: Draws, image: Tensor, component: Tensor
+) -> tuple[Parts, Tensor]:
+    """The parts of rows (R,) of ``image`` and ``component``, and D(z_Ts)."""
+    part, path, x_0 = family.parts(lam.rows(image, component), likelihood, draws)
+    if lam.count == 1:
+        return part, x_0
+    weighted = family.log_mixture(lam, image, path)
+    own = component[:, None].to(weighted.device)
+    log_q = (weighted - lam.log_weights[image]).gather(1, own)[:, 0]
+    mixing = torch.logsumexp(weighted, 1) - log_q
+    return Parts(part.reconstruction, part.hierarchy, part.diffusion, part.prior, mixing), x_0
+
+
+def _chunks(rows: int, size: int | None) -> Iterator[slice]:
+    return (slice(first, first + (size or rows)) for first in range(0, rows, size or rows))
+
+
+class Adam:
+    """Adam on lambda with the rates of the preset; elementwise, so images do not feel each other."""
+
+    def __init__(self, rules: Rules, lam: Mixture | Variational) -> None:
+        self.rules = rules
+        self.parameters = [value.requires_grad_() for value in lam.tensors()]
+        rates = (rules.lr, rules.lr * rules.lr_log_var, rules.lr * rules.lr_gate, rules.lr)[: len(self.parameters)]
+        groups = [{"params": [value], "lr": rate} for value, rate in zip(self.parameters, rates, strict=True)]
+        self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self._rates = rates
+
+    def step(self, iteration: int, gradient: list[Tensor]) -> None:
+        """One update; ``iteration`` from 0."""
+        for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self.rules.rate(iteration)
+        for value, slope in zip(self.parameters, gradient, strict=True):
+            value.grad = slope
+        self._optimiser.step()

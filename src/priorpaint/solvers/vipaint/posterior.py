@@ -1,0 +1,213 @@
+"""A fitted posterior of VIPaint: it can be kept, and sampled again without fitting."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...diffusion.rng import (
+    Seed,
+    Streams,
+    derive,
+    image_seeds,
+)
+from ...errors import UsageError
+from ...operators.base import LinearOperator
+from ...priors.base import Prior
+from ..base import Callback, Job
+from ..smc.solver import Population
+from .bound import Family
+from .correction import Refinement, choose, propose
+from .variables import Mixture, Parts
+
+if TYPE_CHECKING:
+    from .solver import VIPaint
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(z_Te, ..., z_Ts) of each of B images, with what it takes to draw samples from it.
+
+    Of a latent prior, z are latents; samples are images.
+
+    Attributes:
+        solver: the settings that it was fitted with and is sampled with.
+        prior, operator, y, sigma_y: the problem; y (B, ...).
+        parameters: of M components, each (B, M, K, C, H, W) and (B, M).
+        losses: the parts of the bound in nats, each (B, iterations), at the parameters before the update.
+        objective: what was minimised, (B, iterations): the parts weighted as the preset says.
+    """
+
+    solver: VIPaint
+    prior: Prior
+    operator: LinearOperator
+    y: Tensor
+    sigma_y: float
+    parameters: Mixture
+    losses: Parts
+    objective: Tensor
+
+    @property
+    def family(self) -> Family:
+        """q and p."""
+        prior = self.solver.sampling_prior(self.prior)
+        return Family(prior, self.solver.ladder(prior), self.solver.rules, prior.denoise)
+
+    @property
+    def weights(self) -> Tensor:
+        """pi, the components' weights, (B, M)."""
+        return self.parameters.log_weights.exp()
+
+    def ancestral(self, num_samples: int, *, seed: Seed = 0, batch_size: int | None = None) -> Tensor:
+        """z_Ts ~ q, (B, num_samples, C, H, W) in the prior's space; levels - 1 network calls a sample."""
+        return self._ancestral(num_samples, image_seeds(seed, self.y), batch_size)
+
+    @torch.no_grad()
+    def _ancestral(self, num_samples: int, seeds: list[int], batch_size: int | None) -> Tensor:
+        images = torch.arange(len(self.y)).repeat_interleave(num_samples)
+        samples = torch.arange(num_samples).repeat(len(self.y))
+        component = self._components(seeds, num_samples).flatten()
+        shape = self.parameters.mean.shape[2:]
+        done = []
+        for chunk in torch.split(torch.arange(len(images)), batch_size or max(len(images), 1)):
+            rows = zip(images[chunk].tolist(), samples[chunk].tolist(), strict=True)
+            noise = Streams([derive("hierarchy", seeds[i], k) for i, k in rows], device=self.prior.device)
+            lam = self.parameters.rows(images[chunk], component[chunk].to(self.parameters.mean.device))
+            done.append(self.family.ancestral(lam, noise.normal(*shape).to(lam.mean)))
+        return torch.cat(done).reshape(len(self.y), num_samples, *shape[1:])
+
+    def _components(self, seeds: list[int], num_samples: int) -> Tensor:
+        """The component of each sample, (B, num_samples).
+
+        Samples stand at u, u + g, u + 2 g ... modulo 1 with the golden section g and u uniform: sample i does not
+        depend on how many there are, and any number of first samples is spread almost evenly over pi.
+        """
+        start = Streams([derive("component", seed) for seed in seeds]).uniform(1).double()
+        place = (start + torch.arange(num_samples, dtype=torch.float64) * (math.sqrt(5) - 1) / 2) % 1
+        return choose(self.weights, place)
+
+    def sample(
+        self,
+        num_samples: int = 1,
+        *,
+        seed: Seed = 0,
+        batch_size: int | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """Samples (B, num_samples, C, H, W), float32; sample i is the same for any num_samples and batch_size.
+
+        Args:
+            num_samples: samples of each image, >= 1.
+            seed: an int, or one an image.
+            batch_size: rows (image, sample) at a time; None is all of them.
+            callback: called as callback(step, total, x0_estimate) in phase 2; may raise ``Cancelled``.
+
+        Raises:
+            UsageError: num_samples or batch_size below 1.
+            Cancelled: from the callback.
+        """
+        if num_samples < 1 or (batch_size is not None and batch_size < 1):
+            raise UsageError(f"num_samples and batch_size must be at least 1, not {num_samples} and {batch_size}")
+        return self.draw(self._job(num_samples, image_seeds(seed, self.y), batch_size, callback))
+
+    def draw(self, job: Job) -> Tensor:
+        """``sample`` with checked arguments."""
+        if self.solver.correct:
+            return self._refinement(job)._sample(self._proposed(job, math.ceil(job.num_samples / self.solver.keep)))
+        z = self._ancestral(job.num_samples, job.seeds, job.batch_size)
+        return self.solver.refine(replace(job, operator=self.operator, initial=z))
+
+    def population(
+        self,
+        groups: int = 1,
+        *,
+        seed: Seed = 0,
+        batch_size: int | None = None,
+        callback: Callback | None = None,
+    ) -> Population:
+        """All particles of some groups with their weights, ESS at every level and evidence, also without ``correct``.
+
+        The groups start like those that ``sample`` draws from with ``correct``, and none of their particles is dropped.
+
+        Args:
+            groups: independent groups of each image, >= 1.
+            seed, batch_size, callback: as in ``sample``.
+
+        Raises:
+            UsageError: groups or batch_size below 1.
+            PriorError: weights or Jacobians that are not finite.
+            Cancelled: from the callback.
+        """
+        if groups < 1 or (batch_size is not None and batch_size < 1):
+            raise UsageError(f"groups and batch_size must be at least 1, not {groups} and {batch_size}")
+        job = self._job(groups, image_seeds(seed, self.y), batch_size, callback)
+        return self._refinement(job).populations(self._proposed(job, groups))
+
+    def _job(self, num_samples: int, seeds: list[int], batch_size: int | None, callback: Callback | None) -> Job:
+        channels, height, width = self.parameters.mean.shape[3:]
+        problem = self.prior, self.operator, self.y, self.sigma_y
+        return Job(*problem, num_samples, seeds, batch_size, callback, (channels, height, width))
+
+    def _refinement(self, job: Job) -> Refinement:
+        return self.solver.refinement(self.prior, job.shape)
+
+    def _proposed(self, job: Job, groups: int) -> Job:
+        """The job with ``groups`` weighted groups of particles at T_s to start from."""
+        t_start = self.family.ladder.levels[-1]
+        start = propose(
+            self.family,
+            self.parameters,
+            [[derive("proposal", seed, group) for group in range(groups)] for seed in job.seeds],
+            self.solver.particles,
+            self._refinement(job).above(self.prior, job.shape, t_start, self.solver.up_steps),
+            self.solver.widen,
+            job.batch_size,
+        )
+        return replace(job, operator=self.operator, initial=start)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that the fit found, as tensors on the CPU (``safetensors.torch.save_file`` keeps it in a file);
+        ``VIPaint.restore`` takes it back."""
+        state = {f"parameters.{field.name}": getattr(self.parameters, field.name) for field in fields(Mixture)}
+        state |= {f"losses.{field.name}": getattr(self.losses, field.name) for field in fields(Parts)}
+        state |= {"objective": self.objective, "y": self.y}
+        state["sigma_y"] = torch.tensor(self.sigma_y, dtype=torch.float64)
+        state["levels"] = self.solver.ladder(self.prior).levels
+        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+    @classmethod
+    def from_state(cls, solver: VIPaint, prior: Prior, operator: LinearOperator, state: dict[str, Tensor]) -> Posterior:
+        """See ``VIPaint.restore``."""
+        expected = {f"parameters.{field.name}" for field in fields(Mixture)}
+        expected |= {f"losses.{field.name}" for field in fields(Parts)} | {"objective", "y", "sigma_y", "levels"}
+        missing = ", ".join(sorted(expected - state.keys()))
+        if missing:
+            raise UsageError(f"this is not the state of a VIPaint posterior: {missing} is missing")
+        levels = solver.ladder(prior).levels
+        if state["levels"].shape != levels.shape or not torch.allclose(state["levels"].cpu(), levels):
+            raise UsageError(
+                f"the posterior was fitted at the times {_numbers(state['levels'])} and these settings and prior give "
+                f"{_numbers(levels)}; use the settings and the prior of the fit"
+            )
+        found = state["parameters.logits"].shape[-1]
+        if found != solver.components:
+            raise UsageError(f"the posterior has {found} components and these settings ask for {solver.components}")
+        place = {name: value.to(prior.device) for name, value in state.items() if name.startswith("parameters.")}
+        return cls(
+            solver,
+            prior,
+            operator,
+            state["y"].to(prior.device),
+            float(state["sigma_y"]),
+            Mixture(*(place[f"parameters.{field.name}"] for field in fields(Mixture))),
+            Parts(*(state[f"losses.{field.name}"] for field in fields(Parts))),
+            state["objective"],
+        )
+
+
+def _numbers(times: Tensor) -> str:
+    return ", ".join(f"{value:.4g}" for value in times.tolist())

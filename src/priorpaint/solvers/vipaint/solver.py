@@ -1,0 +1,395 @@
+"""VIPaint: fit a hierarchical Gaussian posterior at a few noise levels, sample it, and denoise from there.
+
+"VIPaint: Image Inpainting with Pre-Trained Diffusion Models via Variational Inference" (Agarwal et al., 2024), Sec. 4.
+Phase 1 minimises the bound of ``vipaint_bound`` by Adam; phase 2 draws z_Ts from the fitted posterior and takes
+likelihood-guided steps down to 0. ``vipaint_presets`` lists how the corrected and the published version differ.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ...diffusion.rng import (
+    Seed,
+    Streams,
+    derive,
+    image_seeds,
+)
+from ...diffusion.schedules import Schedule
+from ...errors import UsageError
+from ...operators.base import LinearOperator
+from ...operators.inpainting import Inpainting
+from ...priors.base import Prior
+from ...priors.cfg import rescaled
+from ...priors.latent import decoder_gain
+from ...priors.recompute import LowMemory
+from ..base import (
+    STRICT,
+    Callback,
+    Cost,
+    Field,
+    Graph,
+    Job,
+    Solver,
+    Task,
+    settings,
+)
+from . import fit as vipaint_fit
+from .bound import Family
+from .correction import Refinement
+from .likelihood import Likelihood
+from .phase2 import refine
+from .posterior import Posterior
+from .presets import PRESETS, Guidance, Rules
+from .variables import (
+    Ladder,
+    neighbours,
+    released_pairs,
+    section,
+)
+
+# sigma / alpha of T_s and T_e in units of data_std, in place of the preset's: several components need levels where
+# modes have parted, weights one where the twist is good.
+_LOWER = (1.0, 2.0)
+
+_CORRECTED_STEPS = 25  # of phase 2 with weights, where steps are of second order or made good by the weights
+_THIN = 0.25  # of those steps are taken by all particles: modes are weighed at T_s, and few weights change further down
+_SMALL = 256  # image elements up to which the whole Jacobian of every particle is cheap
+
+
+@settings(frozen=True, config=STRICT)
+class VIPaint(Solver):
+    """q(z_s | z_t) = N(g E_p[z_s | z_t] + (1 - g) alpha_s mu_s, tau_s^2) on levels T_e > ... > T_s, fitted to y."""
+
+    title: ClassVar[str] = "VIPaint"
+    about: ClassVar[str] = (
+        "The flagship: fits a hierarchical posterior, then samples it; plausible and diverse large holes."
+    )
+    reference: ClassVar[str] = "Agarwal et al., VIPaint, arXiv 2411.18929"
+    needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
+    cost_formula: ClassVar[str] = (
+        "fill_steps forward and iterations * mc_samples * (levels + 1) * components forward+backward an image, then "
+        "levels - 1 forward and refine_steps forward+backward a sample (projected: forward; langevin: refine_steps * "
+        "(refine_inner + 1) + 4 forward); with correct particles / "
+        "keep times levels - 1 + up_steps forward and a quarter of refine_steps forward+backward, and the rest once"
+    )
+    through_decoder: ClassVar[bool] = True
+
+    levels: int = Field(2, ge=1, description="K, the noise levels of the posterior; 1 is only t_start")
+    preset: Literal["exact", "projected", "langevin", "official"] = Field(
+        "exact",
+        description="'exact': the corrected bound; for wide holes with several contents 'projected': the same at high "
+        "noise, and DDNM's steps from there, or 'langevin': Langevin steps at a few levels, for masks; 'official': as "
+        "the published code; fills what is None below",
+    )
+    t_start: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="T_s, the cleanest level, where phase 2 starts; None: sigma/alpha = 1.8 data_std (projected and "
+        "langevin: 8), and 1 data_std with components or correct",
+    )
+    t_end: float | None = Field(
+        None, gt=0, lt=1, description="T_e, the noisiest level; None: where sigma/alpha is 3.5 (32, or 2) data_std"
+    )
+    iterations: int | None = Field(
+        None, ge=1, description="steps of the optimiser (exact 100, projected and langevin 10, official 50)"
+    )
+    mc_samples: int | None = Field(None, ge=1, description="Monte-Carlo samples an image and iteration (4, 5)")
+    lr: float | None = Field(None, gt=0, description="learning rate of the means, in image units (0.1, 0.1)")
+    lr_log_var: float | None = Field(None, gt=0, description="of the log variances, in units of lr (1, 0.01)")
+    lr_gate: float | None = Field(None, gt=0, description="of the gates, in units of lr (1, 0.1)")
+    beta: float | None = Field(None, gt=0, description="weight of the KL terms (1 on nats, 100 on means)")
+    eta: float | None = Field(None, gt=0, le=1, description="noise of the prior between levels; 1 is DDPM (1, 0.447)")
+    gate: float | None = Field(None, gt=0, lt=1, description="first weight g of the prior's mean (0.95, 0.993)")
+    fill_steps: int | None = Field(
+        None, ge=0, description="rounds that fill the holes of y before the fit, each one forward pass (10, 0)"
+    )
+    top_steps: int | None = Field(None, ge=1, description="steps of the grid from t = 1 to T_e (100, published grid)")
+    likelihood: Literal["gaussian", "laplace"] | None = Field(
+        None, description="p(y | z_Ts): 'gaussian' or 'laplace', which is an L1 loss (gaussian, laplace)"
+    )
+    likelihood_scale: float | None = Field(
+        None, ge=0, description="spread of the denoised z_Ts about x_0 in image units (that of white data, 1)"
+    )
+    perceptual: str | None = Field(
+        None,
+        description="LPIPS in the reconstruction, for masks: 'alex', 'vgg' or 'squeeze' of the package lpips, or a "
+        "safetensors file with its weights; without it there is the likelihood alone",
+    )
+    perceptual_weight: float | None = Field(None, ge=0, description="of LPIPS, in nats a value of an image (1, 1)")
+    fit_cfg: float | None = Field(
+        None, description="guidance scale of phase 1, for a conditioned prior (its own, 1: no guidance)"
+    )
+    sample_cfg: float | None = Field(None, description="guidance scale of phase 2, likewise (its own, 3)")
+    refine_guidance: Guidance | None = Field(
+        None,
+        description="guidance of phase 2: log-likelihood, plain norm as DPS, the loss, or, forward only, DDNM's "
+        "projection or Langevin dynamics (exact likelihood, projected projection, langevin langevin, official loss)",
+    )
+    refine_steps: int | None = Field(
+        None, ge=1, description="steps of phase 2 from T_s to 0 (100, 50, 6 levels, 400; correct 25)"
+    )
+    refine_inner: int | None = Field(None, ge=0, description="langevin: steps at each level (14)")
+    refine_dt: float | None = Field(None, gt=0, description="langevin: their length, in units of sigma_t^2 (0.5)")
+    refine_lam: float | None = Field(
+        None, ge=0, description="langevin: how hard unknown pixels push on known ones; 0 is plain (32)"
+    )
+    refine_scale: float | None = Field(None, ge=0, description="guidance step of phase 2 of one sample (1, none, 0.2)")
+    refine_eta: float | None = Field(None, ge=0, le=1, description="noise of phase 2; 1 is DDPM (1, 0.85, 0, 0.2)")
+    components: int = Field(1, ge=1, description="M, chains in the mixture q; several keep several modes")
+    correct: bool = Field(
+        False,
+        description="phase 2 by twisted SMC with the fitted posterior as proposal, weighted so that its bias cancels",
+    )
+    particles: int = Field(64, ge=1, description="correct: particles of a group")
+    keep: int = Field(16, ge=1, description="correct: samples that a group gives, at most as many as particles")
+    up_steps: int = Field(
+        16, ge=1, description="correct: steps from T_s up to pure noise that weigh z_Ts, forward only"
+    )
+    widen: float = Field(1.0, ge=1, description="correct: factor on the variances of the fitted posterior as proposal")
+    twist: Literal["auto", "mmps", "pigdm", "dps"] = Field(
+        "auto",
+        description="correct: twist of the SMC; 'auto': 'mmps' up to 256 elements, else 'pigdm', or 'dps' with a "
+        "latent prior",
+    )
+    checkpoint: bool = Field(
+        False, description="recompute activations of network and decoder in phase 1: less memory, more time"
+    )
+    paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
+
+    @property
+    def rules(self) -> Rules:
+        """The preset with the settings that are not None."""
+        given = {field.name: getattr(self, field.name, None) for field in fields(Rules)}
+        if self.correct and self.refine_steps is None:
+            given["refine_steps"] = _CORRECTED_STEPS
+        return replace(PRESETS[self.preset], **{name: value for name, value in given.items() if value is not None})
+
+    def __post_init__(self) -> None:
+        if self.keep > self.particles:
+            raise UsageError(f"{self.particles} particles cannot give keep = {self.keep} samples; lower keep")
+        rules = self.rules
+        exact = (rules.kl, rules.top, rules.units) == ("exact", "marginal", "nats")
+        if (self.components > 1 or self.correct) and not exact:
+            raise UsageError(f"components and correct need a bound, which preset '{self.preset}' is not; use 'exact'")
+
+    def cost(self, num_samples: int = 1) -> Cost:
+        rules = self.rules
+        fit = rules.iterations * rules.mc_samples * self.components * (self.levels + 1)
+        once = fit if self.checkpoint else 0
+        if self.components == 1:
+            once += rules.fill_steps
+        else:
+            weighing = vipaint_fit.WEIGHING * rules.mc_samples * self.components * (self.levels + 1)
+            once += rules.fill_steps * vipaint_fit.CANDIDATES * self.components + weighing
+        if not self.correct:
+            up, down = (self.levels - 1) * num_samples, rules.calls_down * num_samples
+            return Cost(once + up + down, fit) if rules.forward_only else Cost(once + up, fit + down)
+        weighed = math.ceil(num_samples / self.keep) * self.particles * (self.levels - 1 + self.up_steps)
+        smc = self._refinement("mmps", 1.0).cost(num_samples)
+        return Cost(once + weighed + smc.forward, fit + smc.backward)
+
+    @property
+    def graph(self) -> Graph:
+        return Graph(self.levels + 1, 1)
+
+    def ladder(self, prior: Prior) -> Ladder:
+        """The times of the levels, from T_e down to T_s, and the pairs above T_e.
+
+        Raises:
+            UsageError: T_e is not above T_s, or not below t = 1.
+        """
+        low, high = _LOWER if self.components > 1 or self.correct else self.rules.levels_at
+        t_start = self._time(prior, self.t_start, low)
+        t_end = self._time(prior, self.t_end, high) if self.levels > 1 else t_start
+        if self.t_end is None and t_start < 1 <= t_end:
+            t_end = _halfway_to_the_top(prior.schedule, t_start)
+        if not 0 < t_start <= t_end < 1 or (self.levels > 1 and t_start == t_end):
+            raise UsageError(f"VIPaint needs 0 < t_start < t_end < 1, not {t_start:.4g} and {t_end:.4g}; set both")
+        schedule = prior.schedule
+        levels = section(schedule, t_end, t_start, self.levels - 1)
+        steps = self.rules.top_steps
+        pairs = released_pairs(t_end) if steps is None else neighbours(section(schedule, 1.0, t_end, steps))
+        if len(pairs) == 0:
+            raise UsageError(f"the published grid has no step above t_end = {t_end:.4g}; lower t_end or set top_steps")
+        return Ladder(levels, pairs)
+
+    def _time(self, prior: Prior, given: float | None, ratio: float) -> float:
+        if given is not None:
+            return given
+        return float(prior.schedule.time(torch.tensor(ratio * prior.data_std, dtype=torch.float64)))
+
+    def _likelihood(
+        self, prior: Prior, operator: LinearOperator, y: Tensor, sigma_y: float, t_start: Tensor
+    ) -> Likelihood:
+        rules = self.rules
+        if sigma_y == 0 and rules.likelihood_scale == 0:
+            raise UsageError("likelihood_scale 0 and sigma_y 0 give a likelihood without width; raise one of them")
+        height, width = operator.image_shape(y)[1:]
+        return Likelihood(
+            prior,
+            operator,
+            y,
+            sigma_y,
+            rules.likelihood,
+            rules.likelihood_scale,
+            t_start,
+            gain=decoder_gain(prior, prior.latent_shape(height, width)) if rules.likelihood_scale is None else 1.0,
+            perceptual=self._perceptual_loss(prior, operator),
+            perceptual_weight=rules.perceptual_weight,
+        )
+
+    def _perceptual_loss(self, prior: Prior, operator: LinearOperator) -> Callable[[Tensor, Tensor], Tensor] | None:
+        if self.perceptual is None or self.rules.perceptual_weight == 0:
+            return None
+        if not isinstance(operator, Inpainting):
+            raise UsageError("LPIPS compares pictures, so VIPaint takes perceptual for masks only; leave it out")
+        from ...metrics.perceptual import perceptual_loss
+
+        return perceptual_loss(self.perceptual, prior.device)
+
+    def _cfg(self, prior: Prior, scale: float | None, given: float | None) -> Prior:
+        """The prior at a guidance scale; one without a condition has none, which matters if a setting asks for it."""
+        changed = prior if scale is None else rescaled(prior, scale)
+        if changed is None and given is not None:
+            raise UsageError(
+                f"fit_cfg and sample_cfg need a prior under a condition; give {prior.name} a class or a text"
+            )
+        return prior if changed is None else changed
+
+    def fit(
+        self,
+        prior: Prior,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        sigma_y: float = 0.0,
+        seed: Seed = 0,
+        batch_size: int | None = None,
+        callback: Callback | None = None,
+    ) -> Posterior:
+        """Phase 1: the posterior of each image of y.
+
+        Args:
+            prior: the prior; its weights are not changed and get no gradient.
+            operator, y, sigma_y, seed: as in ``sample``; an image's fit does not depend on the rest of the batch.
+            batch_size: rows (image, Monte-Carlo sample) at a time; the gradient is the same for any.
+            callback: called as callback(iteration, iterations, D(z_Ts) of all rows); may raise ``Cancelled``.
+
+        Raises:
+            UsageError: arguments that do not fit together.
+            Cancelled: from the callback.
+        """
+        y, shape = self._prepare(prior, operator, y, sigma_y, 1, batch_size)
+        seeds = image_seeds(seed, y)
+        return self._fit(Job(prior, operator, y, float(sigma_y), 1, seeds, batch_size, callback, shape))
+
+    def _fit(self, job: Job) -> Posterior:
+        self._check_latent(job.prior)
+        if self.rules.refine_guidance == "langevin" and not isinstance(job.operator, Inpainting):
+            raise UsageError("Langevin steps hold known pixels, so they need a mask; use preset 'projected' or 'exact'")
+        prior, y = self._cfg(job.prior, self.rules.fit_cfg, self.fit_cfg), job.y
+        prior = LowMemory(prior) if self.checkpoint else prior
+        operator, ladder = job.linear.to(y.device), self.ladder(prior)
+        family = Family(prior, ladder, self.rules, prior.denoise)
+        likelihood = self._likelihood(prior, operator, y, job.sigma_y, ladder.levels[-1]).normalised()
+        noise = Streams([derive("fit", image) for image in job.seeds], device=prior.device)
+        found = vipaint_fit.fit(family, likelihood, self.components, noise, job.batch_size, job.callback)
+        return Posterior(self, job.prior, operator, y, job.sigma_y, found.parameters, found.losses, found.objective)
+
+    def _check_latent(self, prior: Prior) -> None:
+        if not prior.latent:
+            return
+        if self.rules.forward_only:
+            raise UsageError(
+                f"{self.rules.refine_guidance} replaces pixels, which a latent prior has none of; use preset 'exact' "
+                "with it"
+            )
+        if self.preset == "official" and self.perceptual is None and self.rules.perceptual_weight > 0:
+            warnings.warn(
+                "the published VIPaint adds LPIPS to its L1 loss, and this runs on L1 alone; pass perceptual=... (or "
+                "perceptual_weight=0 to have it so)",
+                stacklevel=2,
+            )
+
+    def sampling_prior(self, prior: Prior) -> Prior:
+        """The prior of phase 2."""
+        return self._cfg(prior, self.rules.sample_cfg, self.sample_cfg)
+
+    def restore(self, prior: Prior, operator: LinearOperator, state: dict[str, Tensor]) -> Posterior:
+        """The posterior whose ``state_dict`` this is; settings, prior and operator must be those of the fit.
+
+        Raises:
+            UsageError: tensors are missing, or the levels are not those of these settings and this prior.
+        """
+        return Posterior.from_state(self, prior, operator.to(prior.device), state)
+
+    def _sample(self, job: Job) -> Tensor:
+        """``fit`` and ``Posterior.sample``."""
+        rules = self.rules
+        total = rules.iterations + self._chunks(job) * self._steps()
+        posterior = self._fit(replace(job, callback=_part_of(job.callback, 0, total)))
+        return posterior.draw(replace(job, callback=_part_of(job.callback, rules.iterations, total)))
+
+    def _chunks(self, job: Job) -> int:
+        """Parts that phase 2 of a job is cut into."""
+        rows, size = len(job.y) * job.num_samples, job.batch_size
+        if self.correct:
+            rows = len(job.y) * math.ceil(job.num_samples / self.keep)
+            size = None if size is None else max(1, size // self.particles)
+        return -(-rows // (size or rows))
+
+    def refine(self, job: Job) -> Tensor:
+        """Phase 2 without correction: samples (B, num_samples, C, H, W) from z_Ts in ``job.initial``."""
+        return super()._sample(replace(job, prior=self.sampling_prior(job.prior)))
+
+    def refinement(self, prior: Prior, shape: tuple[int, int, int]) -> Refinement:
+        """Phase 2 with correction: SMC from T_s for images of this shape."""
+        t_start = self.ladder(prior).levels[-1]
+        large = "dps" if prior.latent else "pigdm"
+        twist = ("mmps" if math.prod(shape) <= _SMALL else large) if self.twist == "auto" else self.twist
+        return self._refinement(twist, float(prior.schedule.log_ratio(t_start).exp()))
+
+    def _refinement(self, twist: str, top: float) -> Refinement:
+        chosen: dict[str, Any] = {"twist": twist, "kernel": "dense" if twist == "mmps" else "first"}
+        return Refinement(
+            steps=self.rules.refine_steps,
+            particles=self.particles,
+            keep=self.keep,
+            thin=_THIN,
+            top=top,
+            paste=self.paste,
+            **chosen,
+        )
+
+    def _steps(self) -> int:
+        return self.rules.steps_down
+
+    def _run(self, task: Task) -> Tensor:
+        t_start = self.ladder(task.prior).levels[-1]
+
+        def likelihood() -> Likelihood:
+            return self._likelihood(task.prior, task.linear, task.y, task.sigma_y, t_start)
+
+        return refine(task, self.rules, t_start, likelihood)
+
+
+def _halfway_to_the_top(schedule: Schedule, t: float) -> float:
+    """The time whose sigma/alpha is the geometric mean of that of t and the schedule's largest."""
+    ratio = float(schedule.log_ratio(torch.tensor(t, dtype=torch.float64)).exp())
+    return float(schedule.time(torch.tensor(math.sqrt(ratio * schedule.ratio_range[1]), dtype=torch.float64)))
+
+
+def _part_of(callback: Callback | None, before: int, total: int) -> Callback | None:
+    """A callback that counts a part of a longer run."""
+    if callback is None:
+        return None
+    return lambda step, _, x_0: callback(before + step, total, x_0)
