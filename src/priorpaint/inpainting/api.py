@@ -23,6 +23,7 @@ from ..priors import Guided, Prior
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
 from ..solvers import Cost, Solver
+from .cancelling import CancellablePrior
 from .events import Completion, Event, Loading, OnEvent, Step, ignore
 from .inputs import Source, about_source, as_image, resolve_mask
 from .job import InpaintJob, fitted
@@ -72,7 +73,7 @@ class Plan:
 
     @property
     def windows(self) -> list[dict[str, Any]]:
-        """What the prior will see, in order: box and core (x, y, width, height) in pixels of their scale in the frame."""
+        """What the prior will see, in order; boxes are (x, y, width, height) in pixels of their scale in the frame."""
         return self._job.windows()
 
     @property
@@ -205,8 +206,9 @@ def plan(
         "negative_prompt": negative_prompt,
         "guidance_scale": guidance_scale,
     }
-    ready = _conditioned(fitted(loaded, fit), **condition)
-    job = InpaintJob(picture, known.known, from_alpha, ready, solver, seeds)
+    cancellable = CancellablePrior(loaded)
+    ready = _conditioned(fitted(cancellable, fit), **condition)
+    job = InpaintJob(picture, known.known, from_alpha, ready, cancellable, solver, seeds)
     if max_memory is not None:
         batch_size = job.keep_below(parse_bytes(max_memory), batch_size).rows
     call = {

@@ -108,14 +108,18 @@ class CoarseToFine:
         keys = [derive("window", seed, level.scale, box.top, box.left) for seed in seeds]
         operator = Inpainting(torch.from_numpy(known))
         solver = _solver_of(self.solver, self.prior, level, index)
+        work = len(keys) * weight(solver.shared_cost())
         if level.shared[index] and solver.fits:
             posterior = self._fit(operator, y[:1], level, index)
-            own = weight(solver.cost(1)) - weight(solver.cost(0))
         else:
-            posterior = solver.condition(Problem(self.prior, operator, operator(y)))
-            own = weight(solver.cost(1))
+            posterior = solver.condition(
+                Problem(self.prior, operator, operator(y)),
+                seed=keys,
+                callback=self._progress(level, index, work, len(keys)),
+            )
+        work = len(keys) * weight(solver.cost(1)) - work
         initial = None if guess is None else operator.project(guess, y)
-        callback = self._progress(level, index, own * len(keys), len(keys))
+        callback = self._progress(level, index, work, len(keys))
         out = posterior.sample(keys, initial=initial, callback=callback).cpu()
         if not bool(torch.isfinite(out).all()):
             name = type(self.solver).__name__
@@ -130,7 +134,7 @@ class CoarseToFine:
                 Problem(self.prior, operator, operator(y)),
                 seed=derive("fit", level.scale, box.top, box.left),
                 batch_size=self._shared_rows or max(1, MAX_AREA_GRADIENT // box.area),
-                callback=self._progress(level, index, weight(self.solver.cost(0)), 0),
+                callback=self._progress(level, index, weight(self.solver.shared_cost()), 0),
             )
         return self._conditioned[level.scale, index]
 

@@ -17,6 +17,7 @@ from ..errors import Cancelled, CancelToken, UsageError
 from ..imaging import Picture, compose
 from ..priors import AnySize, Prior
 from ..solvers import Cost, Solver
+from .cancelling import CancellablePrior
 from .coarse_to_fine import CoarseToFine, Estimate, Report, network_calls, weight
 from .events import Completion, Loading, OnEvent, Step
 from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, plan_levels, plan_whole
@@ -57,6 +58,7 @@ class InpaintJob:
     known: Bools
     opaque_holes: bool
     prior: Prior
+    cancellable: CancellablePrior
     solver: Solver
     seeds: list[int]
     images: list[Image.Image] = field(default_factory=list)
@@ -188,7 +190,7 @@ class InpaintJob:
             )
 
         try:
-            with self.prior.cancelled_by(cancel):
+            with self.cancellable.cancelled_by(cancel):
                 self._draw(batch_size, on_event, report)
         except Cancelled:
             return True

@@ -6,15 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
+from typing_extensions import Self
 
 from ..diffusion import transitions
 from ..diffusion.rng import Seed, Streams, image_seeds
+from ..diffusion.schedules import Schedule
 from ..errors import UsageError
 from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
@@ -187,6 +189,7 @@ class Solver(ABC):
         needs: what it asks of prior and operator: any of ``gradient`` (through the network), ``mask`` (an
             `Inpainting` operator) and ``linear`` (a `LinearOperator`); without the last two any `Operator` will do.
         cost_formula: NFE of one sample in terms of the fields.
+        warm_start: whether it can start from given images, at the time of its field ``t_init``.
         fits: whether ``condition`` does work, of ``shared_cost``, that all samples share.
         through_decoder: whether ``_run`` measures decoded images, so that y pulls on latents through the decoder. Where
             not, a method sees the latents of a latent prior as images, with mask and y carried over to their grid.
@@ -197,8 +200,14 @@ class Solver(ABC):
     reference: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     cost_formula: ClassVar[str]
+    warm_start: ClassVar[bool] = False
     fits: ClassVar[bool] = False
     through_decoder: ClassVar[bool] = False
+
+    if TYPE_CHECKING:  # of methods with ``warm_start``
+        steps: int
+        spacing: str | None
+        t_init: float
 
     @abstractmethod
     def cost(self, num_samples: int = 1) -> Cost:
@@ -239,6 +248,16 @@ class Solver(ABC):
             Cancelled: from the callback.
         """
         return _Unfitted(self, problem)
+
+    def started_at(self, schedule: Schedule, nsr: float) -> Self:
+        """The solver started at the noise level sigma_t / alpha_t = ``nsr``, with the steps that it takes from there.
+
+        For methods with ``warm_start``; one whose settings are not steps, spacing and t_init defines its own.
+        """
+        start = float(schedule.time(torch.tensor(nsr, dtype=torch.float64)))
+        steps = int((schedule.grid(self.steps, self.spacing)[:-1] < start).sum()) + 1
+        spacing = None if self.spacing == "respaced" else self.spacing  # that grid always starts at 1
+        return replace(self, steps=min(steps, self.steps), spacing=spacing, t_init=start)  # type: ignore[type-var]
 
     @abstractmethod
     def _steps(self) -> int:
@@ -335,12 +354,12 @@ class Solver(ABC):
 
     def _starts(self, initial: Tensor | None, shape: tuple[int, ...], y: Tensor) -> Tensor | None:
         """Checked ``initial`` on y's device."""
-        t_init = getattr(self, "t_init", 1.0)
         if initial is None:
+            t_init = self.t_init if self.warm_start else 1.0
             if t_init < 1:
                 raise UsageError(f"t_init = {t_init} starts below pure noise and so needs initial images; pass initial")
             return None
-        if not hasattr(self, "t_init"):
+        if not self.warm_start:
             raise UsageError(f"{self.title} does not start from given images; use a method with the setting t_init")
         if initial.shape != shape:
             raise UsageError(f"initial must have the shape {shape}, not {tuple(initial.shape)}")
