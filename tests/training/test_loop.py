@@ -175,7 +175,7 @@ def arguments(pictures: Path, out: Path, crops: int) -> list[str]:
 
 def test_ctrl_c_at_the_command_line_saves_and_exits_130(pictures: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
-    command = [sys.executable, "-m", "priorpaint.cli.train", *arguments(pictures, tmp_path / "out", 10**7)]
+    command = [sys.executable, "-m", "priorpaint", "train", *arguments(pictures, tmp_path / "out", 10**7)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
