@@ -118,6 +118,7 @@ def train(
     from priorpaint.training.tasks import load_codec
 
     from .progress import training_display
+    from .stopping import signals
     from .train_network import NetworkOptions, usual
 
     if threads:
@@ -166,16 +167,16 @@ def train(
             label_dropout=label_dropout, augment=augment, whole=whole, latent=None if latent is None else str(latent),
             hold_out=hold_out,
         )  # fmt: skip
-        with training_display() as display:
-            outcome = run_training(config, display)
+        with signals() as cancel, training_display() as display:
+            outcome = run_training(config, display, cancel)
     except PriorpaintError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
-    if outcome.stopped_by:
+    if outcome.cancelled:
         if outcome.speaks:
             typer.echo(f"Stopped after {outcome.crops} crops; the same command goes on from there.", err=True)
-        end_process(128 + outcome.stopped_by)
-        raise typer.Exit(128 + outcome.stopped_by)
+        end_process(cancel.exit_code)
+        raise typer.Exit(cancel.exit_code)
     if outcome.speaks:
         _say_what_next(outcome, out, autoencoder=autoencoder)
     end_process(0)
