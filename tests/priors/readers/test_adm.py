@@ -343,12 +343,6 @@ class TestAdversarial:
         check_adversarial("adm", shared, words, flags=HEADS)
 
 
-def test_recognises_by_name(tmp_path: Path) -> None:
-    assert adm.READER.recognises(tmp_path / "a.pt")
-    assert adm.READER.recognises(tmp_path / "a.PTH")
-    assert not adm.READER.recognises(tmp_path / "a.pkl")
-
-
 def test_every_error_is_of_the_project(tmp_path: Path) -> None:
     for content in (b"", b"\x80", b"PK\x03\x04", os.urandom(0) + b"\x80\x02."):
         (tmp_path / "a.pt").write_bytes(content)
