@@ -89,8 +89,8 @@ class Population:
 class SMC(Solver):
     """x_s ~ q(x_s | x_t, y), weighted by p(x_s | x_t) tw_s(x_s) / (q(x_s | x_t) tw_t(x_t)), resampled where ESS is low.
 
-    Samples come from groups of particles that are always simulated whole: sample i of an image is number i % keep of
-    group i // keep.
+    Samples come from groups of particles that are always simulated whole: sample i of an image is number i % num_kept of
+    group i // num_kept.
     """
 
     title: ClassVar[str] = "SMC (twisted diffusion sampler)"
@@ -98,22 +98,22 @@ class SMC(Solver):
     reference: ClassVar[str] = "Wu et al., Practical and Asymptotically Exact Conditional Sampling, NeurIPS 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = (
-        "steps (thin particles / keep + 1 - thin) forward+backward, each with C H W backward passes (twist mmps)"
+        "steps (full_share particles / num_kept + 1 - full_share) forward+backward, each with C H W backward passes (twist mmps)"
     )
 
     through_decoder: ClassVar[bool] = True
 
     steps: int = Field(50, ge=1, description="levels of the time grid, one denoiser call of each particle at each")
     particles: int = Field(16, ge=1, description="particles of a group, K")
-    keep: int = Field(4, ge=1, description="samples that a group gives, at most as many as particles")
+    num_kept: int = Field(4, ge=1, description="samples that a group gives, at most as many as particles")
     twist: Literal["mmps", "mmps_cg", "tmpd", "pigdm", "dps"] = Field(
         "mmps", description="guess of p(y | x_t): 'mmps' from the whole Jacobian, or the likelihood of a method"
     )
     kernel: Literal["dense", "scalar", "first"] = Field(
         "dense", description="covariance of a step: v I + b^2 V ('dense'), v + b^2 tr(V)/d ('scalar') or v ('first')"
     )
-    thin: float = Field(
-        0.7, ge=0, le=1, description="share of the levels that all particles walk, before only keep of them go on"
+    full_share: float = Field(
+        0.7, ge=0, le=1, description="share of the levels that all particles walk, before num_kept of them go on"
     )
     threshold: float = Field(0.5, ge=0, le=1, description="resample where ESS is below this share of the particles")
     local: float = Field(
@@ -129,8 +129,10 @@ class SMC(Solver):
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
 
     def __post_init__(self) -> None:
-        if self.keep > self.particles:
-            raise UsageError(f"{self.particles} particles cannot give keep = {self.keep} samples; lower keep")
+        if self.num_kept > self.particles:
+            raise UsageError(
+                f"{self.particles} particles cannot give num_kept = {self.num_kept} samples; lower num_kept"
+            )
         if self.kernel == "dense" and self.twist != "mmps":
             raise UsageError("kernel 'dense' needs the whole Jacobian, which only twist 'mmps' computes")
         if self.local and (self.twist != "mmps" or self.kernel != "dense"):
@@ -138,8 +140,8 @@ class SMC(Solver):
 
     def cost(self, num_samples: int = 1) -> Cost:
         wide = self._wide_levels()
-        a_group = wide * self.particles + (self.steps - wide) * self.keep
-        calls = math.ceil(num_samples / self.keep) * a_group
+        a_group = wide * self.particles + (self.steps - wide) * self.num_kept
+        calls = math.ceil(num_samples / self.num_kept) * a_group
         if self.twist == "mmps":
             return Cost(0, calls)
         one = self._method()._one().backward * (2 if self.twist == "mmps_cg" else 1)  # log det takes as many passes
@@ -150,7 +152,7 @@ class SMC(Solver):
 
     def _wide_levels(self) -> int:
         """Levels that all particles walk."""
-        return max(1, math.ceil(self.thin * self.steps))
+        return max(1, math.ceil(self.full_share * self.steps))
 
     def run(
         self,
@@ -192,7 +194,7 @@ class SMC(Solver):
 
     def samples(self, job: Job, start: Proposal | None = None) -> Tensor:
         """``sample`` with checked arguments; ``start`` holds all groups in order of images."""
-        groups = self._groups(job, math.ceil(job.num_samples / self.keep), start)
+        groups = self._groups(job, math.ceil(job.num_samples / self.num_kept), start)
         done = torch.cat([self._samples(*at, job.batch_size) for at in groups])
         return done.reshape(len(job.y), -1, *done.shape[2:])[:, : job.num_samples]
 
@@ -208,10 +210,10 @@ class SMC(Solver):
         return self._samples(task, None, None).flatten(0, 1)
 
     def _samples(self, task: Task, start: Proposal | None, limit: int | None) -> Tensor:
-        """``keep`` images of each group, (N, keep, C, H, W)."""
+        """``num_kept`` images of each group, (N, num_kept, C, H, W)."""
         particles = self._simulate(task, start, limit, self._wide_levels())
-        u, order = self._uniform(task, particles.log_weights.shape[2]), self._uniform(task, self.keep).argsort(1)
-        chosen = systematic(particles.by_block, particles.shared(u), self.keep)
+        u, order = self._uniform(task, particles.log_weights.shape[2]), self._uniform(task, self.num_kept).argsort(1)
+        chosen = systematic(particles.by_block, particles.shared(u), self.num_kept)
         # Systematic resampling sorts by ancestor; a random order makes the first sample like all others.
         chosen = chosen.gather(1, order[..., None].expand_as(chosen))
         return self._images(task, pick(particles.x, chosen), limit)
@@ -252,9 +254,9 @@ class SMC(Solver):
             particles.joined = twist.joined
             particles.log_weights = particles.log_weights + level.log_twist - last_twist
             last_of_all = index + 1 == wide < self.steps
-            level = self._select(task, particles, level, self.keep if last_of_all else None)
+            level = self._select(task, particles, level, self.num_kept if last_of_all else None)
             if last_of_all:
-                twist.resize(self.keep)
+                twist.resize(self.num_kept)
             task.report(index + 1, self._preview(task, particles, level))
             a, b = transitions.backward_weights(schedule, t, s)
             v = transitions.backward_variance(schedule, t, s)
@@ -297,8 +299,8 @@ class SMC(Solver):
         return task.noise.uniform(count).to(algebra_device(task.prior)).double()
 
     def _preview(self, task: Task, particles: Particles, level: Level) -> Tensor:
-        """Estimates of x_0 of the ``keep`` heaviest particles of each group, (N keep, C, H, W)."""
-        heaviest = particles.by_block.mean(2).topk(self.keep, 1).indices
+        """Estimates of x_0 of the ``num_kept`` heaviest particles of each group, (N num_kept, C, H, W)."""
+        heaviest = particles.by_block.mean(2).topk(self.num_kept, 1).indices
         shown = level.guided.gather(1, heaviest[..., None].expand(-1, -1, level.guided.shape[2]))
         return shown.reshape(-1, *task.shape).to(device=task.prior.device, dtype=torch.float32)
 

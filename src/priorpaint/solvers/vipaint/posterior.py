@@ -129,7 +129,7 @@ class Posterior:
     def draw(self, job: Job) -> Tensor:
         """``sample`` with checked arguments."""
         if self.solver.correct:
-            start = self._proposal(job, math.ceil(job.num_samples / self.solver.keep))
+            start = self._proposal(job, math.ceil(job.num_samples / self.solver.num_kept))
             return self._refinement(job).samples(replace(job, operator=self.operator), start)
         z = self._ancestral(job.num_samples, job.seeds, job.batch_size)
         return self.solver.refine(replace(job, operator=self.operator, initial=z))
