@@ -89,8 +89,8 @@ class Population:
 class SMC(Solver):
     """x_s ~ q(x_s | x_t, y), weighted by p(x_s | x_t) tw_s(x_s) / (q(x_s | x_t) tw_t(x_t)), resampled where ESS is low.
 
-    Samples come from groups of particles that are always simulated whole: sample i of an image is number i % num_kept of
-    group i // num_kept.
+    Samples come from groups of particles that are always simulated whole: sample i of an image is number
+    i % num_kept of group i // num_kept.
     """
 
     title: ClassVar[str] = "SMC (twisted diffusion sampler)"
@@ -98,7 +98,8 @@ class SMC(Solver):
     reference: ClassVar[str] = "Wu et al., Practical and Asymptotically Exact Conditional Sampling, NeurIPS 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = (
-        "steps (full_share particles / num_kept + 1 - full_share) forward+backward, each with C H W backward passes (twist mmps)"
+        "steps (full_share particles / num_kept + 1 - full_share) forward+backward, each with C H W backward passes "
+        "(twist mmps)"
     )
 
     through_decoder: ClassVar[bool] = True
@@ -253,9 +254,9 @@ class SMC(Solver):
             level = twist.evaluate(particles.x, t, task.noise)
             particles.joined = twist.joined
             particles.log_weights = particles.log_weights + level.log_twist - last_twist
-            last_of_all = index + 1 == wide < self.steps
-            level = self._select(task, particles, level, self.num_kept if last_of_all else None)
-            if last_of_all:
+            reduced = index + 1 == wide < self.steps
+            level = self._select(task, particles, level, self.num_kept if reduced else None)
+            if reduced:
                 twist.resize(self.num_kept)
             task.report(index + 1, self._preview(task, particles, level))
             a, b = transitions.backward_weights(schedule, t, s)
