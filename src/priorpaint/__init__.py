@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from . import schedules
 from .errors import (
     Cancelled,
+    CancelToken,
     MissingExtra,
     PriorError,
     PriorpaintError,
@@ -48,6 +49,7 @@ __all__ = [
     "SOLVERS",
     "AnySize",
     "Blur",
+    "CancelToken",
     "Cancelled",
     "DenoiserPrior",
     "Downsampling",
@@ -78,7 +80,12 @@ __all__ = [
 ]
 
 # Imported when first asked for, so that a program that only wants solvers and priors does not load picture formats.
-_LAZY = {"Result": "results", "Stopped": "pipeline", "inpaint": "pipeline", "load_prior": "priors.loading"}
+_LAZY = {
+    "Result": "inpainting.result",
+    "Stopped": "inpainting.api",
+    "inpaint": "inpainting.api",
+    "load_prior": "priors.loading",
+}
 
 
 def __getattr__(name: str) -> Any:

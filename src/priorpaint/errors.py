@@ -1,4 +1,7 @@
-"""The errors that priorpaint raises on purpose; each message is one sentence that says what to do next."""
+"""The errors that priorpaint raises on purpose, one sentence each that says what to do next; and the token that stops.
+
+Imports neither torch nor anything else that takes time: the command line reads it before it knows what to run.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,33 @@ class CheckpointError(PriorError):
 
 
 class Cancelled(PriorpaintError):
-    """Raised by a callback to stop a solver at the next step."""
+    """Raised by a `CancelToken`, or by a caller's own callback, to stop a run between two steps."""
+
+
+class CancelToken:
+    """Stops a run from outside: another thread, a signal handler, a web page. It may be shared by several runs."""
+
+    def __init__(self) -> None:
+        # A plain flag and no lock: a signal handler may run while its own thread holds a lock.
+        self._cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` has been called."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Ask the runs with this token to stop at their next step; more than once is as good as once."""
+        self._cancelled = True
+
+    def check(self) -> None:
+        """Go on where nobody has cancelled.
+
+        Raises:
+            Cancelled: `cancel` has been called.
+        """
+        if self._cancelled:
+            raise Cancelled("the run was cancelled.")
 
 
 class MissingExtra(PriorpaintError, ImportError):

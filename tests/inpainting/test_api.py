@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from priorpaint.solvers.vipaint.solver.solver import VIPaint
 from torch import Tensor
 
 import priorpaint
@@ -32,6 +31,7 @@ from priorpaint.inpainting import job as painting
 from priorpaint.priors.base import Denoising
 from priorpaint.solvers import Cost, Solver, solver
 from priorpaint.solvers.base import Task
+from priorpaint.solvers.vipaint.solver import VIPaint
 
 MEAN, STD = 0.2, 0.1
 SIZES = [(17, 16), (333, 257), (64, 48)]

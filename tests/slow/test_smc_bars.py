@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from priorpaint.solvers.smc.solver.solver import SMC
 from torch import Tensor
 
 from priorpaint import solver
 from priorpaint.lab.certify.distances import Sliced, total_variation
 from priorpaint.lab.certify.problems import Problem, b16, m16
 from priorpaint.solvers import Solver
+from priorpaint.solvers.smc.solver import SMC
 
 pytestmark = pytest.mark.slow
 SAMPLES = 1024

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from priorpaint.solvers.vipaint.solver.solver import VIPaint
 
 from priorpaint.lab.certify.measures import Measures, Ruler
 from priorpaint.lab.certify.problems import m16
+from priorpaint.solvers.vipaint.solver import VIPaint
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,6 @@ import math
 
 import pytest
 import torch
-from priorpaint.solvers.smc.solver.solver import SMC
-from priorpaint.solvers.smc.solver.twists import DenseTwist
 from torch import Tensor
 
 from priorpaint import (
@@ -27,6 +25,8 @@ from priorpaint.solvers.daps import steepness
 from priorpaint.solvers.dps import DPS
 from priorpaint.solvers.likelihoods import Decoded, white_variance
 from priorpaint.solvers.mmps import MMPS
+from priorpaint.solvers.smc.solver import SMC
+from priorpaint.solvers.smc.twists import DenseTwist
 from tests.latent_toy import Curved, Identity, orthonormal, pictures, toy
 from tests.solvers.test_contract import make
 from tests.solvers.test_contract import problem as pixel_problem

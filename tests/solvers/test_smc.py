@@ -7,20 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from priorpaint.solvers.smc.solver.resampling import (
-    connected,
-    effective_share,
-    log_mean,
-    systematic,
-)
-from priorpaint.solvers.smc.solver.solver import SMC
-from priorpaint.solvers.smc.solver.twists import (
-    DenseTwist,
-    Level,
-    move,
-    pick,
-    positive,
-)
 from torch import Tensor
 
 from priorpaint import (
@@ -33,6 +19,20 @@ from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.schedules import EDM
 from priorpaint.priors.analytic import Gaussian, GaussianMixture
 from priorpaint.solvers.base import Task
+from priorpaint.solvers.smc.resampling import (
+    connected,
+    effective_share,
+    log_mean,
+    systematic,
+)
+from priorpaint.solvers.smc.solver import SMC
+from priorpaint.solvers.smc.twists import (
+    DenseTwist,
+    Level,
+    move,
+    pick,
+    positive,
+)
 from tests.solvers.toy import KNOWN, Y, mode_weights, toy_g, toy_m
 
 

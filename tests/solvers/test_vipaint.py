@@ -10,15 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from priorpaint.solvers.vipaint.solver.fit import Adam, fill, gradient_step
-from priorpaint.solvers.vipaint.solver.likelihood import Likelihood
-from priorpaint.solvers.vipaint.solver.solver import VIPaint
-from priorpaint.solvers.vipaint.solver.variables import (
-    Draws,
-    Ladder,
-    Mixture,
-    Variational,
-)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -38,7 +29,15 @@ from priorpaint.priors.analytic import Gaussian, GaussianMixture
 from priorpaint.priors.recompute import LowMemory
 from priorpaint.solvers import solver
 from priorpaint.solvers.base import Job
-from priorpaint.solvers.vipaint.solver import bound
+from priorpaint.solvers.vipaint.fit import Adam, fill, gradient_step
+from priorpaint.solvers.vipaint.likelihood import Likelihood
+from priorpaint.solvers.vipaint.solver import VIPaint, bound
+from priorpaint.solvers.vipaint.variables import (
+    Draws,
+    Ladder,
+    Mixture,
+    Variational,
+)
 from tests.solvers.vipaint_toy import (
     CIN,
     DIAGONAL,

@@ -7,9 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from priorpaint.solvers.vipaint.solver.bound import gaussian_kl, released_kl
-from priorpaint.solvers.vipaint.solver.solver import VIPaint
-from priorpaint.solvers.vipaint.solver.variables import Draws, Variational, released_pairs
 from torch import Tensor
 
 from priorpaint.diffusion import transitions
@@ -22,7 +19,9 @@ from priorpaint.diffusion.schedules import (
     Schedule,
 )
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.solvers.vipaint.solver import bound
+from priorpaint.solvers.vipaint.bound import gaussian_kl, released_kl
+from priorpaint.solvers.vipaint.solver import VIPaint, bound
+from priorpaint.solvers.vipaint.variables import Draws, Variational, released_pairs
 from tests.solvers.vipaint_toy import (
     CIN,
     DIAGONAL,

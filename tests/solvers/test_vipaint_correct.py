@@ -7,11 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from priorpaint.solvers.vipaint.solver.bound import Family
-from priorpaint.solvers.vipaint.solver.correction import log_above
-from priorpaint.solvers.vipaint.solver.posterior import Posterior
-from priorpaint.solvers.vipaint.solver.solver import VIPaint
-from priorpaint.solvers.vipaint.solver.variables import Mixture
 from torch import Tensor
 
 from priorpaint.diffusion.rng import Streams
@@ -25,6 +20,11 @@ from priorpaint.diffusion.schedules import (
 from priorpaint.errors import Cancelled, UsageError
 from priorpaint.operators import Inpainting, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
+from priorpaint.solvers.vipaint.bound import Family
+from priorpaint.solvers.vipaint.correction import log_above
+from priorpaint.solvers.vipaint.posterior import Posterior
+from priorpaint.solvers.vipaint.solver import VIPaint
+from priorpaint.solvers.vipaint.variables import Mixture
 from tests.solvers.toy import KNOWN, Y, mode_weights, toy_g
 from tests.solvers.vipaint_toy import three_modes
 

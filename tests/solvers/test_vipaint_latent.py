@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from priorpaint.solvers.vipaint.solver.solver import VIPaint
 from torch import Tensor
 
 from priorpaint import (
@@ -30,6 +29,7 @@ from priorpaint.operators import Downsampling, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
 from priorpaint.priors.recompute import LowMemory
+from priorpaint.solvers.vipaint.solver import VIPaint
 from tests.latent_toy import SHARED, Curved, Identity, orthonormal
 
 FAST: dict[str, Any] = {"levels": 2, "iterations": 4, "mc_samples": 2, "refine_steps": 4}

@@ -10,11 +10,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from priorpaint.solvers.vipaint.solver.correction import choose
-from priorpaint.solvers.vipaint.solver.fit import _far_apart, gradient_step, weighed
-from priorpaint.solvers.vipaint.solver.likelihood import Likelihood
-from priorpaint.solvers.vipaint.solver.solver import VIPaint
-from priorpaint.solvers.vipaint.solver.variables import Draws, Mixture, Variational
 from torch import Tensor
 
 from priorpaint.diffusion.rng import Streams
@@ -23,6 +18,11 @@ from priorpaint.errors import UsageError
 from priorpaint.operators import LinearOperator, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers import solver
+from priorpaint.solvers.vipaint.correction import choose
+from priorpaint.solvers.vipaint.fit import _far_apart, gradient_step, weighed
+from priorpaint.solvers.vipaint.likelihood import Likelihood
+from priorpaint.solvers.vipaint.solver import VIPaint
+from priorpaint.solvers.vipaint.variables import Draws, Mixture, Variational
 from tests.solvers.toy import KNOWN, Y, mode_weights
 from tests.solvers.vipaint_toy import (
     FULL,

@@ -10,17 +10,6 @@ from __future__ import annotations
 import math
 
 import torch
-from priorpaint.solvers.vipaint.solver.bound import Family
-from priorpaint.solvers.vipaint.solver.likelihood import Likelihood
-from priorpaint.solvers.vipaint.solver.presets import PRESETS, Rules
-from priorpaint.solvers.vipaint.solver.variables import (
-    Draws,
-    Ladder,
-    Mixture,
-    Parts,
-    Variational,
-    neighbours,
-)
 from torch import Tensor
 
 from priorpaint.diffusion import transitions
@@ -28,6 +17,17 @@ from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.operators import Inpainting
 from priorpaint.priors.analytic import Gaussian, GaussianMixture
 from priorpaint.priors.base import Prior
+from priorpaint.solvers.vipaint.bound import Family
+from priorpaint.solvers.vipaint.likelihood import Likelihood
+from priorpaint.solvers.vipaint.presets import PRESETS, Rules
+from priorpaint.solvers.vipaint.variables import (
+    Draws,
+    Ladder,
+    Mixture,
+    Parts,
+    Variational,
+    neighbours,
+)
 from tests.solvers.toy import toy_m
 
 CIN = VP("scaled_linear", beta_start=0.0015, beta_end=0.0195)

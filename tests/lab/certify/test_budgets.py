@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-from priorpaint.solvers.smc.solver.solver import SMC
 
 from priorpaint import SOLVERS, UsageError, solver
 from priorpaint.lab.certify.budgets import (
@@ -15,6 +14,7 @@ from priorpaint.lab.certify.budgets import (
     settings_for,
 )
 from priorpaint.lab.certify.run import certify
+from priorpaint.solvers.smc.solver import SMC
 from tests.lab.certify.exact import Exact
 
 
