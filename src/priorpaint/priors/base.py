@@ -397,7 +397,7 @@ class DenoiserPrior(Prior):
     """Any callable (x_t, t) -> E[x_0 | x_t] as a prior.
 
     Args:
-        denoise: takes x_t (N, C, H, W) and t (N,) float64 and returns (N, C, H, W).
+        denoise: takes x_t (N, C, H, W) and t (N,), in the dtype and on the device of x_t, and returns (N, C, H, W).
         schedule: its noise schedule.
         shape: (C, H, W); None where any size will do.
         multiple: height and width must be a multiple of this.
@@ -418,7 +418,7 @@ class DenoiserPrior(Prior):
         self._call = denoise
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self._call(x_t, t)
+        return self._call(x_t, t.to(x_t))
 
 
 def times_of(t: Tensor | float, x_t: Tensor) -> Tensor:
