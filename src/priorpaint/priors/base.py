@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..diffusion.rng import Streams, derive
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
-from ..errors import UsageError
+from ..errors import PriorError, UsageError
 
 if TYPE_CHECKING:
     from ..diffusion.samplers import Sampler
@@ -57,6 +58,7 @@ class Provenance:
         facts: what is known about it, as JSON values.
         spec: what `load_prior` was asked for.
         flags: the flags that `load_prior` was given.
+        dtype: the dtype that `load_prior` was asked for.
     """
 
     name: str = "prior"
@@ -65,6 +67,7 @@ class Provenance:
     facts: dict[str, Any] | None = None
     spec: str | None = None
     flags: dict[str, Any] | None = None
+    dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,35 @@ class Prior:
         return _labels(label, self.classes, self.name).to(self.device)
 
     @property
+    def _loaded(self) -> bool:
+        """Whether `load_prior` made this very object, so that it can do so again."""
+        return self.spec is not None
+
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        """A prior that was loaded travels as what it was loaded by, and is loaded again where it arrives."""
+        if not self._loaded:
+            return super().__reduce_ex__(protocol)
+        told = self.info.provenance
+        return _again, (told.spec, told.flags, told.hash, told.name, told.dtype, str(self.device))
+
+    def __getstate__(self) -> bytes:
+        try:
+            return pickle.dumps(self.__dict__)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise PriorError(
+                f"the prior {self.name} cannot be sent to another process ({error}); load it with load_prior, or write "
+                "its functions at the top level of a module"
+            ) from None
+
+    def __setstate__(self, state: bytes) -> None:
+        self.__dict__.update(pickle.loads(state))
+
+    def __copy__(self) -> Prior:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    @property
     def device(self) -> torch.device:
         """Where x_t must live."""
         return torch.device("cpu")
@@ -373,6 +405,14 @@ class WrappedPrior(Prior):
         super().__init__(replace(inner.info, **changes))
         self.inner, self.nfe = inner, inner.nfe
 
+    def __setstate__(self, state: bytes) -> None:
+        super().__setstate__(state)
+        self.nfe = self.inner.nfe  # which begins anew where the prior inside was loaded again
+
+    @property
+    def _loaded(self) -> bool:
+        return self.spec is not None and self.inner.spec is None
+
     def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
         return self.inner.evaluate(x_t, t, given)
 
@@ -419,6 +459,26 @@ class DenoiserPrior(Prior):
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         return self._call(x_t, t.to(x_t))
+
+
+def _again(
+    spec: str, flags: dict[str, Any] | None, digest: str | None, name: str, dtype: torch.dtype | None, device: str
+) -> Prior:
+    """A pickled prior, loaded again.
+
+    Raises:
+        PriorError: the files are not those that it was pickled with.
+    """
+    from .loading import load_prior  # which knows priors; the other way only here
+
+    prior = load_prior(spec, flags=flags, dtype=dtype, device=device)
+    if prior.hash != digest:
+        raise PriorError(
+            f"the files of {spec} are not those of the prior that was pickled: expected SHA-256 "
+            f"{str(digest)[:12]}..., found {str(prior.hash)[:12]}..."
+        )
+    prior.name = name
+    return prior
 
 
 def times_of(t: Tensor | float, x_t: Tensor) -> Tensor:
