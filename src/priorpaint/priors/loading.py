@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,8 @@ def load_prior(
         prior.name = name
         return prior
     prior = _load(name, given, device, dtype or torch.float32, offline)
-    prior.spec, prior.flags = name, given  # what reproduces it, for run.json
+    told = replace(prior.info.provenance, spec=name, flags=given, dtype=dtype)  # what reproduces it
+    prior.info = replace(prior.info, provenance=told)
     return prior
 
 
