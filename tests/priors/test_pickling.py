@@ -14,6 +14,7 @@ from torch import Tensor
 from priorpaint import AnySize, DenoiserPrior, NetworkPrior, Prior, PriorError
 from priorpaint.diffusion.schedules import VP
 from priorpaint.priors.analytic import Gaussian
+from priorpaint.priors.cfg import Guided
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.priors.loading import embedded_file, load_prior
 from priorpaint.priors.recompute import LowMemory
@@ -27,7 +28,7 @@ def evaluated(prior: Prior) -> tuple[Tensor, Tensor, str | None, int]:
 
 def test_a_loaded_prior_and_what_is_around_it_reach_another_process() -> None:
     inner = load_prior("avatars", device="cpu")
-    prior = LowMemory(AnySize(inner).conditioned(label=1, scale=2.0))
+    prior = LowMemory(Guided(AnySize(inner), label=1, scale=2.0))
     sent = pickle.dumps(prior)
     assert len(sent) < 20_000  # the name, not the weights
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -25,6 +25,7 @@ from priorpaint.diffusion.schedules import (
 )
 from priorpaint.operators import Inpainting
 from priorpaint.priors import NFE
+from priorpaint.priors.cfg import Guided
 from priorpaint.priors.tiled import averages, starts
 
 SIDE = 8
@@ -163,12 +164,12 @@ def labelled() -> NetworkPrior:
 
 def test_conditions_inside_and_outside() -> None:
     x = noise(2, 1, 12, 20)
-    one_a_row = AnySize(labelled()).conditioned(label=[0, 2], scale=2.0).denoise(x, 0.5)
+    one_a_row = Guided(AnySize(labelled()), label=[0, 2], scale=2.0).denoise(x, 0.5)
     torch.testing.assert_close(one_a_row.mean((1, 2, 3)), torch.tensor([0.75 - 1.5, 0.75 - 0.5]))
-    torch.testing.assert_close(AnySize(labelled().conditioned(label=1)).denoise(x, 0.5), torch.full_like(x, 0.25))
+    torch.testing.assert_close(AnySize(Guided(labelled(), label=1)).denoise(x, 0.5), torch.full_like(x, 0.25))
     torch.testing.assert_close(AnySize(labelled()).denoise(x, 0.5), torch.full_like(x, 0.75))
     with pytest.raises(UsageError, match="one label a row"):
-        AnySize(labelled().conditioned(label=[0, 2]))
+        AnySize(Guided(labelled(), label=[0, 2]))
 
 
 def test_a_solver_fills_a_picture_of_another_size_as_the_exact_posterior() -> None:

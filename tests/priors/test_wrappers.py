@@ -51,7 +51,7 @@ WRAPPERS: dict[str, Callable[[Prior], Prior]] = {
     "guidance": lambda prior: Guided(prior, label=2, scale=2.0),
     "latent": lambda prior: LatentPrior(prior, codec()),
     "latent space": lambda prior: LatentSpace(LatentPrior(prior, codec())),
-    "all": lambda prior: LowMemory(AnySize(prior).conditioned(label=2, scale=2.0)),
+    "all": lambda prior: LowMemory(Guided(AnySize(prior), label=2, scale=2.0)),
 }
 
 

@@ -27,6 +27,7 @@ from priorpaint.metrics import LPIPS
 from priorpaint.metrics.perceptual import perceptual_loss
 from priorpaint.operators import Downsampling, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
+from priorpaint.priors.cfg import Guided
 from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
 from priorpaint.priors.recompute import LowMemory
 from priorpaint.solvers.vipaint.solver import VIPaint
@@ -259,7 +260,7 @@ def classes() -> LatentPrior:
 def test_guidance_of_fit_and_of_samples(fit_cfg: float | None, sample_cfg: float | None) -> None:
     """A scale other than 1 costs two evaluations a row; None keeps the prior's own scale."""
     _, operator, y = curved()
-    prior = classes().conditioned(label=2, scale=2.0)
+    prior = Guided(classes(), label=2, scale=2.0)
     run = VIPaint(**FAST, fill_steps=0, fit_cfg=fit_cfg, sample_cfg=sample_cfg)
     posterior = run.fit(prior, operator, y[:1])
     fit = 4 * 2 * 3 * (1 if fit_cfg == 1 else 2)

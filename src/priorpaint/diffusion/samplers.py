@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..priors.base import Prior
 from . import transitions
+from .denoiser import Denoiser
 from .rng import Streams
 from .transitions import like
 
@@ -36,10 +36,10 @@ class Sampler(ABC):
     start: float = 1.0
 
     @abstractmethod
-    def step(self, prior: Prior, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
+    def step(self, prior: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         """(x_s, estimate of x_0) from x_t (N, C, H, W); t > s are 0-d float64 times."""
 
-    def __call__(self, prior: Prior, x_1: Tensor, noise: Streams, callback: Callback | None = None) -> Tensor:
+    def __call__(self, prior: Denoiser, x_1: Tensor, noise: Streams, callback: Callback | None = None) -> Tensor:
         """x_0 (N, C, H, W) from x_1 (N, C, H, W); with ``start`` < 1, from x at that time."""
         times = prior.schedule.grid(self.steps, self.spacing, start=self.start)
         x_t = x_1
@@ -60,7 +60,7 @@ class DDIM(Sampler):
 
     eta: float = 0.0
 
-    def step(self, prior: Prior, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
+    def step(self, prior: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         x_0 = prior.denoise(x_t, t)
         if self.eta == 0:
             return transitions.ddim(prior.schedule, x_t, x_0, t, s), x_0
@@ -77,7 +77,7 @@ class DDPM(DDIM):
 
     eta: float = 1.0
 
-    def step(self, prior: Prior, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
+    def step(self, prior: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         if self.eta != 1 or float(s) == 0:
             return super().step(prior, x_t, t, s, noise)
         out = prior.evaluate(x_t, t)
@@ -109,7 +109,7 @@ class Heun(Sampler):
     churn_max: float = float("inf")
     churn_noise: float = 1.0
 
-    def step(self, prior: Prior, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
+    def step(self, prior: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         schedule = prior.schedule
         x_t, t = self._churn(prior, x_t, t, noise)
         x_0 = prior.denoise(x_t, t)
@@ -121,7 +121,7 @@ class Heun(Sampler):
         alpha_move, sigma_move = schedule.alpha(s) - schedule.alpha(t), schedule.sigma(s) - schedule.sigma(t)
         return x_s + like(alpha_move / 2, x_s) * (x_0_s - x_0) + like(sigma_move / 2, x_s) * eps_turn, x_0
 
-    def _churn(self, prior: Prior, x_t: Tensor, t: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
+    def _churn(self, prior: Denoiser, x_t: Tensor, t: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         schedule = prior.schedule
         ratio = float(schedule.log_ratio(t).exp())
         gamma = min(self.churn / self.steps, 2**0.5 - 1) if self.churn_min <= ratio <= self.churn_max else 0.0
@@ -140,7 +140,7 @@ class EulerMaruyama(Sampler):
     With f dt = alpha_{t|s} - 1 and g^2 dt = var_{t|s}; no noise in the last step.
     """
 
-    def step(self, prior: Prior, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
+    def step(self, prior: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         schedule = prior.schedule
         x_0 = prior.denoise(x_t, t)
         score = -transitions.epsilon(schedule, x_t, x_0, t) / like(schedule.sigma(t), x_t)
@@ -158,6 +158,6 @@ class ProbabilityFlow(Sampler):
     In this form, which stays finite where alpha = 0, the Euler step is the DDIM step.
     """
 
-    def step(self, prior: Prior, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
+    def step(self, prior: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         x_0 = prior.denoise(x_t, t)
         return transitions.ddim(prior.schedule, x_t, x_0, t, s), x_0

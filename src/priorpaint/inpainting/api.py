@@ -269,7 +269,7 @@ def _conditioned(prior: Prior, *, label: Any, prompt: Any, negative_prompt: Any,
         raise UsageError(f"a label is one whole number for the whole picture, not {label!r}")
     if label is None and prompt is None and negative_prompt is None and guidance_scale == 1:
         return prior
-    return prior.conditioned(label=label, prompt=prompt, negative_prompt=negative_prompt, scale=guidance_scale)
+    return Guided(prior, label=label, prompt=prompt, negative_prompt=negative_prompt, scale=guidance_scale)
 
 
 def _about_prior(given: str | Path | Prior, prior: Prior) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 from ..errors import UsageError
 from ..priors.base import Prior
 from ..priors.recompute import LowMemory
-from ..solvers.base import Graph, Solver
+from ..solvers.base import Solver
+from ..solvers.problem import Graph
 
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 # What is alive beside the largest operation's inputs and outputs: skip connections, buffers of the operation.

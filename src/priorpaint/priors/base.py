@@ -6,18 +6,17 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..diffusion.denoiser import Denoising as Denoising
 from ..diffusion.rng import Streams, derive
+from ..diffusion.samplers import Heun, Sampler
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..errors import PriorError, UsageError
-
-if TYPE_CHECKING:
-    from ..diffusion.samplers import Sampler
 
 Shape = tuple[int, int | None, int | None]
 Label = int | Sequence[int] | Tensor
@@ -59,6 +58,7 @@ class Provenance:
         spec: what `load_prior` was asked for.
         flags: the flags that `load_prior` was given.
         dtype: the dtype that `load_prior` was asked for.
+        load: loads it again from these and a device, in another process.
     """
 
     name: str = "prior"
@@ -68,6 +68,7 @@ class Provenance:
     spec: str | None = None
     flags: dict[str, Any] | None = None
     dtype: torch.dtype | None = None
+    load: Callable[..., Prior] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,21 +125,6 @@ class _Told:
 
 def _told() -> Any:
     return _Told()
-
-
-@dataclass(frozen=True)
-class Denoising:
-    """What a prior says about x_0.
-
-    Attributes:
-        mean: E[x_0 | x_t], (N, C, H, W) in the dtype of x_t.
-        variance_share: what the network learned about the variance of an ancestral step: the share v (N, C, H, W),
-            about 0 ... 1, with which its log variance lies between the smallest and the largest (Nichol and Dhariwal
-            2021, Eq. 15); None where it learned nothing.
-    """
-
-    mean: Tensor
-    variance_share: Tensor | None = None
 
 
 class Prior:
@@ -232,23 +218,6 @@ class Prior:
         self._check_condition(label, prompt)
         return {}
 
-    def conditioned(
-        self,
-        *,
-        label: Label | None = None,
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-        scale: float = 1.0,
-    ) -> Prior:
-        """This prior under a condition, with classifier-free guidance where ``scale`` is not 1; see `Guided`.
-
-        Raises:
-            UsageError: the prior takes no such condition.
-        """
-        from .cfg import Guided  # which knows priors; the other way only here
-
-        return Guided(self, label=label, prompt=prompt, negative_prompt=negative_prompt, scale=scale)
-
     def _check_condition(self, label: Label | None, prompt: str | None) -> Tensor | None:
         """The label as int64 (1,) or (N,), on the prior's device, where there is one."""
         if prompt is not None and not self.takes_text:
@@ -269,7 +238,8 @@ class Prior:
         if not self._loaded:
             return super().__reduce_ex__(protocol)
         told = self.info.provenance
-        return _again, (told.spec, told.flags, told.hash, told.name, told.dtype, str(self.device))
+        assert told.load is not None  # as `load_prior` does
+        return told.load, (told.spec, told.flags, told.hash, told.name, told.dtype, str(self.device))
 
     def __getstate__(self) -> bytes:
         try:
@@ -373,8 +343,6 @@ class Prior:
         Returns:
             Images (num, C, H, W), float32.
         """
-        from ..diffusion.samplers import Heun  # samplers know priors; the other way only here
-
         if num < 1 or (batch_size is not None and batch_size < 1):
             raise UsageError(f"num and batch_size must be at least 1, not {num} and {batch_size}")
         height, width = size or self.image_shape[1:]
@@ -459,26 +427,6 @@ class DenoiserPrior(Prior):
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         return self._call(x_t, t.to(x_t))
-
-
-def _again(
-    spec: str, flags: dict[str, Any] | None, digest: str | None, name: str, dtype: torch.dtype | None, device: str
-) -> Prior:
-    """A pickled prior, loaded again.
-
-    Raises:
-        PriorError: the files are not those that it was pickled with.
-    """
-    from .loading import load_prior  # which knows priors; the other way only here
-
-    prior = load_prior(spec, flags=flags, dtype=dtype, device=device)
-    if prior.hash != digest:
-        raise PriorError(
-            f"the files of {spec} are not those of the prior that was pickled: expected SHA-256 "
-            f"{str(digest)[:12]}..., found {str(prior.hash)[:12]}..."
-        )
-    prior.name = name
-    return prior
 
 
 def times_of(t: Tensor | float, x_t: Tensor) -> Tensor:

@@ -83,8 +83,26 @@ def load_prior(
         prior.name = name
         return prior
     prior = _load(name, given, device, dtype or torch.float32, offline)
-    told = replace(prior.info.provenance, spec=name, flags=given, dtype=dtype)  # what reproduces it
+    told = replace(prior.info.provenance, spec=name, flags=given, dtype=dtype, load=_load_again)  # what reproduces it
     prior.info = replace(prior.info, provenance=told)
+    return prior
+
+
+def _load_again(
+    spec: str, flags: dict[str, Any] | None, digest: str | None, name: str, dtype: torch.dtype | None, device: str
+) -> Prior:
+    """A pickled prior, loaded again.
+
+    Raises:
+        PriorError: the files are not those that it was pickled with.
+    """
+    prior = load_prior(spec, flags=flags, dtype=dtype, device=device)
+    if prior.hash != digest:
+        raise PriorError(
+            f"the files of {spec} are not those of the prior that was pickled: expected SHA-256 "
+            f"{str(digest)[:12]}..., found {str(prior.hash)[:12]}..."
+        )
+    prior.name = name
     return prior
 
 

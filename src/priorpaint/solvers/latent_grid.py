@@ -21,7 +21,7 @@ from ..priors.latent import (
     pool_known,
     smooth_fill,
 )
-from .base import Job
+from .problem import Job
 
 
 @torch.no_grad()
