@@ -120,7 +120,7 @@ def certify(
     from .stopping import signals
 
     count = workers or min(8, _cores())
-    with signals() as stop, CellDisplay(quiet=quiet) as display:
+    with signals() as cancel, CellDisplay(quiet=quiet) as display:
         certificate = run_certify(
             method or None,
             problem or STANDARD,
@@ -130,21 +130,21 @@ def certify(
             calibrated=calibration,
             workers=count,
             report=lambda done, total, cell: display.advance(done, total, _sentence(cell)),
-            stop=lambda: bool(stop.received),
+            cancel=cancel,
         )
     if not certificate.cells:
         display.say("Stopped: no cell is finished.")
-        raise typer.Exit(128 + stop.received)
+        raise typer.Exit(cancel.exit_code)
     for folder in folders:
         _save(certificate, folder, figures=figures, update=update)
     if as_json:
         print(certificate.to_json(), end="")
     else:
         show(certificate, Console(width=None if sys.stdout.isatty() else 200))
-    if stop.received:
+    if cancel.cancelled:
         kept = f" and in {', '.join(map(str, folders))}" if folders else ""
         display.say(f"Stopped: {display.done} of {display.total} cells are finished{kept}.")
-        raise typer.Exit(128 + stop.received)
+        raise typer.Exit(cancel.exit_code)
     if any(cell.status == FAILED for cell in certificate.cells):
         raise typer.Exit(1)
 
@@ -156,11 +156,11 @@ def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) 
     from .progress import CellDisplay
     from .stopping import signals
 
-    with signals() as stop, CellDisplay(quiet=quiet) as display:
-        reports = certify_pictures.run(request, display, lambda: bool(stop.received), as_json=as_json)
-    if stop.received:
+    with signals() as cancel, CellDisplay(quiet=quiet) as display:
+        reports = certify_pictures.run(request, display, cancel, as_json=as_json)
+    if cancel.cancelled:
         display.say(f"Stopped: {display.done} of {display.total} cells are finished.")
-        raise typer.Exit(128 + stop.received)
+        raise typer.Exit(cancel.exit_code)
     if any(cell.status == FAILED for report in reports for cell in report.cells):
         raise typer.Exit(1)
 
