@@ -396,3 +396,26 @@ def test_conditions_that_a_prior_does_not_take(
     assert here(monkeypatch, *common, *words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["certify", "methods", "priors add", "priors info", "priors verify", "theory", "train"]
+)
+def test_options_take_words_of_the_field_and_no_types_of_python(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert here(monkeypatch, *command.split(), "--help") == 0
+    options = capsys.readouterr().out.partition("Options:")[2]
+    assert "--help" in options
+    assert re.findall(r"<\w+>|\b(?:INTEGER|FLOAT|TEXT|STR|BOOLEAN)\b", options) == []
+
+
+def test_the_help_of_certify_names_the_default_number_of_samples(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from priorpaint.lab.certify.pictures.run import SAMPLES
+    from priorpaint.lab.certify.run import NUM_SAMPLES
+
+    assert here(monkeypatch, "certify", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Samples per draw; default: {NUM_SAMPLES} (pictures: {SAMPLES})." in shown

@@ -226,7 +226,7 @@ def test_ctrl_c_at_the_command_line_saves_and_exits_130(pictures: Path, tmp_path
             break
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and "goes on from there" in rest and "Traceback" not in rest
+    assert process.returncode == 130 and "continues from there" in rest and "Traceback" not in rest
     crops = state(tmp_path / "out")["crops"]
     assert isinstance(crops, int)
     assert load_prior(tmp_path / "out", device="cpu").image_shape[0] == 3  # usable before any validation

@@ -27,54 +27,74 @@ def certify(
     ] = None,
     problem: Annotated[
         list[str] | None,
-        typer.Option("--problem", help="Problem, family (M25) or all; repeatable; default: the standard set."),
+        typer.Option(
+            "--problem",
+            metavar="NAME|FAMILY|all",
+            help="Problem, family (M25) or all; repeatable; default: the standard set.",
+        ),
     ] = None,
     budget: Annotated[
-        list[int] | None, typer.Option("--budget", min=1, help="Network evaluations a sample; default: 50, 200, 1000.")
+        list[int] | None,
+        typer.Option("--budget", min=1, metavar="NFE", help="Network evaluations per sample; default: 50, 200, 1000."),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Draws of each problem; default: 3, and 1 for budgets above 200.")
+        int | None, typer.Option(min=1, metavar="N", help="Draws per problem; default: 3, and 1 for budgets above 200.")
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option("-n", "--samples", min=2, help="Samples of each draw; default: 512 (pictures: 32)."),
+        typer.Option("-n", "--samples", min=2, metavar="N", help="Samples per draw; default: 512 (pictures: 32)."),
     ] = None,
-    calibration: Annotated[bool, typer.Option(help="Make the rank test at a budget of 200.")] = True,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core, at most 8.")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for JSON, page and figures.")] = None,
+    calibration: Annotated[bool, typer.Option(help="Run the rank test at a budget of 200.")] = True,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes; default: one per core, at most 8.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the JSON file, page and figures.")
+    ] = None,
     figures: Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")] = True,
     write_docs: Annotated[
         bool, typer.Option("--write-docs", help="Write tables and figures into docs/ of this checkout.")
     ] = False,
     update: Annotated[
-        bool, typer.Option("--update", help="Keep the cells that are in the JSON already and not run again.")
+        bool, typer.Option("--update", help="Keep the cells of an earlier run that this one does not replace.")
     ] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Pictures: run once more what the folder's JSON files hold, all tables.")
+        bool, typer.Option("--again", help="Pictures: repeat every run recorded in the folder's JSON files.")
     ] = False,
     suite: Annotated[
-        str, typer.Option(help="`standard`: small exact problems; `pictures`: half hidden pictures.")
+        str,
+        typer.Option(
+            metavar="standard|pictures", help="`standard`: small exact problems; `pictures`: half-hidden pictures."
+        ),
     ] = "standard",
     subject: Annotated[
-        str | None, typer.Option(help="Pictures: `avatars`, `fashion` or `all`; default: avatars.")
+        str | None,
+        typer.Option(metavar="avatars|fashion|all", help="Pictures: `avatars`, `fashion` or `all`; default: avatars."),
     ] = None,
     mask: Annotated[
-        list[str] | None, typer.Option("--mask", help="Pictures: a kind of mask, or all; repeatable; default: halves.")
+        list[str] | None,
+        typer.Option(
+            "--mask", metavar="KIND|all", help="Pictures: a kind of mask, or all; repeatable; default: halves."
+        ),
     ] = None,
     pictures: Annotated[
-        int | None, typer.Option(min=1, help="Pictures: test pictures of each mask; default: 64.")
+        int | None, typer.Option(min=1, metavar="N", help="Pictures: test pictures per mask; default: 64.")
     ] = None,
     prior: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME|PATH|exact",
             help="Pictures: a prior trained on the subject; default for avatars: `exact`, the denoiser without a "
-            "network, and for fashion: `fashion`."
+            "network, and for fashion: `fashion`.",
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Pictures: folder of Fashion-MNIST; default: the Debian package's.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Pictures: folder of Fashion-MNIST; default: the Debian package's."),
     ] = None,
-    lpips: Annotated[Path | None, typer.Option(help="Pictures: LPIPS weights, to measure that distance too.")] = None,
+    lpips: Annotated[
+        Path | None, typer.Option(metavar="WEIGHTS", help="Pictures: file of LPIPS weights, to measure LPIPS as well.")
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the problems (pictures: the masks) and exit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON instead of tables.")] = False,
@@ -120,7 +140,7 @@ def certify(
     from .stopping import signals
 
     count = workers or min(8, _cores())
-    with signals() as stop, CellDisplay(quiet=quiet) as display:
+    with signals() as cancel, CellDisplay(quiet=quiet) as display:
         certificate = run_certify(
             method or None,
             problem or STANDARD,
@@ -130,21 +150,21 @@ def certify(
             calibrated=calibration,
             workers=count,
             report=lambda done, total, cell: display.advance(done, total, _sentence(cell)),
-            stop=lambda: bool(stop.received),
+            cancel=cancel,
         )
     if not certificate.cells:
         display.say("Stopped: no cell is finished.")
-        raise typer.Exit(128 + stop.received)
+        raise typer.Exit(cancel.exit_code)
     for folder in folders:
         _save(certificate, folder, figures=figures, update=update)
     if as_json:
         print(certificate.to_json(), end="")
     else:
         show(certificate, Console(width=None if sys.stdout.isatty() else 200))
-    if stop.received:
+    if cancel.cancelled:
         kept = f" and in {', '.join(map(str, folders))}" if folders else ""
         display.say(f"Stopped: {display.done} of {display.total} cells are finished{kept}.")
-        raise typer.Exit(128 + stop.received)
+        raise typer.Exit(cancel.exit_code)
     if any(cell.status == FAILED for cell in certificate.cells):
         raise typer.Exit(1)
 
@@ -156,11 +176,11 @@ def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) 
     from .progress import CellDisplay
     from .stopping import signals
 
-    with signals() as stop, CellDisplay(quiet=quiet) as display:
-        reports = certify_pictures.run(request, display, lambda: bool(stop.received), as_json=as_json)
-    if stop.received:
+    with signals() as cancel, CellDisplay(quiet=quiet) as display:
+        reports = certify_pictures.run(request, display, cancel, as_json=as_json)
+    if cancel.cancelled:
         display.say(f"Stopped: {display.done} of {display.total} cells are finished.")
-        raise typer.Exit(128 + stop.received)
+        raise typer.Exit(cancel.exit_code)
     if any(cell.status == FAILED for report in reports for cell in report.cells):
         raise typer.Exit(1)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
 
-from priorpaint.errors import UsageError
+from priorpaint.errors import CancelToken, UsageError
 from priorpaint.lab.certify.pictures.masks import ABOUT, HALVES
 from priorpaint.lab.certify.pictures.report import json_file, save, show
 from priorpaint.lab.certify.pictures.run import (
@@ -30,8 +30,6 @@ from priorpaint.lab.certify.pictures.subject import (
 )
 from priorpaint.lab.certify.results import DONE
 from priorpaint.priors.base import Prior
-
-Stop = Callable[[], bool]
 
 # In a report's setup: how its prior is asked for.
 _ASKED = "asked_prior"
@@ -100,7 +98,7 @@ class _Count:
     total: int
 
 
-def run(request: Request, display: Display, stop: Stop, *, as_json: bool) -> list[PictureReport]:
+def run(request: Request, display: Display, cancel: CancelToken, *, as_json: bool) -> list[PictureReport]:
     """Run the suite mask by mask, save what was asked for after each, and print the tables.
 
     Raises:
@@ -115,11 +113,11 @@ def run(request: Request, display: Display, stop: Stop, *, as_json: bool) -> lis
     files: dict[Path, None] = {}
     for job in jobs:
         key = (job.kind.name, job.prior)
-        report = _run(request, job, priors[key], distance, display, count, stop)
+        report = _run(request, job, priors[key], distance, display, count, cancel)
         if report.cells:
             reports[key] = reports[key].merged(report) if key in reports else report
             files |= dict.fromkeys(_keep(request, reports[key]))
-        if stop():
+        if cancel.cancelled:
             break
         count.before += len(job.methods)
     for path in files:
@@ -185,7 +183,13 @@ def _jobs_of(report: PictureReport, file: Path, request: Request) -> Iterator[_J
 
 
 def _run(
-    request: Request, job: _Job, prior: Prior, lpips: Distance | None, display: Display, count: _Count, stop: Stop
+    request: Request,
+    job: _Job,
+    prior: Prior,
+    lpips: Distance | None,
+    display: Display,
+    count: _Count,
+    cancel: CancelToken,
 ) -> PictureReport:
     def told(done: int, _: int, cell: PictureCell) -> None:
         sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_found(job.kind, cell)}"
@@ -193,7 +197,7 @@ def _run(
 
     report = certify_pictures(
         prior, job.methods, [job.mask], subject=job.kind.name, data=request.data, budget=job.budget,
-        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=told, stop=stop,
+        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=told, cancel=cancel,
     )  # fmt: skip
     return replace(report, setup={**report.setup, _ASKED: job.prior})
 

@@ -20,7 +20,9 @@ _NEEDS = {
 }
 
 
-def methods(name: Annotated[str | None, typer.Argument(help="A method, to see its settings.")] = None) -> None:
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show the settings of this method.")] = None,
+) -> None:
     """List the methods, or the settings of one."""
     from priorpaint.inpainting.method import DEFAULT_METHOD
     from priorpaint.solvers import SOLVERS

@@ -7,4 +7,6 @@ from typing import Annotated
 import typer
 
 # Beyond 1024 threads torch itself fails.
-Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; default: as torch chooses.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=1024, metavar="N", help="CPU threads; default: torch's choice.")
+]

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from priorpaint.priors import Prior
     from priorpaint.priors.address_book import Entry
 
-_FLAGS = typer.Option("--flags", help="What the format cannot say, as in the model's README: '--image_size 64 ...'.")
-_OFFLINE = typer.Option("--offline", help="Fetch nothing; models of the hub come from the cache.")
+_FLAGS = typer.Option(
+    "--flags",
+    metavar="FLAGS",
+    help="What the file format does not record, as in the model's README: '--image_size 64 ...'.",
+)
+_OFFLINE = typer.Option("--offline", help="Download nothing; take models of the hub from the cache.")
 _WIDTH = len("architecture")  # of the first column
-_DEVICE = typer.Option(help="cpu or cuda; default: the GPU where there is one.")
+_DEVICE = typer.Option(metavar="cpu|cuda", help="cpu or cuda; default: the GPU where there is one.")
 
 
 class _Group(TyperGroup):
@@ -63,12 +67,17 @@ def show_list() -> None:
 
 @priors.command()
 def add(
-    name: Annotated[str, typer.Argument(help="The name to give it.")],
-    spec: Annotated[str, typer.Argument(help="A checkpoint file or folder, or hf:owner/name[@revision][/folder].")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name to give it.")],
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|hf:OWNER/NAME", help="A checkpoint file or folder, or hf:owner/name[@revision][/folder]."
+        ),
+    ],
     flags: Annotated[str | None, _FLAGS] = None,
     offline: Annotated[bool, _OFFLINE] = False,
-    check: Annotated[bool, typer.Option(help="Read it first, and remember its SHA-256.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a name of yours.")] = False,
+    check: Annotated[bool, typer.Option(help="Read it first, and record its SHA-256.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a name that you gave before.")] = False,
 ) -> None:
     """Give a checkpoint a name, with its flags, for --prior NAME."""
     from priorpaint.priors.address_book import Entry
@@ -85,7 +94,7 @@ def add(
 
 
 @priors.command()
-def remove(name: Annotated[str, typer.Argument(help="A name that you gave.")]) -> None:
+def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="A name that you gave.")]) -> None:
     """Forget a name; the model's files stay where they are."""
     from priorpaint.priors.address_book import home
     from priorpaint.priors.address_book import remove as remove_entry
@@ -96,10 +105,10 @@ def remove(name: Annotated[str, typer.Argument(help="A name that you gave.")]) -
 
 @priors.command()
 def info(
-    name: Annotated[str, typer.Argument(help="A prior: name, file, folder, or hf:owner/name.")],
+    name: Annotated[str, typer.Argument(metavar="PRIOR", help="A prior: name, file, folder, or hf:owner/name.")],
     flags: Annotated[str | None, _FLAGS] = None,
     offline: Annotated[bool, _OFFLINE] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what is known about a prior."""
     from priorpaint.priors.loading import PRIORS, load_prior
@@ -122,20 +131,20 @@ def info(
 
 @priors.command()
 def verify(
-    name: Annotated[str, typer.Argument(help="A prior: name, file, folder, or hf:owner/name.")],
+    name: Annotated[str, typer.Argument(metavar="PRIOR", help="A prior: name, file, folder, or hf:owner/name.")],
     flags: Annotated[str | None, _FLAGS] = None,
     offline: Annotated[bool, _OFFLINE] = False,
     device: Annotated[str | None, _DEVICE] = None,
-    seed: Annotated[int, typer.Option(help="Of the picture and the noise.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the picture and the noise.")] = 0,
 ) -> None:
-    """Read a prior and let it denoise a small random picture: are the values finite, is the noise found?"""
+    """Read a prior and let it denoise a small random picture, to see that it works."""
     from priorpaint.priors.loading import load_prior
     from priorpaint.priors.verify import check as run_check
 
     prior = load_prior(name, flags=flags, device=device, offline=offline)
     found = run_check(prior, seed)
     facts = prior.facts or {}
-    typer.echo(f"{prior.name}: it was read, and denoises {' x '.join(map(str, found.shape))} to finite values")
+    typer.echo(f"{prior.name}: it can be read, and denoises {' x '.join(map(str, found.shape))} to finite values")
     _show({"sha256": prior.hash, "pictures": _pictures(prior)})
     _show(
         {key: facts[key] for key in ("format", "architecture", "schedule", "prediction", "parameters") if key in facts}
@@ -150,7 +159,7 @@ def verify(
         return
     levels = " (check the flags, such as noise_schedule)" if facts.get("format") == "adm" else ""
     typer.echo(
-        "Warning: it does not find the noise at all levels; its weights are untrained, or it is told the wrong levels"
+        "Warning: it does not find the noise at all levels; its weights are untrained, or its noise levels are wrong"
         f"{levels}.",
         err=True,
     )

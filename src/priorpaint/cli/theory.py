@@ -19,25 +19,43 @@ FIGURE, NUMBERS = "theory.png", "theory.json"
 
 
 def theory(
-    k: Annotated[int, typer.Option("--k", min=1, help="Dimension of the manifold.")] = 1,
-    d: Annotated[int, typer.Option("--d", min=2, help="Coordinates of an image.")] = 2,
-    known: Annotated[int | None, typer.Option(min=0, help="How many coordinates are known; default: half.")] = None,
-    mask: Annotated[str | None, typer.Option(help="Which ones instead: d digits, 1 = known, such as 10.")] = None,
+    k: Annotated[int, typer.Option("--k", min=1, metavar="K", help="Dimension of the manifold.")] = 1,
+    d: Annotated[int, typer.Option("--d", min=2, metavar="D", help="Coordinates of an image.")] = 2,
+    known: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="How many coordinates are known; default: half.")
+    ] = None,
+    mask: Annotated[
+        str | None, typer.Option(metavar="DIGITS", help="Which coordinates are known: d digits, 1 = known, such as 10.")
+    ] = None,
     basis: Annotated[
-        str, typer.Option(help="random, diagonal (k = 1: along (1, ..., 1)), or auto: diagonal if k = 1.")
+        str,
+        typer.Option(
+            metavar="random|diagonal|auto",
+            help="random, diagonal (k = 1: along (1, ..., 1)), or auto: diagonal if k = 1.",
+        ),
     ] = "auto",
-    beta: Annotated[float, typer.Option(help="Noise variance of the two-state process, in (0, 1).")] = 0.9,
+    beta: Annotated[
+        float, typer.Option(metavar="VARIANCE", help="Noise variance of the two-state process, in (0, 1).")
+    ] = 0.9,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds of resampling; default: what --tolerance needs, at most 1000.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Rounds of resampling; default: what --tolerance needs, at most 1000."),
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="Root mean square error of an image to aim at.")] = 1e-10,
-    samples: Annotated[int, typer.Option(min=1, help="Images of a repetition.")] = 1000,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions, with other images and noise.")] = 20,
-    seed: Annotated[int, typer.Option(help="Seed of manifold, mask, images and noise.")] = 0,
+    tolerance: Annotated[
+        float, typer.Option(metavar="ERROR", help="Target root-mean-square error of an image.")
+    ] = 1e-10,
+    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Images per repetition.")] = 1000,
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Repetitions, each with its own images and noise.")
+    ] = 20,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the manifold, mask, images and noise.")] = 0,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help=f"Folder for {FIGURE} (needs the extra plot) and {NUMBERS}.")
+        Path | None,
+        typer.Option(
+            "-o", "--out", metavar="FOLDER", help=f"Folder for {FIGURE} (needs the extra plot) and {NUMBERS}."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that already exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of the table.")] = False,
 ) -> None:
     """Show on a linear manifold that RePaint is biased and RePaint+ exact, with the rate that theory predicts.
@@ -75,7 +93,7 @@ def _check(out: Path, overwrite: bool) -> None:
         raise UsageError(f"--out takes a folder, and {out} is a file.")
     there = [name for name in (FIGURE, NUMBERS) if (out / name).exists()]
     if there and not overwrite:
-        raise UsageError(f"{' and '.join(there)} exist already in {out}; use --overwrite or another folder.")
+        raise UsageError(f"{' and '.join(there)} already exist in {out}; use --overwrite or another folder.")
 
 
 def _model(k: int, d: int, known: int | None, mask: str | None, basis: str, seed: int) -> LinearModel:

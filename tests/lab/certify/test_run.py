@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from priorpaint import UsageError, solver
+from priorpaint import CancelToken, UsageError, solver
 from priorpaint.lab.certify import (
     Certificate,
     Method,
@@ -75,16 +77,27 @@ def test_what_breaks_does_not_end_the_run() -> None:
     assert fine.status == DONE
 
 
-def test_stop_keeps_finished_cells() -> None:
+def test_cancelling_keeps_finished_cells() -> None:
     seen: list[Cell] = []
-    certificate = quick(
-        ["replacement"],
-        ["G1"],
-        [3, 4, 5],
-        report=lambda done, total, cell: seen.append(cell),
-        stop=lambda: len(seen) == 2,
-    )
+    cancel = CancelToken()
+
+    def report(done: int, total: int, cell: Cell) -> None:
+        seen.append(cell)
+        if done == 2:
+            cancel.cancel()
+
+    certificate = quick(["replacement"], ["G1"], [3, 4, 5], report=report, cancel=cancel)
     assert list(certificate.cells) == seen and [cell.budget for cell in seen] == [3, 4]
+
+
+def test_another_thread_cancels_inside_a_cell() -> None:
+    """The second cell would take a minute."""
+    cancel, begun = CancelToken(), threading.Event()
+    thread = threading.Thread(target=lambda: (begun.wait(60), time.sleep(0.2), cancel.cancel()))
+    thread.start()
+    certificate = quick(["replacement"], ["G1"], [3, 10**5], report=lambda *_: begun.set(), cancel=cancel)
+    thread.join()
+    assert [cell.budget for cell in certificate.cells] == [3]
 
 
 def test_costly_problems_are_cut_down_by_default() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ...errors import Cancelled, PriorpaintError, UsageError
+from ...errors import Cancelled, CancelToken, PriorpaintError, UsageError
 from ...solvers import SOLVERS, Solver
 from .budgets import BUDGETS, computes_jacobians
 from .cells import (
@@ -52,7 +52,7 @@ def certify(
     workers: int = 1,
     batch_size: int | None = None,
     report: Report | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    cancel: CancelToken | None = None,
 ) -> Certificate:
     """Measure methods against exact posteriors.
 
@@ -69,7 +69,8 @@ def certify(
         workers: processes; above 1, methods and problems of your own must be picklable.
         batch_size: rows computed together, for a prior that needs much memory; None is all.
         report: called as report(done, total, cell) after each cell.
-        stop: asked after every step of a solver; True ends the run, and the cells that are finished are returned.
+        cancel: looked at after every step of a solver; once it is cancelled, from any thread, the run ends, and the
+            cells that are finished are returned.
 
     Raises:
         UsageError: unknown names, or numbers out of range.
@@ -91,7 +92,7 @@ def certify(
     ]
     run = _here if workers == 1 else _spread(workers)
     cells: dict[tuple[str, str, int | None], Cell] = {}
-    for cell in run(jobs, stop):
+    for cell in run(jobs, CancelToken() if cancel is None else cancel):
         cells[cell.method, cell.problem, cell.budget] = cell
         if report is not None:
             report(len(cells), len(jobs), cell)
@@ -154,10 +155,11 @@ def _setup(seeds: int | None, num_samples: int, workers: int) -> dict[str, Any]:
 # -- where the jobs run ------------------------------------------------------------------------------------------------
 
 
-def _here(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Cell]:
+def _here(jobs: Sequence[Job], cancel: CancelToken) -> Iterator[Cell]:
     for job in jobs:
         try:
-            yield compute(job, stop)
+            cancel.check()
+            yield compute(job, lambda: cancel.cancelled)
         except Cancelled:
             return
 
@@ -186,20 +188,20 @@ def _work(job: Job) -> Cell | None:
         return None
 
 
-def _spread(workers: int) -> Callable[[Sequence[Job], Callable[[], bool]], Iterator[Cell]]:
+def _spread(workers: int) -> Callable[[Sequence[Job], CancelToken], Iterator[Cell]]:
     """The jobs in several processes, in the order in which they end."""
 
-    def run(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Cell]:
+    def run(jobs: Sequence[Job], cancel: CancelToken) -> Iterator[Cell]:
         context = multiprocessing.get_context("spawn")
         event = context.Event()
         with _pool(workers, context, event) as pool:
             waiting = {pool.submit(_work, job) for job in sorted(jobs, key=_work_of, reverse=True)}
             try:
-                for done in _ended(waiting, stop, event):
+                for done in _ended(waiting, cancel, event):
                     if (cell := done.result()) is not None:
                         yield cell
             except BrokenProcessPool:
-                if stop():  # the signal went to the whole process group, and took the workers with it
+                if cancel.cancelled:  # the signal went to the whole process group, and took the workers with it
                     return
                 raise PriorpaintError("a worker process died, probably for memory; use fewer workers") from None
 
@@ -216,10 +218,10 @@ def _pool(workers: int, context: Any, event: Event) -> Iterator[ProcessPoolExecu
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ended(waiting: set[Future[Cell | None]], stop: Callable[[], bool], event: Event) -> Iterator[Future[Cell | None]]:
-    """Futures as they end; when ``stop`` says so, workers leave at their next step and what is left ends at once."""
+def _ended(waiting: set[Future[Cell | None]], cancel: CancelToken, event: Event) -> Iterator[Future[Cell | None]]:
+    """Futures as they end; once cancelled, workers leave at their next step and what is left ends at once."""
     while waiting:
         done, waiting = wait(waiting, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
         yield from done
-        if stop():
+        if cancel.cancelled:
             event.set()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from priorpaint import UsageError
+from priorpaint import CancelToken, UsageError
 from priorpaint.cli import app
 from priorpaint.cli.certify_pictures import Request, run
 from priorpaint.lab.avatars.prior import ExactAvatars
@@ -177,9 +177,23 @@ def test_each_mask_is_saved_when_it_is_finished(tmp_path: Path) -> None:
     asked = ("avatars", ["ddnm"], ["eyes", "mouth"], 4, 1, 2, None, None, None, places)
     request = Request(*asked, update=False, again=False, command="")
     with pytest.raises(KeyboardInterrupt):
-        run(request, Interrupted(), lambda: False, as_json=False)
+        run(request, Interrupted(), CancelToken(), as_json=False)
     stored = PictureReport.from_json((tmp_path / "pictures-avatars.json").read_text())
     assert [cell.mask for cell in stored.cells] == ["eyes"]
+
+
+def test_a_token_that_is_cancelled_keeps_the_cells_that_are_finished() -> None:
+    cancel, prior = CancelToken(), ExactAvatars()
+
+    def told(done: int, total: int, cell: object) -> None:
+        assert (done, total) == (1, 4)
+        cancel.cancel()
+
+    kept = certify_pictures(
+        prior, ["ddnm", "replacement"], ["mouth", "left"], budget=2, pictures=1, num_samples=2, report=told,
+        cancel=cancel,
+    )  # fmt: skip
+    assert [(cell.method, cell.mask, cell.status) for cell in kept.cells] == [("ddnm", "mouth", DONE)]
 
 
 def test_the_masks_are_listed() -> None:

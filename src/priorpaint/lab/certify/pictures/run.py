@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ....diffusion.rng import derive
-from ....errors import Cancelled, UsageError
+from ....errors import Cancelled, CancelToken, UsageError
 from ....operators import Inpainting
 from ....priors.base import Prior
 from ....solvers import SOLVERS, Solver
@@ -194,7 +194,7 @@ def certify_pictures(
     batch_size: int | None = 256,
     lpips: Distance | None = None,
     report: Callable[[int, int, PictureCell], None] | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    cancel: CancelToken | None = None,
 ) -> PictureReport:
     """Let methods complete half hidden pictures and judge what they make.
 
@@ -212,7 +212,8 @@ def certify_pictures(
         batch_size: rows computed together.
         lpips: `metrics.LPIPS`, if that distance to the truth shall be measured as well.
         report: called as report(done, total, cell) after each cell.
-        stop: asked after every step of a solver; True ends the run, and the cells that are finished are returned.
+        cancel: looked at after every step of a solver; once it is cancelled, from any thread, the run ends, and the
+            cells that are finished are returned.
 
     Raises:
         UsageError: unknown names, or numbers out of range.
@@ -224,7 +225,8 @@ def certify_pictures(
     _check_prior(prior, kind)
     kind.check_masks(list(masks))
     cases = [kind.draw(mask, pictures, seed, data) for mask in dict.fromkeys(masks)]
-    task = _Task(prior, budget, num_samples, seed, batch_size, lpips, stop)
+    cancel = CancelToken() if cancel is None else cancel
+    task = _Task(prior, budget, num_samples, seed, batch_size, lpips, cancel)
     cells: list[PictureCell] = []
     floors: dict[str, Any] = {}
     shown: dict[str, dict[str, Tensor]] = {}
@@ -237,7 +239,7 @@ def certify_pictures(
                 shown[case.mask][method.label] = samples
             if report is not None:
                 report(len(cells), len(cases) * len(chosen), cell)
-        if stop():
+        if cancel.cancelled:
             break
     setup = {
         "subject": kind.name,
@@ -263,7 +265,7 @@ class _Task:
     seed: int
     batch_size: int | None
     lpips: Distance | None
-    stop: Callable[[], bool]
+    cancel: CancelToken
 
 
 def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[Method, PictureCell, Tensor | None]]:
@@ -294,7 +296,7 @@ def _measured(task: _Task, cell: PictureCell, method: Method, case: Case) -> tup
         num_samples=task.num_samples,
         seed=[derive("picture samples", task.seed, row) for row in range(len(case.x))],
         batch_size=task.batch_size,
-        callback=checking(task.stop),
+        callback=checking(lambda: task.cancel.cancelled),
     ).cpu()
     spent, seconds = prior.nfe - before, time.process_time() - begun
     count = len(case.x) * task.num_samples
