@@ -22,8 +22,8 @@ from ...priors.base import Prior
 from ..base import Callback, Job, PosteriorSampler, Problem
 from ..smc.particles import Proposal
 from ..smc.solver import Population
-from .bound import Family
 from .correction import Refinement, choose, propose
+from .family import Family
 from .variables import Mixture, Parts
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ class Posterior:
     @property
     def family(self) -> Family:
         """q and p."""
-        prior = self.solver.sampling_prior(self.prior)
-        return Family(prior, self.solver.ladder(prior), self.solver.rules, prior.denoise)
+        return self.solver.bound(self.solver.sampling_prior(self.prior))
 
     @property
     def weights(self) -> Tensor:
