@@ -14,13 +14,7 @@ from ..base import Callback
 from .bound import Bound
 from .likelihood import Likelihood
 from .presets import Rules
-from .variables import (
-    Draws,
-    Mixture,
-    Parts,
-    Variational,
-    section,
-)
+from .variables import Draws, Mixture, Parts, Variational, section
 
 CANDIDATES = 4  # rough samples for each of several components, of which the most different ones start
 WEIGHING = 64  # times ``mc_samples`` draws of each component decide its weight in the end, forward only

@@ -10,12 +10,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from ...diffusion.rng import (
-    Seed,
-    Streams,
-    derive,
-    image_seeds,
-)
+from ...diffusion.rng import Seed, Streams, derive, image_seeds
 from ...errors import UsageError
 from ...operators.base import LinearOperator
 from ...priors.base import Prior

@@ -16,12 +16,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from ...diffusion.rng import (
-    Seed,
-    Streams,
-    derive,
-    image_seeds,
-)
+from ...diffusion.rng import Seed, Streams, derive, image_seeds
 from ...diffusion.schedules import Schedule
 from ...errors import UsageError
 from ...metrics.perceptual import perceptual_loss
@@ -31,18 +26,7 @@ from ...priors.base import Prior
 from ...priors.cfg import rescaled
 from ...priors.latent import decoder_gain
 from ...priors.recompute import LowMemory
-from ..base import (
-    STRICT,
-    Callback,
-    Cost,
-    Field,
-    Graph,
-    Job,
-    Problem,
-    Solver,
-    Task,
-    settings,
-)
+from ..base import STRICT, Callback, Cost, Field, Graph, Job, Problem, Solver, Task, settings
 from . import fit as vipaint_fit
 from .bound import Bound
 from .correction import Refinement
@@ -51,10 +35,7 @@ from .official import OFFICIAL, OfficialBound
 from .phase2 import refine
 from .posterior import FittedSampler, Posterior
 from .presets import PRESETS, Guidance, Rules
-from .variables import (
-    Ladder,
-    section,
-)
+from .variables import Ladder, section
 
 # sigma / alpha of T_s and T_e in units of data_std, in place of the preset's: several components need levels where
 # modes have parted, weights one where the twist is good.
