@@ -248,7 +248,7 @@ def test_gradient_does_not_depend_on_batching_or_checkpointing(components: int) 
     assert all(parameter.grad is None for parameter in prior.network.parameters())  # type: ignore[union-attr]
 
 
-def _one_image(near: bound.Family, lam: Mixture, like_y: Likelihood, draws: Draws, image: int) -> list[Tensor]:
+def _one_image(near: bound.Bound, lam: Mixture, like_y: Likelihood, draws: Draws, image: int) -> list[Tensor]:
     own = Mixture(*(value.detach()[image : image + 1].requires_grad_() for value in lam.tensors()))
     rows = slice(4 * lam.count * image, 4 * lam.count * (image + 1))
     return gradient_step(near, own, like_y.rows(torch.tensor([image])), draws.rows(rows), None).gradient

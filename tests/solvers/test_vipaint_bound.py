@@ -19,9 +19,11 @@ from priorpaint.diffusion.schedules import (
     Schedule,
 )
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.solvers.vipaint import VIPaint, bound
-from priorpaint.solvers.vipaint.bound import gaussian_kl, released_kl
-from priorpaint.solvers.vipaint.variables import Draws, Variational, released_pairs
+from priorpaint.solvers.vipaint import bound
+from priorpaint.solvers.vipaint.bound import gaussian_kl
+from priorpaint.solvers.vipaint.official import OFFICIAL, OfficialBound, released_kl, released_pairs
+from priorpaint.solvers.vipaint.solver import VIPaint
+from priorpaint.solvers.vipaint.variables import Draws, Variational
 from tests.solvers.vipaint_toy import (
     CIN,
     DIAGONAL,
@@ -179,7 +181,8 @@ def test_estimate_of_the_top_level() -> None:
     # With unit variance z_Te and z_t have unit variance and correlation alpha_{t|e}.
     assert float(rise) * 1.3 == pytest.approx(0.593231, abs=6e-7)
     assert float((z_t - added / CIN.sigma(t) * eps) / rise) == pytest.approx(0.593231, abs=6e-7)
-    assert float(family(prior, steps).released_end(z_t, eps, t)) == pytest.approx(0.333851, abs=6e-7)
+    released = OfficialBound(prior, steps, OFFICIAL, prior.denoise)
+    assert float(released.released_end(z_t, eps, t)) == pytest.approx(0.333851, abs=6e-7)
 
 
 def test_pushed_forward_ends_agree_on_every_schedule() -> None:

@@ -20,8 +20,8 @@ from priorpaint.diffusion.schedules import (
 from priorpaint.errors import Cancelled, UsageError
 from priorpaint.operators import Inpainting, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.solvers.vipaint.bound import Family
 from priorpaint.solvers.vipaint.correction import log_above
+from priorpaint.solvers.vipaint.family import Family
 from priorpaint.solvers.vipaint.posterior import Posterior
 from priorpaint.solvers.vipaint.solver import VIPaint
 from priorpaint.solvers.vipaint.variables import Mixture

@@ -17,7 +17,7 @@ from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.operators import Inpainting
 from priorpaint.priors.analytic import Gaussian, GaussianMixture
 from priorpaint.priors.base import Prior
-from priorpaint.solvers.vipaint.bound import Family
+from priorpaint.solvers.vipaint.bound import Bound
 from priorpaint.solvers.vipaint.likelihood import Likelihood
 from priorpaint.solvers.vipaint.presets import PRESETS, Rules
 from priorpaint.solvers.vipaint.variables import (
@@ -66,8 +66,8 @@ def likelihood(prior: Prior, rows: int, t_start: Tensor, scale: float | None = 0
     return bare.normalised()
 
 
-def family(prior: Prior, steps: Ladder, rules: Rules = EXACT) -> Family:
-    return Family(prior, steps, rules, prior.denoise)
+def family(prior: Prior, steps: Ladder, rules: Rules = EXACT) -> Bound:
+    return Bound(prior, steps, rules, prior.denoise)
 
 
 def points(n: int) -> Tensor:
@@ -88,7 +88,7 @@ def mixed(*chains: Variational, logits: list[float] | None = None) -> Mixture:
     return Mixture(mean, log_var, gate, torch.tensor(logits or [0.0] * len(chains)).to(mean).repeat(len(mean), 1))
 
 
-def exact_diffusion(steps: Family, m: Tensor, variance: Tensor) -> Tensor:
+def exact_diffusion(steps: Bound, m: Tensor, variance: Tensor) -> Tensor:
     """The sum over all pairs of the diffusion part, (1,), from one row's q(z_Te) (1, C, H, W)."""
     noise, count = points(m[0].numel()), len(steps.ladder.pairs)
     pair = torch.arange(count).repeat_interleave(len(noise))
@@ -97,7 +97,7 @@ def exact_diffusion(steps: Family, m: Tensor, variance: Tensor) -> Tensor:
     return part.reshape(1, -1).mean(1)
 
 
-def exact_parts(steps: Family, lam: Variational, scale: float | None = 0.0) -> Parts:
+def exact_parts(steps: Bound, lam: Variational, scale: float | None = 0.0) -> Parts:
     """The four parts without Monte-Carlo error, each (1,), at parameters of one image."""
     shape = lam.mean.shape[1:]
     noise = points(math.prod(shape)).reshape(-1, *shape)

@@ -20,16 +20,7 @@ from ...diffusion.rng import Seed, image_seeds
 from ...errors import PriorError, UsageError
 from ...operators.base import Operator
 from ...priors.base import Prior
-from ..base import (
-    STRICT,
-    Callback,
-    Cost,
-    Field,
-    Job,
-    Solver,
-    Task,
-    settings,
-)
+from ..base import STRICT, Callback, Cost, Field, Job, Solver, Task, settings
 from ..dps import DPS
 from ..guidance import LikelihoodSolver
 from ..mmps import MMPS
@@ -37,15 +28,7 @@ from ..pigdm import PiGDM
 from ..tmpd import TMPD
 from .particles import Particles, Proposal
 from .resampling import effective_share, log_mean, systematic
-from .twists import (
-    DenseTwist,
-    Level,
-    LikelihoodTwist,
-    Twist,
-    algebra_device,
-    move,
-    pick,
-)
+from .twists import DenseTwist, Level, LikelihoodTwist, Twist, algebra_device, move, pick
 
 _MOST = 1024  # image elements up to which the whole Jacobian of every particle is computed
 _METHODS: dict[str, LikelihoodSolver] = {

@@ -26,7 +26,7 @@ from ..base import STRICT, settings
 from ..smc.particles import Proposal
 from ..smc.solver import SMC
 from ..smc.twists import algebra_device
-from .bound import Denoise, Family, log_normal
+from .family import Denoise, Family, log_normal
 from .variables import Mixture, neighbours, section
 
 

@@ -11,16 +11,10 @@ from torch import Tensor
 from ...diffusion import transitions
 from ...diffusion.rng import Streams
 from ..base import Callback
-from .bound import Family
+from .bound import Bound
 from .likelihood import Likelihood
 from .presets import Rules
-from .variables import (
-    Draws,
-    Mixture,
-    Parts,
-    Variational,
-    section,
-)
+from .variables import Draws, Mixture, Parts, Variational, section
 
 CANDIDATES = 4  # rough samples for each of several components, of which the most different ones start
 WEIGHING = 64  # times ``mc_samples`` draws of each component decide its weight in the end, forward only
@@ -36,7 +30,7 @@ class Fitted:
 
 
 def fit(
-    family: Family,
+    family: Bound,
     likelihood: Likelihood,
     components: int,
     noise: Streams,
@@ -69,7 +63,7 @@ def fit(
     return Fitted(Mixture(*(value.detach() for value in lam.tensors())), losses, torch.stack(objectives, 1))
 
 
-def start(family: Family, likelihood: Likelihood, components: int, noise: Streams, batch_size: int | None) -> Mixture:
+def start(family: Bound, likelihood: Likelihood, components: int, noise: Streams, batch_size: int | None) -> Mixture:
     """Where the optimiser starts: A^+ y with its holes filled by rough samples, different ones for each component."""
     prior, count = family.prior, len(family.ladder.levels)
     candidates = 1 if components == 1 else CANDIDATES * components
@@ -97,7 +91,7 @@ def _far_apart(images: Tensor, count: int) -> Tensor:
     return images[row[:, None], torch.stack(chosen, 1)]
 
 
-def _filling_times(family: Family, components: int) -> Tensor:
+def _filling_times(family: Bound, components: int) -> Tensor:
     """T_e for each round; with several components down from far above the data to T_s, so that they part."""
     levels, steps = family.ladder.levels, family.rules.fill_steps
     if components == 1 or steps == 0:
@@ -118,7 +112,7 @@ def fill(likelihood: Likelihood, x_0: Tensor, noise: Tensor, t: Tensor, batch_si
 
 
 @torch.no_grad()
-def weighed(family: Family, lam: Mixture, likelihood: Likelihood, noise: Streams, batch_size: int | None) -> Mixture:
+def weighed(family: Bound, lam: Mixture, likelihood: Likelihood, noise: Streams, batch_size: int | None) -> Mixture:
     """With the weights pi that minimise the bound for these chains, as estimated from draws of each.
 
     The bound is convex in pi. At its minimum sum of parts + log q - log q_m has the same mean under every q_m; the
@@ -144,9 +138,7 @@ def weighed(family: Family, lam: Mixture, likelihood: Likelihood, noise: Streams
     return replace(lam, logits=logits.clamp(min=-50))  # a useless chain would go to -infinity
 
 
-def fresh_draws(
-    family: Family, components: int, shape: torch.Size, noise: Streams, samples: int | None = None
-) -> Draws:
+def fresh_draws(family: Bound, components: int, shape: torch.Size, noise: Streams, samples: int | None = None) -> Draws:
     """Noise of each row (image, component, Monte-Carlo sample); the pairs of one component are stratified."""
     count, levels, pairs = samples or family.rules.mc_samples, len(family.ladder.levels), len(family.ladder.pairs)
     normal = noise.normal(components * count, levels + 1, *shape).flatten(0, 1)
@@ -166,7 +158,7 @@ class Step:
     x_0: Tensor
 
 
-def gradient_step(family: Family, lam: Mixture, likelihood: Likelihood, draws: Draws, batch_size: int | None) -> Step:
+def gradient_step(family: Bound, lam: Mixture, likelihood: Likelihood, draws: Draws, batch_size: int | None) -> Step:
     """The bound summed over images, sum_m pi_m times the mean over m's Monte-Carlo samples, some rows at a time."""
     images, rows = len(lam.logits), len(draws.top)
     count = rows // (images * lam.count)
@@ -198,7 +190,7 @@ def gradient_step(family: Family, lam: Mixture, likelihood: Likelihood, draws: D
 
 
 def _row_parts(
-    family: Family, lam: Mixture, likelihood: Likelihood, draws: Draws, image: Tensor, component: Tensor
+    family: Bound, lam: Mixture, likelihood: Likelihood, draws: Draws, image: Tensor, component: Tensor
 ) -> tuple[Parts, Tensor]:
     """The parts of rows (R,) of ``image`` and ``component``, and D(z_Ts)."""
     part, path, x_0 = family.parts(lam.rows(image, component), likelihood, draws)

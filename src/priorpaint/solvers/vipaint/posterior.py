@@ -5,29 +5,43 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
-from ...diffusion.rng import (
-    Seed,
-    Streams,
-    derive,
-    image_seeds,
-)
+from ...diffusion.rng import Seed, Streams, derive, image_seeds
 from ...errors import UsageError
 from ...operators.base import LinearOperator
 from ...priors.base import Prior
 from ..base import Callback, Job, PosteriorSampler, Problem
 from ..smc.particles import Proposal
 from ..smc.solver import Population
-from .bound import Family
 from .correction import Refinement, choose, propose
-from .variables import Mixture, Parts
+from .family import Family
+from .variables import Ladder, Mixture, Parts
 
-if TYPE_CHECKING:
-    from .solver import VIPaint
+
+class Method(Protocol):
+    """What a posterior asks of the settings that it was fitted with; `VIPaint` has it."""
+
+    @property
+    def components(self) -> int: ...
+    @property
+    def correct(self) -> bool: ...
+    @property
+    def particles(self) -> int: ...
+    @property
+    def num_kept(self) -> int: ...
+    @property
+    def up_steps(self) -> int: ...
+    @property
+    def widen(self) -> float: ...
+    def sampling_prior(self, prior: Prior) -> Prior: ...
+    def ladder(self, prior: Prior) -> Ladder: ...
+    def bound(self, prior: Prior) -> Family: ...
+    def refine(self, job: Job) -> Tensor: ...
+    def refinement(self, prior: Prior, shape: tuple[int, int, int]) -> Refinement: ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ class Posterior:
         objective: what was minimised, (B, iterations): the parts weighted as the preset says.
     """
 
-    solver: VIPaint
+    solver: Method
     prior: Prior
     operator: LinearOperator
     y: Tensor
@@ -56,8 +70,7 @@ class Posterior:
     @property
     def family(self) -> Family:
         """q and p."""
-        prior = self.solver.sampling_prior(self.prior)
-        return Family(prior, self.solver.ladder(prior), self.solver.rules, prior.denoise)
+        return self.solver.bound(self.solver.sampling_prior(self.prior))
 
     @property
     def weights(self) -> Tensor:
@@ -192,7 +205,7 @@ class Posterior:
         return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
     @classmethod
-    def from_state(cls, solver: VIPaint, prior: Prior, operator: LinearOperator, state: dict[str, Tensor]) -> Posterior:
+    def from_state(cls, solver: Method, prior: Prior, operator: LinearOperator, state: dict[str, Tensor]) -> Posterior:
         """See ``VIPaint.restore``."""
         expected = {f"parameters.{field.name}" for field in fields(Mixture)}
         expected |= {f"losses.{field.name}" for field in fields(Parts)} | {"objective", "y", "sigma_y", "levels"}

@@ -1,13 +1,14 @@
-"""How the corrected VIPaint (``exact``, ``projected``, ``langevin``) and the published code (``official``) differ.
-
-"Released" means the code at github.com/SakshiAgarwal/VIPaint (HEAD 9ec3fca); see docs/methods/vipaint.md.
-"""
+"""What a preset of VIPaint decides, and the corrected ones; ``official`` is a file of its own."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from torch import Tensor
+
+from ...diffusion.schedules import Schedule
+from .variables import neighbours, section
 
 Guidance = Literal["likelihood", "norm", "loss", "projection", "langevin"]
 
@@ -24,13 +25,9 @@ class Rules:
     lr: float  # of the means
     lr_log_var: float  # in units of lr
     lr_gate: float  # in units of lr
-    lr_decay: Literal["tail", "step"]  # constant, then linear to zero over the last 40 %; or 0.99 every ten iterations
     # Phase 1, loss: w_rec reconstruction + beta w_kl (hierarchy + diffusion + prior).
     beta: float
-    units: Literal["nats", "means"]  # weights 1 and 1, or 100 / pixels and 1 / elements
-    kl: Literal["exact", "released"]  # mean term (m1 - m2)^2 / (2 v2), or v2 (m1 - m2)^2 / 2
-    top: Literal["marginal", "released"]  # KL of q(z_s | z_t), or of q(z_s | z_t, z_Te) with the released weights
-    top_steps: int | None  # pairs of neighbouring times above T_e; None is the released grid
+    top_steps: int  # pairs of neighbouring times above T_e
     likelihood: Literal["gaussian", "laplace"]
     likelihood_scale: float | None  # spread of D(z_Ts) about x_0 in image units; None is that of white data
     perceptual_weight: float  # of LPIPS in the reconstruction, in nats an image value, where the loss is asked for
@@ -39,8 +36,6 @@ class Rules:
     levels_at: tuple[float, float]  # sigma / alpha of T_s and T_e in units of data_std
     eta: float  # the prior's jump between levels adds noise of variance eta^2 v
     gate: float  # weight on the prior's mean at the start
-    coupled_top: bool  # mean of q(z_Te) is sqrt(alpha^2 + sigma^2 - tau^2) mu instead of alpha mu
-    start: Literal["matched", "released"]  # of lower levels: mu = filled, tau^2 = g v; or noised twice and 0.7 sqrt(v)
     fill_steps: int  # before the start: x_0 <- project(D(x_0 noised to T_e)), so that holes do not start grey
     encoding_noise: float  # added to filled A^+ y, in units of the prior's data_std
     top_noise: float  # added to the highest mean, in units of the prior's data_std
@@ -71,19 +66,30 @@ class Rules:
         """Network calls of phase 2, a sample."""
         return self.steps_down + (self.refine_steps * self.refine_inner if self.refine_guidance == "langevin" else 0)
 
+    @property
+    def is_bound(self) -> bool:
+        """What phase 1 minimises at beta = 1 bounds -log p(y)."""
+        return True
+
     def rate(self, iteration: int) -> float:
-        """Learning rate at an iteration (from 0) in units of the first."""
-        if self.lr_decay == "step":
-            return float(0.99 ** (iteration // 10))
+        """Learning rate at an iteration (from 0) in units of the first: constant, then to zero over the last 40 %."""
         return min(1.0, (1 - iteration / self.iterations) / 0.4)
 
     def weights(self, pixels: int, elements: int) -> tuple[float, float]:
         """(w_rec, w_kl) for an image of so many values and a z of so many elements."""
-        return (1.0, 1.0) if self.units == "nats" else (100 / pixels, 1 / elements)
+        return 1.0, 1.0
+
+    def pairs(self, schedule: Schedule, t_end: float) -> Tensor:
+        """The steps (n, 2) of the grid from t = 1 down to T_e."""
+        return neighbours(section(schedule, 1.0, t_end, self.top_steps))
+
+    def complaint(self, perceptual: str | None) -> str | None:
+        """What a user should know about a run with a latent prior and this setting of ``perceptual``, or None."""
+        return None
 
 
 # Levels 400 and 550 of the ImageNet-256 model, whose data have unit variance.
-_PUBLISHED = (1.807, 3.505)
+PUBLISHED = (1.807, 3.505)
 # Where nothing is decided yet: what a Gaussian at T_e cannot hold, several contents for one hole, the prior's jumps and
 # phase 2 decide.
 _UNDECIDED = (8.0, 32.0)
@@ -94,22 +100,16 @@ _EXACT = Rules(
     lr=0.1,
     lr_log_var=1.0,
     lr_gate=1.0,
-    lr_decay="tail",
     beta=1.0,
-    units="nats",
-    kl="exact",
-    top="marginal",
     top_steps=100,
     likelihood="gaussian",
     likelihood_scale=None,
     perceptual_weight=1.0,
     fit_cfg=None,
     sample_cfg=None,
-    levels_at=_PUBLISHED,
+    levels_at=PUBLISHED,
     eta=1.0,
     gate=0.95,
-    coupled_top=False,
-    start="matched",
     fill_steps=10,
     encoding_noise=0.0,
     top_noise=0.1,
@@ -128,36 +128,5 @@ PRESETS: dict[str, Rules] = {
     # Few levels and many Langevin steps at each, so that known and unknown parts get to agree before the next decision.
     "langevin": replace(
         _EXACT, iterations=10, levels_at=_UNDECIDED, refine_guidance="langevin", refine_steps=6, refine_eta=0.0
-    ),
-    "official": Rules(
-        iterations=50,
-        mc_samples=5,
-        lr=0.1,
-        lr_log_var=0.01,
-        lr_gate=0.1,
-        lr_decay="step",
-        beta=100.0,
-        units="means",
-        kl="released",
-        top="released",
-        top_steps=None,
-        likelihood="laplace",
-        likelihood_scale=1.0,
-        perceptual_weight=1.0,
-        fit_cfg=1.0,
-        sample_cfg=3.0,
-        levels_at=_PUBLISHED,
-        eta=0.2**0.5,
-        gate=1 / (1 + math.exp(-5)),
-        coupled_top=True,
-        start="released",
-        fill_steps=0,
-        encoding_noise=1.0,
-        top_noise=0.8,
-        refine_guidance="loss",
-        refine_steps=400,
-        refine_scale=0.2,
-        refine_eta=0.2,
-        refine_noise=False,
     ),
 }

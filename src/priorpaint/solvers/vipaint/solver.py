@@ -1,8 +1,8 @@
 """VIPaint: fit a hierarchical Gaussian posterior at a few noise levels, sample it, and denoise from there.
 
 "VIPaint: Image Inpainting with Pre-Trained Diffusion Models via Variational Inference" (Agarwal et al., 2024), Sec. 4.
-Phase 1 minimises the bound of ``vipaint_bound`` by Adam; phase 2 draws z_Ts from the fitted posterior and takes
-likelihood-guided steps down to 0. ``vipaint_presets`` lists how the corrected and the published version differ.
+Phase 1 minimises the bound of ``bound`` by Adam; phase 2 draws z_Ts from the fitted posterior and takes
+likelihood-guided steps down to 0. ``official`` is the published version.
 """
 
 from __future__ import annotations
@@ -16,45 +16,26 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from ...diffusion.rng import (
-    Seed,
-    Streams,
-    derive,
-    image_seeds,
-)
+from ...diffusion.rng import Seed, Streams, derive, image_seeds
 from ...diffusion.schedules import Schedule
 from ...errors import UsageError
+from ...metrics.perceptual import perceptual_loss
 from ...operators.base import LinearOperator
 from ...operators.inpainting import Inpainting
 from ...priors.base import Prior
 from ...priors.cfg import rescaled
 from ...priors.latent import decoder_gain
 from ...priors.recompute import LowMemory
-from ..base import (
-    STRICT,
-    Callback,
-    Cost,
-    Field,
-    Graph,
-    Job,
-    Problem,
-    Solver,
-    Task,
-    settings,
-)
+from ..base import STRICT, Callback, Cost, Field, Graph, Job, Problem, Solver, Task, settings
 from . import fit as vipaint_fit
-from .bound import Family
+from .bound import Bound
 from .correction import Refinement
 from .likelihood import Likelihood
+from .official import OFFICIAL, OfficialBound
 from .phase2 import refine
 from .posterior import FittedSampler, Posterior
 from .presets import PRESETS, Guidance, Rules
-from .variables import (
-    Ladder,
-    neighbours,
-    released_pairs,
-    section,
-)
+from .variables import Ladder, section
 
 # sigma / alpha of T_s and T_e in units of data_std, in place of the preset's: several components need levels where
 # modes have parted, weights one where the twist is good.
@@ -175,7 +156,8 @@ class VIPaint(Solver):
         given = {field.name: getattr(self, field.name, None) for field in fields(Rules)}
         if self.correct and self.refine_steps is None:
             given["refine_steps"] = _CORRECTED_STEPS
-        return replace(PRESETS[self.preset], **{name: value for name, value in given.items() if value is not None})
+        rules = OFFICIAL if self.preset == "official" else PRESETS[self.preset]
+        return replace(rules, **{name: value for name, value in given.items() if value is not None})
 
     def __post_init__(self) -> None:
         if self.num_kept > self.particles:
@@ -183,8 +165,7 @@ class VIPaint(Solver):
                 f"{self.particles} particles cannot give num_kept = {self.num_kept} samples; lower num_kept"
             )
         rules = self.rules
-        exact = (rules.kl, rules.top, rules.units) == ("exact", "marginal", "nats")
-        if (self.components > 1 or self.correct) and not exact:
+        if (self.components > 1 or self.correct) and not rules.is_bound:
             raise UsageError(f"components and correct need a bound, which preset '{self.preset}' is not; use 'exact'")
 
     def cost(self, num_samples: int = 1) -> Cost:
@@ -226,8 +207,7 @@ class VIPaint(Solver):
             raise UsageError(f"VIPaint needs 0 < t_start < t_end < 1, not {t_start:.4g} and {t_end:.4g}; set both")
         schedule = prior.schedule
         levels = section(schedule, t_end, t_start, self.levels - 1)
-        steps = self.rules.top_steps
-        pairs = released_pairs(t_end) if steps is None else neighbours(section(schedule, 1.0, t_end, steps))
+        pairs = self.rules.pairs(schedule, t_end)
         if len(pairs) == 0:
             raise UsageError(f"the published grid has no step above t_end = {t_end:.4g}; lower t_end or set top_steps")
         return Ladder(levels, pairs)
@@ -262,8 +242,6 @@ class VIPaint(Solver):
             return None
         if not isinstance(operator, Inpainting):
             raise UsageError("LPIPS compares pictures, so VIPaint takes perceptual for masks only; leave it out")
-        from ...metrics.perceptual import perceptual_loss
-
         return perceptual_loss(self.perceptual, prior.device)
 
     def _cfg(self, prior: Prior, scale: float | None, given: float | None) -> Prior:
@@ -323,9 +301,8 @@ class VIPaint(Solver):
             raise UsageError("Langevin steps hold known pixels, so they need a mask; use preset 'projected' or 'exact'")
         prior, y = self._cfg(job.prior, self.rules.fit_cfg, self.fit_cfg), job.y
         prior = LowMemory(prior) if self.checkpoint else prior
-        operator, ladder = job.linear.to(y.device), self.ladder(prior)
-        family = Family(prior, ladder, self.rules, prior.denoise)
-        likelihood = self._likelihood(prior, operator, y, job.sigma_y, ladder.levels[-1]).normalised()
+        operator, family = job.linear.to(y.device), self.bound(prior)
+        likelihood = self._likelihood(prior, operator, y, job.sigma_y, family.ladder.levels[-1]).normalised()
         noise = Streams([derive("fit", image) for image in job.seeds], device=prior.device)
         found = vipaint_fit.fit(family, likelihood, self.components, noise, job.batch_size, job.callback)
         return Posterior(self, job.prior, operator, y, job.sigma_y, found.parameters, found.losses, found.objective)
@@ -338,12 +315,15 @@ class VIPaint(Solver):
                 f"{self.rules.refine_guidance} replaces pixels, which a latent prior has none of; use preset 'exact' "
                 "with it"
             )
-        if self.preset == "official" and self.perceptual is None and self.rules.perceptual_weight > 0:
-            warnings.warn(
-                "the published VIPaint adds LPIPS to its L1 loss, and this runs on L1 alone; pass perceptual=... (or "
-                "perceptual_weight=0 to have it so)",
-                stacklevel=2,
-            )
+        complaint = self.rules.complaint(self.perceptual)
+        if complaint is not None:
+            warnings.warn(complaint, stacklevel=2)
+
+    def bound(self, prior: Prior) -> Bound:
+        """q and p, and the objective of phase 1."""
+        rules = self.rules
+        kind = Bound if rules.is_bound else OfficialBound
+        return kind(prior, self.ladder(prior), rules, prior.denoise)
 
     def sampling_prior(self, prior: Prior) -> Prior:
         """The prior of phase 2."""

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from ...diffusion.schedules import Schedule
 
-REFERENCE_STEPS = 1000  # the table of the released code, in which its grid is written
-
 
 @dataclass(frozen=True)
 class Variational:
@@ -113,7 +111,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Parts:
-    """The five parts of the bound, one value for each row (or image, or image and iteration); see ``vipaint_bound``."""
+    """The five parts of the bound, one value for each row (or image, or image and iteration); see ``bound``."""
 
     reconstruction: Tensor
     hierarchy: Tensor
@@ -148,15 +146,3 @@ def section(schedule: Schedule, high: float, low: float, steps: int) -> Tensor:
 def neighbours(times: Tensor) -> Tensor:
     """All steps (n, 2) of a decreasing time grid (n + 1,)."""
     return torch.stack([times[:-1], times[1:]], 1)
-
-
-def released_pairs(end: float) -> Tensor:
-    """The pairs (n, 2) of the released code above T_e = ``end``.
-
-    1000 points with Karras spacing, rho = 7, from 0.002 to 0.999, applied to the index and not to sigma; the two points
-    nearest T_e are never the upper end of a pair.
-    """
-    low, high = 0.002 ** (1 / 7), 0.999 ** (1 / 7)
-    points = torch.linspace(low, high, REFERENCE_STEPS, dtype=torch.float64) ** 7
-    times = (torch.unique_consecutive((points * REFERENCE_STEPS).floor()) + 1) / REFERENCE_STEPS
-    return neighbours(times[times > end + 1e-9][1:].flip(0))
