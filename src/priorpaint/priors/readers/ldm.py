@@ -24,6 +24,7 @@ from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
 from .flags import Flags
 from .ldm_config import LDMConfig, find, load
+from .training_words import TRAINING
 from .untrusted import reading as safe
 
 FLAGS = {
@@ -169,7 +170,7 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
-    found = safe.load_torch(path, trainer=True)
+    found = safe.load_torch(path, vocabulary=TRAINING)
     state = found.get("state_dict", found) if isinstance(found, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(

@@ -69,6 +69,15 @@ class Vocabulary:
     constants: Mapping[tuple[str, str], Any]
     opaque: Callable[[Name], bool] = lambda name: False
 
+    def extended(
+        self,
+        builders: Mapping[tuple[str, str], Build],
+        opaque: Callable[[Name], bool],
+        constants: Mapping[tuple[str, str], Any] | None = None,
+    ) -> Vocabulary:
+        """With further builders and constants, and with ``opaque`` in the place of its own."""
+        return Vocabulary({**self.builders, **builders}, {**self.constants, **(constants or {})}, opaque)
+
     def resolve(self, module: str, name: str) -> Any:
         key = (module, name)
         if key in self.constants:
