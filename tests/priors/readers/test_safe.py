@@ -353,7 +353,7 @@ class TestDamage:
         data = path.read_bytes()
         for length in sorted({0, 1, 2, 3, 4, 40, 200, *range(64, len(data) - 1, 61), len(data) - 1}):
             path.write_bytes(data[:length])
-            with pytest.raises(CheckpointError, match=r"incomplete|damaged|no checkpoint"):
+            with pytest.raises(CheckpointError, match=r"incomplete|damaged|not a checkpoint"):
                 safe.load_torch(path)
 
     def test_every_changed_bit_of_a_zip_is_noticed(self, tmp_path: Path) -> None:

@@ -173,13 +173,13 @@ def _network(found: Any, key: str | None, path: Path) -> Node:
     chosen = key or next((name for name in _KEYS if found.get(name) is not None), None)
     if chosen is None:
         held = ", ".join(map(str, list(found)[:6])) or "nothing"
-        raise CheckpointError(f"{path} holds no network: expected the entry 'ema' of EDM, found {held}.")
+        raise CheckpointError(f"{path} does not hold a network: expected the entry 'ema' of EDM, found {held}.")
     return node(found[chosen], path)
 
 
 def _unknown(kind: str, known: Mapping[str, Any], path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path} holds a network of the class {kind!r}, which is not known here: expected {', '.join(known)}; "
+        f"{path} holds a network of the class {kind!r}, which priorpaint does not know: expected {', '.join(known)}; "
         "classes are never taken from the file itself."
     )
 
@@ -193,7 +193,7 @@ def _config(inner: Node) -> EDMConfig:
     values: dict[str, Any] = {}
     for name, value in given.items():
         if name not in (*_ORDER, *common, *own):
-            raise CheckpointError(f"{inner.path}: {inner.kind} has an argument {name!r} that is not known here.")
+            raise CheckpointError(f"{inner.path}: {inner.kind} has an argument {name!r} that priorpaint does not know.")
         if name in _WORDS:
             if value not in _WORDS[name]:
                 raise CheckpointError(f"{inner.path}: {name} is {value!r}; expected {', '.join(_WORDS[name])}.")

@@ -63,7 +63,7 @@ def edm2_config(inner: Node) -> EDM2Config:
         elif name == "clip_act":
             values[name] = None if value is None else float(value)
         else:
-            raise CheckpointError(f"{inner.path}: UNet has an argument {name!r} that is not known here.")
+            raise CheckpointError(f"{inner.path}: UNet has an argument {name!r} that priorpaint does not know.")
     try:
         config = EDM2Config(**values, heads=_heads(inner))
     except TypeError:

@@ -129,7 +129,7 @@ def load_torch(path: str | Path, *, max_bytes: int = MAX_BYTES, vocabulary: Voca
         Tensors and plain containers.
 
     Raises:
-        CheckpointError: the file is damaged, incomplete or no checkpoint, or asks for anything else, named.
+        CheckpointError: the file is damaged, incomplete or not a checkpoint, or asks for anything else, named.
     """
     path = Path(path)
     with _reading(path, ("zip", "pickle"), "a file of torch.save") as data:
@@ -291,7 +291,7 @@ def _check_file(path: Path, kinds: tuple[str, ...], expected: str) -> None:
     if found in kinds:
         return
     plain = {"zip": "a zip archive", "pickle": "a pickle", "safetensors": "a safetensors file"}
-    raise CheckpointError(f"{path} is no checkpoint: expected {expected}, found {plain.get(found, found)}.")
+    raise CheckpointError(f"{path} is not a checkpoint: expected {expected}, found {plain.get(found, found)}.")
 
 
 @contextmanager
