@@ -91,7 +91,7 @@ def test_flags_travel_with_the_name(shell: Shell, tmp_path: Path) -> None:
     [
         (["info", "nowhere"], 2, "no prior and no file 'nowhere'"),
         (["add", "photos", "x", "--no-check"], 2, "embedded prior"),
-        (["add", "a/b", "x", "--no-check"], 2, "no name for a prior"),
+        (["add", "a/b", "x", "--no-check"], 2, "not a name for a prior"),
         (["add", "lost", "lost.pt"], 2, "no prior and no file"),
         (["remove", "nobody"], 2, "no prior of your own"),
         (["info", "hf:one"], 2, "hf:owner/name"),

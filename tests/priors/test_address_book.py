@@ -43,7 +43,7 @@ def test_names_are_kept_and_forgotten(own_home: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../a", "a b", "hf:a", "-x", "a" * 65])
 def test_names_of_another_form(name: str) -> None:
-    with pytest.raises(UsageError, match="no name for a prior"):
+    with pytest.raises(UsageError, match="not a name for a prior"):
         add(name, Entry("x"))
 
 

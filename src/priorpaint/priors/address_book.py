@@ -86,7 +86,9 @@ def add(name: str, entry: Entry, *, taken: tuple[str, ...] = (), overwrite: bool
         UsageError: the name is taken or of another form.
     """
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name for a prior; use up to 64 letters, digits, dots, dashes, underscores.")
+        raise UsageError(
+            f"{name!r} is not a name for a prior; use up to 64 letters, digits, dots, dashes, underscores."
+        )
     known = entries()
     if name in taken:
         raise UsageError(f"{name} is the name of an embedded prior; choose another one.")

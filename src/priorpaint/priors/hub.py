@@ -66,7 +66,8 @@ class Place:
         inside = (found["inside"] or "") if found else ""
         if found is None or ".." in PurePosixPath(inside).parts or inside.startswith("/"):
             raise UsageError(
-                f"{spec!r} is no model of the hub; write hf:owner/name, hf:owner/name@revision or hf:owner/name/folder."
+                f"{spec!r} is not a model of the hub; write hf:owner/name, hf:owner/name@revision or "
+                "hf:owner/name/folder."
             )
         return cls(found["repo"], found["revision"], inside)
 

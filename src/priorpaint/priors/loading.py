@@ -152,7 +152,7 @@ def _read(path: Path, flags: dict[str, Any], device: torch.device, dtype: torch.
     if kind == "safetensors":
         return _own(path, path.stem, flags, device, dtype)  # which says what is wrong with it
     raise CheckpointError(
-        f"{path} is not a checkpoint in a format that priorpaint reads: it is {kind}; read are {formats}."
+        f"{path} is not a checkpoint in a format that priorpaint reads: it is {kind}; it reads {formats}."
     )
 
 

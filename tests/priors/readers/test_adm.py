@@ -302,7 +302,7 @@ class TestRefused:
 
     def test_other_dictionaries(self, tmp_path: Path, state: dict[str, Tensor]) -> None:
         self.refused(tmp_path, {"state_dict": state, "epoch": 3}, r"epoch \(int\)")
-        self.refused(tmp_path, {}, "no diffusion U-Net")
+        self.refused(tmp_path, {}, "not hold a diffusion U-Net")
         self.refused(tmp_path, {**state, "out.2.bias": torch.ones(3, dtype=torch.long)}, "int64")
 
     def test_upsamplers(self, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ class TestAdversarial:
         """In a process of its own whose memory is limited; nothing runs, and the message says what was found."""
         words = {
             "adm_truncated.pt": "incomplete",
-            "adm_wrong_arch.pt": "no diffusion U-Net",
+            "adm_wrong_arch.pt": "not hold a diffusion U-Net",
             "adm_missing_keys.pt": "middle_block.0.in_layers",
             "adm_wrong_shape.pt": r"out.2.weight (expected (3, 32, 3, 3), found (32, 3, 3, 3))",
             "adm_extra_key.pt": "label_emb.weight",

@@ -393,11 +393,11 @@ class TestRefused:
             left = {key: value for key, value in state.items() if key != name}
             if name in ("model_ema.decay", "model_ema.num_updates"):
                 continue
-            self.refused(tmp_path, left, configuration(), r"missing|lacks|no part|expected")
+            self.refused(tmp_path, left, configuration(), r"missing|lacks|not part|expected")
         for name in ("model.diffusion_model.extra", "first_stage_model.extra", "model_ema.extra", "extra", "model.x"):
             self.refused(tmp_path, {**state, name: torch.ones(2)}, configuration(), "extra|model.x")
         self.refused(tmp_path, {"a": torch.ones(2)}, configuration(), "such as a;")
-        self.refused(tmp_path, {"betas": torch.ones(2)}, configuration(), "no latent diffusion model")
+        self.refused(tmp_path, {"betas": torch.ones(2)}, configuration(), "not hold a latent diffusion model")
         self.refused(tmp_path, {}, configuration(), "state_dict")
 
     def test_wrong_shapes_and_values(self, tmp_path: Path) -> None:

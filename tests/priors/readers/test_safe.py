@@ -21,9 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from priorpaint.errors import CheckpointError
+from priorpaint.priors.readers.edm_tree import VOCABULARY as EDM
+from priorpaint.priors.readers.training_words import TRAINING
 from priorpaint.priors.readers.untrusted import reading as safe
-from priorpaint.priors.readers.untrusted.pickle_machine import Machine
-from priorpaint.priors.readers.untrusted.pickle_values import TENSORS, NumpyArray, training_vocabulary
+from priorpaint.priors.readers.untrusted.pickle_machine import Machine, Vocabulary
+from priorpaint.priors.readers.untrusted.pickle_values import TENSORS, NumpyArray
 from tests.priors.readers.small_files import damaged, filled, images, windowed
 
 CONTAINERS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -104,15 +106,15 @@ class TestWhatIsRead:
         assert path.read_bytes() == before
 
     def test_what_trainers_leave_is_inert(self, tmp_path: Path) -> None:
-        """numpy values become numbers; classes of a trainer stay names; without `trainer` they are refused."""
+        """numpy values become numbers; classes of a trainer stay names; without TRAINING they are refused."""
         path = tmp_path / "a.ckpt"
         torch.save({"best": np.float64(0.5), "array": np.arange(6.0).reshape(2, 3), "state": {"w": images(2)}}, path)
-        found = safe.load_torch(path, trainer=True)
+        found = safe.load_torch(path, vocabulary=TRAINING)
         assert found["best"] == 0.5
         assert isinstance(found["array"], NumpyArray)
         np.testing.assert_array_equal(found["array"].value, np.arange(6.0).reshape(2, 3))
         callback = b"\x80\x02}cpytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint\nK\x01s."
-        found = Machine(memoryview(callback), training_vocabulary()).run()
+        found = Machine(memoryview(callback), TRAINING).run()
         assert [str(name) for name in found] == ["pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"]
         with pytest.raises(CheckpointError, match="ModelCheckpoint"):
             Machine(memoryview(callback), TENSORS).run()
@@ -155,8 +157,8 @@ def hostile_pickles() -> dict[str, bytes]:
 
 class TestWhatIsRefused:
     @pytest.mark.parametrize("name", list(hostile_pickles()))
-    @pytest.mark.parametrize("trainer", [False, True])
-    def test_programs(self, tmp_path: Path, name: str, trainer: bool) -> None:
+    @pytest.mark.parametrize("vocabulary", [TENSORS, TRAINING], ids=["tensors", "training"])
+    def test_programs(self, tmp_path: Path, name: str, vocabulary: Vocabulary) -> None:
         """In a zip container and alone: refused by name, in one sentence."""
         program = hostile_pickles()[name]
         for path in (tmp_path / "a.pt", tmp_path / "b.pt"):
@@ -166,9 +168,9 @@ class TestWhatIsRefused:
             else:
                 path.write_bytes(program)
             with pytest.raises(CheckpointError, match=str(path)):
-                safe.load_torch(path, trainer=trainer)
+                safe.load_torch(path, vocabulary=vocabulary)
             with pytest.raises(CheckpointError, match=str(path)):
-                safe.load_pickle(path)
+                safe.load_pickle(path, EDM, "a pickle")
 
     @CONTAINERS
     def test_a_call_is_named_and_not_made(self, tmp_path: Path, zipped: bool) -> None:
@@ -177,7 +179,7 @@ class TestWhatIsRefused:
         hostile = {"w": images(2), "x": Call(Path.touch, made)}
         torch.save(hostile, path, _use_new_zipfile_serialization=zipped)
         with pytest.raises(CheckpointError, match=r"pathlib|getattr"):
-            safe.load_torch(path, trainer=True)
+            safe.load_torch(path, vocabulary=TRAINING)
         assert not made.exists()
 
     def test_whole_modules_and_programs_of_torch(self, tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ class TestWhatIsRefused:
     def test_what_is_no_checkpoint_is_named(self, tmp_path: Path, data: bytes, words: str) -> None:
         path = tmp_path / "a.pt"
         path.write_bytes(data)
-        for load in (safe.load_torch, safe.load_pickle, safe.load_safetensors):
+        for load in (safe.load_torch, lambda p: safe.load_pickle(p, EDM, "a pickle"), safe.load_safetensors):
             with pytest.raises(CheckpointError, match=words):
                 load(path)
 
@@ -322,6 +324,7 @@ class TestSizes:
         code = """
             import resource, sys, time
             from pathlib import Path
+            from priorpaint.priors.readers.edm_tree import VOCABULARY as EDM
             from priorpaint.priors.readers.untrusted import reading as safe
             from priorpaint.errors import CheckpointError
             used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -329,7 +332,7 @@ class TestSizes:
             for path in sorted(Path(sys.argv[1]).iterdir()):
                 began = time.process_time()
                 try:
-                    safe.load_pickle(path)
+                    safe.load_pickle(path, EDM, "a pickle")
                 except CheckpointError:
                     pass
                 assert time.process_time() - began < 5, path
@@ -350,7 +353,7 @@ class TestDamage:
         data = path.read_bytes()
         for length in sorted({0, 1, 2, 3, 4, 40, 200, *range(64, len(data) - 1, 61), len(data) - 1}):
             path.write_bytes(data[:length])
-            with pytest.raises(CheckpointError, match=r"incomplete|damaged|no checkpoint"):
+            with pytest.raises(CheckpointError, match=r"incomplete|damaged|not a checkpoint"):
                 safe.load_torch(path)
 
     def test_every_changed_bit_of_a_zip_is_noticed(self, tmp_path: Path) -> None:

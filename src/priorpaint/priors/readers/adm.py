@@ -163,12 +163,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a state_dict by name.
 
     Raises:
-        CheckpointError: the file cannot be read, or is no dictionary of tensors.
+        CheckpointError: the file cannot be read, or is not a dictionary of tensors.
     """
     found = safe.load_torch(path)
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         what = type(found).__name__ if not isinstance(found, Mapping) else "a dictionary of " + _values(found)
-        raise CheckpointError(f"{path} holds no state_dict: expected tensors by name, found {what}.")
+        raise CheckpointError(f"{path} does not hold a state_dict: expected tensors by name, found {what}.")
     check_kind(found, path)
     return dict(found)
 

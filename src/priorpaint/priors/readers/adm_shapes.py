@@ -69,7 +69,7 @@ def check_kind(state: Mapping[str, Tensor], path: Path) -> None:
         return
     names = ", ".join(list(state)[:3]) or "nothing"
     raise CheckpointError(
-        f"{path} holds no diffusion U-Net of guided-diffusion: expected tensors named {wanted[0]}, {wanted[1]}, "
+        f"{path} does not hold a diffusion U-Net of guided-diffusion: expected tensors named {wanted[0]}, {wanted[1]}, "
         f"{wanted[2]}; found {names} ... Choose the file of a diffusion model."
     )
 

@@ -21,6 +21,7 @@ from ..latent import LatentPrior
 from ..network import Embed
 from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
+from .diffusers_autoencoder import DiffusersAutoencoder
 from .diffusers_folder import (
     MODEL_INDEX,
     Folder,
@@ -28,7 +29,18 @@ from .diffusers_folder import (
     fill,
     libraries,
 )
-from .diffusers_schedule import Noise, read_noise
+from .diffusers_networks import (
+    FLUX_PATCH,
+    DiT,
+    FluxTransformer,
+    Negated,
+    PixelUNet,
+    ScoreUNet,
+    SD3Transformer,
+    TextUNet,
+)
+from .diffusers_schedule import VES, Noise, read_noise
+from .diffusers_text import FluxText, SD3Text, SDXLText, StableDiffusionText, read_encoder
 from .flags import Flags
 
 FLAGS = {
@@ -116,8 +128,6 @@ def _pixel(folder: Folder, request: Request, flags: Flags) -> Prior:
 
 
 def _latent(folder: Folder, name: str, request: Request, flags: Flags) -> Prior:
-    from .diffusers_autoencoder import DiffusersAutoencoder
-
     state = folder.weights(name)
     network, config = _built(folder, name, state, torch.float32, request.device)
     if request.dtype == torch.bfloat16 or (request.dtype == torch.float16 and not config.get("force_upcast", True)):
@@ -168,9 +178,6 @@ def _built(
 
 
 def _unet(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
-    from .diffusers_networks import PixelUNet, ScoreUNet
-    from .diffusers_schedule import VES
-
     network, config = _built(folder, "unet", state, request.dtype, request.device)
     if config["class_embed_type"] is not None:
         raise CheckpointError(
@@ -189,9 +196,6 @@ def _unet(folder: Folder, state: dict[str, Tensor], request: Request, flags: Fla
 
 
 def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, factor: int) -> _Denoiser:
-    from .diffusers_networks import TextUNet
-    from .diffusers_text import SDXLText, StableDiffusionText, read_encoder
-
     network, config = _built(folder, "unet", state, request.dtype, request.device)
     where = folder.path("unet")
     if config["addition_embed_type"] not in (None, "text_time") or config["class_embed_type"] is not None:
@@ -215,9 +219,6 @@ def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, facto
 
 
 def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
-    from .diffusers_networks import SD3Transformer
-    from .diffusers_text import SD3Text, read_encoder
-
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
     length = flags.positive("max_sequence_length") or _SD3_TOKENS
     for number in ("", "_2"):
@@ -234,9 +235,6 @@ def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flag
 
 
 def _flux(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
-    from .diffusers_networks import FLUX_PATCH, FluxTransformer
-    from .diffusers_text import FluxText, read_encoder
-
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
     for number in ("", "_2"):
         if not folder.has(f"text_encoder{number}"):
@@ -252,8 +250,6 @@ def _flux(folder: Folder, state: dict[str, Tensor], request: Request, flags: Fla
 
 
 def _dit(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
-    from .diffusers_networks import DiT
-
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
     classes = config.get("num_embeds_ada_norm")
     if config.get("norm_type") != "ada_norm_zero" or not isinstance(classes, int):
@@ -316,8 +312,6 @@ def _network_prior(
     size: tuple[int | None, int | None],
     dtype: torch.dtype,
 ) -> CheckpointPrior:
-    from .diffusers_networks import Negated
-
     return CheckpointPrior(
         Negated(denoiser.network) if noise.negate else denoiser.network,
         noise.schedule,

@@ -280,7 +280,7 @@ def _allowed(name: str, value: list[Any], path: Path) -> str:
     kind = name.rstrip("_0123456789") if name.startswith(("text_encoder", "tokenizer")) else name
     if kind not in ALLOWED:
         raise CheckpointError(
-            f"{path}: the part {name!r} ({library}.{cls}) is unknown here; models with "
+            f"{path}: the part {name!r} ({library}.{cls}) is not one that priorpaint knows; models with "
             f"{', '.join(ALLOWED)} and a scheduler are read."
         )
     home, classes = ALLOWED[kind]

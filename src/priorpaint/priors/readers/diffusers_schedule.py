@@ -104,7 +104,8 @@ def read_noise(config: Mapping[str, Any], path: Path, tokens: int = 4096, cls: s
     if name in TABLES:
         return _table(str(name), config, path, steps, prediction, facts)
     raise CheckpointError(
-        f"{path}: the scheduler {name!r} is unknown here; expected one of {', '.join((*TABLES, *FLOWS, *EDMS, *VES))}."
+        f"{path}: the scheduler {name!r} is not one that priorpaint knows; expected one of "
+        f"{', '.join((*TABLES, *FLOWS, *EDMS, *VES))}."
     )
 
 

@@ -26,7 +26,8 @@ from ..base import Prior
 from ..networks.edm import NETWORKS, EDMConfig, Labelled
 from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
-from .edm_tree import Node, node, plain
+from .edm2 import edm2_network
+from .edm_tree import VOCABULARY, Node, node, plain
 from .flags import Flags
 from .untrusted import reading as safe
 
@@ -102,11 +103,10 @@ def read(request: Request) -> Prior:
 def _read(request: Request) -> Prior:
     path = request.source
     flags = Flags(request.flags, FLAGS, (), "an EDM pickle")
-    top = _network(safe.load_pickle(path), flags.text("key"), path)
+    top = _network(safe.load_pickle(path, VOCABULARY, "a pickle of an EDM network"), flags.text("key"), path)
     if top.kind == "Precond":
-        from .edm2 import read_edm2
-
-        return read_edm2(top, request, flags)
+        network, shape = edm2_network(top, request)
+        return _prior(request, top, "EDM2 UNet", network, shape, _edm(top, flags))
     if top.kind not in _PRECONDITIONINGS:
         raise _unknown(top.kind, _PRECONDITIONINGS, path)
     conditioning = _PRECONDITIONINGS[top.kind](top, flags)
@@ -120,10 +120,10 @@ def _read(request: Request) -> Prior:
     network = safe.assemble(
         lambda: NETWORKS[inner.kind](config), state, path, device=request.device, dtype=request.dtype
     )
-    return edm_prior(request, top, inner.kind, network, config, conditioning)
+    return _prior(request, top, inner.kind, network, config, conditioning)
 
 
-def edm_prior(
+def _prior(
     request: Request, top: Node, kind: str, network: nn.Module, config: Any, conditioning: Preconditioning
 ) -> Prior:
     """The prior around a network; ``config`` has img_resolution, in_channels, label_dim and channel_mult."""
@@ -173,13 +173,13 @@ def _network(found: Any, key: str | None, path: Path) -> Node:
     chosen = key or next((name for name in _KEYS if found.get(name) is not None), None)
     if chosen is None:
         held = ", ".join(map(str, list(found)[:6])) or "nothing"
-        raise CheckpointError(f"{path} holds no network: expected the entry 'ema' of EDM, found {held}.")
+        raise CheckpointError(f"{path} does not hold a network: expected the entry 'ema' of EDM, found {held}.")
     return node(found[chosen], path)
 
 
 def _unknown(kind: str, known: Mapping[str, Any], path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path} holds a network of the class {kind!r}, which is not known here: expected {', '.join(known)}; "
+        f"{path} holds a network of the class {kind!r}, which priorpaint does not know: expected {', '.join(known)}; "
         "classes are never taken from the file itself."
     )
 
@@ -193,7 +193,7 @@ def _config(inner: Node) -> EDMConfig:
     values: dict[str, Any] = {}
     for name, value in given.items():
         if name not in (*_ORDER, *common, *own):
-            raise CheckpointError(f"{inner.path}: {inner.kind} has an argument {name!r} that is not known here.")
+            raise CheckpointError(f"{inner.path}: {inner.kind} has an argument {name!r} that priorpaint does not know.")
         if name in _WORDS:
             if value not in _WORDS[name]:
                 raise CheckpointError(f"{inner.path}: {name} is {value!r}; expected {', '.join(_WORDS[name])}.")
@@ -280,7 +280,7 @@ def _limits(top: Node, flags: Flags) -> tuple[float, float]:
     return low, high
 
 
-def edm_preconditioning(top: Node, flags: Flags) -> Preconditioning:
+def _edm(top: Node, flags: Flags) -> Preconditioning:
     """c_skip x + c_out F(c_in x; ln(sigma) / 4)."""
     data = top.number("sigma_data", 0.5)
     if not 0 < data < math.inf:
@@ -334,7 +334,7 @@ def _iddpm(top: Node, flags: Flags) -> Preconditioning:
 
 
 _PRECONDITIONINGS: dict[str, Callable[[Node, Flags], Preconditioning]] = {
-    "EDMPrecond": edm_preconditioning,
+    "EDMPrecond": _edm,
     "VPPrecond": _vp,
     "VEPrecond": _ve,
     "iDDPMPrecond": _iddpm,

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from ..base import Prior
 from ..networks.edm2 import EDM2Config, UNet
 from .base import Request
 from .edm_tree import Node, plain
-from .flags import Flags
 from .untrusted import reading as safe
 
 _ORDER = ("img_resolution", "img_channels", "label_dim", "model_channels", "channel_mult")
@@ -23,10 +21,8 @@ _ABSENT = ("channel_mult_noise", "channel_mult_emb")  # None: chosen by the prog
 _IGNORED = ("dropout",)
 
 
-def read_edm2(top: Node, request: Request, flags: Flags) -> Prior:
-    """The prior of an EDM2 network, ``top`` being its Precond."""
-    from .edm import edm_preconditioning, edm_prior
-
+def edm2_network(top: Node, request: Request) -> tuple[nn.Module, EDM2Config]:
+    """The network inside a Precond of EDM2, which is ``top``, and its shape."""
     inner = top.child("unet")
     if inner.kind != "UNet":
         raise CheckpointError(f"{top.path}: the network in Precond is of the class {inner.kind!r}; expected UNet.")
@@ -34,11 +30,9 @@ def read_edm2(top: Node, request: Request, flags: Flags) -> Prior:
     for name in ("img_resolution", "img_channels", "label_dim"):
         if top.whole(name, getattr(config, name)) != getattr(config, name):
             raise CheckpointError(f"{top.path}: {name} of the network and of its Precond differ; download it again.")
-    conditioning = edm_preconditioning(top, flags)
     state = inner.tensors()
     safe.check_count(2 * len(config.channel_mult) * config.num_blocks, state, top.path)
-    network = _assembled(config, state, request)
-    return edm_prior(request, top, "EDM2 UNet", network, config, conditioning)
+    return _assembled(config, state, request), config
 
 
 def _assembled(config: EDM2Config, state: dict[str, Tensor], request: Request) -> nn.Module:
@@ -69,7 +63,7 @@ def edm2_config(inner: Node) -> EDM2Config:
         elif name == "clip_act":
             values[name] = None if value is None else float(value)
         else:
-            raise CheckpointError(f"{inner.path}: UNet has an argument {name!r} that is not known here.")
+            raise CheckpointError(f"{inner.path}: UNet has an argument {name!r} that priorpaint does not know.")
     try:
         config = EDM2Config(**values, heads=_heads(inner))
     except TypeError:

@@ -11,10 +11,27 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import CheckpointError
-from .untrusted.pickle_values import NumpyArray
-from .untrusted.reading import Opaque
+from .training_words import TRAINING
+from .untrusted.containers import nested
+from .untrusted.pickle_machine import Damaged, Name, Opaque
+from .untrusted.pickle_values import TENSORS, NumpyArray
 
 _DEEPEST = 32
+_PERSISTENT = Name("torch_utils.persistence", "_reconstruct_persistent_obj")
+
+
+def _easy(*args: Any) -> dict[Any, Any]:
+    if args:
+        raise Damaged("settings")
+    return {}
+
+
+# An object of a persistent class is an `Opaque` of the name _PERSISTENT, whose one argument is its description, a
+# dictionary; the Python source in it is a text that nobody runs.
+VOCABULARY = TRAINING.extended(
+    {("torch.storage", "_load_from_bytes"): nested(TENSORS), ("dnnlib.util", "EasyDict"): _easy},
+    lambda name: name == _PERSISTENT or name.module.startswith("torch.nn.modules."),
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,7 @@ def node(value: Any, path: Path, where: str = "") -> Node:
     Raises:
         CheckpointError: it is none.
     """
-    if isinstance(value, Opaque) and value.name.name == "_reconstruct_persistent_obj":
+    if isinstance(value, Opaque) and value.name == _PERSISTENT:
         about = value.args[0] if len(value.args) == 1 else None
         if isinstance(about, Mapping) and isinstance(about.get("class_name"), str):
             state = about.get("state")

@@ -24,6 +24,7 @@ from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
 from .flags import Flags
 from .ldm_config import LDMConfig, find, load
+from .training_words import TRAINING
 from .untrusted import reading as safe
 
 FLAGS = {
@@ -133,7 +134,7 @@ class _Parts:
         if not self.model or not self.first:
             lacking = _MODEL + _UNET if not self.model else _FIRST
             raise CheckpointError(
-                f"{path} holds no latent diffusion model: expected tensors named {lacking}..., found "
+                f"{path} does not hold a latent diffusion model: expected tensors named {lacking}..., found "
                 f"{', '.join(list(state)[:3]) or 'none'}."
             )
 
@@ -142,7 +143,7 @@ class _Parts:
         raw = _below(self.model, _UNET)
         stray = sorted(set(self.model) - {_UNET + name for name in raw})
         if stray or not raw:
-            raise CheckpointError(f"{self.path}: {_MODEL}{(stray or ['*'])[0]} is no part of a U-Net.")
+            raise CheckpointError(f"{self.path}: {_MODEL}{(stray or ['*'])[0]} is not part of a U-Net.")
         average = {k: v for k, v in self.average.items() if k not in ("decay", "num_updates")}
         if not average or not averaged:
             return raw, False
@@ -169,11 +170,12 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
-    found = safe.load_torch(path, trainer=True)
+    found = safe.load_torch(path, vocabulary=TRAINING)
     state = found.get("state_dict", found) if isinstance(found, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(
-            f"{path} holds no state_dict: expected the dictionary of a training program, found {type(found).__name__}."
+            f"{path} does not hold a state_dict: expected the dictionary of a training program, found "
+            f"{type(found).__name__}."
         )
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):

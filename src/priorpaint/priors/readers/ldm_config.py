@@ -96,8 +96,8 @@ class Section:
         value = self.values.get("target")
         if value not in known:
             raise CheckpointError(
-                f"{self.path}: {self.where}.target asks for {value!r}, which is not read here (nothing was imported); "
-                f"expected {' or '.join(known)}."
+                f"{self.path}: {self.where}.target asks for {value!r}, which priorpaint does not read (nothing was "
+                f"imported); expected {' or '.join(known)}."
             )
         return str(value)
 
@@ -175,7 +175,7 @@ def load(path: Path) -> LDMConfig:
     """Read and check a configuration.
 
     Raises:
-        CheckpointError: it is damaged, too large, or asks for what is not read here.
+        CheckpointError: it is damaged, too large, or asks for what priorpaint does not read.
         MissingExtra: PyYAML is not installed.
     """
     model = Section(_parsed(path), "", path).section("model")
@@ -224,7 +224,7 @@ def _parsed(path: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path} is no plain YAML ({reason}); expected values only, and nothing of it was run."
+            f"{path} is not plain YAML ({reason}); expected values only, and nothing of it was run."
         ) from None
     if not isinstance(found, Mapping):
         raise CheckpointError(f"{path} holds {type(found).__name__}; expected the sections of a configuration.")

@@ -132,7 +132,7 @@ def _records(data: memoryview) -> dict[str, memoryview]:
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
             raise CheckpointError(
                 f"holds a compressed record, {entry.filename} ({entry.compress_size} bytes that unpack to "
-                f"{entry.file_size}); torch.save never compresses, so the file is no checkpoint of torch"
+                f"{entry.file_size}); torch.save never compresses, so the file is not a checkpoint of torch"
             )
         start = _start(data, entry)
         if entry.header_offset < end:
@@ -206,7 +206,7 @@ def _legacy_header(data: memoryview, vocabulary: Vocabulary) -> int:
     magic = machine.run()
     if magic != _LEGACY_MAGIC:
         raise CheckpointError(
-            f"is a pickle of {_kind(magic)} and no file of torch.save; expected a state_dict that torch.save wrote"
+            f"is a pickle of {_kind(magic)} and not a file of torch.save; expected a state_dict that torch.save wrote"
         )
     machine = Machine(data, vocabulary, None, machine.position)
     version = machine.run()

@@ -23,7 +23,7 @@ class Incomplete(Exception):
 
 
 class Damaged(Exception):
-    """The bytes are no valid pickle of the kind that we read."""
+    """The bytes are not a valid pickle of the kind that we read."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,15 @@ class Vocabulary:
     builders: Mapping[tuple[str, str], Build]
     constants: Mapping[tuple[str, str], Any]
     opaque: Callable[[Name], bool] = lambda name: False
+
+    def extended(
+        self,
+        builders: Mapping[tuple[str, str], Build],
+        opaque: Callable[[Name], bool],
+        constants: Mapping[tuple[str, str], Any] | None = None,
+    ) -> Vocabulary:
+        """With further builders and constants, and with ``opaque`` in the place of its own."""
+        return Vocabulary({**self.builders, **builders}, {**self.constants, **(constants or {})}, opaque)
 
     def resolve(self, module: str, name: str) -> Any:
         key = (module, name)
@@ -238,7 +247,7 @@ def _global(machine: Machine) -> None:
 def _stack_global(machine: Machine) -> None:
     name, module = machine._pop(), machine._pop()
     if not isinstance(name, str) or not isinstance(module, str):
-        raise Damaged("a name that is no text")
+        raise Damaged("a name that is not text")
     machine._push(machine._vocabulary.resolve(module, name))
 
 

@@ -20,7 +20,6 @@ from .pickle_machine import (
     Build,
     Damaged,
     Name,
-    Opaque,
     Vocabulary,
 )
 
@@ -193,13 +192,6 @@ def _device(*args: Any) -> str:
     return ":".join(str(part) for part in args if isinstance(part, (str, int)))
 
 
-def _new_object(what: Any, base: Any, state: Any) -> Any:
-    # copyreg._reconstructor of the protocols 0 and 1.
-    if not isinstance(what, Name) or state is not None:
-        raise Damaged("an object")
-    return Opaque(what)
-
-
 _PLAIN: dict[tuple[str, str], Build] = {
     ("collections", "OrderedDict"): _ordered,
     ("_codecs", "encode"): _latin,
@@ -235,40 +227,3 @@ _CONSTANTS: dict[tuple[str, str], Any] = {
 }
 
 TENSORS = Vocabulary(_PLAIN, _CONSTANTS)
-
-# What trainers leave beside the weights: the class of a callback as a key, settings as objects. Nothing of it is
-# imported or called; it stays an `Opaque` that nobody looks at.
-_TRAINERS = (
-    "pytorch_lightning",
-    "lightning",
-    "lightning_fabric",
-    "omegaconf",
-    "argparse",
-    "pathlib",
-    "datetime",
-    "typing",
-)
-_TRAINER_BUILDERS: dict[tuple[str, str], Build] = {
-    ("collections", "defaultdict"): lambda *_: {},
-    ("copyreg", "_reconstructor"): _new_object,
-    ("copy_reg", "_reconstructor"): _new_object,
-}
-
-
-def _is_trainer(name: Name) -> bool:
-    return name.module.split(".")[0] in _TRAINERS
-
-
-def training_vocabulary() -> Vocabulary:
-    """`TENSORS`, and what training programs leave beside the weights as objects that do nothing."""
-    builtins = ("object", "int", "float", "str", "bool", "tuple", "list", "dict")
-    bases = {(module, name): Name(module, name) for module in ("builtins", "__builtin__") for name in builtins}
-    plain = {key: value for key, value in bases.items() if key not in _PLAIN}
-    return Vocabulary({**_PLAIN, **_TRAINER_BUILDERS}, {**_CONSTANTS, **plain}, _is_trainer)
-
-
-def with_builders(
-    base: Vocabulary, builders: dict[tuple[str, str], Build], opaque: Callable[[Name], bool]
-) -> Vocabulary:
-    """``base`` and further builders and opaque classes."""
-    return Vocabulary({**base.builders, **builders}, base.constants, opaque)

@@ -19,15 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import CheckpointError, PriorpaintError
-from .containers import ZIP_START, is_container, nested, read_container
+from .containers import ZIP_START, is_container, read_container
 from .pickle_machine import (
     Damaged,
     Incomplete,
     Machine,
     Name,
     Opaque,
+    Vocabulary,
 )
-from .pickle_values import TENSORS, training_vocabulary, with_builders
+from .pickle_values import TENSORS
 
 __all__ = [
     "Name",
@@ -63,7 +64,6 @@ _CONFUSED = (
     MemoryError,
     struct.error,
 )
-_PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 _AGAIN = "download it again"
 _KINDS: tuple[tuple[str, tuple[bytes, ...]], ...] = (
     ("a git-lfs pointer, whose real file must be downloaded (git lfs pull)", (b"version https://git-lfs",)),
@@ -115,7 +115,7 @@ def is_plain_pickle(path: Path) -> bool:
     return start[:1] == b"\x80" and not is_container(start) and looks_like(path) == "pickle"
 
 
-def load_torch(path: str | Path, *, max_bytes: int = MAX_BYTES, trainer: bool = False) -> Any:
+def load_torch(path: str | Path, *, max_bytes: int = MAX_BYTES, vocabulary: Vocabulary = TENSORS) -> Any:
     """What ``torch.save`` wrote into ``path`` (.pt, .pth, .ckpt, .bin), in the zip or in the older container.
 
     The tensors are on the CPU and share a private memory map of the file; copy what you keep.
@@ -123,40 +123,34 @@ def load_torch(path: str | Path, *, max_bytes: int = MAX_BYTES, trainer: bool = 
     Args:
         path: the file.
         max_bytes: the tensors together may have this many bytes.
-        trainer: also let pass what training programs leave beside the weights (classes of callbacks, settings), as
-            `Opaque` objects that do nothing.
+        vocabulary: the names that the file may mention.
 
     Returns:
         Tensors and plain containers.
 
     Raises:
-        CheckpointError: the file is damaged, incomplete or no checkpoint, or asks for anything else, named.
+        CheckpointError: the file is damaged, incomplete or not a checkpoint, or asks for anything else, named.
     """
     path = Path(path)
-    vocabulary = training_vocabulary() if trainer else TENSORS
     with _reading(path, ("zip", "pickle"), "a file of torch.save") as data:
         found = read_container(data, vocabulary)
     _check_total(found, max_bytes, path)
     return found
 
 
-def load_pickle(path: str | Path) -> Any:
-    """A pickle of EDM-like programs: tensors, plain values, and `Opaque` objects in the place of classes.
+def load_pickle(path: str | Path, vocabulary: Vocabulary, expected: str) -> Any:
+    """A pickle alone: tensors, plain values, and `Opaque` objects in the place of classes.
 
-    An object of a persistent class is an `Opaque` of the name ``torch_utils.persistence._reconstruct_persistent_obj``
-    whose one argument is its description, a dictionary; the Python source in it is a text that nobody runs.
+    Args:
+        path: the file.
+        vocabulary: the names that it may mention.
+        expected: what it should be, for messages.
 
     Raises:
         CheckpointError: as for `load_torch`.
     """
-    path = Path(path)
-    base = training_vocabulary()
-    builders: dict[tuple[str, str], Callable[..., Any]] = {
-        ("torch.storage", "_load_from_bytes"): nested(TENSORS),
-        ("dnnlib.util", "EasyDict"): _easy,
-    }
-    with _reading(path, ("pickle",), "a pickle of an EDM network") as data:
-        return Machine(data, with_builders(base, builders, _is_edm_class)).run()
+    with _reading(Path(path), ("pickle",), expected) as data:
+        return Machine(data, vocabulary).run()
 
 
 def load_safetensors(path: str | Path) -> dict[str, Tensor]:
@@ -297,7 +291,7 @@ def _check_file(path: Path, kinds: tuple[str, ...], expected: str) -> None:
     if found in kinds:
         return
     plain = {"zip": "a zip archive", "pickle": "a pickle", "safetensors": "a safetensors file"}
-    raise CheckpointError(f"{path} is no checkpoint: expected {expected}, found {plain.get(found, found)}.")
+    raise CheckpointError(f"{path} is not a checkpoint: expected {expected}, found {plain.get(found, found)}.")
 
 
 @contextmanager
@@ -355,16 +349,6 @@ def _check_total(found: Any, max_bytes: int, path: Path) -> None:
         waiting.extend(value.values() if isinstance(value, dict) else value)
     if total > max_bytes:
         raise CheckpointError(f"{path} holds tensors of {total / 1e9:.0f} GB; at most {max_bytes / 1e9:.0f} are read.")
-
-
-def _easy(*args: Any) -> dict[Any, Any]:
-    if args:
-        raise Damaged("settings")
-    return {}
-
-
-def _is_edm_class(name: Name) -> bool:
-    return (name.module, name.name) == _PERSISTENT or name.module.startswith("torch.nn.modules.")
 
 
 def _memory() -> int:
