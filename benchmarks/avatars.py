@@ -48,7 +48,7 @@ from priorpaint.lab.avatars import (  # noqa: E402
 )
 from priorpaint.lab.avatars.prior import ExactAvatars  # noqa: E402
 from priorpaint.priors.base import Prior  # noqa: E402
-from priorpaint.priors.cfg import Guided  # noqa: E402
+from priorpaint.priors.cfg import CFGPrior  # noqa: E402
 
 SAMPLERS: dict[str, Callable[[int], Sampler]] = {"heun": Heun, "ddim": DDIM, "ddpm": DDPM}
 _SHOWN, _COLUMNS, _ZOOM = 48, 12, 2
@@ -73,7 +73,7 @@ def samples(prior: Prior, sampler: Sampler, num: int, seed: int, batch: int, lab
     for first in range(0, num, batch):
         noise = Streams([derive("avatars", seed, row) for row in range(first, min(first + batch, num))])
         if labels is not None:
-            prior = Guided(anything, label=labels[first : first + batch])
+            prior = CFGPrior(anything, label=labels[first : first + batch])
         with torch.no_grad():
             drawn = sampler(prior, prior.initial_about_mean(noise.normal(*prior.shape)), noise)
             drawn = prior.decode(drawn) if prior.latent else drawn
@@ -243,7 +243,7 @@ def main() -> None:
         return
     anything = prior
     if args.label is not None:
-        prior = Guided(prior, label=args.label)
+        prior = CFGPrior(prior, label=args.label)
     table, drawn = measure(prior, args)
     table["told"] = told(anything, args) if args.label is None else None
     folder = ROOT / "docs" / "results" if args.write_docs else ROOT / "out" / "benchmarks"

@@ -43,7 +43,7 @@ from priorpaint.lab.fashion.checking import TEST  # noqa: E402
 from priorpaint.lab.fashion.data import CONTENT  # noqa: E402
 from priorpaint.metrics import FeatureGaussian, frechet_distance  # noqa: E402
 from priorpaint.priors.base import DenoiserPrior, Prior  # noqa: E402
-from priorpaint.priors.cfg import Guided  # noqa: E402
+from priorpaint.priors.cfg import CFGPrior  # noqa: E402
 from priorpaint.priors.network import NetworkPrior  # noqa: E402
 
 WEIGHTS = "brianpulfer_ddpm_fashion.pt"
@@ -108,7 +108,7 @@ def told(prior: Prior, num: int, seed: int, steps: int) -> list[dict[str, float]
     labels = torch.arange(num) % len(CLASSES)
     rows = []
     for scale in SCALES:
-        x, seconds = sampled(Guided(prior, label=labels, scale=scale), num, seed, steps, None, num)
+        x, seconds = sampled(CFGPrior(prior, label=labels, scale=scale), num, seed, steps, None, num)
         judged = classifier().judge(x)
         found = {
             "agree": float((judged.classes == labels).double().mean()),

@@ -10,7 +10,7 @@ __all__ = [
     "JPEG",
     "OPERATORS",
     "SOLVERS",
-    "AnySize",
+    "TiledPrior",
     "Blur",
     "CancelToken",
     "Completion",
@@ -19,7 +19,7 @@ __all__ = [
     "Downsampling",
     "GaussianBlur",
     "Grayscale",
-    "Guided",
+    "CFGPrior",
     "Inpainting",
     "LinearOperator",
     "Loading",
@@ -57,7 +57,7 @@ _ROOMS = {
         *("JPEG", "OPERATORS", "Blur", "Downsampling", "GaussianBlur", "Grayscale", "Inpainting", "LinearOperator"),
         *("MatrixOperator", "MotionBlur", "Operator", "RandomPixels", "WalshHadamard"),
     ),
-    "priors": ("AnySize", "DenoiserPrior", "Guided", "NetworkPrior", "Prior"),
+    "priors": ("TiledPrior", "DenoiserPrior", "CFGPrior", "NetworkPrior", "Prior"),
     "priors.analytic": ("analytic",),
     "priors.loading": ("load_prior",),
     "schedules": ("schedules",),
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
         RandomPixels,
         WalshHadamard,
     )
-    from .priors import AnySize, DenoiserPrior, Guided, NetworkPrior, Prior, analytic
+    from .priors import CFGPrior, DenoiserPrior, NetworkPrior, Prior, TiledPrior, analytic
     from .priors.loading import load_prior
     from .solvers import SOLVERS, Solver, solver
 else:

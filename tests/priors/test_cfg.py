@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import priorpaint
 from priorpaint import (
+    CFGPrior,
     DenoiserPrior,
-    Guided,
     NetworkPrior,
     UsageError,
 )
@@ -64,45 +64,45 @@ def x(rows: int = 2) -> Tensor:
 def test_a_label_chooses_the_class_and_none_is_the_null_class() -> None:
     prior = make()
     for label, level in ((0, -0.5), (1, 0.0), (2, 0.5)):
-        torch.testing.assert_close(Guided(prior, label=label).denoise(x(), 0.5), level + 0.25 * x())
+        torch.testing.assert_close(CFGPrior(prior, label=label).denoise(x(), 0.5), level + 0.25 * x())
     torch.testing.assert_close(prior.denoise(x(), 0.5), 0.1 + 0.25 * x())
-    torch.testing.assert_close(Guided(prior).denoise(x(), 0.5), 0.1 + 0.25 * x())
+    torch.testing.assert_close(CFGPrior(prior).denoise(x(), 0.5), 0.1 + 0.25 * x())
 
 
 @pytest.mark.parametrize("labels", [[2, 0], torch.tensor([2, 0]), torch.tensor([2, 0], dtype=torch.int32)])
 def test_one_label_a_row(labels: Any) -> None:
-    out = Guided(make(), label=labels).denoise(x(), 0.5) - 0.25 * x()
+    out = CFGPrior(make(), label=labels).denoise(x(), 0.5) - 0.25 * x()
     torch.testing.assert_close(out.mean((1, 2, 3)), torch.tensor([0.5, -0.5]))
-    guided = Guided(make(), label=labels, scale=3.0).denoise(x(), 0.5) - 0.25 * x()
+    guided = CFGPrior(make(), label=labels, scale=3.0).denoise(x(), 0.5) - 0.25 * x()
     torch.testing.assert_close(guided.mean((1, 2, 3)), torch.tensor([0.1 + 3 * 0.4, 0.1 - 3 * 0.6]))
 
 
 def test_labels_of_other_rows_are_refused() -> None:
     for scale in (1.0, 2.0):
         with pytest.raises(UsageError, match="for 2 rows and 3 are denoised"):
-            Guided(make(), label=[2, 0], scale=scale).denoise(x(3), 0.5)
+            CFGPrior(make(), label=[2, 0], scale=scale).denoise(x(3), 0.5)
 
 
 @pytest.mark.parametrize("schedule", [VP(), EDM(), Flow()])
 @pytest.mark.parametrize("scale", [-1.0, 0.0, 0.5, 1.0, 2.5])
 def test_guidance_is_the_formula(schedule: Any, scale: float) -> None:
     prior = make(schedule)
-    out = Guided(prior, label=2, scale=scale).denoise(x(), 0.5)
+    out = CFGPrior(prior, label=2, scale=scale).denoise(x(), 0.5)
     torch.testing.assert_close(out, 0.1 + scale * (0.5 - 0.1) + 0.25 * x())
 
 
 def test_evaluations_are_counted_as_they_run() -> None:
     prior = make()
     network: Any = prior.network
-    Guided(prior, label=2).denoise(x(), 0.5)
+    CFGPrior(prior, label=2).denoise(x(), 0.5)
     assert prior.nfe == NFE(2, 0)
-    guided = Guided(prior, label=2, scale=2.0)
+    guided = CFGPrior(prior, label=2, scale=2.0)
     guided.denoise(x(), 0.5)
     assert prior.nfe == guided.nfe == NFE(6, 0)
     assert network.calls[-1] == (3, 3, 2, 2)  # one call of 2 N rows
     guided.denoise(x().requires_grad_(), 0.5)
     assert prior.nfe == NFE(6, 4)
-    Guided(prior, label=2, scale=0.0).denoise(x(), 0.5)
+    CFGPrior(prior, label=2, scale=0.0).denoise(x(), 0.5)
     assert prior.nfe == NFE(8, 4) and network.calls[-1] == (3, 3)
 
 
@@ -116,9 +116,9 @@ class Variance(Constant):
 @pytest.mark.parametrize(("scale", "share"), [(1.0, 1.5), (0.0, 2.0), (2.0, 1.5)])
 def test_the_learned_variance_is_that_under_the_condition(scale: float, share: float) -> None:
     prior = NetworkPrior(Variance(), VP(), (1, 4, 4), prediction="x0", embed=embed_labels, classes=CLASSES)
-    assert Guided(prior, label=2).evaluate(x(), 0.5).variance_share is None
+    assert CFGPrior(prior, label=2).evaluate(x(), 0.5).variance_share is None
     prior.learned_variance = True
-    guided = Guided(prior, label=2, scale=scale)
+    guided = CFGPrior(prior, label=2, scale=scale)
     before = prior.nfe.copy()
     out = guided.evaluate(x(), 0.5)
     x_0, found = out.mean, out.variance_share
@@ -131,18 +131,18 @@ def test_the_learned_variance_is_that_under_the_condition(scale: float, share: f
 
 def test_gradients_reach_the_image() -> None:
     start = x().requires_grad_()
-    Guided(make(), label=0, scale=4.0).denoise(start, 0.5).sum().backward()  # type: ignore[no-untyped-call]
+    CFGPrior(make(), label=0, scale=4.0).denoise(start, 0.5).sum().backward()  # type: ignore[no-untyped-call]
     assert start.grad is not None
     torch.testing.assert_close(start.grad, torch.full_like(start, 0.25))
 
 
 def test_texts() -> None:
     prior = make(embed=embed_both, takes_text=True)
-    out = Guided(prior, prompt="bright", scale=2.0).denoise(x(), 0.5) - 0.25 * x()
+    out = CFGPrior(prior, prompt="bright", scale=2.0).denoise(x(), 0.5) - 0.25 * x()
     torch.testing.assert_close(out, torch.full_like(out, 0.1 + 1.6))
-    out = Guided(prior, prompt="bright", negative_prompt="dark", scale=2.0).denoise(x(), 0.5) - 0.25 * x()
+    out = CFGPrior(prior, prompt="bright", negative_prompt="dark", scale=2.0).denoise(x(), 0.5) - 0.25 * x()
     torch.testing.assert_close(out, torch.full_like(out, 0.1 - 0.8 + 2 * 1.6))
-    both = Guided(prior, prompt="dark", label=2).denoise(x(), 0.5) - 0.25 * x()
+    both = CFGPrior(prior, prompt="dark", label=2).denoise(x(), 0.5) - 0.25 * x()
     torch.testing.assert_close(both, torch.full_like(both, 0.5 - 0.8))
 
 
@@ -158,8 +158,8 @@ def test_everything_else_is_the_prior_inside() -> None:
     assert inner.source is inner.facts is inner.spec is inner.flags is None
     inner.hash = "abc"
     inner.source, inner.facts, inner.spec, inner.flags = Path("a"), {"b": 1}, "c", {"d": 2}
-    guided: Any = Guided(inner, label=1, scale=2.0)
-    assert isinstance(guided, Guided) and guided.schedule is inner.schedule and guided.hash == "abc"
+    guided: Any = CFGPrior(inner, label=1, scale=2.0)
+    assert isinstance(guided, CFGPrior) and guided.schedule is inner.schedule and guided.hash == "abc"
     assert (guided.source, guided.facts, guided.spec, guided.flags) == (Path("a"), {"b": 1}, "c", {"d": 2})
     assert (guided.shape, guided.multiple, guided.data_std) == ((1, 4, None), 2, 0.5)
     assert guided.encode(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 4, 4)
@@ -173,7 +173,7 @@ def test_everything_else_is_the_prior_inside() -> None:
 
 def test_samples_and_solvers_follow_the_class() -> None:
     prior = make()
-    means = [Guided(prior, label=k).sample(1, seed=0, sampler=DDIM(20)).mean().item() for k in range(CLASSES)]
+    means = [CFGPrior(prior, label=k).sample(1, seed=0, sampler=DDIM(20)).mean().item() for k in range(CLASSES)]
     assert means[0] < means[1] - 0.3 < means[2] - 0.6
     known = torch.zeros(1, 1, 4, 4)
     known[..., :1] = 1
@@ -181,13 +181,13 @@ def test_samples_and_solvers_follow_the_class() -> None:
     solver = priorpaint.solver("dps", steps=10)
     means = []
     for k in range(CLASSES):
-        out = solver.sample(Guided(prior, label=k, scale=1.5), operator, known, num_samples=2, seed=1)
+        out = solver.sample(CFGPrior(prior, label=k, scale=1.5), operator, known, num_samples=2, seed=1)
         means.append(out[..., 1:].mean().item())
     assert means[0] < means[1] < means[2]
 
 
 def test_asked_for_what() -> None:
-    guided: Any = Guided(make(embed=embed_both, takes_text=True), label=torch.tensor([1]), prompt="dark", scale=2)
+    guided: Any = CFGPrior(make(embed=embed_both, takes_text=True), label=torch.tensor([1]), prompt="dark", scale=2)
     assert guided.request == {"label": [1], "prompt": "dark", "negative_prompt": None, "guidance_scale": 2.0}
 
 
@@ -207,16 +207,16 @@ def test_asked_for_what() -> None:
 )
 def test_wrong_wishes(wanted: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Guided(make(), **wanted)
+        CFGPrior(make(), **wanted)
 
 
 def test_priors_without_conditions_say_so() -> None:
     prior = DenoiserPrior(lambda x_t, t: x_t, VP(), (1, 4, 4), name="plain")
     with pytest.raises(UsageError, match="plain knows no classes"):
-        Guided(prior, label=0)
+        CFGPrior(prior, label=0)
     with pytest.raises(UsageError, match="plain takes no text"):
-        Guided(prior, prompt="a dog")
-    assert torch.equal(Guided(prior).denoise(x(), 0.5), x())
+        CFGPrior(prior, prompt="a dog")
+    assert torch.equal(CFGPrior(prior).denoise(x(), 0.5), x())
     with pytest.raises(UsageError, match="takes no condition"):
         prior.denoise(x(), 0.5, {"labels": torch.tensor([0])})
 
@@ -226,10 +226,10 @@ def test_a_network_without_a_null_class_asks_for_a_label() -> None:
     with pytest.raises(UsageError, match="name one of its 3 classes"):
         prior.denoise(x(), 0.5)
     with pytest.raises(UsageError, match="guidance needs a state without a class"):
-        Guided(prior, label=1, scale=2.0)
-    assert Guided(prior, label=1).denoise(x(), 0.5).shape == (2, 1, 4, 4)
+        CFGPrior(prior, label=1, scale=2.0)
+    assert CFGPrior(prior, label=1).denoise(x(), 0.5).shape == (2, 1, 4, 4)
 
 
 def test_a_condition_is_given_once() -> None:
     with pytest.raises(UsageError, match="already"):
-        Guided(Guided(make(), label=1), label=2)
+        CFGPrior(CFGPrior(make(), label=1), label=2)

@@ -16,7 +16,7 @@ from priorpaint import inpaint, load_prior
 from priorpaint.lab.avatars import as_tensor, read, standard
 from priorpaint.lab.certify.pictures.run import PictureReport
 from priorpaint.priors.base import Prior
-from priorpaint.priors.cfg import Guided
+from priorpaint.priors.cfg import CFGPrior
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.priors.loading import PRIORS, embedded_file
 
@@ -40,7 +40,7 @@ def decibels(found: Tensor, wanted: Tensor, peak: float) -> float:
 def denoised(prior: Prior, x_0: Tensor, ratio: float, label: Tensor | None = None) -> Tensor:
     """E[x_0 | x_t] at a noise level sigma / alpha, for all rows together; every prior here has alpha = 1."""
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
-    given = prior if label is None else Guided(prior, label=label)
+    given = prior if label is None else CFGPrior(prior, label=label)
     with torch.no_grad():
         return given.denoise(x_0 + ratio * noise, given.schedule.time(torch.tensor(ratio, dtype=torch.float64)))
 

@@ -27,9 +27,9 @@ from priorpaint.metrics import LPIPS
 from priorpaint.metrics.perceptual import perceptual_loss
 from priorpaint.operators import Downsampling, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.priors.cfg import Guided
+from priorpaint.priors.cfg import CFGPrior
 from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
-from priorpaint.priors.recompute import LowMemory
+from priorpaint.priors.recompute import RecomputePrior
 from priorpaint.solvers.vipaint.solver import VIPaint
 from tests.latent_toy import SHARED, Curved, Identity, orthonormal
 
@@ -94,7 +94,7 @@ def test_micro_batches_and_checkpointing_give_the_same_fit(change: dict[str, Any
     prior, operator, y = curved()
     whole = VIPaint(**FAST).fit(prior, operator, y)
     size, rows = change.pop("batch_size", None), change.pop("low", None)
-    other = LowMemory(prior, rows=rows) if rows else prior
+    other = RecomputePrior(prior, rows=rows) if rows else prior
     parts = VIPaint(**FAST, **change).fit(other, operator, y, batch_size=size)
     for a, b in zip(whole.parameters.tensors(), parts.parameters.tensors(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -260,7 +260,7 @@ def classes() -> LatentPrior:
 def test_guidance_of_fit_and_of_samples(fit_cfg: float | None, sample_cfg: float | None) -> None:
     """A scale other than 1 costs two evaluations a row; None keeps the prior's own scale."""
     _, operator, y = curved()
-    prior = Guided(classes(), label=2, scale=2.0)
+    prior = CFGPrior(classes(), label=2, scale=2.0)
     run = VIPaint(**FAST, fill_steps=0, fit_cfg=fit_cfg, sample_cfg=sample_cfg)
     posterior = run.fit(prior, operator, y[:1])
     fit = 4 * 2 * 3 * (1 if fit_cfg == 1 else 2)

@@ -14,7 +14,7 @@ from PIL import Image
 from priorpaint import inpaint, load_prior
 from priorpaint.diffusion.schedules import VP
 from priorpaint.errors import UsageError
-from priorpaint.priors.cfg import Guided
+from priorpaint.priors.cfg import CFGPrior
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, load_weights, save_weights
 from priorpaint.training.config import TrainConfig
@@ -93,7 +93,7 @@ def test_class_folders_make_a_prior_that_follows_its_label(colours: Path, tmp_pa
     assert "24 pictures in 2 classes (blue, red)" in notes and "will take about" in notes and "are few" in notes
     prior: Any = load_prior(tmp_path / "prior", device="cpu")
     assert (prior.classes, prior.shape) == (2, (3, 16, 16)) and prior.facts["classes"] == ["blue", "red"]
-    pictures = [Guided(prior, label=k).sample(4, seed=0, steps=12).mean((0, 2, 3)) for k in (0, 1)]
+    pictures = [CFGPrior(prior, label=k).sample(4, seed=0, steps=12).mean((0, 2, 3)) for k in (0, 1)]
     assert pictures[0][2] > pictures[0][0] + 0.2 and pictures[1][0] > pictures[1][2] + 0.2
     # A picture that is none of both, of another size, with a hole to be filled.
     hole = np.zeros((24, 20), dtype=bool)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from priorpaint import inpaint, load_prior
 from priorpaint.errors import UsageError
-from priorpaint.priors.cfg import Guided
+from priorpaint.priors.cfg import CFGPrior
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.native.unet import UNet, UNetConfig
@@ -216,7 +216,7 @@ def test_a_latent_prior_end_to_end(waves: Path, codec: Path, tmp_path: Path) -> 
     assert stored is not None
     assert all(torch.equal(v, stored.state_dict()[k]) for k, v in prior.autoencoder.state_dict().items())
     for label, channel in ((0, 2), (1, 0)):
-        mean = Guided(prior, label=label).sample(4, seed=0, steps=12).mean((0, 2, 3))
+        mean = CFGPrior(prior, label=label).sample(4, seed=0, steps=12).mean((0, 2, 3))
         assert mean[channel] > mean[2 - channel] + 0.05
     with Image.open(waves / "red" / "0.png") as file:
         picture = np.asarray(file)

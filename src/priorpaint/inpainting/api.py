@@ -19,7 +19,7 @@ from .. import __version__
 from ..diffusion.rng import Seed
 from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError
 from ..imaging import Mask, Picture, read_picture
-from ..priors import Guided, Prior
+from ..priors import CFGPrior, Prior
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
 from ..solvers import Cost, Solver
@@ -173,10 +173,10 @@ def plan(
         device: where the prior runs, for a prior by name; None is the GPU where there is one.
         label: class of the picture, for a prior that knows classes.
         prompt: what the picture shows, for a prior that takes text; ``negative_prompt``: what it does not show.
-        guidance_scale: weight of label or prompt (classifier-free guidance, `Guided`); 1 is the plain condition.
+        guidance_scale: weight of label or prompt (classifier-free guidance, `CFGPrior`); 1 is the plain condition.
         max_memory: a limit for weights and activations, "4GB" or bytes; it picks how many rows are computed at a time,
             whether activations are computed again and how many rows are decoded at a time (`inpainting.memory`).
-        fit: how a prior of a fixed size sees a picture of another one, "windows" or "resize"; see `AnySize`.
+        fit: how a prior of a fixed size sees a picture of another one, "windows" or "resize"; see `TiledPrior`.
         prior_flags: what a checkpoint cannot say about itself; ``offline``: fetch nothing; both as for ``load_prior``.
         on_event: hears `Loading` before the prior is read.
         params: settings of the method; with ``method=None`` they change the default settings.
@@ -269,7 +269,7 @@ def _conditioned(prior: Prior, *, label: Any, prompt: Any, negative_prompt: Any,
         raise UsageError(f"a label is one whole number for the whole picture, not {label!r}")
     if label is None and prompt is None and negative_prompt is None and guidance_scale == 1:
         return prior
-    return Guided(prior, label=label, prompt=prompt, negative_prompt=negative_prompt, scale=guidance_scale)
+    return CFGPrior(prior, label=label, prompt=prompt, negative_prompt=negative_prompt, scale=guidance_scale)
 
 
 def _about_prior(given: str | Path | Prior, prior: Prior) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def _about_prior(given: str | Path | Prior, prior: Prior) -> dict[str, Any]:
         "spec": prior.spec,
         "flags": prior.flags,
         "facts": prior.facts,
-        "condition": prior.request if isinstance(prior, Guided) else None,
+        "condition": prior.request if isinstance(prior, CFGPrior) else None,
     }
 
 

@@ -13,7 +13,7 @@ import torch
 
 from priorpaint import UsageError, load_prior
 from priorpaint.errors import CheckpointError
-from priorpaint.priors.cfg import Guided
+from priorpaint.priors.cfg import CFGPrior
 from priorpaint.priors.readers.diffusers import recognises
 
 diffusers = pytest.importorskip("diffusers")
@@ -59,13 +59,13 @@ def test_classes(tmp_path: Path) -> None:
     x, t, labels = noise(2, 3, 8, 8), at(300), torch.tensor([4, 1])
     assert prior.classes == 5
     raw = network(x, 300, class_labels=labels).sample
-    found = Guided(prior, label=labels).denoise(x, t)
+    found = CFGPrior(prior, label=labels).denoise(x, t)
     alpha, sigma = prior.schedule.alpha(t).float(), prior.schedule.sigma(t).float()
     assert torch.allclose(found, (x - sigma * raw) / alpha, atol=1e-4)
     with pytest.raises(UsageError, match="label"):
         prior.denoise(x, t)
-    guided = Guided(load_prior(tmp_path, flags="--null_class 4", device="cpu"), label=1, scale=3.0)
-    null, given = (Guided(prior, label=label).denoise(x, t) for label in (4, 1))
+    guided = CFGPrior(load_prior(tmp_path, flags="--null_class 4", device="cpu"), label=1, scale=3.0)
+    null, given = (CFGPrior(prior, label=label).denoise(x, t) for label in (4, 1))
     assert torch.allclose(guided.denoise(x, t), null + 3 * (given - null), atol=1e-3)
     with pytest.raises(UsageError, match="classes 0 to 4"):
         load_prior(tmp_path, flags={"null_class": 5})
@@ -279,7 +279,7 @@ def test_reference_outputs(reference: tuple[Path, dict[str, torch.Tensor], dict[
         assert relative(denoiser._raw(x, t[None], given)[0], values["raw"][row]) < 1e-5
         assert relative(prior.denoise(x, t, given)[0], values["x0"][row]) < 1e-5
         if "x0_guided_7_5" in values:
-            guided = Guided(prior, prompt=prompt, scale=7.5).denoise(x, t)
+            guided = CFGPrior(prior, prompt=prompt, scale=7.5).denoise(x, t)
             assert relative(guided[0], values["x0_guided_7_5"][row]) < 1e-4
     if "image" in values:
         assert relative(prior.encode(values["image"]), values["latent"]) < 1e-4

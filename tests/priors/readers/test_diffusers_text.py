@@ -12,7 +12,7 @@ import torch
 
 from priorpaint import UsageError, load_prior
 from priorpaint.errors import CheckpointError
-from priorpaint.priors.cfg import Guided
+from priorpaint.priors.cfg import CFGPrior
 
 diffusers = pytest.importorskip("diffusers")
 models = pytest.importorskip("tests.priors.readers.diffusers_models")
@@ -52,9 +52,9 @@ def test_stable_diffusion(sd: Path) -> None:
     raw = pipe.unet(x, 400, encoder_hidden_states=positive).sample
     abar = pipe.scheduler.alphas_cumprod[400]
     expected = (x - (1 - abar).sqrt() * raw) / abar.sqrt()
-    assert torch.allclose(Guided(prior, prompt=PROMPT).denoise(x, t), expected, atol=1e-3)
+    assert torch.allclose(CFGPrior(prior, prompt=PROMPT).denoise(x, t), expected, atol=1e-3)
     with pytest.raises(UsageError, match="no classes"):
-        Guided(prior, label=3)
+        CFGPrior(prior, label=3)
 
 
 def test_older_names_of_text_tensors_are_read(sd: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_sdxl(tmp_path: Path, zeros: bool) -> None:
     raw = pipe.unet(x, 400, encoder_hidden_states=states.expand(2, -1, -1), added_cond_kwargs=added).sample
     t = torch.full((2,), 401 / 1000, dtype=torch.float64)
     assert torch.allclose(prior.inner._raw(x, t, given), raw, atol=1e-4)
-    guided = Guided(prior, prompt=PROMPT, scale=5.0).denoise(x, t)
+    guided = CFGPrior(prior, prompt=PROMPT, scale=5.0).denoise(x, t)
     assert guided.shape == x.shape and bool(guided.isfinite().all())
 
 

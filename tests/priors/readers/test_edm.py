@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from priorpaint.diffusion.schedules import EDM, VE, VP
 from priorpaint.errors import CheckpointError, UsageError
 from priorpaint.priors.base import Prior
-from priorpaint.priors.cfg import Guided
+from priorpaint.priors.cfg import CFGPrior
 from priorpaint.priors.networks import edm as networks
 from priorpaint.priors.networks import edm2
 from priorpaint.priors.networks.edm import EDMConfig, Labelled
@@ -220,9 +220,9 @@ class TestFormat:
         labels = torch.tensor([3, 0])
         given = x + 2 * network(x, noise, torch.eye(4)[labels])
         without = x + 2 * network(x, noise, torch.zeros(2, 4))
-        torch.testing.assert_close(Guided(prior, label=labels).denoise(x, t), given)
+        torch.testing.assert_close(CFGPrior(prior, label=labels).denoise(x, t), given)
         torch.testing.assert_close(prior.denoise(x, t), without)
-        guided = Guided(prior, label=labels, scale=2.0).denoise(x, t)
+        guided = CFGPrior(prior, label=labels, scale=2.0).denoise(x, t)
         torch.testing.assert_close(guided, 2 * given - without, rtol=1e-4, atol=1e-4)
 
     def test_which_network_of_the_file(self, tmp_path: Path) -> None:

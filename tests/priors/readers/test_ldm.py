@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from priorpaint.diffusion.schedules import VP
 from priorpaint.errors import CheckpointError, UsageError
-from priorpaint.priors.cfg import Guided
+from priorpaint.priors.cfg import CFGPrior
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.priors.networks.adm import (
     ADM,
@@ -145,7 +145,7 @@ class TestPublishedOutputs:
             pairs.append((prior.decode(stored["latent"]), stored["decoded"], 5e-4))
             pairs.append((prior.decode(stored["z_clean"]), stored["decoded_x0"], 5e-4))
             if labels is not None:
-                guided = Guided(prior, label=labels, scale=3.0).denoise(stored["x"], t)
+                guided = CFGPrior(prior, label=labels, scale=3.0).denoise(stored["x"], t)
                 pairs.append((guided, stored["x0_guided_3"], 1e-4))
                 null = denoiser(prior).network(stored["x"], stored["t"].float(), torch.full((5,), 10))
                 pairs.append((null, stored["raw_uncond"], 1e-4))
@@ -311,13 +311,13 @@ class TestClasses:
             raw = network(x, t, context=told)
             alpha, sigma = (float(f(torch.tensor(0.5).double())) for f in (prior.schedule.alpha, prior.schedule.sigma))
             wanted = (x - sigma * raw) / alpha
-            found = prior.denoise(x, 0.5) if labels is None else Guided(prior, label=labels).denoise(x, 0.5)
+            found = prior.denoise(x, 0.5) if labels is None else CFGPrior(prior, label=labels).denoise(x, 0.5)
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
     def test_another_null_class(self, tmp_path: Path) -> None:
         prior = self.write(tmp_path, null_class=0)
         x = images(1, 4, 8, 8)
-        torch.testing.assert_close(prior.denoise(x, 0.5), Guided(prior, label=0).denoise(x, 0.5))
+        torch.testing.assert_close(prior.denoise(x, 0.5), CFGPrior(prior, label=0).denoise(x, 0.5))
         with pytest.raises(UsageError, match="null_class"):
             self.write(tmp_path, null_class=6)
 
