@@ -80,7 +80,7 @@ def _cell(asked: dict[str, Any]) -> dict[str, float]:
 
     from priorpaint import Inpainting, solver
     from priorpaint.inpainting.memory import measure, parse_bytes, plan_memory
-    from priorpaint.priors.recompute import LowMemory
+    from priorpaint.priors.recompute import RecomputePrior
 
     prior = _random_prior(asked["device"]) if asked["prior"] is None else _loaded(asked)
     size, samples, way = asked["size"], asked["samples"], asked["way"]
@@ -96,7 +96,7 @@ def _cell(asked: dict[str, Any]) -> dict[str, float]:
         plan = plan_memory(parse_bytes(asked["limit"]), room, rows=samples, graph=run.graph)
         rows, checkpoint, codec_rows = plan.rows, plan.checkpoint, plan.codec_rows
     estimate = room.needs(rows, run.graph, checkpoint=checkpoint, codec_rows=codec_rows)
-    used = LowMemory(prior, checkpoint=checkpoint, rows=codec_rows) if checkpoint or codec_rows else prior
+    used = RecomputePrior(prior, checkpoint=checkpoint, rows=codec_rows) if checkpoint or codec_rows else prior
     operator = Inpainting(known)
     y = operator(torch.zeros(1, int(prior.image_shape[0]), size, size))
     operator = operator.to(prior.device)

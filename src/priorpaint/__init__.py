@@ -27,11 +27,11 @@ from .operators import (
     WalshHadamard,
 )
 from .priors import (
-    AnySize,
+    CFGPrior,
     DenoiserPrior,
-    Guided,
     NetworkPrior,
     Prior,
+    TiledPrior,
     analytic,
 )
 from .solvers import SOLVERS, Solver, solver
@@ -47,15 +47,14 @@ __all__ = [
     "JPEG",
     "OPERATORS",
     "SOLVERS",
-    "AnySize",
     "Blur",
+    "CFGPrior",
     "CancelToken",
     "Cancelled",
     "DenoiserPrior",
     "Downsampling",
     "GaussianBlur",
     "Grayscale",
-    "Guided",
     "Inpainting",
     "LinearOperator",
     "MatrixOperator",
@@ -70,6 +69,7 @@ __all__ = [
     "Result",
     "Solver",
     "Stopped",
+    "TiledPrior",
     "UsageError",
     "WalshHadamard",
     "analytic",

@@ -26,7 +26,7 @@ from priorpaint.inpainting.memory import (
     show_bytes,
 )
 from priorpaint.priors.latent import LatentPrior
-from priorpaint.priors.recompute import LowMemory
+from priorpaint.priors.recompute import RecomputePrior
 from priorpaint.solvers.base import Graph
 from tests.latent_toy import Curved
 
@@ -96,7 +96,7 @@ def test_plans_change_the_prior_only_where_they_must() -> None:
     prior = pixels()
     assert plan_memory(10**6, ROOM, rows=2, graph=Graph(1)).applied(prior) is prior
     low = plan_memory(1150, ROOM, rows=2, graph=Graph(3, 1)).applied(prior)
-    assert isinstance(low, LowMemory) and low.checkpoint
+    assert isinstance(low, RecomputePrior) and low.checkpoint
 
 
 def test_measured_bytes() -> None:

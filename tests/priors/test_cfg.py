@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import priorpaint
 from priorpaint import (
+    CFGPrior,
     DenoiserPrior,
-    Guided,
     NetworkPrior,
     UsageError,
 )
@@ -159,7 +159,7 @@ def test_everything_else_is_the_prior_inside() -> None:
     inner.hash = "abc"
     inner.source, inner.facts, inner.spec, inner.flags = Path("a"), {"b": 1}, "c", {"d": 2}
     guided: Any = inner.conditioned(label=1, scale=2.0)
-    assert isinstance(guided, Guided) and guided.schedule is inner.schedule and guided.hash == "abc"
+    assert isinstance(guided, CFGPrior) and guided.schedule is inner.schedule and guided.hash == "abc"
     assert (guided.source, guided.facts, guided.spec, guided.flags) == (Path("a"), {"b": 1}, "c", {"d": 2})
     assert (guided.shape, guided.multiple, guided.data_std) == ((1, 4, None), 2, 0.5)
     assert guided.encode(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 4, 4)

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import AnySize, DenoiserPrior, NetworkPrior, Prior, PriorError
+from priorpaint import DenoiserPrior, NetworkPrior, Prior, PriorError, TiledPrior
 from priorpaint.diffusion.schedules import VP
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.priors.loading import embedded_file, load_prior
-from priorpaint.priors.recompute import LowMemory
+from priorpaint.priors.recompute import RecomputePrior
 
 
 def evaluated(prior: Prior) -> tuple[Tensor, Tensor, str | None, int]:
@@ -27,7 +27,7 @@ def evaluated(prior: Prior) -> tuple[Tensor, Tensor, str | None, int]:
 
 def test_a_loaded_prior_and_what_is_around_it_reach_another_process() -> None:
     inner = load_prior("avatars", device="cpu")
-    prior = LowMemory(AnySize(inner).conditioned(label=1, scale=2.0))
+    prior = RecomputePrior(TiledPrior(inner).conditioned(label=1, scale=2.0))
     sent = pickle.dumps(prior)
     assert len(sent) < 20_000  # the name, not the weights
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -57,7 +57,7 @@ def test_other_weights_under_the_same_name_are_not_taken(tmp_path: Path) -> None
 
 
 def test_plain_numbers_travel_as_they_are() -> None:
-    prior = AnySize(Gaussian(torch.zeros(4), torch.eye(4), (1, 2, 2)))
+    prior = TiledPrior(Gaussian(torch.zeros(4), torch.eye(4), (1, 2, 2)))
     back = pickle.loads(pickle.dumps(prior))
     x_t = torch.ones(1, 1, 3, 3)
     assert torch.equal(back.denoise(x_t, 0.3), prior.denoise(x_t, 0.3)) and back.nfe is back.inner.nfe
@@ -67,7 +67,7 @@ def test_plain_numbers_travel_as_they_are() -> None:
 def test_what_can_be_neither_loaded_nor_pickled_is_refused_by_name(wrapped: bool) -> None:
     prior: Prior = DenoiserPrior(lambda x, t: x, VP(), (1, 4, 4), name="toy")
     with pytest.raises(PriorError, match="the prior toy cannot be sent to another process"):
-        pickle.dumps(AnySize(prior) if wrapped else prior)
+        pickle.dumps(TiledPrior(prior) if wrapped else prior)
 
 
 def test_a_network_without_a_spec_is_pickled_whole() -> None:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import priorpaint
 from priorpaint import (
-    AnySize,
     DenoiserPrior,
     NetworkPrior,
+    TiledPrior,
     UsageError,
 )
 from priorpaint.diffusion.schedules import (
@@ -51,7 +51,7 @@ def test_the_own_size_is_the_prior_itself() -> None:
     x = noise(3, 1, SIDE, SIDE)
     for fit in ("windows", "resize"):
         before = prior.nfe.copy()
-        assert torch.equal(AnySize(prior, fit).denoise(x, 0.4), prior.denoise(x, 0.4))
+        assert torch.equal(TiledPrior(prior, fit).denoise(x, 0.4), prior.denoise(x, 0.4))
         assert prior.nfe - before == NFE(6, 0)
 
 
@@ -62,7 +62,7 @@ def test_windows_are_exact_where_pixels_are_independent(schedule: Schedule, size
     t = torch.tensor([0.3, 0.8], dtype=torch.float64)
     alpha, sigma = schedule.alpha(t)[:, None, None, None], schedule.sigma(t)[:, None, None, None]
     expected = 0.3 + alpha * 0.25 / (alpha**2 * 0.25 + sigma**2) * (x - alpha * 0.3)
-    torch.testing.assert_close(AnySize(prior).denoise(x, t), expected.float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(TiledPrior(prior).denoise(x, t), expected.float(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
@@ -81,7 +81,7 @@ def test_neighbours_are_blended_without_a_seam() -> None:
     prior = DenoiserPrior(lambda x, t: x.mean((1, 2, 3), keepdim=True).expand_as(x), VP(), (1, 16, 16))
     x = torch.zeros(1, 1, 16, 64)
     x[..., 32:] = 1
-    out = AnySize(prior).denoise(x, 0.5)[0, 0]
+    out = TiledPrior(prior).denoise(x, 0.5)[0, 0]
     assert float(out[:, 0].max()) == 0 and float(out[:, -1].min()) == 1
     steps = out[0].diff()
     assert float(steps.min()) >= -1e-6 and float(steps.max()) < 0.15
@@ -90,15 +90,15 @@ def test_neighbours_are_blended_without_a_seam() -> None:
 def test_no_row_feels_another_and_chunks_change_nothing() -> None:
     prior = DenoiserPrior(lambda x, t: x * x.mean((1, 2, 3), keepdim=True), VP(), (1, SIDE, SIDE))
     x, t = noise(3, 1, 13, 20), torch.tensor([0.2, 0.5, 0.9])
-    whole = AnySize(prior).denoise(x, t)
-    torch.testing.assert_close(AnySize(prior, rows=1).denoise(x, t), whole)
+    whole = TiledPrior(prior).denoise(x, t)
+    torch.testing.assert_close(TiledPrior(prior, rows=1).denoise(x, t), whole)
     for row in range(3):
-        torch.testing.assert_close(AnySize(prior, rows=5).denoise(x[row : row + 1], t[row]), whole[row : row + 1])
+        torch.testing.assert_close(TiledPrior(prior, rows=5).denoise(x[row : row + 1], t[row]), whole[row : row + 1])
 
 
 def test_evaluations_and_gradients() -> None:
     prior = shrink(VP())
-    anysize = AnySize(prior)
+    anysize = TiledPrior(prior)
     x = noise(2, 1, 12, 16).requires_grad_()  # 2 x 3 windows
     anysize.denoise(x, 0.5).sum().backward()  # type: ignore[no-untyped-call]
     assert anysize.nfe == prior.nfe == NFE(0, 12)
@@ -119,23 +119,23 @@ def test_resize_denoises_the_small_picture_at_its_own_noise(schedule: Schedule) 
     small = torch.nn.functional.avg_pool2d(x_t / alpha, 4)
     ratio = sigma / alpha / 4
     expected = 0.25 / (0.25 + ratio**2) * small
-    out = AnySize(prior, "resize", detail=1e-9).denoise(x_t, t)
+    out = TiledPrior(prior, "resize", detail=1e-9).denoise(x_t, t)
     up = torch.nn.functional.interpolate(expected, size=(32, 32), mode="bicubic")
     torch.testing.assert_close(out, up, rtol=1e-5, atol=1e-6)
 
 
 def test_resize_keeps_a_clean_picture_and_reaches_pure_noise() -> None:
     x = noise(1, 1, 24, 40)
-    out = AnySize(shrink(EDM()), "resize").denoise(x, 1e-5)
+    out = TiledPrior(shrink(EDM()), "resize").denoise(x, 1e-5)
     torch.testing.assert_close(out, x, rtol=1e-3, atol=1e-3)
-    assert bool(torch.isfinite(AnySize(shrink(Flow()), "resize").denoise(x, 1.0)).all())
+    assert bool(torch.isfinite(TiledPrior(shrink(Flow()), "resize").denoise(x, 1.0)).all())
 
 
 def test_resize_lays_windows_along_the_longer_side() -> None:
     prior = shrink(VP())
-    AnySize(prior, "resize").denoise(noise(1, 1, 32, 64), 0.5)  # 8 x 16: three windows
+    TiledPrior(prior, "resize").denoise(noise(1, 1, 32, 64), 0.5)  # 8 x 16: three windows
     assert prior.nfe.forward == 3
-    AnySize(prior, "resize").denoise(noise(1, 1, 6, 8), 0.5)  # smaller: reflected, not enlarged
+    TiledPrior(prior, "resize").denoise(noise(1, 1, 6, 8), 0.5)  # smaller: reflected, not enlarged
     assert prior.nfe.forward == 4
 
 
@@ -163,12 +163,12 @@ def labelled() -> NetworkPrior:
 
 def test_conditions_inside_and_outside() -> None:
     x = noise(2, 1, 12, 20)
-    one_a_row = AnySize(labelled()).conditioned(label=[0, 2], scale=2.0).denoise(x, 0.5)
+    one_a_row = TiledPrior(labelled()).conditioned(label=[0, 2], scale=2.0).denoise(x, 0.5)
     torch.testing.assert_close(one_a_row.mean((1, 2, 3)), torch.tensor([0.75 - 1.5, 0.75 - 0.5]))
-    torch.testing.assert_close(AnySize(labelled().conditioned(label=1)).denoise(x, 0.5), torch.full_like(x, 0.25))
-    torch.testing.assert_close(AnySize(labelled()).denoise(x, 0.5), torch.full_like(x, 0.75))
+    torch.testing.assert_close(TiledPrior(labelled().conditioned(label=1)).denoise(x, 0.5), torch.full_like(x, 0.25))
+    torch.testing.assert_close(TiledPrior(labelled()).denoise(x, 0.5), torch.full_like(x, 0.75))
     with pytest.raises(UsageError, match="one label a row"):
-        AnySize(labelled().conditioned(label=[0, 2]))
+        TiledPrior(labelled().conditioned(label=[0, 2]))
 
 
 def test_a_solver_fills_a_picture_of_another_size_as_the_exact_posterior() -> None:
@@ -177,7 +177,7 @@ def test_a_solver_fills_a_picture_of_another_size_as_the_exact_posterior() -> No
     known[..., 3:9, 4:16] = 0
     y = known * noise(1, 1, 12, 21)
     out = priorpaint.solver("ddnm", steps=60, eta=0.0).sample(
-        AnySize(shrink(VP(), 0.3)), Inpainting(known), y, num_samples=20, seed=0
+        TiledPrior(shrink(VP(), 0.3)), Inpainting(known), y, num_samples=20, seed=0
     )
     hole = out[0, :, 0, 3:9, 4:16]
     # 1440 independent values: standard errors 0.013 and 0.009
@@ -186,7 +186,7 @@ def test_a_solver_fills_a_picture_of_another_size_as_the_exact_posterior() -> No
 
 
 def test_shapes_names_and_samples() -> None:
-    prior: Any = AnySize(shrink(EDM()))
+    prior: Any = TiledPrior(shrink(EDM()))
     assert (prior.shape, prior.multiple, prior.name, prior.window) == ((1, None, None), 1, "white", (SIDE, SIDE))
     assert prior.data_std == 0.5 and prior.schedule is prior.inner.schedule
     assert prior.sample(2, seed=0, size=(11, 19), steps=3).shape == (2, 1, 11, 19)
@@ -195,7 +195,7 @@ def test_shapes_names_and_samples() -> None:
 @pytest.mark.parametrize("options", [{"fit": "crop"}, {"overlap": 1.0}, {"overlap": -0.1}, {"rows": 0}, {"detail": 0}])
 def test_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        AnySize(shrink(VP()), **options)
+        TiledPrior(shrink(VP()), **options)
 
 
 def test_latents_of_any_size() -> None:
@@ -203,7 +203,7 @@ def test_latents_of_any_size() -> None:
 
     patch = torch.ones(1, 2, 2, 1, dtype=torch.float64)
     latent = LatentPrior(shrink(VP()), LinearAutoencoder.patches(patch, SIDE, SIDE))
-    prior = AnySize(latent)
+    prior = TiledPrior(latent)
     assert (prior.latent, prior.image_shape, prior.image_multiple) == (True, (1, None, None), 2)
     assert prior.latent_shape(24, 40) == (1, 12, 20)
     with pytest.raises(UsageError, match="multiple of 2"):

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import AnySize, DenoiserPrior, Guided, NetworkPrior, Prior, UsageError
+from priorpaint import CFGPrior, DenoiserPrior, NetworkPrior, Prior, TiledPrior, UsageError
 from priorpaint.diffusion.schedules import VP
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.priors.base import Denoising
 from priorpaint.priors.latent import LatentPrior, LatentSpace, LinearAutoencoder
-from priorpaint.priors.recompute import LowMemory
-from priorpaint.solvers.guidance import GuidedPrior
+from priorpaint.priors.recompute import RecomputePrior
+from priorpaint.solvers.guidance import PosteriorDenoiser
 
 
 def network(x: Tensor, condition: Tensor, labels: Tensor) -> Tensor:
@@ -44,14 +44,14 @@ def codec() -> LinearAutoencoder:
 
 
 WRAPPERS: dict[str, Callable[[Prior], Prior]] = {
-    "windows": AnySize,
-    "resize": lambda prior: AnySize(prior, "resize"),
-    "recompute": LowMemory,
-    "label": lambda prior: Guided(prior, label=2),
-    "guidance": lambda prior: Guided(prior, label=2, scale=2.0),
+    "windows": TiledPrior,
+    "resize": lambda prior: TiledPrior(prior, "resize"),
+    "recompute": RecomputePrior,
+    "label": lambda prior: CFGPrior(prior, label=2),
+    "guidance": lambda prior: CFGPrior(prior, label=2, scale=2.0),
     "latent": lambda prior: LatentPrior(prior, codec()),
     "latent space": lambda prior: LatentSpace(LatentPrior(prior, codec())),
-    "all": lambda prior: LowMemory(AnySize(prior).conditioned(label=2, scale=2.0)),
+    "all": lambda prior: RecomputePrior(TiledPrior(prior).conditioned(label=2, scale=2.0)),
 }
 
 
@@ -73,7 +73,7 @@ def test_a_wrapped_prior_keeps_variance_score_and_provenance(wrap: Callable[[Pri
 
 @pytest.mark.parametrize("fit", ["windows", "resize"])
 def test_windows_join_the_learned_variance_as_they_join_the_mean(fit: str) -> None:
-    prior = AnySize(learned(), fit)
+    prior = TiledPrior(learned(), fit)
     x_t = torch.full((1, 1, 9, 8), 0.3)
     share = prior.evaluate(x_t, 0.4).variance_share
     assert share is not None and share.shape == x_t.shape and 0.5 < float(share.min()) <= float(share.max()) < 1
@@ -84,7 +84,7 @@ def test_windows_join_the_learned_variance_as_they_join_the_mean(fit: str) -> No
 def test_gradients_reach_the_learned_variance_through_a_recomputed_call() -> None:
     x_t = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
     grads = []
-    for prior in (learned(), LowMemory(learned())):
+    for prior in (learned(), RecomputePrior(learned())):
         share = prior.evaluate(x_t, 0.4).variance_share
         assert share is not None
         grads.append(torch.autograd.grad(share.sum(), x_t)[0])
@@ -93,7 +93,7 @@ def test_gradients_reach_the_learned_variance_through_a_recomputed_call() -> Non
 
 def test_an_estimate_given_y_has_the_provenance_of_its_prior_and_its_own_score() -> None:
     inner = learned()
-    prior, x_t = GuidedPrior(inner, lambda x, t: 0 * x), torch.ones(1, 1, 4, 4)
+    prior, x_t = PosteriorDenoiser(inner, lambda x, t: 0 * x), torch.ones(1, 1, 4, 4)
     assert prior.info == inner.info
     assert prior.evaluate(x_t, 0.4).variance_share is None
     sigma = float(inner.schedule.sigma(torch.tensor(0.4, dtype=torch.float64)))
@@ -111,4 +111,4 @@ def test_the_score_of_a_denoiser_is_that_of_the_law() -> None:
 def test_a_condition_that_the_prior_does_not_take_is_named() -> None:
     prior = DenoiserPrior(lambda x, t: x, VP(), (1, 4, 4))
     with pytest.raises(UsageError, match="takes no condition, but labels was given"):
-        AnySize(prior).evaluate(torch.zeros(1, 1, 4, 4), 0.5, {"labels": torch.tensor([1])})
+        TiledPrior(prior).evaluate(torch.zeros(1, 1, 4, 4), 0.5, {"labels": torch.tensor([1])})

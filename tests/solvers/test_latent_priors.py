@@ -19,7 +19,7 @@ from priorpaint.lab.certify.problems import problem as certify_problem
 from priorpaint.operators import Downsampling, LinearOperator, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
-from priorpaint.priors.recompute import LowMemory
+from priorpaint.priors.recompute import RecomputePrior
 from priorpaint.solvers.base import Cost, Task
 from priorpaint.solvers.daps import steepness
 from priorpaint.solvers.dps import DPS
@@ -61,7 +61,7 @@ def test_images_known_pixels_batches_and_cost(name: str) -> None:
         assert torch.equal(operator(out[:, k]), y), "known pixels are not bit-identical"
     assert torch.equal(y, before) and set(seen) == {(3, 4, 4)}, "reports are latents"
     assert Cost(prior.nfe.forward, prior.nfe.backward) == Cost(2 * run.cost(2).forward, 2 * run.cost(2).backward)
-    alone = run.sample(LowMemory(prior, rows=1), operator, y[1:], num_samples=2, batch_size=1)
+    alone = run.sample(RecomputePrior(prior, rows=1), operator, y[1:], num_samples=2, batch_size=1)
     torch.testing.assert_close(alone, out[1:], rtol=1e-4, atol=1e-4)
 
 

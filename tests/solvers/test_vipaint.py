@@ -26,7 +26,7 @@ from priorpaint.errors import Cancelled, UsageError
 from priorpaint.operators import Downsampling, Inpainting
 from priorpaint.priors import NetworkPrior
 from priorpaint.priors.analytic import Gaussian, GaussianMixture
-from priorpaint.priors.recompute import LowMemory
+from priorpaint.priors.recompute import RecomputePrior
 from priorpaint.solvers import solver
 from priorpaint.solvers.base import Job
 from priorpaint.solvers.vipaint.fit import Adam, fill, gradient_step
@@ -234,7 +234,7 @@ def test_gradient_does_not_depend_on_batching_or_checkpointing(components: int) 
     runs: dict[str, Callable[[], list[Tensor]]] = {
         "five rows at a time": lambda: gradient_step(near, lam, like_y, draws, 5).gradient,
         "checkpointed": lambda: (
-            gradient_step(replace(near, denoise=LowMemory(prior).denoise), lam, like_y, draws, None).gradient
+            gradient_step(replace(near, denoise=RecomputePrior(prior).denoise), lam, like_y, draws, None).gradient
         ),
         "one image": lambda: [
             torch.cat(values)

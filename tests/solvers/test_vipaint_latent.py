@@ -28,7 +28,7 @@ from priorpaint.metrics.perceptual import perceptual_loss
 from priorpaint.operators import Downsampling, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.priors.latent import LatentPrior, LinearAutoencoder
-from priorpaint.priors.recompute import LowMemory
+from priorpaint.priors.recompute import RecomputePrior
 from priorpaint.solvers.vipaint.solver import VIPaint
 from tests.latent_toy import SHARED, Curved, Identity, orthonormal
 
@@ -93,7 +93,7 @@ def test_micro_batches_and_checkpointing_give_the_same_fit(change: dict[str, Any
     prior, operator, y = curved()
     whole = VIPaint(**FAST).fit(prior, operator, y)
     size, rows = change.pop("batch_size", None), change.pop("low", None)
-    other = LowMemory(prior, rows=rows) if rows else prior
+    other = RecomputePrior(prior, rows=rows) if rows else prior
     parts = VIPaint(**FAST, **change).fit(other, operator, y, batch_size=size)
     for a, b in zip(whole.parameters.tensors(), parts.parameters.tensors(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

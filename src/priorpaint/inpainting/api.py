@@ -19,7 +19,7 @@ from PIL import Image
 from ..diffusion.rng import Seed, derive
 from ..errors import Cancelled, PriorpaintError, UsageError
 from ..imaging import Picture, read_picture
-from ..priors import Guided, Prior
+from ..priors import CFGPrior, Prior
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
 from ..solvers import SOLVERS, Solver
@@ -98,10 +98,10 @@ def inpaint(
         device: where the prior runs, for a prior by name; None is the GPU where there is one.
         label: class of the picture, for a prior that knows classes.
         prompt: what the picture shows, for a prior that takes text; ``negative_prompt``: what it does not show.
-        guidance_scale: weight of label or prompt (classifier-free guidance, `Guided`); 1 is the plain condition.
+        guidance_scale: weight of label or prompt (classifier-free guidance, `CFGPrior`); 1 is the plain condition.
         max_memory: a limit for weights and activations, "4GB" or bytes; it picks how many rows are computed at a time,
             whether activations are computed again and how many rows are decoded at a time (`inpainting.memory`).
-        fit: how a prior of a fixed size sees a picture of another one, "windows" or "resize"; see `AnySize`.
+        fit: how a prior of a fixed size sees a picture of another one, "windows" or "resize"; see `TiledPrior`.
         prior_flags: what a checkpoint cannot say about itself; ``offline``: fetch nothing; both as for ``load_prior``.
         params: settings of the method; with ``method=None`` they change the default settings.
 
@@ -239,7 +239,7 @@ def _about_prior(given: str | Path | Prior, prior: Prior) -> dict[str, Any]:
         "spec": prior.spec,
         "flags": prior.flags,
         "facts": prior.facts,
-        "condition": prior.request if isinstance(prior, Guided) else None,
+        "condition": prior.request if isinstance(prior, CFGPrior) else None,
     }
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import Cancelled, UsageError
 from ..imaging import Picture, compose
-from ..priors import AnySize, Prior
+from ..priors import Prior, TiledPrior
 from ..solvers import Solver
 from ..solvers.vipaint.solver import VIPaint
 from .coarse_to_fine import (
@@ -45,14 +45,14 @@ Callback = Callable[[int, int, Tensor], None]
 
 
 def fitted(prior: Prior, fit: str) -> Prior:
-    """The prior for pictures of any size: itself, or a fixed-size one in `AnySize`.
+    """The prior for pictures of any size: itself, or a fixed-size one in `TiledPrior`.
 
     Raises:
         UsageError: an unknown ``fit``, or one that this prior has no use for.
     """
     height, width = prior.shape[1:]
     if height is not None and width is not None:
-        return AnySize(prior, fit, rows=max(1, MAX_AREA // (height * width)))
+        return TiledPrior(prior, fit, rows=max(1, MAX_AREA // (height * width)))
     if fit != "windows":
         raise UsageError(f"the prior {prior.name} works on pictures of any size; leave fit={fit!r} out")
     return prior

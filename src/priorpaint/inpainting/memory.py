@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import UsageError
 from ..priors.base import Prior
-from ..priors.recompute import LowMemory
+from ..priors.recompute import RecomputePrior
 from ..solvers.base import Graph, Solver
 
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -96,7 +96,7 @@ class MemoryPlan:
         """The prior with these settings."""
         if not self.checkpoint and self.codec_rows is None:
             return prior
-        return LowMemory(prior, checkpoint=self.checkpoint, rows=self.codec_rows)
+        return RecomputePrior(prior, checkpoint=self.checkpoint, rows=self.codec_rows)
 
 
 def plan_memory(limit: int, footprint: Footprint, *, rows: int, graph: Graph | None) -> MemoryPlan:

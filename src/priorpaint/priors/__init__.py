@@ -2,8 +2,8 @@
 
 from . import analytic
 from .base import NFE, DenoiserPrior, Prior
-from .cfg import Guided
+from .cfg import CFGPrior
 from .network import NetworkPrior
-from .tiled import AnySize
+from .tiled import TiledPrior
 
-__all__ = ["NFE", "AnySize", "DenoiserPrior", "Guided", "NetworkPrior", "Prior", "analytic"]
+__all__ = ["NFE", "TiledPrior", "DenoiserPrior", "CFGPrior", "NetworkPrior", "Prior", "analytic"]

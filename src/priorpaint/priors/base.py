@@ -240,14 +240,14 @@ class Prior:
         negative_prompt: str | None = None,
         scale: float = 1.0,
     ) -> Prior:
-        """This prior under a condition, with classifier-free guidance where ``scale`` is not 1; see `Guided`.
+        """This prior under a condition, with classifier-free guidance where ``scale`` is not 1; see `CFGPrior`.
 
         Raises:
             UsageError: the prior takes no such condition.
         """
-        from .cfg import Guided  # which knows priors; the other way only here
+        from .cfg import CFGPrior  # which knows priors; the other way only here
 
-        return Guided(self, label=label, prompt=prompt, negative_prompt=negative_prompt, scale=scale)
+        return CFGPrior(self, label=label, prompt=prompt, negative_prompt=negative_prompt, scale=scale)
 
     def _check_condition(self, label: Label | None, prompt: str | None) -> Tensor | None:
         """The label as int64 (1,) or (N,), on the prior's device, where there is one."""

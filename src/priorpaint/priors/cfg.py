@@ -21,7 +21,7 @@ from .base import (
 )
 
 
-class Guided(WrappedPrior):
+class CFGPrior(WrappedPrior):
     """The denoiser of p(x | condition), or one that exaggerates the condition.
 
         D(x_t, t) = D_null + scale (D_given - D_null)      (Ho and Salimans 2022, Eq. 6, in terms of x_0)
@@ -129,9 +129,9 @@ def rescaled(prior: Prior, scale: float) -> Prior | None:
     Raises:
         UsageError: the scale asks for an unconditional denoiser that the prior has not.
     """
-    if isinstance(prior, Guided):
+    if isinstance(prior, CFGPrior):
         ask = {"label": prior.label, "prompt": prior.prompt, "negative_prompt": prior.negative_prompt}
-        return prior if prior.scale == scale else Guided(prior.inner, **ask, scale=scale)  # type: ignore[arg-type]
+        return prior if prior.scale == scale else CFGPrior(prior.inner, **ask, scale=scale)  # type: ignore[arg-type]
     if not isinstance(prior, WrappedPrior):
         return None
     inner = rescaled(prior.inner, scale)

@@ -17,7 +17,7 @@ from .base import Denoising, Prior, WrappedPrior
 Out = TypeVar("Out")
 
 
-class LowMemory(WrappedPrior):
+class RecomputePrior(WrappedPrior):
     """The same prior; results and gradients do not change, but for float rounding.
 
     Args:

@@ -23,7 +23,7 @@ from .base import (
     rows_of,
     times_of,
 )
-from .cfg import Guided
+from .cfg import CFGPrior
 
 FITS = ("windows", "resize")
 OVERLAP = 0.5
@@ -32,7 +32,7 @@ ROWS = 16
 DETAIL = 0.05
 
 
-class AnySize(WrappedPrior):
+class TiledPrior(WrappedPrior):
     """A fixed-size prior, such as one of 256x256 pixels, whose ``denoise`` takes (N, C, H, W) of any H and W.
 
     ``windows`` keeps the scale of the picture: windows of the prior's size cover it, evenly spaced, neighbours sharing
@@ -65,7 +65,7 @@ class AnySize(WrappedPrior):
         detail: d, > 0, in units of image values.
 
     Raises:
-        UsageError: values out of range, or a prior under one label a row (condition the AnySize instead).
+        UsageError: values out of range, or a prior under one label a row (condition the TiledPrior instead).
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class AnySize(WrappedPrior):
             raise UsageError(f"a fixed-size prior fits a picture by {' or '.join(FITS)}, not by {fit!r}")
         if not 0 <= overlap < 1 or rows < 1 or not detail > 0:
             raise UsageError("windows need an overlap in [0, 1), at least one row at a time and detail > 0")
-        if isinstance(prior, Guided) and prior.rows is not None:
-            raise UsageError("a prior with one label a row cannot be cut into windows; use AnySize(prior).conditioned")
+        if isinstance(prior, CFGPrior) and prior.rows is not None:
+            raise UsageError("a prior with one label a row cannot be cut into windows; condition the TiledPrior")
         super().__init__(
             prior,
             shape=(prior.shape[0], None, None),

@@ -27,7 +27,7 @@ from .base import (
     Task,
     settings,
 )
-from .guidance import GuidedPrior, LikelihoodSolver
+from .guidance import LikelihoodSolver, PosteriorDenoiser
 from .likelihoods import (
     Denoised,
     Evaluation,
@@ -148,7 +148,7 @@ class PointLikelihood(Likelihood):
         return Evaluation(x_0.detach(), gradient, gaussian_log_density(square.detach(), log_det, self.count))
 
 
-class _Guided(GuidedPrior):
+class _Guided(PosteriorDenoiser):
     """D + move for a function (x_t, t) -> (D, move); ``plain`` is the last D, which makes the better picture."""
 
     plain: Tensor

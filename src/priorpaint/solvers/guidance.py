@@ -37,7 +37,7 @@ from .likelihoods import Likelihood, spread
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
-class GuidedPrior(WrappedPrior):
+class PosteriorDenoiser(WrappedPrior):
     """A prior whose denoiser also knows y; it counts on the wrapped prior's NFE and works in its space.
 
     It has no learned variance: what a network says of a step without y does not hold for the step with y.
@@ -148,7 +148,7 @@ class LikelihoodSolver(GuidedSolver):
             seen = likelihood.evaluate(x_t, t, density=False)
             return towards(prior, seen.x_0, t, seen.gradient)
 
-        return GuidedPrior(prior, denoise)
+        return PosteriorDenoiser(prior, denoise)
 
 
 def towards(prior: Prior, x_0: Tensor, t: Tensor, gradient: Tensor) -> Tensor:

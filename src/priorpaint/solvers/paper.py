@@ -19,7 +19,7 @@ from .base import (
     Task,
     settings,
 )
-from .guidance import GuidedPrior, GuidedSolver
+from .guidance import GuidedSolver, PosteriorDenoiser
 
 
 @settings(frozen=True, config=STRICT)
@@ -63,7 +63,7 @@ class PaperSolver(GuidedSolver):
                 out[here] = self._correct(prior, x_0[here], operator.select(rows), y[here], sigma_y, time)
             return out
 
-        return GuidedPrior(prior, denoise)
+        return PosteriorDenoiser(prior, denoise)
 
     def levels(self) -> list[int]:
         """The levels of the time grid that 'paper' visits, from ``steps`` (noisiest) to 0 (clean)."""

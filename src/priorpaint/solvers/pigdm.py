@@ -20,7 +20,7 @@ from .base import (
     Field,
     settings,
 )
-from .guidance import GuidedPrior, LikelihoodSolver
+from .guidance import LikelihoodSolver, PosteriorDenoiser
 from .likelihoods import (
     Denoised,
     Evaluation,
@@ -63,7 +63,7 @@ class PiGDM(LikelihoodSolver):
             weight = schedule.alpha(s) * schedule.alpha(t) * white_variance(prior, t) / b
             return seen.x_0 + like(weight, x_t) * seen.gradient
 
-        return GuidedPrior(prior, denoise)
+        return PosteriorDenoiser(prior, denoise)
 
     def _one(self) -> Cost:
         return Cost(0, 1)

@@ -29,7 +29,7 @@ from ...operators.inpainting import Inpainting
 from ...priors.base import Prior
 from ...priors.cfg import rescaled
 from ...priors.latent import decoder_gain
-from ...priors.recompute import LowMemory
+from ...priors.recompute import RecomputePrior
 from ..base import (
     STRICT,
     Callback,
@@ -297,7 +297,7 @@ class VIPaint(Solver):
         if self.rules.refine_guidance == "langevin" and not isinstance(job.operator, Inpainting):
             raise UsageError("Langevin steps hold known pixels, so they need a mask; use preset 'projected' or 'exact'")
         prior, y = self._cfg(job.prior, self.rules.fit_cfg, self.fit_cfg), job.y
-        prior = LowMemory(prior) if self.checkpoint else prior
+        prior = RecomputePrior(prior) if self.checkpoint else prior
         operator, ladder = job.linear.to(y.device), self.ladder(prior)
         family = Family(prior, ladder, self.rules, prior.denoise)
         likelihood = self._likelihood(prior, operator, y, job.sigma_y, ladder.levels[-1]).normalised()
