@@ -6,4 +6,4 @@ from .cfg import CFGPrior
 from .network import NetworkPrior
 from .tiled import TiledPrior
 
-__all__ = ["NFE", "TiledPrior", "DenoiserPrior", "CFGPrior", "NetworkPrior", "Prior", "analytic"]
+__all__ = ["NFE", "CFGPrior", "DenoiserPrior", "NetworkPrior", "Prior", "TiledPrior", "analytic"]
