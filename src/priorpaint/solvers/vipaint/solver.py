@@ -24,7 +24,6 @@ from ...diffusion.rng import (
 )
 from ...diffusion.schedules import Schedule
 from ...errors import UsageError
-from ...metrics.lpips import LPIPS
 from ...operators.base import LinearOperator
 from ...operators.inpainting import Inpainting
 from ...priors.base import Prior
@@ -253,6 +252,8 @@ class VIPaint(Solver):
             return None
         if not isinstance(operator, Inpainting):
             raise UsageError("LPIPS compares pictures, so VIPaint takes perceptual for masks only; leave it out")
+        from ...metrics.lpips import LPIPS  # `import priorpaint` loads no metrics
+
         return LPIPS(self.perceptual, device=prior.device)
 
     def _cfg(self, prior: Prior, scale: float | None, given: float | None) -> Prior:
