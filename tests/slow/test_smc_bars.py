@@ -11,8 +11,9 @@ from priorpaint.solvers.smc.solver.solver import SMC
 from torch import Tensor
 
 from priorpaint import solver
+from priorpaint.lab.certify.base import Problem
 from priorpaint.lab.certify.distances import Sliced, total_variation
-from priorpaint.lab.certify.problems import Problem, b16, m16
+from priorpaint.lab.certify.problems import b16, m16
 from priorpaint.solvers import Solver
 
 pytestmark = pytest.mark.slow

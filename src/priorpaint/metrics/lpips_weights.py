@@ -49,8 +49,8 @@ def convert(network: str | Path, heads: str | Path, out: str | Path) -> LPIPS:
     for match in matches:
         weights[f"conv{layers.index(int(match[1]))}.{match[2]}"] = convolutions[match[0]].float().contiguous()
     for name, head in _state(heads).items():
-        if match := _HEAD.fullmatch(name):
-            weights[f"lin{match[1]}.weight"] = head.float().contiguous()
+        if lin := _HEAD.fullmatch(name):
+            weights[f"lin{lin[1]}.weight"] = head.float().contiguous()
     metric = LPIPS.from_weights(weights, f"{network} with {heads}")
     try:
         save_file(metric.weights, out)

@@ -14,10 +14,11 @@ from ...diffusion.rng import derive
 from ...errors import Cancelled, UsageError
 from ...operators import Inpainting
 from ...solvers import SOLVERS, Solver, solver
+from .base import Problem
 from .budgets import at_budget, settings_of
 from .calibration import SAMPLES, Calibration, calibrate
 from .measures import Measures, Ruler
-from .problems import Problem, problem
+from .problems import problem
 from .results import (
     DONE,
     FAILED,

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from ... import __version__
 from ...errors import Cancelled, PriorpaintError, UsageError
 from ...solvers import SOLVERS, Solver
+from .base import Problem
 from .budgets import BUDGETS, computes_jacobians
 from .cells import (
     Job,
@@ -22,7 +24,7 @@ from .cells import (
     compute,
     problem_of,
 )
-from .problems import STANDARD, Problem, select
+from .problems import STANDARD, select
 from .results import Cell, Certificate
 
 NUM_SAMPLES = 512
@@ -138,8 +140,6 @@ def _work_of(job: Job) -> tuple[int, str, int]:
 
 
 def _setup(seeds: int | None, num_samples: int, workers: int) -> dict[str, Any]:
-    from ... import __version__
-
     return {
         "priorpaint": __version__,
         "torch": torch.__version__,
