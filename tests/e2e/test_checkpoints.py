@@ -365,15 +365,12 @@ def test_vipaint_without_lpips_says_so_once(shell: Shell, tmp_path: Path) -> Non
     assert code == 0 and err.startswith("Warning: the published VIPaint adds LPIPS") and len(err.splitlines()) == 1
 
 
-def test_lpips_that_cannot_be_imported_is_one_sentence(
-    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lpips_without_its_file_is_one_sentence(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     models().latent_vq(tmp_path / "model")
-    monkeypatch.setitem(sys.modules, "lpips", None)
-    more = (*VIPAINT, "--set", "perceptual=vgg")
+    more = (*VIPAINT, "--set", "perceptual=vgg.safetensors")
     code, _, err = shell("inpaint", *picture(tmp_path), "--prior", tmp_path / "model", "-o", tmp_path / "out", *more)
-    assert code == 1 and "pip install 'priorpaint[perceptual]'" in err and len(err.splitlines()) == 1
+    assert code == 1 and "python -m priorpaint.metrics.lpips_weights" in err and len(err.splitlines()) == 1
 
 
 # -- what the libraries print ------------------------------------------------------------------------------------------

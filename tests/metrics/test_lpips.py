@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from priorpaint.errors import PriorError, UsageError
 from priorpaint.metrics import LPIPS
+from priorpaint.metrics.lpips_weights import main
 
 ALEX = {"channels": (64, 192, 384, 256, 256), "kernels": (11, 5, 3, 3, 3)}
 
@@ -92,3 +94,77 @@ def test_other_files_are_refused(tmp_path: Path, random_alex: Path) -> None:
 def test_other_pictures_are_refused(random_alex: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError):
         LPIPS(random_alex)(torch.zeros(shape), torch.zeros(shape))
+
+
+# -- the converter -----------------------------------------------------------------------------------------------------
+
+
+def vgg16() -> torch.nn.Sequential:
+    """VGG16's `features` as torchvision numbers them, with 2, 3, 4, 5 and 6 channels."""
+    layers: list[torch.nn.Module] = []
+    before = 3
+    for channels, count in ((2, 2), (3, 2), (4, 3), (5, 3), (6, 3)):
+        for _ in range(count):
+            layers += [torch.nn.Conv2d(before, channels, 3, padding=1), torch.nn.ReLU()]
+            before = channels
+        layers.append(torch.nn.MaxPool2d(2, 2))
+    return torch.nn.Sequential(*layers)
+
+
+def alexnet() -> torch.nn.Sequential:
+    """AlexNet's `features` as torchvision numbers them, with 2 to 6 channels."""
+    conv, relu, pool = torch.nn.Conv2d, torch.nn.ReLU, torch.nn.MaxPool2d
+    return torch.nn.Sequential(
+        conv(3, 2, 11, 4, 2), relu(), pool(3, 2), conv(2, 3, 5, padding=2), relu(), pool(3, 2),
+        conv(3, 4, 3, padding=1), relu(), conv(4, 5, 3, padding=1), relu(), conv(5, 6, 3, padding=1), relu(),
+    )  # fmt: skip
+
+
+TAPS = {"AlexNet": (1, 4, 7, 9, 11), "VGG16": (3, 8, 15, 22, 29)}
+
+
+def published(folder: Path, features: torch.nn.Sequential) -> tuple[Path, Path, list[Tensor]]:
+    """The two files in their published layout, and the heads."""
+    heads = [torch.rand(1, channels, 1, 1) for channels in range(2, 7)]
+    state = {f"features.{name}": value for name, value in features.state_dict().items()}
+    torch.save(state | {"classifier.1.weight": torch.zeros(2, 2)}, folder / "network.pth")
+    torch.save({f"lin{i}.model.1.weight": head for i, head in enumerate(heads)}, folder / "heads.pth")
+    return folder / "network.pth", folder / "heads.pth", heads
+
+
+@pytest.mark.parametrize(("name", "network"), [("AlexNet", alexnet), ("VGG16", vgg16)])
+def test_published_files_are_converted(
+    tmp_path: Path, name: str, network: Callable[[], torch.nn.Sequential], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The converted file gives what a direct evaluation of the published network and heads gives."""
+    torch.manual_seed(0)
+    features = network().requires_grad_(False)
+    *files, heads = published(tmp_path, features)
+    out = tmp_path / "out.safetensors"
+    assert main([*map(str, files), str(out)]) == 0 and capsys.readouterr().out == f"{out}: LPIPS with {name}\n"
+    a, b = torch.rand(2, 2, 3, 64, 80) * 2 - 1
+    shift, scale = (torch.tensor(c).view(3, 1, 1) for c in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
+    f, g, expected = (a - shift) / scale, (b - shift) / scale, torch.zeros(2)
+    for i, layer in enumerate(features):
+        f, g = layer(f), layer(g)
+        if i in TAPS[name]:
+            unit_f, unit_g = (h / (h.norm(dim=1, keepdim=True) + 1e-10) for h in (f, g))
+            expected += ((unit_f - unit_g).square() * heads[TAPS[name].index(i)]).sum(1).mean((1, 2))
+    assert LPIPS(out)(a, b).tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network, heads, _ = published(tmp_path, alexnet())
+    out, text = tmp_path / "out.safetensors", tmp_path / "page.pth"
+    text.write_text("<html>not found</html>")
+    wide = torch.load(heads, weights_only=True) | {"lin2.model.1.weight": torch.zeros(1, 7, 1, 1)}
+    torch.save(wide, tmp_path / "wide.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for files in (
+        (network, network), (heads, heads), (text, heads), (network, tmp_path / "absent.pth"),
+        (network, tmp_path / "wide.pth"), (tmp_path / "list.pth", heads),
+    ):  # fmt: skip
+        assert main([*map(str, files), str(out)]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1 and not out.exists()
+    assert main([str(network), str(heads), str(tmp_path / "no" / "out.safetensors")]) == 1
+    assert "cannot be written" in capsys.readouterr().err

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from priorpaint import solver
+from priorpaint.lab.certify.base import Problem
 from priorpaint.lab.certify.distances import Sliced, total_variation
-from priorpaint.lab.certify.problems import Problem, b16, m16
+from priorpaint.lab.certify.problems import b16, m16
 from priorpaint.solvers import Solver
 from priorpaint.solvers.smc.solver import SMC
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,15 +12,12 @@ from torch import Tensor
 from priorpaint import (
     DenoiserPrior,
     Inpainting,
-    MissingExtra,
     NetworkPrior,
-    PriorError,
     UsageError,
     solver,
 )
 from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.metrics import LPIPS
-from priorpaint.metrics.perceptual import perceptual_loss
 from priorpaint.operators import Downsampling, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.priors.cfg import CFGPrior
@@ -174,70 +167,6 @@ def test_perceptual_loss_is_added_with_its_weight() -> None:
     assert torch.autograd.grad(found.sum(), x)[0].isfinite().all()
     with pytest.raises(UsageError, match="masks only"):
         both._likelihood(shrinking(), Downsampling(2), Downsampling(2)(x).detach(), 0.0, t)
-
-
-def test_perceptual_loss_without_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'priorpaint\[perceptual\]'.* or give a safetensors file"):
-        perceptual_loss("vgg", torch.device("cpu"))
-    with pytest.raises(UsageError, match="alex, vgg, squeeze"):
-        perceptual_loss("resnet", torch.device("cpu"))
-
-
-class _Distance(torch.nn.Module):
-    """What the package lpips gives: a network that is trained with its picture, and an answer (B, 1, 1, 1)."""
-
-    def __init__(self, net: str, verbose: bool) -> None:
-        warnings.warn("The parameter 'pretrained' is deprecated", UserWarning, stacklevel=1)
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.tensor({"vgg": 2.0, "alex": 3.0}[net]))
-
-    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return self.scale * (a - b).square().mean((1, 2, 3), keepdim=True)
-
-
-def test_perceptual_loss_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One number a row, a gradient to the picture and none to the weights, and no word of torchvision (a warning is an
-    error here)."""
-    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=_Distance))
-    loss = perceptual_loss("alex", torch.device("cpu"))
-    a = torch.full((2, 3, 32, 40), 0.5, requires_grad=True)
-    found = loss(a, torch.tensor([0.5, -0.5])[:, None, None, None].expand(2, 3, 32, 40))
-    assert found.tolist() == [0.0, 3.0]
-    assert torch.autograd.grad(found.sum(), a)[0].flatten(1).abs().sum(1).tolist() == [0.0, pytest.approx(6.0)]
-    with pytest.raises(UsageError, match="at least 32 x 32 pixels, not 16 x 40"):
-        loss(torch.zeros(1, 3, 16, 40), torch.zeros(1, 3, 16, 40))
-
-
-@pytest.mark.parametrize("trouble", [OSError("no connection"), RuntimeError("invalid hash\nvalue")])
-def test_perceptual_loss_whose_weights_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, trouble: Exception) -> None:
-    def fail(**_: object) -> None:
-        raise trouble
-
-    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=fail))
-    with pytest.raises(PriorError, match=r"weights of 'vgg' for LPIPS cannot be had .*(no connection|hash value)"):
-        perceptual_loss("vgg", torch.device("cpu"))
-
-
-@pytest.mark.parametrize(
-    "trouble",
-    [
-        RuntimeError("operator torchvision::nms does not exist"),
-        AttributeError("partially initialized module 'torchvision' has no attribute 'extension'"),
-        ModuleNotFoundError("No module named 'torchvision'"),
-    ],
-    ids=lambda trouble: type(trouble).__name__,
-)
-def test_torchvision_that_does_not_fit_is_a_missing_extra(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: Exception
-) -> None:
-    """However importing it fails."""
-    kind = type(trouble).__name__
-    (tmp_path / "lpips.py").write_text(f"raise {kind}({str(trouble)!r})\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "lpips", raising=False)
-    with pytest.raises(MissingExtra, match="needs the packages lpips and torchvision, which cannot be imported"):
-        perceptual_loss("squeeze", torch.device("cpu"))
 
 
 # -- guidance ----------------------------------------------------------------------------------------------------------

@@ -22,12 +22,8 @@ from priorpaint.lab.certify.pictures.run import (
     all_methods,
     certify_pictures,
 )
-from priorpaint.lab.certify.pictures.subject import (
-    SUBJECTS,
-    Distance,
-    Subject,
-    subject,
-)
+from priorpaint.lab.certify.pictures.subject import Distance, Subject
+from priorpaint.lab.certify.pictures.subjects import SUBJECTS, subject
 from priorpaint.lab.certify.results import DONE
 from priorpaint.priors.base import Prior
 
@@ -129,7 +125,7 @@ def run(request: Request, display: Display, cancel: CancelToken, *, as_json: boo
 
 def list_masks() -> str:
     """The masks of each subject, a line each."""
-    kinds = [subject(name) for name in SUBJECTS]
+    kinds = list(SUBJECTS.values())
     width = max(map(len, ABOUT))
     return "\n".join(
         f"{mask:<{width}} {about} ({', '.join(kind.name for kind in kinds if mask in kind.masks)})"
@@ -138,8 +134,8 @@ def list_masks() -> str:
 
 
 def _jobs(request: Request) -> Iterator[_Job]:
-    asked = request.subject or SUBJECTS[0]
-    names = SUBJECTS if asked == "all" else (asked,)
+    asked = request.subject or next(iter(SUBJECTS))
+    names = tuple(SUBJECTS) if asked == "all" else (asked,)
     if len(names) > 1 and request.prior is not None:
         raise UsageError("no prior knows all subjects; name one of them with --subject, or leave --prior out.")
     if request.data is not None and "fashion" not in names:

@@ -1,11 +1,13 @@
 """LPIPS: distance between deep features (Zhang, Isola, Efros, Shechtman, Wang 2018), heads v0.1.
 
-The weights are read from a safetensors file that the caller names; none are shipped. Keys: ``conv{i}.weight`` and
-``conv{i}.bias`` (five convolutions are AlexNet, thirteen are VGG16) and ``lin{i}.weight`` (1, C, 1, 1), i = 0..4.
+The weights are read from a safetensors file that the caller names; none are shipped, and `lpips_weights` makes the file
+from the published ones. Keys: ``conv{i}.weight`` and ``conv{i}.bias`` (five convolutions are AlexNet, thirteen are
+VGG16) and ``lin{i}.weight`` (1, C, 1, 1), i = 0..4.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,17 +46,35 @@ class LPIPS:
         device: where the features are computed.
 
     Raises:
-        PriorError: the file is missing, is not safetensors, or holds neither backbone.
+        PriorError: the file is missing, is not safetensors, or holds the weights of neither backbone.
     """
 
     def __init__(self, path: str | Path, *, device: torch.device | str = "cpu") -> None:
-        weights = {name: tensor.to(device, torch.float32) for name, tensor in _read(Path(path)).items()}
-        found = sum(name.startswith("conv") and name.endswith(".weight") for name in weights)
-        backbone = next((each for each in (_ALEX, _VGG) if each.convolutions == found), None)
-        if backbone is None or not _expected(backbone) <= weights.keys():
-            raise PriorError(f"{path} holds no LPIPS weights: conv0..4 (AlexNet) or conv0..12 (VGG16) and lin0..4")
+        self._set(_read(Path(path)), str(path), device)
+
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, Tensor], source: str, *, device: torch.device | str = "cpu") -> LPIPS:
+        """From tensors under the keys of the module's docstring.
+
+        Args:
+            weights: the tensors.
+            source: where they come from, for errors.
+            device: where the features are computed.
+
+        Raises:
+            PriorError: the weights are of neither backbone.
+        """
+        metric = cls.__new__(cls)
+        metric._set(weights, source, device)
+        return metric
+
+    def _set(self, weights: Mapping[str, Tensor], source: str, device: torch.device | str) -> None:
+        count = sum(name.startswith("conv") and name.endswith(".weight") for name in weights)
+        backbone = next((each for each in (_ALEX, _VGG) if each.convolutions == count), None)
+        if backbone is None or not _fits(backbone, weights):
+            raise PriorError(f"{source} holds no LPIPS weights: conv0..4 (AlexNet) or conv0..12 (VGG16) and lin0..4")
         self._backbone = backbone
-        self._weights = weights
+        self.weights = {name: tensor.to(device, torch.float32) for name, tensor in weights.items()}
         self.name = backbone.name
         self.device = torch.device(device)
 
@@ -78,7 +98,7 @@ class LPIPS:
         distance = torch.zeros(len(a), device=self.device)
         for level, (f, g) in enumerate(zip(self._features(a), self._features(b), strict=True)):
             difference = (_unit(f) - _unit(g)).square()
-            distance = distance + F.conv2d(difference, self._weights[f"lin{level}.weight"]).mean(dim=(1, 2, 3))
+            distance = distance + F.conv2d(difference, self.weights[f"lin{level}.weight"]).mean(dim=(1, 2, 3))
         return distance
 
     def _features(self, x: Tensor) -> list[Tensor]:
@@ -88,7 +108,7 @@ class LPIPS:
         for i in range(net.convolutions):
             if i in net.pools:
                 h = F.max_pool2d(h, net.pool_size, stride=2)
-            weight, bias = self._weights[f"conv{i}.weight"], self._weights[f"conv{i}.bias"]
+            weight, bias = self.weights[f"conv{i}.weight"], self.weights[f"conv{i}.bias"]
             h = F.relu(F.conv2d(h, weight, bias, stride=net.strides[i], padding=net.paddings[i]))
             if i in net.taps:
                 taps.append(h)
@@ -100,9 +120,18 @@ def _unit(f: Tensor) -> Tensor:
     return f / (norm + 1e-10)
 
 
-def _expected(backbone: _Backbone) -> set[str]:
-    convolutions = {f"conv{i}.{part}" for i in range(backbone.convolutions) for part in ("weight", "bias")}
-    return convolutions | {f"lin{i}.weight" for i in range(len(backbone.taps))}
+def _fits(net: _Backbone, weights: Mapping[str, Tensor]) -> bool:
+    """Whether every tensor is there and each layer takes as many channels as the one before it gives."""
+    convolutions = {f"conv{i}.{part}" for i in range(net.convolutions) for part in ("weight", "bias")}
+    if not convolutions | {f"lin{i}.weight" for i in range(len(net.taps))} <= weights.keys():
+        return False
+    shapes = [weights[f"conv{i}.weight"].shape for i in range(net.convolutions)]
+    channels = [3, *(shape[0] for shape in shapes)]
+    return (
+        all(len(shape) == 4 and shape[1] == before for shape, before in zip(shapes, channels, strict=False))
+        and all(weights[f"conv{i}.bias"].shape == shape[:1] for i, shape in enumerate(shapes))
+        and all(weights[f"lin{i}.weight"].shape == (1, channels[tap + 1], 1, 1) for i, tap in enumerate(net.taps))
+    )
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -110,7 +139,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise PriorError(f"there is no file {path}; LPIPS needs a safetensors file with its weights")
+        raise PriorError(
+            f"there is no file {path}; LPIPS needs a safetensors file with its weights, which "
+            "python -m priorpaint.metrics.lpips_weights makes from the published ones"
+        )
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from priorpaint import Inpainting, UsageError
+from priorpaint.lab.certify.base import Problem
 from priorpaint.lab.certify.mixtures import Copies, SharedCovariance, widest
 from priorpaint.lab.certify.problems import (
     PROBLEMS,
     STANDARD,
-    Problem,
     i8_law,
     problem,
     select,

@@ -1,15 +1,11 @@
 """Every method against exact posteriors: problems, distances, budgets, and the run that makes the tables."""
 
+from .base import Problem
 from .budgets import BUDGETS, at_budget, settings_for
 from .calibration import Calibration, calibrate
 from .cells import Method
 from .measures import Measures, Ruler
-from .problems import (
-    PROBLEMS,
-    STANDARD,
-    Problem,
-    problem,
-)
+from .problems import PROBLEMS, STANDARD, problem
 from .report import save, show
 from .results import Cell, Certificate
 from .run import certify

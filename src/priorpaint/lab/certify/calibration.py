@@ -15,8 +15,8 @@ from torch import Tensor
 from ...diffusion.rng import derive
 from ...errors import UsageError
 from ...solvers.base import Callback, Solver
+from .base import Problem
 from .distances import directions
-from .problems import Problem
 
 TRUTHS, SAMPLES, FUNCTIONS, BINS = 64, 15, 4, 8
 

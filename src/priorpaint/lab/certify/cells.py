@@ -14,10 +14,11 @@ from ...diffusion.rng import derive
 from ...errors import Cancelled, UsageError
 from ...operators import Inpainting
 from ...solvers import SOLVERS, Solver, solver
+from .base import Problem
 from .budgets import at_budget, settings_of
 from .calibration import SAMPLES, Calibration, calibrate
 from .measures import Measures, Ruler
-from .problems import Problem, problem
+from .problems import problem as standard_problem
 from .results import (
     DONE,
     FAILED,
@@ -135,14 +136,14 @@ class _Draw:
 
 def _draw(run: Solver, job: Job, seed: int, num: int, stop: Callable[[], bool]) -> _Draw:
     ruler = _ruler(job.problem, seed)
-    place = ruler.problem
-    prior = place.solver_prior
+    problem = ruler.problem
+    prior = problem.solver_prior
     before, begun = prior.nfe.copy(), time.process_time()
     x = run.sample(
         prior,
-        place.solver_operator,
-        place.solver_y,
-        sigma_y=place.sigma_y,
+        problem.solver_operator,
+        problem.solver_y,
+        sigma_y=problem.sigma_y,
         num_samples=num,
         seed=derive("certify", seed),
         batch_size=job.batch_size,
@@ -160,13 +161,13 @@ def _is_finite(measures: Measures) -> bool:
     return measures.sliced == measures.sliced
 
 
-def _calibration(job: Job, place: Problem, stop: Callable[[], bool]) -> Calibration | None:
+def _calibration(job: Job, problem: Problem, stop: Callable[[], bool]) -> Calibration | None:
     """The rank test, or None where so few samples a measurement cannot pay for what they share (a fit)."""
     try:
         run = _solver(job, SAMPLES)
     except UsageError:
         return None
-    return calibrate(run, place, batch_size=job.batch_size, callback=checking(stop))
+    return calibrate(run, problem, batch_size=job.batch_size, callback=checking(stop))
 
 
 def _solver(job: Job, num: int) -> Solver:
@@ -175,11 +176,11 @@ def _solver(job: Job, num: int) -> Solver:
     return at_budget(job.method.run, job.budget, num, fixed=job.method.fixed)
 
 
-def why_not(run: Solver, place: Problem) -> str:
+def why_not(run: Solver, problem: Problem) -> str:
     """Why a method cannot be used on a problem, or nothing."""
-    if "mask" in run.needs and not isinstance(place.solver_operator, Inpainting):
+    if "mask" in run.needs and not isinstance(problem.solver_operator, Inpainting):
         return "it needs a mask"
-    if place.solver_prior.latent and not run.through_decoder:
+    if problem.solver_prior.latent and not run.through_decoder:
         return "it measures what the denoiser works on and would see only whole latent cells; it needs a pixel prior"
     return next((sentence for need, sentence in _MISSING.items() if need in run.needs), "")
 
@@ -194,17 +195,17 @@ def checking(stop: Callable[[], bool]) -> Callable[[int, int, Tensor], None]:
     return callback
 
 
-def problem_of(given: str | Problem, seed: int) -> Problem:
-    return _named(given, seed) if isinstance(given, str) else given
+def problem_of(problem: str | Problem, seed: int) -> Problem:
+    return _named(problem, seed) if isinstance(problem, str) else problem
 
 
 @lru_cache(maxsize=64)
 def _named(name: str, seed: int) -> Problem:
-    return problem(name, seed)
+    return standard_problem(name, seed)
 
 
-def _ruler(given: str | Problem, seed: int) -> Ruler:
-    return _named_ruler(given, seed) if isinstance(given, str) else _own_ruler(given)
+def _ruler(problem: str | Problem, seed: int) -> Ruler:
+    return _named_ruler(problem, seed) if isinstance(problem, str) else _own_ruler(problem)
 
 
 @lru_cache(maxsize=40)  # a ruler takes about 10 MB
@@ -213,8 +214,8 @@ def _named_ruler(name: str, seed: int) -> Ruler:
 
 
 @lru_cache(maxsize=2)
-def _own_ruler(place: Problem) -> Ruler:
-    return Ruler(place)
+def _own_ruler(problem: Problem) -> Ruler:
+    return Ruler(problem)
 
 
 def sentence(error: Exception) -> str:

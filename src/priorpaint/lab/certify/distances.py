@@ -63,18 +63,6 @@ def _projected(x: Tensor, columns: Tensor) -> Tensor:
     return (x.double() @ columns).sort(0).values
 
 
-def sliced_wasserstein(x: Tensor, z: Tensor, columns: Tensor | None = None) -> float:
-    """Sliced Wasserstein-2 distance between x (n, d) and z (m, d)."""
-    return Sliced(z, columns)(x)
-
-
-def gaussian_sliced_wasserstein(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor, columns: Tensor) -> float:
-    """The closed form between two Gaussians: W2^2 = (m_a - m_b)^2 + (s_a - s_b)^2 along each direction."""
-    gap = (mean_a - mean_b) @ columns
-    std_a, std_b = (((cov @ columns) * columns).sum(0).clamp(min=0).sqrt() for cov in (cov_a, cov_b))
-    return math.sqrt(float((gap.square() + (std_a - std_b).square()).mean()))
-
-
 def energy_distance(x: Tensor, z: Tensor) -> float:
     """2 E|X - Z| - E|X - X'| - E|Z - Z'| without bias, so that it can fall below 0 by chance; x (n, d), z (m, d)."""
     if len(x) < 2 or len(z) < 2:

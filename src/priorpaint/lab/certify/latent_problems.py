@@ -13,14 +13,8 @@ from ...diffusion.rng import derive
 from ...operators import Inpainting
 from ...priors.analytic import Gaussian, GaussianMixture
 from ...priors.latent import LinearAutoencoder
+from .base import Problem, dressed, generator_of, measure, random_cov
 from .mixtures import SharedCovariance
-from .problems import (
-    Problem,
-    _dressed,
-    _generator,
-    _random_cov,
-    measure,
-)
 
 
 def _patches(channels: int, size: int, generator: torch.Generator) -> LinearAutoencoder:
@@ -31,7 +25,7 @@ def _patches(channels: int, size: int, generator: torch.Generator) -> LinearAuto
 
 
 def _posed(name: str, law: GaussianMixture, known: Tensor, sigma_y: float, seed: int, about: str) -> Problem:
-    codec = _patches(law.shape[0], law.shape[1], _generator(f"{name} codec", seed))
+    codec = _patches(law.shape[0], law.shape[1], generator_of(f"{name} codec", seed))
     operator = Inpainting(known)
     truth = codec.decode(law.sample(1, seed=derive("certify truth", name, seed)))
     y = measure(operator, truth, sigma_y, derive("certify noise", name, seed))
@@ -46,8 +40,8 @@ def zg16(seed: int = 0) -> Problem:
     N(C' M^T y / sigma_y^2, C'), C' = (C^-1 + M^T M / sigma_y^2)^-1. Source: the check of latent solvers on a linear
     autoencoder, which PSLD's theory is about (Rout et al. 2023, Sec. 3).
     """
-    generator = _generator("Z-G16", seed)
-    law = _dressed(Gaussian(torch.zeros(16), _random_cov(16, generator), (4, 2, 2)))
+    generator = generator_of("Z-G16", seed)
+    law = dressed(Gaussian(torch.zeros(16), random_cov(16, generator), (4, 2, 2)))
     known = torch.zeros(64)
     known[torch.randperm(64, generator=generator)[:10]] = 1
     about = "Gaussian latent 4 x 2 x 2, linear decoder to 8 x 8, 10 pixels seen, sigma_y .1"
@@ -68,7 +62,7 @@ def zm32(seed: int = 0) -> Problem:
 
 
 def _zm32(seed: int) -> Problem:
-    generator = _generator("Z-M32", seed)
+    generator = generator_of("Z-M32", seed)
     weights = -torch.rand(4, 3, generator=generator, dtype=torch.float64).log().sum(1)
     means = 0.8 * torch.randn(4, 2, 4, 4, generator=generator, dtype=torch.float64)
     means[1::2, :, :, :2] = means[::2, :, :, :2]  # pairs that differ in the hidden half only
@@ -77,7 +71,7 @@ def _zm32(seed: int) -> Problem:
     places = torch.cartesian_prod(axis, axis)
     smooth = torch.exp(-torch.cdist(places, places).square() / (2 * 1.0**2)) + 0.05 * torch.eye(16, dtype=torch.float64)
     cov = 0.15 * torch.kron(torch.eye(2, dtype=torch.float64), smooth)
-    law = _dressed(SharedCovariance(weights, means, cov, (2, 4, 4)))
+    law = dressed(SharedCovariance(weights, means, cov, (2, 4, 4)))
     known = torch.zeros(16, 16)
     known[:, :8] = 1
     about = "4 components in a latent 2 x 4 x 4, linear decoder to 16 x 16, right half hidden, sigma_y .05"

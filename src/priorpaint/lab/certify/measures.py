@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...diffusion.rng import derive
 from ...priors.analytic import GaussianMixture
+from .base import Problem
 from .distances import (
     Sliced,
     energy_distance,
@@ -20,7 +21,6 @@ from .distances import (
     std_ratio,
     total_variation,
 )
-from .problems import Problem
 
 EXACT_SAMPLES = 8192
 REPLICATES = 8

@@ -11,148 +11,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ...diffusion.rng import Streams, derive
-from ...diffusion.schedules import EDM
+from ...diffusion.rng import derive
 from ...errors import UsageError
 from ...operators import Inpainting, LinearOperator, MatrixOperator
 from ...priors.analytic import Gaussian, GaussianMixture
-from ...priors.base import Prior
-from ...priors.latent import LatentPrior, LinearAutoencoder
+from .base import Problem, dressed, generator_of, measure, random_cov, rotation
+from .latent_problems import LATENT
 from .mixtures import (
-    Copies,
     SharedCovariance,
-    element_std,
-    widest,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A measurement y = A x_0 + sigma_y n with the exact law of x_0.
-
-    With an ``autoencoder``, x_0 is a latent and y = A Dec(x_0) + sigma_y n. Solvers then get a latent prior and return
-    images, but all measures are those of latents: images lie on the subspace that the decoder reaches and have no
-    density, and samples are encoded to compare them, which loses nothing of a decoded latent.
-
-    Attributes:
-        name: what tables call it.
-        law: the exact prior of x_0, of one copy where there are ``copies``.
-        operator: A of one copy.
-        y: the measurement (1, ...) of one copy.
-        sigma_y: standard deviation of the noise, in units of image values.
-        prior: what the solver gets; None is the exact denoiser of ``law``. Give a network of yours to certify it.
-        seed: the draw.
-        copies: with B > 1, the solver gets B independent copies of the problem as the rows of one image.
-        most_samples: the largest number of samples that a run draws, for problems that cost much.
-        autoencoder: of latents, linear, so that the posterior stays exact; None for images.
-        costly: whether the default run leaves out budgets above 200, the rank test and all but one draw.
-        about: one sentence for the tables.
-    """
-
-    name: str
-    law: GaussianMixture
-    operator: LinearOperator
-    y: Tensor
-    sigma_y: float = 0.0
-    prior: Prior | None = None
-    seed: int = 0
-    copies: int = 1
-    most_samples: int | None = None
-    autoencoder: LinearAutoencoder | None = None
-    costly: bool = False
-    about: str = field(default="", repr=False)
-
-    def __post_init__(self) -> None:
-        if len(self.y) != 1:
-            raise UsageError(f"a problem has one measurement (1, ...), not {len(self.y)}")
-        if self.copies > 1 and not isinstance(self.operator, Inpainting):
-            raise UsageError("copies of a problem are rows of an image and need a mask as operator")
-        if self.copies > 1 and self.autoencoder is not None:
-            raise UsageError("copies of a problem are rows of an image, and latents have no rows; pass copies=1")
-
-    @cached_property
-    def posterior(self) -> GaussianMixture:
-        """The exact p(x_0 | y) of one copy."""
-        if self.autoencoder is None:
-            return self.law.posterior(self.operator, self.y, self.sigma_y)
-        basis = torch.eye(self.law.dim, dtype=torch.float64).reshape(-1, *self.law.shape)
-        matrix = self.observed(basis).flatten(1).mT
-        return self.law.posterior(MatrixOperator(matrix, self.law.shape), self.y.flatten(1), self.sigma_y)
-
-    def observed(self, x_0: Tensor) -> Tensor:
-        """A x_0, or A Dec(x_0), for x_0 (n, C, H, W) of one copy."""
-        return self.operator(x_0 if self.autoencoder is None else self.autoencoder.decode(x_0))
-
-    @cached_property
-    def solver_prior(self) -> Prior:
-        """The prior that a solver gets."""
-        if self.prior is not None:
-            return self.prior
-        if self.autoencoder is not None:
-            return LatentPrior(self.law, self.autoencoder, self.name)
-        return self.law if self.copies == 1 else Copies(self.law, self.copies)
-
-    @cached_property
-    def solver_operator(self) -> LinearOperator:
-        """The operator that a solver gets."""
-        if self.copies == 1:
-            return self.operator
-        assert isinstance(self.operator, Inpainting)
-        return Inpainting(self.operator.known.expand(1, 1, self.copies, -1))
-
-    @property
-    def solver_y(self) -> Tensor:
-        """The measurement that a solver gets, (1, ...) float32."""
-        return self.y if self.copies == 1 else self.y.expand(1, 1, self.copies, -1).clone()
-
-    def split(self, x: Tensor) -> Tensor:
-        """Images (n, C, H, W) of the solver as vectors x_0 of single copies (copies, n, d), float64."""
-        x_0 = x.detach().cpu().double()
-        x_0 = x_0 if self.autoencoder is None else self.autoencoder.encode(x_0)
-        return x_0.reshape(len(x), self.copies, self.law.dim).transpose(0, 1)
-
-    def joint(self, num: int, *, seed: int) -> tuple[Tensor, Tensor]:
-        """``num`` draws of (image, y) from the joint law, as the solver sees them: (num, C, H, W) and (num, ...)."""
-        prior = self.solver_prior if self.prior is None else self.law
-        x_0 = prior.exact(num, seed=seed) if isinstance(prior, Copies) else self.law.sample(num, seed=seed)
-        x_0 = x_0 if self.autoencoder is None else self.autoencoder.decode(x_0)
-        return x_0, measure(self.solver_operator, x_0, self.sigma_y, seed)
-
-
-def measure(operator: LinearOperator, x_0: Tensor, sigma_y: float, seed: int) -> Tensor:
-    """y = A x_0 + sigma_y n, (N, ...) float32, for x_0 (N, C, H, W)."""
-    clean = operator(x_0)
-    noise = Streams([derive("measurement", seed, row) for row in range(len(x_0))]).normal_like(clean)
-    return operator.measured(clean + sigma_y * noise).float()
-
-
-def _dressed(law: GaussianMixture) -> GaussianMixture:
-    """The law with the schedule and the width that fit it."""
-    std = element_std(law)
-    law.schedule, law.data_std = EDM(sigma_min=0.005 * std, sigma_max=20 * widest(law)), std
-    return law
-
-
-def _generator(name: str, seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(derive("certify", name, seed))
-
-
-def _rotation(d: int, generator: torch.Generator) -> Tensor:
-    axes: Tensor = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))[0]
-    return axes
-
-
-def _random_cov(d: int, generator: torch.Generator) -> Tensor:
-    """Random axes; eigenvalues log-uniform in [0.02, 1]."""
-    values = torch.exp(math.log(0.02) * torch.rand(d, generator=generator, dtype=torch.float64))
-    axes = _rotation(d, generator)
-    return axes * values @ axes.mT
 
 
 def _mask(known: Sequence[int] | Tensor, d: int) -> Inpainting:
@@ -174,7 +45,7 @@ def g1(seed: int = 0) -> Problem:
     """
     law = Gaussian([0.0, 0.0], [[1.0, 0.9], [0.9, 1.0]])
     y = torch.tensor([[[[1.0, 0.0]]]])
-    return Problem("G1", _dressed(law), _mask([0], 2), y, seed=seed, about="2-D Gaussian, correlation .9, x_1 = 1")
+    return Problem("G1", dressed(law), _mask([0], 2), y, seed=seed, about="2-D Gaussian, correlation .9, x_1 = 1")
 
 
 def m3(seed: int = 0) -> Problem:
@@ -185,18 +56,18 @@ def m3(seed: int = 0) -> Problem:
     means = [[1.0, 1.0], [1.0, -1.0], [-1.0, 0.0]]
     law = SharedCovariance([0.3, 0.2, 0.5], means, 0.04 * torch.eye(2, dtype=torch.float64))
     y = torch.tensor([[[[1.0, 0.0]]]])
-    return Problem("M3", _dressed(law), _mask([0], 2), y, seed=seed, about="three modes in 2-D, x_1 = 1; truth .6/.4/0")
+    return Problem("M3", dressed(law), _mask([0], 2), y, seed=seed, about="three modes in 2-D, x_1 = 1; truth .6/.4/0")
 
 
 def _sixteen(name: str, components: int, seed: int) -> Problem:
     """Means .8 N(0, I), centred; eigenvalues log-uniform in [.02, 1]; weights Dir(3); 6 of 16 seen with sigma_y .1."""
-    generator = _generator(name, seed)
+    generator = generator_of(name, seed)
     # Dir(3): normalised sums of three exponentials.
     weights = -torch.rand(components, 3, generator=generator, dtype=torch.float64).log().sum(1)
     means = 0.8 * torch.randn(components, 16, generator=generator, dtype=torch.float64)
     means = means - weights @ means / weights.sum()  # E[x_0] = 0, as the first noise assumes
-    covs = torch.stack([_random_cov(16, generator) for _ in range(components)])
-    law = _dressed(GaussianMixture(weights, means, covs))
+    covs = torch.stack([random_cov(16, generator) for _ in range(components)])
+    law = dressed(GaussianMixture(weights, means, covs))
     operator = _mask(torch.randperm(16, generator=generator)[:6], 16)
     return Problem(name, law, operator, _observed(law, operator, 0.1, name, seed), 0.1, seed=seed)
 
@@ -234,15 +105,15 @@ def m25(d: int, rows: int, seed: int = 0) -> Problem:
     standard deviation of the grid, so that methods meet data of the usual size: multiply distances by it to compare.
     """
     name = f"M25-{d}-{rows}"
-    generator, unit = _generator(name, seed), 8 * math.sqrt(2)
+    generator, unit = generator_of(name, seed), 8 * math.sqrt(2)
     grid = torch.tensor(list(itertools.product(range(-2, 3), repeat=2)), dtype=torch.float64)
     weights = torch.randn(25, generator=generator, dtype=torch.float64).square()
     law = SharedCovariance(weights, 8 / unit * grid.repeat(1, d // 2), torch.eye(d, dtype=torch.float64) / unit**2)
     values = torch.rand(rows, generator=generator, dtype=torch.float64)
-    left, right = _rotation(rows, generator), _rotation(d, generator)[:rows]
+    left, right = rotation(rows, generator), rotation(d, generator)[:rows]
     operator = MatrixOperator((left * values @ right).float(), (1, 1, d))
     sigma_y = float(torch.rand((), generator=generator, dtype=torch.float64) * values.max()) / unit
-    y = _observed(_dressed(law), operator, sigma_y, name, seed)
+    y = _observed(dressed(law), operator, sigma_y, name, seed)
     about = f"25 modes on a grid in {d}-D, {rows} random projection{'s' if rows > 1 else ''}, noisy"
     return Problem(name, law, operator, y, sigma_y, seed=seed, most_samples=256 if d > 16 else None, about=about)
 
@@ -253,9 +124,9 @@ def l64(seed: int = 0) -> Problem:
     The posterior is a Gaussian on the 4 dimensions that the known pixels leave open; what leaves the subspace shows in
     the moments and in the regions. Source: the linear model of RePaint+ (Rout et al. 2023, Assumption 1).
     """
-    generator = _generator("L64", seed)
-    basis = _rotation(64, generator)[:, :16]
-    law = _dressed(Gaussian(torch.zeros(64), basis @ basis.mT, (1, 8, 8)))
+    generator = generator_of("L64", seed)
+    basis = rotation(64, generator)[:, :16]
+    law = dressed(Gaussian(torch.zeros(64), basis @ basis.mT, (1, 8, 8)))
     known = torch.zeros(64)
     known[torch.randperm(64, generator=generator)[:12]] = 1
     operator = Inpainting(known.reshape(8, 8))
@@ -291,9 +162,9 @@ def i8(mask: str, seed: int = 0) -> Problem:
         known[2:6, 2:6] = 0
     else:
         known = torch.zeros(64)
-        known[torch.randperm(64, generator=_generator(name, seed))[:13]] = 1
+        known[torch.randperm(64, generator=generator_of(name, seed))[:13]] = 1
         known = known.reshape(8, 8)
-    law, operator = _dressed(i8_law()), Inpainting(known)
+    law, operator = dressed(i8_law()), Inpainting(known)
     about = {"half": "right half hidden", "box": "4 x 4 box hidden", "pixels": "80 % of the pixels hidden"}[mask]
     y = _observed(law, operator, 0.0, name, seed)
     return Problem(name, law, operator, y, seed=seed, most_samples=256, about=f"8 x 8 images, {about}")
@@ -321,17 +192,6 @@ def b16(copies: int, seed: int = 0) -> Problem:
     )
 
 
-def _latent(name: str) -> Callable[[int], Problem]:
-    """A problem of ``latent_problems``, which builds on this module."""
-
-    def build(seed: int) -> Problem:
-        from .latent_problems import LATENT
-
-        return LATENT[name](seed)
-
-    return build
-
-
 def _of(build: Callable[..., Problem], *arguments: int | str) -> Callable[[int], Problem]:
     return lambda seed: build(*arguments, seed=seed)
 
@@ -345,8 +205,7 @@ PROBLEMS: dict[str, Callable[[int], Problem]] = {
     "L64": l64,
     **{f"I8-{mask}": _of(i8, mask) for mask in ("half", "box", "pixels")},
     **{f"B16-{copies}": _of(b16, copies) for copies in (1, 2, 4, 8, 16)},
-    "Z-G16": _latent("Z-G16"),
-    "Z-M32": _latent("Z-M32"),
+    **LATENT,
 }
 
 STANDARD = ("G1", "G16", "M3", "M16", "M25-8-1", "M25-80-1", "L64", "I8-half", "I8-pixels", "B16-4", "Z-G16", "Z-M32")

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from ... import __version__
 from ...errors import Cancelled, CancelToken, PriorpaintError, UsageError
 from ...solvers import SOLVERS, Solver
+from .base import Problem
 from .budgets import BUDGETS, computes_jacobians
 from .cells import (
     Job,
@@ -22,7 +24,7 @@ from .cells import (
     compute,
     problem_of,
 )
-from .problems import STANDARD, Problem, select
+from .problems import STANDARD, select
 from .results import Cell, Certificate
 
 NUM_SAMPLES = 512
@@ -84,11 +86,11 @@ def certify(
     if len({method.label for method in chosen}) < len(chosen):
         raise UsageError("two methods have the same label; give each a label with Method(label, solver)")
     jobs = [
-        _job(method, place, budget, seeds, num_samples, calibrated, batch_size)
-        for place in posed
+        _job(method, problem, budget, seeds, num_samples, calibrated, batch_size)
+        for problem in posed
         for budget in (BUDGETS if budgets is None else budgets)
         for method in chosen
-        if budgets is not None or budget in BUDGETS[:2] or not _is_costly(method, place)
+        if budgets is not None or budget in BUDGETS[:2] or not _is_costly(method, problem)
     ]
     run = _here if workers == 1 else _spread(workers)
     cells: dict[tuple[str, str, int | None], Cell] = {}
@@ -104,43 +106,41 @@ def certify(
 
 def _unique(posed: Sequence[str | Problem]) -> list[str | Problem]:
     """The problems without repetition of standard ones."""
-    kept = list(dict.fromkeys(posed))
-    names = [place if isinstance(place, str) else place.name for place in kept]
+    unique = list(dict.fromkeys(posed))
+    names = [problem if isinstance(problem, str) else problem.name for problem in unique]
     if len(set(names)) < len(names):
         raise UsageError("two problems have the same name; give each one its own")
-    return kept
+    return unique
 
 
-def _is_costly(method: Method, place: str | Problem) -> bool:
-    problem = problem_of(place, 0)
-    large = problem.law.dim * problem.copies >= _LARGE
-    return problem.costly or (large and computes_jacobians(method.run))
+def _is_costly(method: Method, problem: str | Problem) -> bool:
+    drawn = problem_of(problem, 0)
+    large = drawn.law.dim * drawn.copies >= _LARGE
+    return drawn.costly or (large and computes_jacobians(method.run))
 
 
 def _job(
     method: Method,
-    place: str | Problem,
+    problem: str | Problem,
     budget: int | None,
     seeds: int | None,
     num_samples: int,
     calibrated: bool,
     batch_size: int | None,
 ) -> Job:
-    costly = _is_costly(method, place)
-    number = seeds or (1 if costly else default_seeds(budget))
+    costly = _is_costly(method, problem)
+    draws = seeds or (1 if costly else default_seeds(budget))
     ranked = calibrated and not costly and budget in (None, CALIBRATED_BUDGET)
-    return Job(method, place, budget, number, num_samples, ranked, batch_size)
+    return Job(method, problem, budget, draws, num_samples, ranked, batch_size)
 
 
 def _work_of(job: Job) -> tuple[int, str, int]:
     """Sorted by this, downwards, large problems and long jobs come first, and a worker meets each problem once."""
-    place = problem_of(job.problem, 0)
-    return place.law.dim * place.copies, place.name, (job.budget or CALIBRATED_BUDGET) * job.seeds
+    problem = problem_of(job.problem, 0)
+    return problem.law.dim * problem.copies, problem.name, (job.budget or CALIBRATED_BUDGET) * job.seeds
 
 
 def _setup(seeds: int | None, num_samples: int, workers: int) -> dict[str, Any]:
-    from ... import __version__
-
     return {
         "priorpaint": __version__,
         "torch": torch.__version__,

@@ -110,29 +110,12 @@ def limit_error(model: LinearModel, x_0: Tensor, u: Tensor) -> Tensor:
     return (u - x_0) @ model.invisible
 
 
-def error_from_moves(before: Tensor, last: Tensor) -> Tensor:
-    """Estimate of the error that is left, from the lengths of the last two moves: d r / (1 - r) with r = d / d_before.
-
-    It bounds the error once the slowest mode dominates; before that, r is smaller than rho and the estimate too low.
-    """
-    ratio = last / before
-    return torch.where(ratio < 1, last * ratio / (1 - ratio), torch.inf)
-
-
 # -- a generator that is not exact -------------------------------------------------------------------------------------
 
 
 def noisy_rate(model: LinearModel, delta: Tensor) -> float:
     """Assumption 5: lambda = ||(P + Delta) D||, to be < 1, for a generator P + Delta (after renormalisation)."""
     return float(torch.linalg.matrix_norm((model.P + delta) @ model.D, 2))
-
-
-def after_noisy_sweeps(model: LinearModel, delta: Tensor, x_0: Tensor, u: Tensor, rounds: int) -> Tensor:
-    """u_R of Algorithm 2 with the generator P + Delta."""
-    noisy = model.P + delta
-    for _ in range(rounds):
-        u = model.paste(x_0, u) @ noisy.mT
-    return u
 
 
 def noisy_limit(model: LinearModel, delta: Tensor, x_0: Tensor) -> Tensor:

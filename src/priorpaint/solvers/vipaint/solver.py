@@ -19,7 +19,6 @@ from torch import Tensor
 from ...diffusion.rng import Seed, Streams, derive, image_seeds
 from ...diffusion.schedules import Schedule
 from ...errors import UsageError
-from ...metrics.perceptual import perceptual_loss
 from ...operators.base import LinearOperator
 from ...operators.inpainting import Inpainting
 from ...priors.base import Prior
@@ -106,8 +105,8 @@ class VIPaint(Solver):
     )
     perceptual: str | None = Field(
         None,
-        description="LPIPS in the reconstruction, for masks: 'alex', 'vgg' or 'squeeze' of the package lpips, or a "
-        "safetensors file with its weights; without it there is the likelihood alone",
+        description="LPIPS in the reconstruction, for masks: a safetensors file with its weights, as "
+        "priorpaint.metrics.lpips_weights writes it; without it there is the likelihood alone",
     )
     perceptual_weight: float | None = Field(None, ge=0, description="of LPIPS, in nats a value of an image (1, 1)")
     fit_cfg: float | None = Field(
@@ -242,7 +241,9 @@ class VIPaint(Solver):
             return None
         if not isinstance(operator, Inpainting):
             raise UsageError("LPIPS compares pictures, so VIPaint takes perceptual for masks only; leave it out")
-        return perceptual_loss(self.perceptual, prior.device)
+        from ...metrics.lpips import LPIPS  # `import priorpaint` loads no metrics
+
+        return LPIPS(self.perceptual, device=prior.device)
 
     def _cfg(self, prior: Prior, scale: float | None, given: float | None) -> Prior:
         """The prior at a guidance scale; one without a condition has none, which matters if a setting asks for it."""

@@ -5,6 +5,6 @@ Avatars have an exact posterior, combination by combination; pictures of fashion
 
 from .masks import MASKS, draw_masks
 from .run import PictureCell, PictureReport, certify_pictures
-from .subject import SUBJECTS
+from .subjects import SUBJECTS
 
 __all__ = ["MASKS", "SUBJECTS", "PictureCell", "PictureReport", "certify_pictures", "draw_masks"]

@@ -11,6 +11,7 @@ from torch import Tensor
 from ....diffusion.rng import derive
 from ....errors import UsageError
 from ....imaging import mask_generators as masks
+from ...avatars.standard import standard
 
 SIZE = 32
 _CELL = 2
@@ -26,8 +27,6 @@ def _features(name: str) -> Callable[[int], masks.Mask]:
     """The cells that any drawing of a part of the avatars' face covers are missing."""
 
     def build(seed: int) -> masks.Mask:
-        from ...avatars.standard import standard
-
         layer = next(layer for layer in standard().layers if layer.style == name)
         cells = layer.touched.any(0).reshape(SIZE // _CELL, SIZE // _CELL)
         return ~cells.repeat(_CELL, 0).repeat(_CELL, 1)

@@ -18,7 +18,8 @@ from ..results import DONE, FAILED
 from .masks import ABOUT
 from .run import PictureCell, PictureReport
 from .sheet import save_sheet, sheet_file
-from .subject import SUBJECTS, Column
+from .subject import Column
+from .subjects import SUBJECTS
 
 PAGE_FILE = "pictures.md"
 _NONE = "–"
@@ -129,7 +130,7 @@ def save(
     own = folder / json_file(report.name)
     write_text_atomic(own, report.to_json())
     there = [PictureReport.from_json(path.read_text("utf-8")) for path in sorted(folder.glob(json_file("*")))]
-    reports = sorted(there, key=lambda each: (SUBJECTS.index(each.subject.name), len(each.name)))
+    reports = sorted(there, key=lambda each: (list(SUBJECTS).index(each.subject.name), len(each.name)))
     write_text_atomic(folder / PAGE_FILE, page(reports, pictures=address))
     files = [own, folder / PAGE_FILE]
     for mask in report.shown:

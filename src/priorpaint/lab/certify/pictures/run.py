@@ -35,7 +35,7 @@ from ..results import (
 )
 from .masks import HALVES
 from .subject import Case, Distance, Subject
-from .subject import subject as _subject
+from .subjects import subject as _subject
 
 BUDGET, PICTURES, SAMPLES, SHOWN = 200, 64, 32, 4
 METHODS = (

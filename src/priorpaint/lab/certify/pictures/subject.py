@@ -14,7 +14,6 @@ from ....errors import UsageError
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 TRUTH, KNOWN = "truth", "known"
-SUBJECTS = ("avatars", "fashion")
 
 
 class Case(Protocol):
@@ -110,20 +109,3 @@ class Subject:
         for name in names:
             if name not in self.masks:
                 raise UsageError(f"{self.name} have no mask {name!r}; theirs are {', '.join(self.masks)}.")
-
-
-def subject(name: str) -> Subject:
-    """The subject of this name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name == "avatars":
-        from .avatars import AVATARS
-
-        return AVATARS
-    if name == "fashion":
-        from .fashion import FASHION
-
-        return FASHION
-    raise UsageError(f"the subjects of the picture suite are {' and '.join(SUBJECTS)}, not {name!r}.")
