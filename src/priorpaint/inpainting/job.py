@@ -115,7 +115,7 @@ class Painting:
             # Windows that overlap by half on both axes keep every pixel four times for the way back.
             max_area=area // 4 if self._gradient and self._size is not None else area,
             size=self._size,
-            coarse=hasattr(self.solver, "t_init") and not self.prior.latent,
+            coarse=self.solver.warm_start and not self.prior.latent,
         )
 
     def rows(self, batch_size: int | None) -> int:

@@ -20,10 +20,12 @@ from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
 from ..priors.base import Prior
 
-__all__ = ["Callback", "Cost", "Field", "Job", "STRICT", "Solver", "Task", "settings"]
+__all__ = ["Callback", "Cost", "Field", "Job", "SOLVERS", "STRICT", "Solver", "Task", "settings"]
 
 Callback = Callable[[int, int, Tensor], None]
 STRICT = ConfigDict(extra="forbid")
+SOLVERS: dict[str, type[Solver]] = {}
+"""Every method by name, filled by the classes themselves: ``class DPS(Solver, name="dps")``."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class Job:
 class Solver(ABC):
     """A method that draws samples of p(x | y). Its hyper-parameters are its fields.
 
+    A class with a name, ``class DPS(Solver, name="dps")``, is registered in ``SOLVERS``; one without is not.
+
     Class attributes:
         title: the method's name in the literature.
         about: what it does and what that is good for, in one line.
@@ -126,6 +130,8 @@ class Solver(ABC):
         needs: what it asks of prior and operator: any of ``gradient`` (through the network), ``mask`` (an
             `Inpainting` operator) and ``linear`` (a `LinearOperator`); without the last two any `Operator` will do.
         cost_formula: NFE of one sample in terms of the fields.
+        warm_start: whether it can start from given images, at the time of its field ``t_init``.
+        mask_only: whether it takes no other operator than `Inpainting`.
         through_decoder: whether ``_run`` measures decoded images, so that y pulls on latents through the decoder. Where
             not, a method sees the latents of a latent prior as images, with mask and y carried over to their grid.
     """
@@ -135,7 +141,17 @@ class Solver(ABC):
     reference: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     cost_formula: ClassVar[str]
+    warm_start: ClassVar[bool] = False
+    mask_only: ClassVar[bool] = False
     through_decoder: ClassVar[bool] = False
+
+    t_init: float = 1.0  # these two are fields where a method has the choice
+    paste: bool = False
+
+    def __init_subclass__(cls, *, name: str | None = None, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if name is not None:
+            SOLVERS[name] = cls
 
     @abstractmethod
     def cost(self, num_samples: int = 1) -> Cost:
@@ -216,7 +232,7 @@ class Solver(ABC):
 
     def _composed(self, task: Task, image: Tensor) -> Tensor:
         """The image (N, C, H, W) with its measured part replaced by y, where ``paste`` and noise-free y ask for it."""
-        if task.sigma_y > 0 or not getattr(self, "paste", False):
+        if task.sigma_y > 0 or not self.paste:
             return image
         return task.operator.project(image, task.y)
 
@@ -241,12 +257,13 @@ class Solver(ABC):
 
     def _starts(self, initial: Tensor | None, shape: tuple[int, ...], y: Tensor) -> Tensor | None:
         """Checked ``initial`` on y's device."""
-        t_init = getattr(self, "t_init", 1.0)
         if initial is None:
-            if t_init < 1:
-                raise UsageError(f"t_init = {t_init} starts below pure noise and so needs initial images; pass initial")
+            if self.t_init < 1:
+                raise UsageError(
+                    f"t_init = {self.t_init} starts below pure noise and so needs initial images; pass initial"
+                )
             return None
-        if not hasattr(self, "t_init"):
+        if not self.warm_start:
             raise UsageError(f"{self.title} does not start from given images; use a method with the setting t_init")
         if initial.shape != shape:
             raise UsageError(f"initial must have the shape {shape}, not {tuple(initial.shape)}")
@@ -279,8 +296,6 @@ class Solver(ABC):
             raise UsageError(f"the prior {prior.name} has {prior.image_shape[0]} channels and the image has {channels}")
         shape = prior.latent_shape(height, width)
         if prior.latent and not self.through_decoder and not isinstance(operator, Inpainting):
-            from . import SOLVERS
-
             able = ", ".join(name for name, cls in sorted(SOLVERS.items()) if cls.through_decoder)
             raise UsageError(
                 f"{self.title} measures what the denoiser works on, so with a latent prior it takes masks only; for "
@@ -290,7 +305,7 @@ class Solver(ABC):
 
     def _check_operator(self, operator: Operator) -> None:
         name = name_of(operator)
-        if "mask" in self.needs and not isinstance(operator, Inpainting):
+        if self.mask_only and not isinstance(operator, Inpainting):
             raise UsageError(f"{self.title} fills in the hidden pixels of a mask and cannot use the operator {name}")
         if "linear" in self.needs and not isinstance(operator, LinearOperator):
             raise UsageError(f"{self.title} needs a linear measurement, and {name} is not linear; use another method")

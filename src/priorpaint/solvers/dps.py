@@ -42,7 +42,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 @settings(frozen=True, config=STRICT)
-class DPS(LikelihoodSolver):
+class DPS(LikelihoodSolver, name="dps"):
     """x_s = STEP(eta)(x_t) - scale grad_{x_t} ||y - A D(x_t)||."""
 
     title: ClassVar[str] = "DPS"

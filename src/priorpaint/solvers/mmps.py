@@ -44,7 +44,7 @@ LinearSolver = Literal["cg", "gmres"]
 
 
 @settings(frozen=True, config=STRICT)
-class MMPS(LikelihoodSolver):
+class MMPS(LikelihoodSolver, name="mmps"):
     """Guidance by G = J^T A^T (sigma_y^2 I + A V A^T)^-1 (y - A D), exact for a Gaussian prior."""
 
     title: ClassVar[str] = "MMPS"

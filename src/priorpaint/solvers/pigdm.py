@@ -32,7 +32,7 @@ from .likelihoods import (
 
 
 @settings(frozen=True, config=STRICT)
-class PiGDM(LikelihoodSolver):
+class PiGDM(LikelihoodSolver, name="pigdm"):
     """Guidance by g = J^T A^T (A A^T + (sigma_y^2 / r_t^2) I)^-1 (y - A D)."""
 
     title: ClassVar[str] = "PiGDM"

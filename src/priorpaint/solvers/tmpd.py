@@ -32,7 +32,7 @@ from .likelihoods import (
 
 
 @settings(frozen=True, config=STRICT)
-class TMPD(LikelihoodSolver):
+class TMPD(LikelihoodSolver, name="tmpd"):
     """Guidance by G = J^T A^T (y - A D) / (sigma_y^2 + A V A^T 1)."""
 
     title: ClassVar[str] = "TMPD"
