@@ -33,7 +33,7 @@ from .likelihoods import (
     Evaluation,
     Likelihood,
     gaussian_log_density,
-    spread,
+    tweedie_scale,
     white_variance,
 )
 
@@ -91,7 +91,7 @@ class DPS(LikelihoodSolver, name="dps"):
 
         def denoise(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             seen = likelihood.evaluate(x_t, t, density=False)
-            return seen.x_0, like(self.scale * spread(prior.schedule, t), x_t) * seen.gradient
+            return seen.x_0, like(self.scale * tweedie_scale(prior.schedule, t), x_t) * seen.gradient
 
         return _Guided(prior, denoise)
 

@@ -87,7 +87,7 @@ class WhiteLikelihood(Likelihood):
         residual = self.y - self.operator(seen.x_0)
         ratio = (self.sigma_y**2 / variance).to(residual)
         solved = self.operator.solve(residual, ratio) / like(variance, residual)
-        gradient = seen.pull(self.operator.adjoint(solved))
+        gradient = seen.vjp(self.operator.adjoint(solved))
         if not density:
             return Evaluation(seen.x_0, gradient)
         square = (residual * solved).flatten(1).sum(1)
