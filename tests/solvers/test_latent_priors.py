@@ -271,11 +271,11 @@ def test_products_with_the_jacobian_of_a_decoder() -> None:
     z, v, w = (Streams([seed]).normal(4, 4, 4).float() for seed in (1, 2, 3))
     decoded = Decoded(prior, z)
     ahead, behind = (prior.decode(z + sign * 1e-2 * v).detach() for sign in (1, -1))
-    torch.testing.assert_close(decoded.push(v), (ahead - behind) / 2e-2, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(decoded.jvp(v), (ahead - behind) / 2e-2, rtol=1e-2, atol=1e-3)
     image = prior.decode(w).detach()
-    assert float((decoded.push(v) * image).sum()) == pytest.approx(float((decoded.pull(image) * v).sum()), rel=1e-4)
+    assert float((decoded.jvp(v) * image).sum()) == pytest.approx(float((decoded.vjp(image) * v).sum()), rel=1e-4)
     pixels = Decoded(prior.inner, z)
-    assert torch.equal(pixels.push(v), v) and torch.equal(pixels.pull(v), v) and torch.equal(pixels.image, z)
+    assert torch.equal(pixels.jvp(v), v) and torch.equal(pixels.vjp(v), v) and torch.equal(pixels.image, z)
 
 
 def test_steepness_is_the_largest_singular_value() -> None:

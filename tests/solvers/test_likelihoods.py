@@ -23,7 +23,7 @@ from priorpaint.solvers.likelihoods import (
     Denoised,
     Likelihood,
     Spectrum,
-    spread,
+    tweedie_scale,
     white_variance,
 )
 from priorpaint.solvers.mmps import MomentLikelihood
@@ -234,26 +234,26 @@ def crooked() -> tuple[DenoiserPrior, Tensor]:
     return DenoiserPrior(lambda x, t: (x.flatten(1) @ MIX.float().mT).reshape(x.shape), VP(), (1, 2, 3)), MIX.float()
 
 
-def test_push_and_pull() -> None:
+def test_jvp_and_vjp() -> None:
     prior, j = crooked()
     seen = Denoised(prior, X_T, T)
     v = torch.randn(4, 1, 2, 3, generator=torch.Generator().manual_seed(2))
     for _ in range(2):
-        torch.testing.assert_close(seen.pull(v).flatten(1), v.flatten(1) @ j)
-        torch.testing.assert_close(seen.push(v).flatten(1), v.flatten(1) @ j.mT)
+        torch.testing.assert_close(seen.vjp(v).flatten(1), v.flatten(1) @ j)
+        torch.testing.assert_close(seen.jvp(v).flatten(1), v.flatten(1) @ j.mT)
 
 
 def test_each_pass_beyond_the_first_is_counted() -> None:
     prior, _ = crooked()
     seen = Denoised(prior, X_T, T)
     assert (prior.nfe.forward, prior.nfe.backward) == (0, 4)
-    seen.pull(X_T)
+    seen.vjp(X_T)
     assert prior.nfe.backward == 4
-    seen.pull(X_T)
+    seen.vjp(X_T)
     assert prior.nfe.backward == 8
-    seen.push(X_T)
+    seen.jvp(X_T)
     assert prior.nfe.backward == 16, "the graph of J^T u, and J v"
-    seen.push(X_T)
+    seen.jvp(X_T)
     assert prior.nfe.backward == 20
 
 
@@ -268,13 +268,13 @@ def test_a_prior_without_gradient() -> None:
 
 def test_spread_and_white_variance() -> None:
     one = torch.ones((), dtype=torch.float64)
-    assert spread(Flow(), one) == 0, "pure noise says nothing about y"
+    assert tweedie_scale(Flow(), one) == 0, "pure noise says nothing about y"
     prior = gaussian(Flow())
     assert white_variance(prior, one) == pytest.approx(1.0)
     for schedule in SCHEDULES:
         white = Gaussian([0.0], [[1.0]], schedule=schedule)
         j = schedule.alpha(T) / (schedule.alpha(T) ** 2 + schedule.sigma(T) ** 2)
-        assert white_variance(white, T).item() == pytest.approx((spread(schedule, T) * j).item())
+        assert white_variance(white, T).item() == pytest.approx((tweedie_scale(schedule, T) * j).item())
 
 
 def test_spectrum_of_large_masks_is_exact_and_of_others_near() -> None:

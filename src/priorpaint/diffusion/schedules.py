@@ -51,7 +51,7 @@ class Schedule(ABC):
     def level(self, t: Tensor) -> Level:
         """alpha_t, sigma_t and lambda(t), float64; read from a table where t is a single time of the last grid.
 
-        A step of a solver needs each of them some ten times; evaluated one by one they cost more than a small network.
+        A step of a solver needs each of them some ten times, which one by one would take longer than a small network.
         """
         known = self._levels.get(float(t)) if t.ndim == 0 and t.device.type == "cpu" else None
         if known is not None:

@@ -1,4 +1,4 @@
-"""The methods. A new one is one file and one line here."""
+"""The methods. A new one is one file and its import here; its class registers itself in ``SOLVERS``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import UsageError
-from .base import Cost, Solver, explain
+from .base import SOLVERS, Cost, Solver, explain
 from .copaint import CoPaint, CoPaintTT
 from .daps import DAPS
 from .ddnm import DDNM
@@ -29,30 +29,34 @@ from .smc.solver import SMC
 from .tmpd import TMPD
 from .vipaint.solver import VIPaint
 
-SOLVERS: dict[str, type[Solver]] = {
-    "copaint": CoPaint,
-    "copaint_tt": CoPaintTT,
-    "daps": DAPS,
-    "ddnm": DDNM,
-    "ddrm": DDRM,
-    "diffpir": DiffPIR,
-    "dps": DPS,
-    "langevin": Langevin,
-    "mmps": MMPS,
-    "pigdm": PiGDM,
-    "psld": PSLD,
-    "reddiff": RedDiff,
-    "reddiff_v": RedDiffV,
-    "repaint": RePaint,
-    "repaint_plus": RePaintPlus,
-    "replacement": Replacement,
-    "resample": ReSample,
-    "smc": SMC,
-    "tmpd": TMPD,
-    "vipaint": VIPaint,
-}
-
-__all__ = ["MAX_COUNT", "SOLVERS", "Cost", "Solver", "explain", "solver"]
+__all__ = [
+    "CoPaint",
+    "CoPaintTT",
+    "Cost",
+    "DAPS",
+    "DDNM",
+    "DDRM",
+    "DPS",
+    "DiffPIR",
+    "Langevin",
+    "MAX_COUNT",
+    "MMPS",
+    "PSLD",
+    "PiGDM",
+    "RePaint",
+    "RePaintPlus",
+    "ReSample",
+    "RedDiff",
+    "RedDiffV",
+    "Replacement",
+    "SMC",
+    "SOLVERS",
+    "Solver",
+    "TMPD",
+    "VIPaint",
+    "explain",
+    "solver",
+]
 
 # Grids, jumps and inner loops of more would fill the memory or never end.
 MAX_COUNT = 100_000

@@ -32,16 +32,21 @@ __all__ = [
     "Job",
     "PosteriorSampler",
     "Problem",
+    "SOLVERS",
     "Solver",
     "Task",
     "settings",
 ]
 
 STRICT = ConfigDict(extra="forbid")
+SOLVERS: dict[str, type[Solver]] = {}
+"""Every method by name, filled by the classes themselves: ``class DPS(Solver, name="dps")``."""
 
 
 class Solver(ABC):
     """A method that draws samples of p(x | y). Its hyper-parameters are its fields.
+
+    A class with a name, ``class DPS(Solver, name="dps")``, is registered in ``SOLVERS``; one without is not.
 
     Class attributes:
         title: the method's name in the literature.
@@ -52,6 +57,7 @@ class Solver(ABC):
         cost_formula: NFE of one sample in terms of the fields.
         warm_start: whether it can start from given images, at the time of its field ``t_init``.
         fits: whether ``condition`` does work, of ``shared_cost``, that all samples share.
+        mask_only: whether it takes no other operator than `Inpainting`.
         through_decoder: whether ``_run`` measures decoded images, so that y pulls on latents through the decoder. Where
             not, a method sees the latents of a latent prior as images, with mask and y carried over to their grid.
     """
@@ -63,12 +69,20 @@ class Solver(ABC):
     cost_formula: ClassVar[str]
     warm_start: ClassVar[bool] = False
     fits: ClassVar[bool] = False
+    mask_only: ClassVar[bool] = False
     through_decoder: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # of methods with ``warm_start``
         steps: int
         spacing: str | None
-        t_init: float
+
+    t_init: float = 1.0  # these two are fields where a method has the choice
+    paste: bool = False
+
+    def __init_subclass__(cls, *, name: str | None = None, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if name is not None:
+            SOLVERS[name] = cls
 
     @abstractmethod
     def cost(self, num_samples: int = 1) -> Cost:
@@ -188,7 +202,7 @@ class Solver(ABC):
 
     def _composed(self, task: Task, image: Tensor) -> Tensor:
         """The image (N, C, H, W) with its measured part replaced by y, where ``paste`` and noise-free y ask for it."""
-        if task.sigma_y > 0 or not getattr(self, "paste", False):
+        if task.sigma_y > 0 or not self.paste:
             return image
         return task.operator.project(image, task.y)
 
@@ -214,9 +228,10 @@ class Solver(ABC):
     def _starts(self, initial: Tensor | None, shape: tuple[int, ...], y: Tensor) -> Tensor | None:
         """Checked ``initial`` on y's device."""
         if initial is None:
-            t_init = self.t_init if self.warm_start else 1.0
-            if t_init < 1:
-                raise UsageError(f"t_init = {t_init} starts below pure noise and so needs initial images; pass initial")
+            if self.t_init < 1:
+                raise UsageError(
+                    f"t_init = {self.t_init} starts below pure noise and so needs initial images; pass initial"
+                )
             return None
         if not self.warm_start:
             raise UsageError(f"{self.title} does not start from given images; use a method with the setting t_init")
@@ -251,8 +266,6 @@ class Solver(ABC):
             raise UsageError(f"the prior {prior.name} has {prior.image_shape[0]} channels and the image has {channels}")
         shape = prior.latent_shape(height, width)
         if prior.latent and not self.through_decoder and not isinstance(operator, Inpainting):
-            from . import SOLVERS
-
             able = ", ".join(name for name, cls in sorted(SOLVERS.items()) if cls.through_decoder)
             raise UsageError(
                 f"{self.title} measures what the denoiser works on, so with a latent prior it takes masks only; for "
@@ -262,7 +275,7 @@ class Solver(ABC):
 
     def _check_operator(self, operator: Operator) -> None:
         name = name_of(operator)
-        if "mask" in self.needs and not isinstance(operator, Inpainting):
+        if self.mask_only and not isinstance(operator, Inpainting):
             raise UsageError(f"{self.title} fills in the hidden pixels of a mask and cannot use the operator {name}")
         if "linear" in self.needs and not isinstance(operator, LinearOperator):
             raise UsageError(f"{self.title} needs a linear measurement, and {name} is not linear; use another method")

@@ -29,7 +29,7 @@ _PUBLISHED = 250  # levels that the published growth factors refer to
 
 
 @settings(frozen=True, config=STRICT)
-class CoPaint(Solver):
+class CoPaint(Solver, name="copaint"):
     """Gradient steps on ||y - A D(x_t)||^2 + c ||x_t - x_t^0||^2 at each level t, then DDIM to the next."""
 
     title: ClassVar[str] = "CoPaint"
@@ -37,6 +37,7 @@ class CoPaint(Solver):
     reference: ClassVar[str] = "Zhang et al., Towards Coherent Image Inpainting Using DDIMs (CoPaint), ICML 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
     cost_formula: ClassVar[str] = "steps * (inner_steps + retries) forward+backward, steps forward"
+    warm_start: ClassVar[bool] = True
     through_decoder: ClassVar[bool] = True
 
     steps: int = Field(250, ge=1, description="levels of the time grid")
@@ -126,7 +127,7 @@ class CoPaint(Solver):
 
 
 @settings(frozen=True, config=STRICT)
-class CoPaintTT(CoPaint):
+class CoPaintTT(CoPaint, name="copaint_tt"):
     """CoPaint with RePaint's jumps back up, and one more search before each walk up."""
 
     title: ClassVar[str] = "CoPaint-TT (time travel)"

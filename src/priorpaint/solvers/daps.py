@@ -41,7 +41,7 @@ def poly_levels(top: float, bottom: float, count: int, rho: float = 7.0) -> Tens
 
 
 @settings(frozen=True, config=STRICT)
-class DAPS(Solver):
+class DAPS(Solver, name="daps"):
     """x_hat by the ODE from x_t; x_0 by Langevin on p(y | x_0) N(x_0; x_hat, r_t^2 I); x_s is x_0 noised to s."""
 
     title: ClassVar[str] = "DAPS"

@@ -27,7 +27,7 @@ from .spectral import corrected, misfit, spectral_step
 
 
 @settings(frozen=True, config=STRICT)
-class DDNM(PaperSolver):
+class DDNM(PaperSolver, name="ddnm"):
     """D' = D + A^+ (y - A D), then a DDIM-like step with the raw eps; less of the correction where y is noisy."""
 
     title: ClassVar[str] = "DDNM / DDNM+"

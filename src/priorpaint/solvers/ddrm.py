@@ -23,7 +23,7 @@ from .spectral import corrected, relative, spectral_step
 
 
 @settings(frozen=True, config=STRICT)
-class DDRM(PaperSolver):
+class DDRM(PaperSolver, name="ddrm"):
     """Seen directions follow y as far as its noise allows, unseen ones follow the prior; see `spectral_step`."""
 
     title: ClassVar[str] = "DDRM"

@@ -24,7 +24,7 @@ from .paper import PaperSolver
 
 
 @settings(frozen=True, config=STRICT)
-class DiffPIR(PaperSolver):
+class DiffPIR(PaperSolver, name="diffpir"):
     """D' = argmin ||y - A x||^2 + rho ||x - D||^2, rho = lam sigma_n^2 alpha_t^2 / sigma_t^2; eps of D'; new noise."""
 
     title: ClassVar[str] = "DiffPIR"

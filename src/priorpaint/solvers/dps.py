@@ -33,7 +33,7 @@ from .likelihoods import (
     Evaluation,
     Likelihood,
     gaussian_log_density,
-    spread,
+    tweedie_scale,
     white_variance,
 )
 
@@ -42,7 +42,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 @settings(frozen=True, config=STRICT)
-class DPS(LikelihoodSolver):
+class DPS(LikelihoodSolver, name="dps"):
     """x_s = STEP(eta)(x_t) - scale grad_{x_t} ||y - A D(x_t)||."""
 
     title: ClassVar[str] = "DPS"
@@ -91,7 +91,7 @@ class DPS(LikelihoodSolver):
 
         def denoise(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             seen = likelihood.evaluate(x_t, t, density=False)
-            return seen.x_0, like(self.scale * spread(prior.schedule, t), x_t) * seen.gradient
+            return seen.x_0, like(self.scale * tweedie_scale(prior.schedule, t), x_t) * seen.gradient
 
         return _Guided(prior, denoise)
 

@@ -32,7 +32,7 @@ from .base import (
     Task,
     settings,
 )
-from .likelihoods import Likelihood, spread
+from .likelihoods import Likelihood, tweedie_scale
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
@@ -155,4 +155,4 @@ class LikelihoodSolver(GuidedSolver):
 
 def towards(prior: Prior, x_0: Tensor, t: Tensor, gradient: Tensor) -> Tensor:
     """D + (sigma_t^2 / alpha_t) G for D = x_0 and G = ``gradient`` (N, C, H, W), t (N,); D itself where alpha_t = 0."""
-    return x_0 + like(spread(prior.schedule, t), x_0) * gradient
+    return x_0 + like(tweedie_scale(prior.schedule, t), x_0) * gradient

@@ -28,7 +28,7 @@ from .replacement import known_mask
 
 
 @settings(frozen=True, config=STRICT)
-class Langevin(Solver):
+class Langevin(Solver, name="langevin"):
     """Each level: inner_steps of du = drift dt + sqrt(2) dW on all pixels, then DDIM with the known pixels from y."""
 
     title: ClassVar[str] = "LanPaint (Langevin dynamics at each level)"
@@ -36,6 +36,8 @@ class Langevin(Solver):
     reference: ClassVar[str] = "Zheng, Lan and Wang, LanPaint, TMLR 2025"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps * (inner_steps + 1) forward"
+    warm_start: ClassVar[bool] = True
+    mask_only: ClassVar[bool] = True
 
     steps: int = Field(20, ge=1, description="levels of the time grid")
     inner_steps: int = Field(5, ge=0, description="n, Langevin steps at a level")

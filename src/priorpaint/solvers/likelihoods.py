@@ -107,13 +107,13 @@ class Denoised:
         self._passes = 0
         self._double: tuple[Tensor, Tensor] | None = None
 
-    def pull(self, v: Tensor) -> Tensor:
+    def vjp(self, v: Tensor) -> Tensor:
         """J^T v for v (N, C, H, W)."""
         self._count()
         (product,) = torch.autograd.grad(self.graph, self.x_t, v.to(self.graph.dtype), retain_graph=True)
         return product
 
-    def push(self, v: Tensor) -> Tensor:
+    def jvp(self, v: Tensor) -> Tensor:
         """J v for v (N, C, H, W), as the derivative of u -> J^T u, which is linear."""
         if self._double is None:
             with torch.enable_grad():
@@ -151,14 +151,14 @@ class Decoded:
             self._graph = prior.decode(self._z)
         self.image = self._graph.detach()
 
-    def pull(self, v: Tensor) -> Tensor:
+    def vjp(self, v: Tensor) -> Tensor:
         """The latent (dDec/dz)^T v of an image v."""
         if not self._latent:
             return v
         (product,) = torch.autograd.grad(self._graph, self._z, v.to(self._graph.dtype), retain_graph=True)
         return product
 
-    def push(self, v: Tensor) -> Tensor:
+    def jvp(self, v: Tensor) -> Tensor:
         """The image (dDec/dz) v of a latent v, as the derivative of u -> (dDec/dz)^T u, which is linear."""
         if not self._latent:
             return v
@@ -172,10 +172,10 @@ class Decoded:
         return product
 
 
-def spread(schedule: Schedule, t: Tensor) -> Tensor:
-    """sigma_t^2 / alpha_t, float64 in the shape of t: V = spread J, D' = D + spread G; 0 where alpha_t = 0.
+def tweedie_scale(schedule: Schedule, t: Tensor) -> Tensor:
+    """sigma_t^2 / alpha_t, float64 in the shape of t: V is it times J, D' is D plus it times G.
 
-    Where x_t is pure noise it says nothing about y.
+    0 where alpha_t = 0: where x_t is pure noise it says nothing about y.
     """
     alpha, sigma, _ = schedule.level(t)
     return torch.where(alpha > 0, sigma**2 / alpha.clamp(min=torch.finfo(torch.float64).tiny), 0)

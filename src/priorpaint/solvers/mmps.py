@@ -36,7 +36,7 @@ from .likelihoods import (
     Evaluation,
     Likelihood,
     gaussian_log_density,
-    spread,
+    tweedie_scale,
 )
 
 _SOLVERS = {"cg": conjugate_gradients, "gmres": gmres}
@@ -44,7 +44,7 @@ LinearSolver = Literal["cg", "gmres"]
 
 
 @settings(frozen=True, config=STRICT)
-class MMPS(LikelihoodSolver):
+class MMPS(LikelihoodSolver, name="mmps"):
     """Guidance by G = J^T A^T (sigma_y^2 I + A V A^T)^-1 (y - A D), exact for a Gaussian prior."""
 
     title: ClassVar[str] = "MMPS"
@@ -133,13 +133,13 @@ class MomentLikelihood(Likelihood):
         seen = Denoised(self.prior, x_t, t)
         decoded = Decoded(self.prior, seen.x_0)
         residual = self.y - self.operator(decoded.image)
-        scale = like(spread(self.prior.schedule, t), residual)
+        scale = like(tweedie_scale(self.prior.schedule, t), residual)
 
         def apply(p: Tensor) -> tuple[Tensor, Tensor]:
             """(S p, J A^T p), with J^T for J unless symmetrised: J is symmetric where D is E[x_0 | x_t]."""
-            v = decoded.pull(self.operator.adjoint(p))
-            pulled = (seen.pull(v) + seen.push(v)) / 2 if self.symmetric else seen.pull(v)
-            return self.noise * p + scale * self.operator(decoded.push(pulled)), pulled
+            v = decoded.vjp(self.operator.adjoint(p))
+            pulled = (seen.vjp(v) + seen.jvp(v)) / 2 if self.symmetric else seen.vjp(v)
+            return self.noise * p + scale * self.operator(decoded.jvp(pulled)), pulled
 
         solved, gradient = self._solve(apply, residual, self.iterations)
         if not density:

@@ -32,7 +32,7 @@ from .likelihoods import (
 
 
 @settings(frozen=True, config=STRICT)
-class PiGDM(LikelihoodSolver):
+class PiGDM(LikelihoodSolver, name="pigdm"):
     """Guidance by g = J^T A^T (A A^T + (sigma_y^2 / r_t^2) I)^-1 (y - A D)."""
 
     title: ClassVar[str] = "PiGDM"
@@ -87,7 +87,7 @@ class WhiteLikelihood(Likelihood):
         residual = self.y - self.operator(seen.x_0)
         ratio = (self.sigma_y**2 / variance).to(residual)
         solved = self.operator.solve(residual, ratio) / like(variance, residual)
-        gradient = seen.pull(self.operator.adjoint(solved))
+        gradient = seen.vjp(self.operator.adjoint(solved))
         if not density:
             return Evaluation(seen.x_0, gradient)
         square = (residual * solved).flatten(1).sum(1)

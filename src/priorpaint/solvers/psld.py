@@ -26,7 +26,7 @@ from .guidance import GuidedSolver
 
 
 @settings(frozen=True, config=STRICT)
-class PSLD(GuidedSolver):
+class PSLD(GuidedSolver, name="psld"):
     """z_s = STEP(eta)(z_t) - grad_{z_t} (omega ||y - A Dec(D)|| + gamma ||Enc(g) - D||), g = Dec(D) made to fit y."""
 
     title: ClassVar[str] = "PSLD"

@@ -39,7 +39,7 @@ _WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @settings(frozen=True, config=STRICT)
-class RedDiff(Solver):
+class RedDiff(Solver, name="reddiff"):
     """Adam on mu along  w_t (eps_net - eps) - obs_weight A^T (y - A mu)  at x_t = alpha_t mu + sigma_t eps."""
 
     title: ClassVar[str] = "RED-diff"
@@ -47,6 +47,7 @@ class RedDiff(Solver):
     reference: ClassVar[str] = "Mardani et al., A Variational Perspective on Inverse Problems (RED-diff), ICLR 2024"
     needs: ClassVar[frozenset[str]] = frozenset()
     cost_formula: ClassVar[str] = "steps forward"
+    warm_start: ClassVar[bool] = True
     through_decoder: ClassVar[bool] = True
 
     steps: int = Field(100, ge=1, description="Adam steps, one at each time of the grid")
@@ -112,7 +113,7 @@ class RedDiff(Solver):
 
 
 @settings(frozen=True, config=STRICT)
-class RedDiffV(RedDiff):
+class RedDiffV(RedDiff, name="reddiff_v"):
     """RED-diff with the times of the grid drawn at random, one a step and a sample."""
 
     title: ClassVar[str] = "RED-diff-V (random time)"

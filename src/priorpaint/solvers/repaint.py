@@ -45,7 +45,7 @@ def jump_levels(steps: int, jump_length: int, resamplings: int) -> list[int]:
 
 
 @settings(frozen=True, config=STRICT)
-class RePaint(Solver):
+class RePaint(Solver, name="repaint"):
     """Down: STEP(1) and paste the noised known pixels. Up: x_t = alpha_{t|s} x_s + sqrt(var_{t|s}) z everywhere."""
 
     title: ClassVar[str] = "RePaint"
@@ -53,6 +53,8 @@ class RePaint(Solver):
     reference: ClassVar[str] = "Lugmayr et al., RePaint, CVPR 2022"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "about steps * resamplings forward (2410 for 250, 10, 10)"
+    warm_start: ClassVar[bool] = True
+    mask_only: ClassVar[bool] = True
 
     steps: int = Field(250, ge=1, description="levels of the time grid")
     jump_length: int = Field(10, ge=1, description="levels that a jump goes up")

@@ -57,7 +57,7 @@ def sweep(
 
 
 @settings(frozen=True, config=STRICT)
-class RePaintPlus(Solver):
+class RePaintPlus(Solver, name="repaint_plus"):
     """x <- m y + (1 - m) D(alpha_t x, t) / g_t, ``resamplings`` times at each level; no noise but in the start."""
 
     title: ClassVar[str] = "RePaint+ (one MAP-like fill, not a sampler)"
@@ -65,6 +65,8 @@ class RePaintPlus(Solver):
     reference: ClassVar[str] = "Rout et al., A Theoretical Justification for Image Inpainting using DDPMs, 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps * resamplings forward ('two': resamplings), fewer with tol"
+    warm_start: ClassVar[bool] = True
+    mask_only: ClassVar[bool] = True
 
     algorithm: Literal["multi", "two"] = Field(
         "multi", description="'multi': Algorithm 3, all levels from noisy to clean; 'two': Algorithm 2, only 'level'"

@@ -26,7 +26,7 @@ from .base import (
 
 
 @settings(frozen=True, config=STRICT)
-class Replacement(Solver):
+class Replacement(Solver, name="replacement"):
     """x_s = m k_s + (1 - m) STEP(eta)(x_t), with k_s = alpha_s y + sigma_s z and k_0 = y."""
 
     title: ClassVar[str] = "Replacement (blended, imputation)"
@@ -34,6 +34,8 @@ class Replacement(Solver):
     reference: ClassVar[str] = "Song et al., Score-Based Generative Modeling through SDEs, ICLR 2021"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps forward"
+    warm_start: ClassVar[bool] = True
+    mask_only: ClassVar[bool] = True
 
     steps: int = Field(100, ge=1, description="steps of the time grid")
     eta: float = Field(1.0, ge=0, le=1, description="noise of a step: 1 is DDPM ancestral, 0 is DDIM")

@@ -33,7 +33,7 @@ _WEIGHT_DECAY = 0.01  # of the published optimisers, which shrinks hidden pixels
 
 
 @settings(frozen=True, config=STRICT)
-class ReSample(Solver):
+class ReSample(Solver, name="resample"):
     """DDIM with a weak DPS term; at some levels z_0 <- argmin ||y - A Dec(z_0)||^2, and z_s ~ N(z_0 part, z_s part)."""
 
     title: ClassVar[str] = "ReSample"

@@ -27,12 +27,12 @@ from .likelihoods import (
     Evaluation,
     Likelihood,
     gaussian_log_density,
-    spread,
+    tweedie_scale,
 )
 
 
 @settings(frozen=True, config=STRICT)
-class TMPD(LikelihoodSolver):
+class TMPD(LikelihoodSolver, name="tmpd"):
     """Guidance by G = J^T A^T (y - A D) / (sigma_y^2 + A V A^T 1)."""
 
     title: ClassVar[str] = "TMPD"
@@ -83,12 +83,12 @@ class RowSumLikelihood(Likelihood):
     def evaluate(self, x_t: Tensor, t: Tensor, *, density: bool = True) -> Evaluation:
         seen = Denoised(self.prior, x_t, t)
         residual = self.y - self.operator(seen.x_0)
-        scale = like(spread(self.prior.schedule, t), residual)
+        scale = like(tweedie_scale(self.prior.schedule, t), residual)
         informative = self.operator.measured(torch.ones_like(self.y))
-        sums = scale * self.operator(seen.pull(self.operator.adjoint(informative)))
+        sums = scale * self.operator(seen.vjp(self.operator.adjoint(informative)))
         variance = self.sigma_y**2 + sums.abs()
         solved = residual / variance
-        gradient = seen.pull(self.operator.adjoint(solved))
+        gradient = seen.vjp(self.operator.adjoint(solved))
         length = dot(solved, residual)
         if self.shorten:
             needed = self.sigma_y**2 * dot(solved, solved) + dot(solved, scale * self.operator(gradient))

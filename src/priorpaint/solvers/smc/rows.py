@@ -101,7 +101,7 @@ class DecodedRows:
         decoded = Decoded(task.prior, z.reshape(-1, *task.shape).to(device=place, dtype=torch.float32))
         residual = (task.y[of_group.to(task.y.device)] - operator(decoded.image)).flatten(1).to(z)
         basis = torch.eye(z.shape[1], device=place).reshape(-1, *task.shape)
-        columns = [operator(decoded.push(e.expand(len(z), *task.shape))).flatten(1) for e in basis]
+        columns = [operator(decoded.jvp(e.expand(len(z), *task.shape))).flatten(1) for e in basis]
         turn, matrix = torch.linalg.qr(torch.stack(columns, 2).to(z))
         turned = (turn.mT @ residual[..., None])[..., 0]
         return matrix, turned, residual.square().sum(1) - turned.square().sum(1)

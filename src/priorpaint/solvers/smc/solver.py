@@ -69,7 +69,7 @@ class Population:
 
 
 @settings(frozen=True, config=STRICT)
-class SMC(Solver):
+class SMC(Solver, name="smc"):
     """x_s ~ q(x_s | x_t, y), weighted by p(x_s | x_t) tw_s(x_s) / (q(x_s | x_t) tw_t(x_t)), resampled where ESS is low.
 
     Samples come from groups of particles that are always simulated whole: sample i of an image is number

@@ -19,7 +19,7 @@ from ...errors import PriorError
 from ...priors.base import Prior
 from ..base import Task
 from ..guidance import LikelihoodSolver
-from ..likelihoods import Denoised, Likelihood, spread
+from ..likelihoods import Denoised, Likelihood, tweedie_scale
 from .resampling import connected
 from .rows import DecodedRows, PixelRows, Rows
 
@@ -161,7 +161,7 @@ class DenseTwist(Twist):
             means.append(seen.x_0.flatten(1))
             rows.append(torch.stack(pulled, 1))
         jacobian = self._groups(rows, self.dim, self.dim)
-        scale = float(spread(self.prior.schedule, t))
+        scale = float(tweedie_scale(self.prior.schedule, t))
         return self._groups(means, self.dim), scale / 2 * (jacobian + jacobian.mT)
 
     def _localise(self, cov: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ class LikelihoodTwist(Twist):
             means.append(seen.x_0.flatten(1))
             gradients.append(seen.gradient.flatten(1))
             logs.append(seen.log_likelihood)
-        x_0, scale = self._groups(means, self.dim), float(spread(self.prior.schedule, t))
+        x_0, scale = self._groups(means, self.dim), float(tweedie_scale(self.prior.schedule, t))
         guided = x_0 + scale * self._groups(gradients, self.dim)
         if self.kernel == "first":
             return Level(x_0, guided, self._groups(logs, 1))
@@ -226,7 +226,7 @@ class LikelihoodTwist(Twist):
         traces = []
         for chunk in self._chunks():
             rows = chunk.to(images.device)
-            pulled = Denoised(self.prior, images[rows], t).pull(probes[rows])
+            pulled = Denoised(self.prior, images[rows], t).vjp(probes[rows])
             traces.append((pulled * probes[rows]).flatten(1).mean(1))
         return self._groups(traces, 1)
 

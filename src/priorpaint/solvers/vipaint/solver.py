@@ -48,7 +48,7 @@ _SMALL = 256  # image elements up to which the whole Jacobian of every particle 
 
 
 @settings(frozen=True, config=STRICT)
-class VIPaint(Solver):
+class VIPaint(Solver, name="vipaint"):
     """q(z_s | z_t) = N(g E_p[z_s | z_t] + (1 - g) alpha_s mu_s, tau_s^2) on levels T_e > ... > T_s, fitted to y."""
 
     title: ClassVar[str] = "VIPaint"
