@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .inpainting.result import Result
     from .priors.loading import load_prior
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "JPEG",
