@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import priorpaint
 from priorpaint import (
     Cancelled,
+    CancelToken,
     DenoiserPrior,
     PriorError,
     Result,
@@ -25,12 +25,13 @@ from priorpaint import (
 )
 from priorpaint.diffusion.schedules import EDM
 from priorpaint.imaging import read_picture
-from priorpaint.inpainting import api as pipeline
-from priorpaint.inpainting import coarse_to_fine as filling
-from priorpaint.inpainting import job as painting
+from priorpaint.inpainting import coarse_to_fine, job, levels
+from priorpaint.inpainting import method as choosing
+from priorpaint.inpainting.events import Completion, Event, Step
+from priorpaint.inpainting.windows import Box, Window
 from priorpaint.solvers import Cost, Solver, solver
 from priorpaint.solvers.base import Task
-from priorpaint.solvers.vipaint.solver import VIPaint
+from priorpaint.solvers.vipaint import VIPaint
 
 MEAN, STD = 0.2, 0.1
 SIZES = [(17, 16), (333, 257), (64, 48)]
@@ -164,7 +165,7 @@ def test_a_sample_depends_on_its_seed_and_not_on_its_company() -> None:
 @pytest.fixture
 def one_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Holes of these tests are filled at full size only, so that steps can be counted."""
-    monkeypatch.setattr(filling, "COARSE_ABOVE", 96)
+    monkeypatch.setattr(levels, "COARSE_ABOVE", 96)
 
 
 @pytest.mark.usefixtures("one_scale")
@@ -179,17 +180,17 @@ def test_info_reproduces_the_run() -> None:
 
 
 def test_the_default_method_and_changes_to_it() -> None:
-    name, narrow, wide = pipeline.DEFAULT_METHOD, pipeline.NARROW_SETTINGS, pipeline.WIDE_SETTINGS
-    assert pipeline.choose_solver(None, {}) == solver(name, **narrow)
-    assert pipeline.choose_solver(None, {}, pipeline.WIDE) == solver(name, **narrow)
-    assert pipeline.choose_solver(None, {}, pipeline.WIDE + 1) == solver(name, **wide)
-    assert pipeline.choose_solver(None, {"steps": 3}) == solver(name, **{**narrow, "steps": 3})
-    assert pipeline.choose_solver("dps", {"steps": 3}, 500) == solver("dps", steps=3)
+    name, narrow, wide = choosing.DEFAULT_METHOD, choosing.NARROW_SETTINGS, choosing.WIDE_SETTINGS
+    assert choosing.choose_solver(None, {}) == solver(name, **narrow)
+    assert choosing.choose_solver(None, {}, choosing.WIDE) == solver(name, **narrow)
+    assert choosing.choose_solver(None, {}, choosing.WIDE + 1) == solver(name, **wide)
+    assert choosing.choose_solver(None, {"steps": 3}) == solver(name, **{**narrow, "steps": 3})
+    assert choosing.choose_solver("dps", {"steps": 3}, 500) == solver("dps", steps=3)
 
 
 @pytest.mark.usefixtures("one_scale")
 def test_the_widest_hole_decides_the_default_settings() -> None:
-    for side, settings in ((20, pipeline.NARROW_SETTINGS), (80, pipeline.WIDE_SETTINGS)):
+    for side, settings in ((20, choosing.NARROW_SETTINGS), (80, choosing.WIDE_SETTINGS)):
         hole = np.zeros((112, 112), dtype=bool)
         hole[8 : 8 + side, 8 : 8 + side] = True
         call = inpaint(picture(size=(112, 112)), hole, white_prior(), num_samples=1).info["call"]
@@ -281,7 +282,7 @@ def test_the_solver_sees_the_picture_with_its_borders_reflected() -> None:
 
 
 def test_later_windows_see_what_earlier_ones_filled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(painting, "MAX_AREA", 160 * 160)
+    monkeypatch.setattr(job, "MAX_AREA", 160 * 160)
     hole = np.zeros((320, 320), dtype=bool)
     hole[60:260, 60:260] = True
     recorder = Recorder([])
@@ -316,9 +317,9 @@ def test_a_wide_hole_is_filled_from_coarse_to_fine() -> None:
     assert [window["scale"] for window in windows] == [32, 16, 8, 4, 2, 1]
     assert [window["warm"] for window in windows] == [False] + 5 * [True]
     # 250 px at scale 32 are 8 px: there it starts from pure noise; finer scales start lower and take fewer steps.
-    refiner = filling._refiner(method, prior)
-    assert refiner.t_init < 1 and refiner.steps < 40  # type: ignore[attr-defined]
-    assert result.info["nfe"]["forward"] == 40 + 5 * refiner.steps  # type: ignore[attr-defined]
+    refiner = method.started_at(prior.schedule, coarse_to_fine.REFINE_RATIO)
+    assert refiner.t_init < 1 and refiner.steps < 40
+    assert result.info["nfe"]["forward"] == 40 + 5 * refiner.steps
     values = raw(result.images[0])[hole] / 127.5 - 1
     std = ancestral_std(refiner, prior, STD**2)
     assert values.mean() == pytest.approx(MEAN, abs=0.003)
@@ -349,20 +350,18 @@ def test_the_fine_pass_keeps_the_large_shape_of_the_coarse_one() -> None:
 def test_halving_takes_the_mean_of_the_known_pixels_only() -> None:
     picture = torch.tensor([[[[1.0, 3.0, 5.0], [9.0, 7.0, 5.0], [2.0, 4.0, 8.0]]]])
     known = np.array([[1, 1, 0], [0, 1, 0], [1, 1, 1]], dtype=bool)
-    halved = filling._halved(picture, known)
+    halved = coarse_to_fine._halved(picture, known)
     # The odd last row and column are doubled: blocks {1, 3, 7}, {} , {2, 4}, {8}.
     assert halved.flatten().tolist() == pytest.approx([11 / 3, 0.0, 3.0, 8.0])
-    assert filling._halved_known(known).tolist() == [[True, False], [True, True]]
+    assert levels.halved_known(known).tolist() == [[True, False], [True, True]]
 
 
 def test_enlarging_meets_the_pixels_it_came_from() -> None:
     rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(50.0), indexing="ij")
     ramp = (0.3 * rows - 0.2 * columns)[None, None]
-    below = filling._halved(ramp, np.ones((40, 50), dtype=bool))
-    window = priorpaint.inpainting.windows.Window(
-        priorpaint.inpainting.windows.Box(8, 12, 32, 44), priorpaint.inpainting.windows.Box(9, 13, 10, 14), 0
-    )
-    part = filling._enlarged(below, window, (40, 50))
+    below = coarse_to_fine._halved(ramp, np.ones((40, 50), dtype=bool))
+    window = Window(Box(8, 12, 32, 44), Box(9, 13, 10, 14), 0)
+    part = coarse_to_fine._enlarged(below, window, (40, 50))
     assert torch.allclose(part, ramp[:, :, 8:32, 12:44], atol=0.05)  # bicubic waves by 3/32 of a slope; a shift is 0.2
 
 
@@ -377,7 +376,7 @@ def test_vipaint_fits_once_for_all_samples() -> None:
         method,
         num_samples=3,
         batch_size=1,
-        callback=lambda k, n, x: calls.append(k / n),
+        on_event=lambda event: calls.append(event.done / event.total) if isinstance(event, Step) else None,
     )
     cost = method.cost(3)
     assert result.info["nfe"] == {"forward": cost.forward, "backward": cost.backward}
@@ -393,23 +392,16 @@ def test_progress_rises_to_its_total_and_samples_come_as_they_are_finished() -> 
     events: list[str] = []
     finished: dict[int, Image.Image] = {}
 
-    def callback(step: int, total: int, x_0: Tensor) -> None:
-        steps.append((step, total))
-        events.append("step")
-
-    def on_sample(index: int, image: Image.Image) -> None:
-        finished[index] = image
-        events.append("sample")
+    def on_event(event: Event) -> None:
+        if isinstance(event, Step):
+            steps.append((event.done, event.total))
+            events.append("step")
+        elif isinstance(event, Completion):
+            finished[event.index] = event.image
+            events.append("sample")
 
     result = inpaint(
-        picture(),
-        hole_in((64, 48)),
-        white_prior(),
-        num_samples=3,
-        batch_size=1,
-        callback=callback,
-        on_sample=on_sample,
-        **FAST,
+        picture(), hole_in((64, 48)), white_prior(), num_samples=3, batch_size=1, on_event=on_event, **FAST
     )
     assert events == (["step"] * 4 + ["sample"]) * 3
     assert [step for step, _ in steps] == sorted(step for step, _ in steps)
@@ -421,16 +413,16 @@ def test_progress_rises_to_its_total_and_samples_come_as_they_are_finished() -> 
 def test_cancelling_keeps_what_is_finished_and_does_no_further_step() -> None:
     hole = hole_in((64, 48))
     whole = inpaint(picture(), hole, white_prior(), num_samples=3, batch_size=1, **FAST)
-    count = 0
+    count, token = 0, CancelToken()
 
-    def callback(step: int, total: int, x_0: Tensor) -> None:
+    def on_event(event: Event) -> None:
         nonlocal count
-        count += 1
+        count += isinstance(event, Step)
         if count == 6:  # the second step of the second sample
-            raise Cancelled("enough")
+            token.cancel()
 
     with pytest.raises(Stopped) as caught:
-        inpaint(picture(), hole, white_prior(), num_samples=3, batch_size=1, callback=callback, **FAST)
+        inpaint(picture(), hole, white_prior(), num_samples=3, batch_size=1, on_event=on_event, cancel=token, **FAST)
     result = caught.value.result
     assert count == 6 and isinstance(caught.value, Cancelled)
     assert result is not None and len(result.images) == 1
@@ -439,11 +431,10 @@ def test_cancelling_keeps_what_is_finished_and_does_no_further_step() -> None:
 
 
 def test_cancelling_before_the_first_sample_leaves_no_result() -> None:
-    def callback(step: int, total: int, x_0: Tensor) -> None:
-        raise Cancelled("at once")
-
+    token = CancelToken()
+    token.cancel()
     with pytest.raises(Stopped) as caught:
-        inpaint(picture(), hole_in((64, 48)), white_prior(), num_samples=2, callback=callback, **FAST)
+        inpaint(picture(), hole_in((64, 48)), white_prior(), num_samples=2, cancel=token, **FAST)
     assert caught.value.result is None
 
 

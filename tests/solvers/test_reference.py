@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from priorpaint import SOLVERS, UsageError, solver
-from priorpaint.inpainting.api import choose_solver
+from priorpaint.inpainting.method import choose_solver
 from priorpaint.solvers.reference import PAPER
 
 

@@ -29,9 +29,9 @@ from priorpaint.priors.analytic import Gaussian, GaussianMixture
 from priorpaint.priors.recompute import LowMemory
 from priorpaint.solvers import solver
 from priorpaint.solvers.base import Job
+from priorpaint.solvers.vipaint import VIPaint, bound
 from priorpaint.solvers.vipaint.fit import Adam, fill, gradient_step
 from priorpaint.solvers.vipaint.likelihood import Likelihood
-from priorpaint.solvers.vipaint.solver import VIPaint, bound
 from priorpaint.solvers.vipaint.variables import (
     Draws,
     Ladder,

@@ -19,8 +19,8 @@ from priorpaint.diffusion.schedules import (
     Schedule,
 )
 from priorpaint.priors.analytic import Gaussian
+from priorpaint.solvers.vipaint import VIPaint, bound
 from priorpaint.solvers.vipaint.bound import gaussian_kl, released_kl
-from priorpaint.solvers.vipaint.solver import VIPaint, bound
 from priorpaint.solvers.vipaint.variables import Draws, Variational, released_pairs
 from tests.solvers.vipaint_toy import (
     CIN,

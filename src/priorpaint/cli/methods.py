@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from priorpaint.errors import UsageError
-from priorpaint.inpainting.api import (
+from priorpaint.inpainting.method import (
     DEFAULT_METHOD,
     NARROW_SETTINGS,
     WIDE,

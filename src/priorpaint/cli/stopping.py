@@ -8,19 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from priorpaint.errors import Cancelled
+from priorpaint.errors import Cancelled, CancelToken
 
 
 class Signals:
     """The first signal ends the run at the next step; a second one ends it at once."""
 
-    received = 0
+    def __init__(self) -> None:
+        self.received, self.token = 0, CancelToken()
 
     def take(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
         if self.received:
             raise KeyboardInterrupt
         self.received = number
+        self.token.cancel()
         print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
 
     def check(self) -> None:

@@ -36,7 +36,7 @@ def as_image(source: Source) -> str | Path | Image.Image:
     return Image.fromarray(source)
 
 
-def hole_of(
+def resolve_mask(
     picture: Picture, mask: Source | None, boxes: Sequence[tuple[int, int, int, int]] | None, means: str
 ) -> Mask:
     """What is known, from the mask and the boxes of ``inpaint``.

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..errors import Cancelled, UsageError
+from ..errors import Cancelled, CancelToken, UsageError
 from ..imaging import Picture, compose
 from ..priors import AnySize, Prior
-from ..solvers import Solver
-from ..solvers.vipaint.solver import VIPaint
-from .coarse_to_fine import (
-    MAX_AREA,
-    MAX_AREA_GRADIENT,
-    Filler,
-    Level,
-    frame_of,
-    plan_levels,
-    plan_whole,
-)
+from ..solvers import Cost, Solver
+from .cancelling import CancellablePrior
+from .coarse_to_fine import CoarseToFine, Estimate, Report, network_calls, weight
+from .events import Completion, Loading, OnEvent, Step
+from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, plan_levels, plan_whole
 from .memory import MemoryPlan, plan_for
 from .result import Result
 from .windows import Bools, Box
@@ -40,8 +34,6 @@ _OPAQUE = 128
 MAX_RESIZED = 16_000_000
 # Progress is told in this many parts of a sample.
 _PROGRESS = 1000
-
-Callback = Callable[[int, int, Tensor], None]
 
 
 def fitted(prior: Prior, fit: str) -> Prior:
@@ -59,18 +51,19 @@ def fitted(prior: Prior, fit: str) -> Prior:
 
 
 @dataclass
-class Painting:
+class InpaintJob:
     """One picture on its way: the plan, the completions so far and their running moments in the hole."""
 
     picture: Picture
     known: Bools
     opaque_holes: bool
     prior: Prior
+    cancellable: CancellablePrior
     solver: Solver
     seeds: list[int]
     images: list[Image.Image] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    fit_rows: int | None = None
+    seconds_taken: list[float] = field(default_factory=list)
+    shared_rows: int | None = None
 
     def __post_init__(self) -> None:
         todo = ~self.known
@@ -80,6 +73,12 @@ class Painting:
         self.frame: Box = frame_of(todo, self._size) if self._fit == "windows" else Box(0, 0, *todo.shape)
         self.levels: tuple[Level, ...] = self._plan(trusted[self.frame.slices], todo[self.frame.slices])
         self.hole = todo[self.frame.slices]
+        self._check_channels()
+        self._begin()
+
+    def _begin(self) -> None:
+        """No completion yet."""
+        self.images, self.seconds_taken = [], []
         channels = 1 if self.picture.grey else 3
         self._mean: NDArray[np.float32] = np.zeros((channels, int(self.hole.sum())), dtype=np.float32)
         self._squares: NDArray[np.float32] = np.zeros_like(self._mean)
@@ -115,7 +114,7 @@ class Painting:
             # Windows that overlap by half on both axes keep every pixel four times for the way back.
             max_area=area // 4 if self._gradient and self._size is not None else area,
             size=self._size,
-            coarse=hasattr(self.solver, "t_init") and not self.prior.latent,
+            coarse=self.solver.warm_start and not self.prior.latent,
         )
 
     def rows(self, batch_size: int | None) -> int:
@@ -136,26 +135,69 @@ class Painting:
         """
         box = max((window.box for level in self.levels for window in level.windows), key=lambda box: box.area)
         rows = self.rows(batch_size)
-        if isinstance(self.solver, VIPaint):  # its fit has rows of its own, and they share the limit
-            rows = max(rows, self.solver.rules.mc_samples * self.solver.components)
+        rows = max(rows, self.solver.shared_rows)  # work for all samples has rows of its own, which share the limit
         plan = plan_for(limit, self.prior, self.solver, height=box.height, width=box.width, rows=rows)
-        self.prior, self.fit_rows = plan.applied(self.prior), plan.rows
+        self.prior, self.shared_rows = plan.applied(self.prior), plan.rows
         return plan
 
-    def run(
-        self,
-        batch_size: int | None,
-        callback: Callback | None,
-        on_sample: Callable[[int, Image.Image], None] | None,
-    ) -> bool:
-        """Compute the completions chunk by chunk; True where the callback cancelled."""
+    def cost(self) -> Cost:
+        """Calls of the prior for all samples, one a row."""
+        parts = [
+            network_calls(self.solver, self.prior, level, index, len(self.seeds))
+            for level in self.levels
+            for index in range(len(level.windows))
+        ]
+        return Cost(sum(part.forward for part in parts), sum(part.backward for part in parts))
+
+    @torch.no_grad()
+    def seconds(self) -> float:
+        """An estimate for the run, from one timed call on the largest window; it is not counted."""
+        box = max((window.box for level in self.levels for window in level.windows), key=lambda box: box.area)
+        x_t = torch.zeros(1, *self.prior.latent_shape(box.height, box.width), device=self.prior.device)
+        before = self.prior.nfe.copy()
+        self.prior.denoise(x_t, 0.5)  # the first call also plans and allocates
+        begun = time.monotonic()
+        self.prior.denoise(x_t, 0.5)
+        spent = time.monotonic() - begun
+        self.prior.nfe.forward, self.prior.nfe.backward = before.forward, before.backward
+        work = sum(
+            weight(network_calls(self.solver, self.prior, level, index, len(self.seeds))) * window.box.area
+            for level in self.levels
+            for index, window in enumerate(level.windows)
+        )
+        return spent * work / box.area
+
+    def run(self, batch_size: int, on_event: OnEvent, cancel: CancelToken) -> bool:
+        """Compute the completions chunk by chunk; True where somebody cancelled."""
+        self._begin()
+        on_event(Loading("the pixels around the hole"))
         total = _PROGRESS * len(self.seeds)
 
-        def report(share: float, x_0: Tensor) -> None:
-            if callback is not None:
-                callback(round(share * total), total, x_0)
+        def report(share: float, estimate: Estimate) -> None:
+            cancel.check()
+            rows = estimate.rows or len(self.seeds)
+            samples = range(len(self.images), len(self.images) + rows) if estimate.rows else range(len(self.seeds))
+            window = self._in_picture(estimate.box, estimate.scale)
+            on_event(
+                Step(
+                    round(share * total),
+                    total,
+                    window,
+                    estimate.scale,
+                    tuple(samples),
+                    lambda: self._preview(estimate),
+                )
+            )
 
-        filler = Filler(
+        try:
+            with self.cancellable.cancelled_by(cancel):
+                self._draw(batch_size, on_event, report)
+        except Cancelled:
+            return True
+        return False
+
+    def _draw(self, batch_size: int, on_event: OnEvent, report: Report) -> None:
+        filler = CoarseToFine(
             self._frame_values(),
             self.levels,
             self.prior,
@@ -163,22 +205,41 @@ class Painting:
             num_samples=len(self.seeds),
             report=report,
             grey=self.picture.grey,
-            fit_rows=self.fit_rows,
+            shared_rows=self.shared_rows,
         )
-        rows = self.rows(batch_size)
-        for first in range(0, len(self.seeds), rows):
+        for first in range(0, len(self.seeds), batch_size):
             begun = time.monotonic()
-            chunk = self.seeds[first : first + rows]
-            try:
-                canvas = filler.fill(chunk)
-            except Cancelled:
-                return True
+            chunk = self.seeds[first : first + batch_size]
+            canvas = filler.fill(chunk)
             spent = time.monotonic() - begun
             for row in canvas:
                 self._keep(row, spent / len(chunk))
-                if on_sample is not None:
-                    on_sample(len(self.images) - 1, self.images[-1])
-        return False
+                on_event(Completion(len(self.images) - 1, self.images[-1]))
+
+    def _in_picture(self, box: Box, scale: int) -> tuple[int, int, int, int]:
+        """(x, y, width, height) of a window at a scale, in pixels of the full-size picture."""
+        full = box.scaled(scale)
+        return full.left + self.frame.left, full.top + self.frame.top, full.width, full.height
+
+    @torch.no_grad()
+    def _preview(self, estimate: Estimate) -> Image.Image:
+        """The picture with the estimate of one sample in its hole, as far as the window goes."""
+        x_0 = self.prior.decode(estimate.x_0[:1]).float().cpu()
+        if x_0.shape[1] != len(self._mean):
+            x_0 = x_0.mean(dim=1, keepdim=True).expand(-1, len(self._mean), -1, -1)
+        full = F.interpolate(x_0, scale_factor=estimate.scale, mode="nearest")[0].clamp(-1, 1).numpy()
+        frame = np.zeros((len(full), *self.hole.shape), dtype=np.float32)
+        box = estimate.box.scaled(estimate.scale)
+        inside = Box(
+            max(box.top, 0),
+            max(box.left, 0),
+            min(box.bottom, self.hole.shape[0]),
+            min(box.right, self.hole.shape[1]),
+        )
+        part = full[:, inside.top - box.top : inside.bottom - box.top, inside.left - box.left : inside.right - box.left]
+        rows, columns = inside.slices
+        frame[:, rows, columns] = part
+        return self._compose(frame[:, self.hole])
 
     def result(self, info: dict[str, Any], warnings: tuple[str, ...]) -> Result:
         """The result so far."""
@@ -198,8 +259,7 @@ class Painting:
             for window, warm in zip(level.windows, level.warm, strict=True)
         ]
 
-    def _frame_values(self) -> Tensor:
-        """The frame as (1, C, h, w) in [-1, 1]."""
+    def _check_channels(self) -> None:
         channels = self.prior.image_shape[0]
         if channels not in (1, 3) or (channels == 1 and not self.picture.grey):
             kind = "grey" if channels == 1 else f"{channels}-channel"
@@ -207,6 +267,10 @@ class Painting:
                 f"the prior {self.prior.name} knows {kind} pictures, and this one has colours; convert it, or choose "
                 "another prior (`priorpaint priors`)."
             )
+
+    def _frame_values(self) -> Tensor:
+        """The frame as (1, C, h, w) in [-1, 1]."""
+        channels = self.prior.image_shape[0]
         values = self.picture.values()[self.frame.slices]
         out = torch.empty(1, channels, self.frame.height, self.frame.width)
         for channel in range(channels):  # without a float copy of all channels: pictures may have 40 megapixels
@@ -217,7 +281,7 @@ class Painting:
         """Take in one completion (C, h, w) of the frame; Welford's update of mean and squares."""
         fill = canvas[: len(self._mean)].numpy()[:, self.hole]
         self.images.append(self._compose(fill))
-        self.seconds.append(seconds)
+        self.seconds_taken.append(seconds)
         away = fill - self._mean
         self._mean += away / len(self.images)
         self._squares += away * (fill - self._mean)

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
+from typing_extensions import Self
 
 from ..diffusion import transitions
 from ..diffusion.rng import Seed, Streams, image_seeds
+from ..diffusion.schedules import Schedule
 from ..errors import UsageError
 from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
 from ..priors.base import Prior
 
-__all__ = ["Callback", "Cost", "Field", "Job", "STRICT", "Solver", "Task", "settings"]
+__all__ = [
+    "STRICT",
+    "Callback",
+    "Cost",
+    "Field",
+    "Job",
+    "PosteriorSampler",
+    "Problem",
+    "Solver",
+    "Task",
+    "settings",
+]
 
 Callback = Callable[[int, int, Tensor], None]
 STRICT = ConfigDict(extra="forbid")
@@ -41,6 +54,56 @@ class Graph:
     network: int = 1
     decoder: int = 0
     encoder: int = 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """y = A x + sigma_y n, and the prior of x.
+
+    Attributes:
+        prior: the prior.
+        operator: A; its parameters are for one image or for every row of y.
+        y: measurements, one image (1, ...) or a row for each sample (N, ...).
+        sigma_y: standard deviation of the measurement noise, in units of image values.
+    """
+
+    prior: Prior
+    operator: Operator
+    y: Tensor
+    sigma_y: float = 0.0
+
+    def rows(self, count: int) -> Problem:
+        """The problem with ``count`` rows: those of y, or its only one for every sample.
+
+        Raises:
+            UsageError: y has another number of rows.
+        """
+        if len(self.y) == count:
+            return self
+        if len(self.y) != 1:
+            raise UsageError(f"{count} seeds were given for {len(self.y)} rows of y; pass one seed a row")
+        operator = self.operator.select(torch.zeros(count, dtype=torch.long))
+        return replace(self, operator=operator, y=self.y.expand(count, *self.y.shape[1:]).contiguous())
+
+
+class PosteriorSampler(ABC):
+    """Draws samples of p(x | y) of one `Problem`; ``Solver.condition`` makes it."""
+
+    @abstractmethod
+    def sample(
+        self, seeds: Sequence[int], *, initial: Tensor | None = None, callback: Callback | None = None
+    ) -> Tensor:
+        """Samples (N, C, H, W), float32, one for each of N seeds, computed together.
+
+        Args:
+            seeds: seed i gives the same sample i in any company; with several rows of y it belongs to row i.
+            initial: images (N, C, H, W) to start from, for a method with the field ``t_init``.
+            callback: called as callback(step, total, x0_estimate (N, C, H, W)); may raise ``Cancelled``.
+
+        Raises:
+            UsageError: arguments that do not fit together.
+            Cancelled: from the callback.
+        """
 
 
 @dataclass
@@ -126,6 +189,8 @@ class Solver(ABC):
         needs: what it asks of prior and operator: any of ``gradient`` (through the network), ``mask`` (an
             `Inpainting` operator) and ``linear`` (a `LinearOperator`); without the last two any `Operator` will do.
         cost_formula: NFE of one sample in terms of the fields.
+        warm_start: whether it can start from given images, at the time of its field ``t_init``.
+        fits: whether ``condition`` does work, of ``shared_cost``, that all samples share.
         through_decoder: whether ``_run`` measures decoded images, so that y pulls on latents through the decoder. Where
             not, a method sees the latents of a latent prior as images, with mask and y carried over to their grid.
     """
@@ -135,16 +200,64 @@ class Solver(ABC):
     reference: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     cost_formula: ClassVar[str]
+    warm_start: ClassVar[bool] = False
+    fits: ClassVar[bool] = False
     through_decoder: ClassVar[bool] = False
+
+    if TYPE_CHECKING:  # of methods with ``warm_start``
+        steps: int
+        spacing: str | None
+        t_init: float
 
     @abstractmethod
     def cost(self, num_samples: int = 1) -> Cost:
         """Network evaluations for ``num_samples`` samples of one image."""
 
+    def shared_cost(self) -> Cost:
+        """The part of ``cost`` that ``condition`` takes, once for all samples of an image."""
+        return self.cost(0) if self.fits else Cost(0, 0)
+
+    @property
+    def shared_rows(self) -> int:
+        """Rows of an image that ``condition`` computes together unless ``batch_size`` is less; 0 without work."""
+        return 0
+
     @property
     def graph(self) -> Graph:
         """What is alive at once where the method takes gradients, for planning memory."""
         return Graph(1, int(self.through_decoder))
+
+    def condition(
+        self,
+        problem: Problem,
+        *,
+        seed: Seed = 0,
+        batch_size: int | None = None,
+        callback: Callback | None = None,
+    ) -> PosteriorSampler:
+        """What draws samples of p(x | y), after the work that they share, if the method has any (``fits``).
+
+        Args:
+            problem: prior, operator and y.
+            seed: of that work: an int, the same for every row of y, or one a row.
+            batch_size: rows of that work computed at a time; None is all of them.
+            callback: called as callback(step, total, x0_estimate) in that work; may raise ``Cancelled``.
+
+        Raises:
+            UsageError: arguments that do not fit together; a method without shared work finds them in ``sample``.
+            Cancelled: from the callback.
+        """
+        return _Unfitted(self, problem)
+
+    def started_at(self, schedule: Schedule, nsr: float) -> Self:
+        """The solver started at the noise level sigma_t / alpha_t = ``nsr``, with the steps that it takes from there.
+
+        For methods with ``warm_start``; one whose settings are not steps, spacing and t_init defines its own.
+        """
+        start = float(schedule.time(torch.tensor(nsr, dtype=torch.float64)))
+        steps = int((schedule.grid(self.steps, self.spacing)[:-1] < start).sum()) + 1
+        spacing = None if self.spacing == "respaced" else self.spacing  # that grid always starts at 1
+        return replace(self, steps=min(steps, self.steps), spacing=spacing, t_init=start)  # type: ignore[type-var]
 
     @abstractmethod
     def _steps(self) -> int:
@@ -241,12 +354,12 @@ class Solver(ABC):
 
     def _starts(self, initial: Tensor | None, shape: tuple[int, ...], y: Tensor) -> Tensor | None:
         """Checked ``initial`` on y's device."""
-        t_init = getattr(self, "t_init", 1.0)
         if initial is None:
+            t_init = self.t_init if self.warm_start else 1.0
             if t_init < 1:
                 raise UsageError(f"t_init = {t_init} starts below pure noise and so needs initial images; pass initial")
             return None
-        if not hasattr(self, "t_init"):
+        if not self.warm_start:
             raise UsageError(f"{self.title} does not start from given images; use a method with the setting t_init")
         if initial.shape != shape:
             raise UsageError(f"initial must have the shape {shape}, not {tuple(initial.shape)}")
@@ -294,6 +407,29 @@ class Solver(ABC):
             raise UsageError(f"{self.title} fills in the hidden pixels of a mask and cannot use the operator {name}")
         if "linear" in self.needs and not isinstance(operator, LinearOperator):
             raise UsageError(f"{self.title} needs a linear measurement, and {name} is not linear; use another method")
+
+
+@dataclass(frozen=True)
+class _Unfitted(PosteriorSampler):
+    """Of a solver whose samples share no work: ``Solver.sample`` with one sample of each row."""
+
+    solver: Solver
+    problem: Problem
+
+    def sample(
+        self, seeds: Sequence[int], *, initial: Tensor | None = None, callback: Callback | None = None
+    ) -> Tensor:
+        task = self.problem.rows(len(seeds))
+        out = self.solver.sample(
+            task.prior,
+            task.operator,
+            task.y,
+            sigma_y=task.sigma_y,
+            seed=list(seeds),
+            callback=callback,
+            initial=None if initial is None else initial[:, None],
+        )
+        return out[:, 0]
 
 
 def name_of(operator: Operator) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -56,6 +56,8 @@ class GuidedPrior(WrappedPrior):
 @settings(frozen=True, config=STRICT)
 class GuidedSolver(Solver):
     """A guided denoiser and the sampler that runs it; a method says how the denoiser is guided."""
+
+    warm_start: ClassVar[bool] = True
 
     steps: int = Field(100, ge=1, description="steps of the time grid")
     sampler: Literal["ddim", "heun", "euler_maruyama"] = Field(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from ...diffusion.rng import (
 from ...errors import UsageError
 from ...operators.base import LinearOperator
 from ...priors.base import Prior
-from ..base import Callback, Job
+from ..base import Callback, Job, PosteriorSampler, Problem
 from ..smc.solver import Population
 from .bound import Family
 from .correction import Refinement, choose, propose
@@ -114,6 +115,16 @@ class Posterior:
             raise UsageError(f"num_samples and batch_size must be at least 1, not {num_samples} and {batch_size}")
         return self.draw(self._job(num_samples, image_seeds(seed, self.y), batch_size, callback))
 
+    def expanded(self, count: int) -> Posterior:
+        """The posterior of one image as that of ``count`` copies of it, each with its own seed; itself for as many."""
+        if len(self.y) == count:
+            return self
+        problem = Problem(self.prior, self.operator, self.y).rows(count)
+        index = torch.zeros(count, dtype=torch.long)
+        parameters = Mixture(*(value[index] for value in self.parameters.tensors()))
+        operator = cast(LinearOperator, problem.operator)
+        return replace(self, operator=operator, y=problem.y, parameters=parameters)
+
     def draw(self, job: Job) -> Tensor:
         """``sample`` with checked arguments."""
         if self.solver.correct:
@@ -207,6 +218,22 @@ class Posterior:
             Parts(*(state[f"losses.{field.name}"] for field in fields(Parts))),
             state["objective"],
         )
+
+
+@dataclass(frozen=True)
+class FittedSampler(PosteriorSampler):
+    """Phase 2 with one seed a sample; what was fitted is shared."""
+
+    posterior: Posterior
+
+    def sample(
+        self, seeds: Sequence[int], *, initial: Tensor | None = None, callback: Callback | None = None
+    ) -> Tensor:
+        if initial is not None:
+            raise UsageError("VIPaint does not start from given images; use a method with the setting t_init")
+        solver, rows = self.posterior.solver, self.posterior.expanded(len(seeds))
+        size = solver.particles if solver.correct else None  # a group is as large as many samples: one at a time
+        return rows.sample(1, seed=list(seeds), batch_size=size, callback=callback)[:, 0]
 
 
 def _numbers(times: Tensor) -> str:

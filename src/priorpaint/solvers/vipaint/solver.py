@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ from ..base import (
     Field,
     Graph,
     Job,
+    Problem,
     Solver,
     Task,
     settings,
@@ -46,7 +47,7 @@ from .bound import Family
 from .correction import Refinement
 from .likelihood import Likelihood
 from .phase2 import refine
-from .posterior import Posterior
+from .posterior import FittedSampler, Posterior
 from .presets import PRESETS, Guidance, Rules
 from .variables import (
     Ladder,
@@ -80,6 +81,7 @@ class VIPaint(Solver):
         "(refine_inner + 1) + 4 forward); with correct particles / "
         "keep times levels - 1 + up_steps forward and a quarter of refine_steps forward+backward, and the rest once"
     )
+    fits: ClassVar[bool] = True
     through_decoder: ClassVar[bool] = True
 
     levels: int = Field(2, ge=1, description="K, the noise levels of the posterior; 1 is only t_start")
@@ -198,6 +200,10 @@ class VIPaint(Solver):
         return Cost(once + weighed + smc.forward, fit + smc.backward)
 
     @property
+    def shared_rows(self) -> int:
+        return self.rules.mc_samples * self.components
+
+    @property
     def graph(self) -> Graph:
         return Graph(self.levels + 1, 1)
 
@@ -264,6 +270,21 @@ class VIPaint(Solver):
                 f"fit_cfg and sample_cfg need a prior under a condition; give {prior.name} a class or a text"
             )
         return prior if changed is None else changed
+
+    def condition(
+        self, problem: Problem, *, seed: Seed = 0, batch_size: int | None = None, callback: Callback | None = None
+    ) -> FittedSampler:
+        """``fit``, whose samples are drawn with one seed a sample; see `Solver.condition`."""
+        posterior = self.fit(
+            problem.prior,
+            cast(LinearOperator, problem.operator),
+            problem.y,
+            sigma_y=problem.sigma_y,
+            seed=[seed] * len(problem.y) if isinstance(seed, int) else seed,
+            batch_size=batch_size,
+            callback=callback,
+        )
+        return FittedSampler(posterior)
 
     def fit(
         self,
