@@ -63,7 +63,7 @@ format: $(VENV)/.installed-dev
 
 # Strict: a broken link or an unknown name is an error. Nothing is fetched, neither here nor by the pages.
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "the documentation is in site/index.html"
 
 clean:

@@ -27,7 +27,12 @@ from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "examples/README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 PAGES = [page for page in PAGES if page.is_file() and "results" not in page.parts]
 PROGRAMS = {"priorpaint": app, "python -m priorpaint.lab.avatars": avatars, "python -m priorpaint.lab.fashion": fashion}
 
@@ -145,7 +150,7 @@ def run_python(block: Block) -> dict[str, object]:
     for pattern, replacement in CHEAP.items():
         code = re.sub(pattern, replacement, code)
     names: dict[str, object] = {"__name__": "example"}
-    exec(compile("\n" * block.line + code, str(block.page), "exec"), names)
+    exec(compile("\n" * block.line + code, str(block.page), "exec", dont_inherit=True), names)
     return names
 
 
