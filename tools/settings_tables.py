@@ -14,7 +14,7 @@ TABLE = re.compile(r"<!-- settings: (\w+) -->\n.*?<!-- end of settings -->", re.
 
 def table(name: str) -> str:
     """The Markdown table of a method: setting, default, value with ``preset="paper"`` where there are any, meaning."""
-    paper = {key: value for key, value in PAPER.get(name, {}).items()}
+    paper = PAPER.get(name, {})
     head = ["setting", "default", "paper", "meaning"] if paper else ["setting", "default", "meaning"]
     rows = [head, ["---"] * len(head)]
     for setting, (_, default, meaning) in explain(SOLVERS[name]).items():

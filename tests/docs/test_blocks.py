@@ -1,8 +1,8 @@
 """Every Python block and every command of README and docs runs: each alone, as it is pasted, with cheap settings.
 
 The files that the text speaks of (photo.jpg, mask.png, my-prior/, ...) lie in an empty folder made here. `CHEAP` makes
-long runs short. Checkpoints and data from elsewhere are not there: those commands (`ELSEWHERE`) are parsed, every option
-and its value, and not run.
+long runs short. Checkpoints and data from elsewhere are not there: those commands (`ELSEWHERE`) are parsed, every
+option and its value, and not run.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ SHORT = {
 }
 # Commands that need a checkpoint or data set from elsewhere, or hours.
 ELSEWHERE = re.compile(
-    r"hf:|PRIOR\b|fashion|stable-diffusion|DiT-XL|my-ddpm|imagenet64|\.pkl|\.ckpt|faces-|certify($| -o| --suite)|docs/images"
-    r"|accelerate|train|theory|write|my-fashion|--problem M3"
+    r"hf:|PRIOR\b|fashion|stable-diffusion|DiT-XL|my-ddpm|imagenet64|\.pkl|\.ckpt|faces-"
+    r"|certify($| -o| --suite)|docs/images|accelerate|train|theory|write|my-fashion|--problem M3"
 )
 
 
