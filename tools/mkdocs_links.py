@@ -1,4 +1,4 @@
-"""mkdocs hook: links from a page of docs/ to a file elsewhere in the repository, which has no page, become plain text.
+"""mkdocs hook: nothing is loaded from elsewhere, and links from a page of docs/ out of it become plain text.
 
 They work where the repository is browsed. A file that does not exist fails the build.
 """
@@ -26,3 +26,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return f"{match[1]} (`{target.relative_to(ROOT)}`)"
 
     return LINK.sub(plain, markdown)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """The page as it is; one that would load anything from elsewhere fails the build."""
+    foreign = re.findall(r'<(?:script|img|iframe)[^>]*\ssrc="(https?://[^"]+)', output)
+    foreign += re.findall(r'<link[^>]*rel="(?:stylesheet|preconnect|icon)"[^>]*href="(https?://[^"]+)', output)
+    if foreign:
+        raise ValueError(f"{page.file.src_path} loads {foreign[0]}")
+    return output
