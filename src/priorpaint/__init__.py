@@ -1,45 +1,8 @@
 """Several plausible completions of a picture, from a diffusion model that was never trained for inpainting."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import schedules
-from .errors import (
-    Cancelled,
-    CancelToken,
-    MissingExtra,
-    PriorError,
-    PriorpaintError,
-    UsageError,
-)
-from .operators import (
-    JPEG,
-    OPERATORS,
-    Blur,
-    Downsampling,
-    GaussianBlur,
-    Grayscale,
-    Inpainting,
-    LinearOperator,
-    MatrixOperator,
-    MotionBlur,
-    Operator,
-    RandomPixels,
-    WalshHadamard,
-)
-from .priors import (
-    AnySize,
-    DenoiserPrior,
-    Guided,
-    NetworkPrior,
-    Prior,
-    analytic,
-)
-from .solvers import SOLVERS, Solver, solver
-
-if TYPE_CHECKING:
-    from .inpainting.api import Stopped, inpaint
-    from .inpainting.result import Result
-    from .priors.loading import load_prior
+from .errors import Cancelled, CancelToken, MissingExtra, PriorError, PriorpaintError, UsageError
 
 __version__ = "0.2.0"
 
@@ -50,6 +13,7 @@ __all__ = [
     "AnySize",
     "Blur",
     "CancelToken",
+    "Completion",
     "Cancelled",
     "DenoiserPrior",
     "Downsampling",
@@ -58,44 +22,83 @@ __all__ = [
     "Guided",
     "Inpainting",
     "LinearOperator",
+    "Loading",
     "MatrixOperator",
     "MissingExtra",
     "MotionBlur",
     "NetworkPrior",
     "Operator",
+    "Plan",
     "Prior",
     "PriorError",
     "PriorpaintError",
     "RandomPixels",
     "Result",
     "Solver",
+    "Step",
     "Stopped",
     "UsageError",
     "WalshHadamard",
     "analytic",
     "inpaint",
     "load_prior",
+    "plan",
     "schedules",
     "solver",
 ]
 
-# Imported when first asked for, so that a program that only wants solvers and priors does not load picture formats.
-_LAZY = {
-    "Result": "inpainting.result",
-    "Stopped": "inpainting.api",
-    "inpaint": "inpainting.api",
-    "load_prior": "priors.loading",
+# Where a public name is found when it is first asked for, so that `priorpaint --help` does not wait for torch, nor a
+# program that only wants solvers and priors for picture formats.
+_ROOMS = {
+    "inpainting.api": ("Plan", "Stopped", "inpaint", "plan"),
+    "inpainting.events": ("Completion", "Loading", "Step"),
+    "inpainting.result": ("Result",),
+    "operators": (
+        *("JPEG", "OPERATORS", "Blur", "Downsampling", "GaussianBlur", "Grayscale", "Inpainting", "LinearOperator"),
+        *("MatrixOperator", "MotionBlur", "Operator", "RandomPixels", "WalshHadamard"),
+    ),
+    "priors": ("AnySize", "DenoiserPrior", "Guided", "NetworkPrior", "Prior"),
+    "priors.analytic": ("analytic",),
+    "priors.loading": ("load_prior",),
+    "schedules": ("schedules",),
+    "solvers": ("SOLVERS", "Solver", "solver"),
 }
 
+if TYPE_CHECKING:
+    from . import schedules
+    from .inpainting.api import Plan, Stopped, inpaint, plan
+    from .inpainting.events import Completion, Loading, Step
+    from .inpainting.result import Result
+    from .operators import (
+        JPEG,
+        OPERATORS,
+        Blur,
+        Downsampling,
+        GaussianBlur,
+        Grayscale,
+        Inpainting,
+        LinearOperator,
+        MatrixOperator,
+        MotionBlur,
+        Operator,
+        RandomPixels,
+        WalshHadamard,
+    )
+    from .priors import AnySize, DenoiserPrior, Guided, NetworkPrior, Prior, analytic
+    from .priors.loading import load_prior
+    from .solvers import SOLVERS, Solver, solver
+else:
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    def __getattr__(name: str) -> object:
+        for room, names in _ROOMS.items():
+            if name in names:
+                from importlib import import_module
+
+                module = import_module(f".{room}", __name__)
+                value = module if room.split(".")[-1] == name else getattr(module, name)
+                globals()[name] = value
+                return value
         raise AttributeError(f"module 'priorpaint' has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:

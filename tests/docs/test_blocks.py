@@ -41,9 +41,9 @@ CHEAP = {
     r"result\.images\[0\]\.show\(\)": "result.images[0].load()",
     r'solver\("vipaint", levels=2\)': 'solver("vipaint", levels=2, iterations=2, refine_steps=2)',
     r'solver\("vipaint", components=8, levels=1, correct=True\)': 'solver("vipaint", components=2, levels=1, '
-    "correct=True, iterations=2, refine_steps=2, particles=16, keep=4)",
+    "correct=True, iterations=2, refine_steps=2, particles=16, num_kept=4)",
     r'solver\("dps"(, steps=100)?\)': 'solver("dps", steps=3)',
-    r"particles=5412, keep=1024": "particles=8, keep=4",
+    r"particles=5412, num_kept=1024": "particles=8, num_kept=4",
     r"num_samples=1024": "num_samples=4",
     r"steps=50,": "steps=5,",
     r"particles=256": "particles=8, steps=5",

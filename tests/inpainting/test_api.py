@@ -29,6 +29,7 @@ from priorpaint.inpainting import coarse_to_fine, job, levels
 from priorpaint.inpainting import method as choosing
 from priorpaint.inpainting.events import Completion, Event, Step
 from priorpaint.inpainting.windows import Box, Window
+from priorpaint.priors.base import Denoising
 from priorpaint.solvers import Cost, Solver, solver
 from priorpaint.solvers.base import Task
 from priorpaint.solvers.vipaint import VIPaint
@@ -530,10 +531,12 @@ class Fixed(DenoiserPrior):
         assert x_t.shape[1:] == (3, 32, 32)
         return super()._denoise(x_t, t)
 
-    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Any) -> Tensor:
+    def _evaluate(self, x_t: Tensor, t: Tensor, given: Any) -> Denoising:
+        if given is None:
+            return super()._evaluate(x_t, t, None)
         variance = self.schedule.sigma(t).to(x_t).reshape(-1, 1, 1, 1) ** 2
         level = 0.4 * (given["labels"].to(x_t).reshape(-1, 1, 1, 1) - 1) if given else MEAN
-        return self._denoise(x_t, t) + variance / (STD**2 + variance) * (level - MEAN)
+        return Denoising(self._denoise(x_t, t) + variance / (STD**2 + variance) * (level - MEAN))
 
 
 @pytest.mark.parametrize("fit", ["windows", "resize"])

@@ -32,7 +32,7 @@ FEW: dict[str, dict[str, Any]] = {
     "langevin": {"steps": 6, "inner_steps": 3},
     "daps": {"steps": 4, "n_ode": 2, "n_mc": 5},
     "ddnm": {"steps": 4, "travel_length": 2, "travel_repeat": 2},
-    "smc": {"steps": 6, "particles": 4, "keep": 2},
+    "smc": {"steps": 6, "particles": 4, "num_kept": 2},
     "repaint": {"steps": 8, "jump_length": 2, "resamplings": 2},
     "repaint_plus": {"steps": 4, "resamplings": 2},
     "resample": {"steps": 8, "every": 2, "lookahead": 2, "latent_iterations": 5},
@@ -44,7 +44,7 @@ VIPAINT: dict[str, dict[str, Any]] = {
     "langevin": {"preset": "langevin", "refine_steps": 2, "refine_inner": 3},
     "official": {"preset": "official", "perceptual_weight": 0.0},
     "components": {"components": 2},
-    "correct": {"correct": True, "particles": 8, "keep": 2, "up_steps": 4},
+    "correct": {"correct": True, "particles": 8, "num_kept": 2, "up_steps": 4},
 }
 MASK = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0]])
 BOX = torch.ones(8, 8)

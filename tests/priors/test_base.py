@@ -17,7 +17,7 @@ from priorpaint.priors import NFE
 
 
 def shrink(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    assert t.shape == (len(x_t),) and t.dtype == torch.float64
+    assert t.shape == (len(x_t),) and t.dtype == x_t.dtype
     return 0.5 * x_t
 
 
@@ -35,6 +35,24 @@ def test_times_may_be_a_number_one_or_many() -> None:
 def test_output_has_the_dtype_of_the_input(dtype: torch.dtype) -> None:
     prior = DenoiserPrior(lambda x, t: x.double(), VP(), (2, 4, 4))
     assert prior.denoise(torch.ones(1, 2, 4, 4, dtype=dtype), 0.5).dtype == dtype
+
+
+def test_a_float32_network_takes_the_times_as_they_come() -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Linear(1, 1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            factor: torch.Tensor = self.scale(t[:, None])
+            return x * factor[:, :, None, None]
+
+    net = Net()
+    prior = DenoiserPrior(lambda x, t: net(x, t), VP("linear"), (1, 4, 4))
+    out = prior.denoise(torch.ones(2, 1, 4, 4), torch.tensor([0.2, 0.9]))
+    expected = net.scale(torch.tensor([[0.2], [0.9]])).flatten()
+    torch.testing.assert_close(out[:, 0, 0, 0], expected)
+    assert prior.sample(1, seed=0, steps=2).shape == (1, 1, 4, 4)
 
 
 def test_evaluations_are_counted_for_each_row() -> None:

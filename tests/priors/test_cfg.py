@@ -116,11 +116,12 @@ class Variance(Constant):
 @pytest.mark.parametrize(("scale", "share"), [(1.0, 1.5), (0.0, 2.0), (2.0, 1.5)])
 def test_the_learned_variance_is_that_under_the_condition(scale: float, share: float) -> None:
     prior = NetworkPrior(Variance(), VP(), (1, 4, 4), prediction="x0", embed=embed_labels, classes=CLASSES)
-    assert prior.conditioned(label=2).denoise_with_variance(x(), 0.5)[1] is None
+    assert prior.conditioned(label=2).evaluate(x(), 0.5).variance_share is None
     prior.learned_variance = True
     guided = prior.conditioned(label=2, scale=scale)
     before = prior.nfe.copy()
-    x_0, found = guided.denoise_with_variance(x(), 0.5)
+    out = guided.evaluate(x(), 0.5)
+    x_0, found = out.mean, out.variance_share
     assert (prior.nfe - before).forward == (4 if scale == 2 else 2)
     torch.testing.assert_close(x_0, guided.denoise(x(), 0.5))
     assert found is not None
@@ -147,8 +148,6 @@ def test_texts() -> None:
 
 def test_everything_else_is_the_prior_inside() -> None:
     class Shrunk(NetworkPrior):
-        hash = "abc"
-
         def encode(self, image: Tensor) -> Tensor:
             return image[..., ::2, ::2]
 
@@ -157,6 +156,7 @@ def test_everything_else_is_the_prior_inside() -> None:
 
     inner = Shrunk(Constant(), EDM(), (1, 4, None), prediction="edm", embed=embed_labels, classes=CLASSES, multiple=2)
     assert inner.source is inner.facts is inner.spec is inner.flags is None
+    inner.hash = "abc"
     inner.source, inner.facts, inner.spec, inner.flags = Path("a"), {"b": 1}, "c", {"d": 2}
     guided: Any = inner.conditioned(label=1, scale=2.0)
     assert isinstance(guided, Guided) and guided.schedule is inner.schedule and guided.hash == "abc"
@@ -218,7 +218,7 @@ def test_priors_without_conditions_say_so() -> None:
         prior.conditioned(prompt="a dog")
     assert torch.equal(prior.conditioned().denoise(x(), 0.5), x())
     with pytest.raises(UsageError, match="takes no condition"):
-        prior.denoise_given(x(), 0.5, {"labels": torch.tensor([0])})
+        prior.denoise(x(), 0.5, {"labels": torch.tensor([0])})
 
 
 def test_a_network_without_a_null_class_asks_for_a_label() -> None:

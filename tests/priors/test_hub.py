@@ -142,7 +142,7 @@ def test_fetched_once_then_from_the_cache(hub: Hub, tmp_path: Path) -> None:
     assert before[0] == "PriorError" and "not in the cache" in before[1] and "stay offline" in before[1]
     assert first[0] == "o/n" and first[1] == "hf:o/n" and first[3].startswith(str(home)) and first[3].endswith(COMMIT)
     assert again == first
-    assert missing[0] == "PriorError" and "has no model_index.json" in missing[1]
+    assert missing[0] == "PriorError" and "is not a file, and has no model_index.json" in missing[1]
     assert wrong[0] == "PriorError" and "not on the hub, or private" in wrong[1]
     fetched = {name for name in hub.asked if name.startswith(("unet", "scheduler", "model", "README"))}
     assert fetched >= {"model_index.json", "unet/config.json", "scheduler/scheduler_config.json"}

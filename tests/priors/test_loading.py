@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from priorpaint import PriorError, UsageError, load_prior
 from priorpaint.priors.loading import PRIORS
@@ -127,6 +128,16 @@ def test_files_that_are_no_checkpoints_say_what_they_look_like(
     (tmp_path / file).write_bytes(data)
     with pytest.raises(PriorError, match=found):
         load_prior(tmp_path / file)
+
+
+@pytest.mark.parametrize("name", ["weights.ckpt", "weights.bin", "weights"])
+def test_the_name_of_a_file_does_not_matter(weights: Path, name: str) -> None:
+    """Nor where it holds another program's tensors: the sentence is the one of its contents."""
+    renamed = weights.rename(weights.with_name(name))
+    assert load_prior(renamed, device="cpu").source == renamed
+    save_file({"w": torch.ones(2)}, renamed)
+    with pytest.raises(PriorError, match="was not written by priorpaint"):
+        load_prior(renamed)
 
 
 def test_a_name_of_the_user_stands_for_its_files_as_they_were(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

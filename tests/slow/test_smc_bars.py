@@ -39,7 +39,7 @@ def measured(run: Solver, problem: Problem, count: int, seed: int) -> tuple[floa
 @pytest.mark.parametrize(("steps", "particles", "calls", "bar"), [(50, 5412, 200, 1.3), (25, 2446, 50, 1.6)])
 def test_m16(steps: int, particles: int, calls: int, bar: float) -> None:
     """The recipe of docs/methods/smc.md: one group gives all samples."""
-    run = solver("smc", steps=steps, particles=particles, keep=SAMPLES, threshold=0.25)
+    run = solver("smc", steps=steps, particles=particles, num_kept=SAMPLES, threshold=0.25)
     assert run.cost(SAMPLES).backward <= calls * SAMPLES
     runs = [measured(run, m16(draw), SAMPLES, seed=1) for draw in range(12)]
     distance, floor, error = torch.tensor(runs).mean(0)
@@ -64,7 +64,7 @@ def test_log_evidence_of_m16() -> None:
 
 def test_local_resampling_of_eight_independent_copies_beats_guidance_alone() -> None:
     """Averaged over two draws: one that joint weights can still handle, and one where they collapse."""
-    settings = {"steps": 25, "particles": 128, "keep": 64}
+    settings = {"steps": 25, "particles": 128, "num_kept": 64}
     runs = {"local": solver("smc", local=0.05, **settings), "joint": solver("smc", **settings), "mmps": solver("mmps")}
     found = {
         name: torch.tensor([measured(run, b16(8, draw), 128, draw) for draw in (0, 1)]).mean(0)

@@ -222,7 +222,7 @@ def test_particles_allow_for_what_a_decoder_loses_and_are_decoded_some_at_a_time
     prior.autoencoder.decode = watch  # type: ignore[method-assign]
     operator = Inpainting((torch.arange(16).reshape(4, 4) % 3 > 0).float())
     y = operator(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
-    run = solver("smc", steps=3, particles=7, keep=1, paste=False)
+    run = solver("smc", steps=3, particles=7, num_kept=1, paste=False)
     assert isinstance(run, SMC)
     free = run.run(prior, operator, y, seed=[1], batch_size=3)
     assert max(sizes) == 3
@@ -245,7 +245,7 @@ def test_other_twists_through_the_decoder_find_the_posterior_of_the_toy(twist: s
     y = torch.tensor([[[[0.5, 0.0], [0.0, -0.3]]]])
     w = orthonormal(4, 2)
     exact = law.posterior(MatrixOperator(w[[0, 3]], (2, 1, 1)), y.flatten(1)[:, [0, 3]], 0.3)
-    run = solver("smc", steps=60, particles=128, keep=32, twist=twist, kernel="first")
+    run = solver("smc", steps=60, particles=128, num_kept=32, twist=twist, kernel="first")
     z = prior.encode(run.sample(prior, operator, y, sigma_y=0.3, num_samples=512)[0]).flatten(1).double()
     std = exact.cov.diagonal().sqrt()
     assert bool(((z.mean(0) - exact.mean.flatten()).abs() < 0.2 * std).all())

@@ -166,7 +166,7 @@ def test_log_evidence_of_a_mixture(settings: dict[str, Any], tolerance: float) -
 
 def test_mode_weights_that_guidance_alone_gets_wrong() -> None:
     """Toy M at sigma_y = .5: .599/.400/.001; guidance alone leaves .05 on the mode that y excludes."""
-    x = smc(steps=30, particles=256, keep=64).sample(toy_m(), KNOWN, Y, sigma_y=0.5, num_samples=1024)
+    x = smc(steps=30, particles=256, num_kept=64).sample(toy_m(), KNOWN, Y, sigma_y=0.5, num_samples=1024)
     shares = mode_weights(x)
     exact = mode_weights(toy_m().posterior(KNOWN, Y, 0.5).sample(20000, seed=3))
     assert shares == pytest.approx(exact, abs=0.04)
@@ -176,7 +176,7 @@ def test_mode_weights_that_guidance_alone_gets_wrong() -> None:
 @pytest.mark.parametrize("twist", ["mmps_cg", "tmpd", "pigdm", "dps"])
 def test_the_likelihood_of_any_method_is_a_twist(twist: str) -> None:
     """Posterior N(.72, .352) at sigma_y = .5; a first-order kernel is a little narrow, a poor twist noisy."""
-    run = smc(steps=60, particles=64, keep=32, twist=twist, kernel="scalar")
+    run = smc(steps=60, particles=64, num_kept=32, twist=twist, kernel="scalar")
     x = run.sample(toy_g(EDM()), KNOWN, Y, sigma_y=0.5, num_samples=512)[0, ..., 1].double()
     assert x.mean().item() == pytest.approx(0.72, abs=0.15)
     assert x.std().item() == pytest.approx(math.sqrt(0.352), abs=0.12)
@@ -247,7 +247,7 @@ def test_blocks_are_found_and_their_evidence_adds_up() -> None:
 
 
 def test_samples_come_from_the_groups_of_a_run() -> None:
-    prior, run = three_pixels(), smc(steps=8, particles=16, keep=4, thin=1)
+    prior, run = three_pixels(), smc(steps=8, particles=16, num_kept=4, full_share=1)
     whole = run.run(prior, ONE_KNOWN, MEASURED, sigma_y=0.1, groups=2, seed=5)
     assert whole.images.shape == (1, 2, 16, 1, 1, 3) and whole.ess.shape == (1, 2, 8)
     torch.testing.assert_close(whole.log_weights.exp().sum(2), torch.ones(1, 2, dtype=torch.float64))
@@ -258,7 +258,7 @@ def test_samples_come_from_the_groups_of_a_run() -> None:
 
 def test_thinning_leaves_keep_particles_and_the_law() -> None:
     """Particles that have decided on a mode need no competitors for what is left of the way."""
-    prior, run = three_pixels(), smc(steps=12, particles=64, keep=16, thin=0.5)
+    prior, run = three_pixels(), smc(steps=12, particles=64, num_kept=16, full_share=0.5)
     sizes: list[int] = []
     denoise = prior._denoise
 
@@ -277,7 +277,7 @@ def test_thinning_leaves_keep_particles_and_the_law() -> None:
 
 @pytest.mark.parametrize("twist", ["mmps", "pigdm"])
 def test_particles_can_be_denoised_a_few_at_a_time(twist: str) -> None:
-    prior, run = three_pixels(), smc(steps=8, particles=8, keep=2, twist=twist, kernel="scalar")
+    prior, run = three_pixels(), smc(steps=8, particles=8, num_kept=2, twist=twist, kernel="scalar")
     sizes: list[int] = []
     denoise = prior._denoise
 
@@ -300,7 +300,7 @@ def test_particles_can_be_denoised_a_few_at_a_time(twist: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"particles": 2, "keep": 3}, "lower keep"),
+        ({"particles": 2, "num_kept": 3}, "lower num_kept"),
         ({"twist": "pigdm"}, "whole Jacobian"),
         ({"local": 0.1, "kernel": "first"}, "local resampling"),
     ],

@@ -76,7 +76,7 @@ def test_a_wrong_fit_is_put_right(levels: int) -> None:
     prior = toy_g(unit_edm())
     t_start = float(prior.schedule.time(torch.ones((), dtype=torch.float64)))
     plain = VIPaint(levels=levels, t_start=t_start, refine_steps=25)
-    method = replace(plain, correct=True, particles=256, keep=64)
+    method = replace(plain, correct=True, particles=256, num_kept=64)
     posterior = as_fitted(method, prior, [0.8, 2.2], 1.6)
     truth = prior.posterior(KNOWN, Y, SIGMA_Y)
     x = posterior.sample(1024, seed=2)[0].double().flatten(1)
@@ -98,7 +98,9 @@ def test_a_component_of_the_wrong_weight_is_put_right() -> None:
     """Toy M with x_1 = 1: .6 and .4. The fit finds both modes; then its weights are turned around."""
     prior = three_modes()
     t_start = float(prior.schedule.time(torch.tensor(0.4, dtype=torch.float64)))
-    method = VIPaint(components=4, levels=1, t_start=t_start, refine_steps=20, iterations=80, particles=128, keep=32)
+    method = VIPaint(
+        components=4, levels=1, t_start=t_start, refine_steps=20, iterations=80, particles=128, num_kept=32
+    )
     posterior = method.fit(prior, KNOWN, Y, sigma_y=0.1, seed=3)
     upper = (posterior.parameters.mean[0, :, 0, 0, 0, 1] > 0).float()
     assert 0 < float(upper.sum()) < 4
@@ -116,7 +118,7 @@ def test_correction_through_any_matrix() -> None:
     prior = Gaussian([0.1, -0.2, 0.3], cov, schedule=unit_edm())
     operator = MatrixOperator(torch.tensor([[1.5, -0.5, 0.0], [0.3, 0.3, 0.3]]), (1, 1, 3))
     y = torch.tensor([[1.0, -0.2]])
-    method = VIPaint(levels=1, iterations=60, refine_steps=25, correct=True, particles=128, keep=64)
+    method = VIPaint(levels=1, iterations=60, refine_steps=25, correct=True, particles=128, num_kept=64)
     posterior = method.fit(prior, operator, y, sigma_y=0.2)
     x = posterior.sample(512, seed=2)[0].double().flatten(1)
     truth = prior.posterior(operator, y, 0.2)
@@ -137,7 +139,7 @@ def two_problems() -> tuple[Gaussian, Inpainting, Tensor]:
 @pytest.mark.parametrize("components", [1, 2])
 def test_groups_do_not_feel_each_other(components: int) -> None:
     prior, operator, y = two_problems()
-    method = VIPaint(correct=True, particles=5, keep=2, components=components, **{**QUICK, "levels": 2})  # type: ignore[arg-type]
+    method = VIPaint(correct=True, particles=5, num_kept=2, components=components, **{**QUICK, "levels": 2})  # type: ignore[arg-type]
     whole = method.sample(prior, operator, y, num_samples=5, seed=3)
     assert whole.shape == (2, 5, 1, 1, 2) and bool(whole.isfinite().all())
     for image in range(2):
@@ -152,7 +154,7 @@ def test_groups_do_not_feel_each_other(components: int) -> None:
 @pytest.mark.parametrize(("num_samples", "twist"), [(1, "auto"), (5, "pigdm")])
 def test_cost_is_what_runs(num_samples: int, twist: str) -> None:
     prior, operator, y = two_problems()
-    method = VIPaint(correct=True, particles=5, keep=2, components=3, twist=twist, **{**QUICK, "levels": 2})  # type: ignore[arg-type]
+    method = VIPaint(correct=True, particles=5, num_kept=2, components=3, twist=twist, **{**QUICK, "levels": 2})  # type: ignore[arg-type]
     method.sample(prior, operator, y, num_samples=num_samples, batch_size=4)
     cost = method.cost(num_samples)
     assert (prior.nfe.forward, prior.nfe.backward) == (2 * cost.forward, 2 * cost.backward)
@@ -160,7 +162,7 @@ def test_cost_is_what_runs(num_samples: int, twist: str) -> None:
 
 def test_known_values_are_kept_and_progress_ends_at_its_total() -> None:
     prior, operator, y = two_problems()
-    method, calls = VIPaint(correct=True, particles=5, keep=2, **QUICK), []  # type: ignore[arg-type]
+    method, calls = VIPaint(correct=True, particles=5, num_kept=2, **QUICK), []  # type: ignore[arg-type]
 
     def callback(step: int, total: int, x_0: Tensor) -> None:
         calls.append((step, total))

@@ -113,7 +113,7 @@ def test_correction_through_a_decoder(twist: str) -> None:
     plain = VIPaint(levels=1, iterations=1, refine_steps=40 if twist == "dps" else 15)
     fitted = plain.fit(prior, operator, y, sigma_y=sigma_y)
     off = replace(fitted.parameters, mean=fitted.parameters.mean + 0.5)
-    corrected = replace(plain, correct=True, particles=256, keep=64, twist=twist)
+    corrected = replace(plain, correct=True, particles=256, num_kept=64, twist=twist)
     wrong, right = (
         prior.encode(replace(fitted, solver=run, parameters=off).sample(512, seed=3)[0]).flatten(1).double()
         for run in (plain, corrected)
@@ -125,7 +125,7 @@ def test_correction_through_a_decoder(twist: str) -> None:
 
 def test_correction_keeps_known_pixels_through_a_decoder_that_bends() -> None:
     prior, operator, y = curved()
-    run = solver("vipaint", **FAST, correct=True, particles=4, keep=2, up_steps=2)
+    run = solver("vipaint", **FAST, correct=True, particles=4, num_kept=2, up_steps=2)
     out = run.sample(prior, operator, y, num_samples=3)
     assert out.isfinite().all() and torch.equal(operator(out[:, 2]), y)
     assert isinstance(run, VIPaint) and run.refinement(prior, (4, 4, 4)).twist == "mmps"

@@ -182,7 +182,7 @@ def test_settings_of_the_mixture_that_do_not_fit_are_told() -> None:
         solver("vipaint", preset="official", components=2)
     with pytest.raises(UsageError, match="use 'exact'"):
         solver("vipaint", preset="official", correct=True)
-    with pytest.raises(UsageError, match="lower keep"):
+    with pytest.raises(UsageError, match="lower num_kept"):
         solver("vipaint", particles=2)
 
 

@@ -135,7 +135,8 @@ def test_ddpm_losses_make_eps_priors(pictures: Path, tmp_path: Path, loss: str) 
     assert psnr["50"] > 15
     assert prior.sample(1, seed=0, size=(16, 16), steps=3).shape == (1, 3, 16, 16)
     x_t = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    x_0, share = prior.denoise_with_variance(x_t, 0.3)
+    out = prior.evaluate(x_t, 0.3)
+    x_0, share = out.mean, out.variance_share
     assert torch.equal(x_0, prior.denoise(x_t, 0.3)) and (share is None) == (loss == "simple")
     if share is not None:
         assert share.shape == x_t.shape and 0 < float(share.mean()) < 1

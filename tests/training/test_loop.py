@@ -7,20 +7,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from priorpaint.errors import UsageError
+from priorpaint.errors import CancelToken, UsageError
 from priorpaint.priors.loading import load_prior
 from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.priors.native.weights_file import load_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import centre_crops
-from priorpaint.training.loop import Report, train
+from priorpaint.training.loop import Outcome, Report, _Run, train
 from priorpaint.training.loss import edm_denoise
 from tests.training.command import run
 from tests.training.conftest import draw_pictures
@@ -48,7 +50,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 def test_a_hundred_steps_denoise_better_than_doing_nothing_and_than_no_training(pictures: Path, tmp_path: Path) -> None:
     reports: list[Report] = []
     outcome = train(config(pictures, tmp_path / "out", 960, val=(str(pictures),)), reports.append)
-    assert (outcome.crops, outcome.stopped_by) == (960, 0)
+    assert (outcome.crops, outcome.cancelled) == (960, False)
     network, metadata = load_weights(tmp_path / "out" / "weights.safetensors")
     clean = centre_crops([pictures], 40, 4, 3, [])
     sigma = torch.full((len(clean),), 0.4)
@@ -108,43 +110,84 @@ def start(pictures: Path, out: Path, crops: int) -> subprocess.Popen[str]:
         "from priorpaint.priors.native.unet import UNetConfig\n"
         f"c = TrainConfig(({str(pictures)!r},), {str(out)!r}, network=UNetConfig((8, 8), (1, 1), embedding=16),"
         f" size=16, batch=8, crops={crops}, precision='float32', checkpoint_seconds=0.0)\n"
-        "raise SystemExit(train(c).stopped_by)\n"
+        "train(c)\n"
     )
     source = str(Path(__file__).parents[2] / "src")
     environment = {**os.environ, "PYTHONPATH": source + os.pathsep + os.environ.get("PYTHONPATH", "")}
     return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_process_resumes_as_if_uninterrupted(pictures: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_killed_process_resumes_as_if_uninterrupted(pictures: Path, tmp_path: Path) -> None:
     budget = 4000  # some seconds: the signal comes long before the end
     process = start(pictures, tmp_path / "killed", budget)
     deadline = time.monotonic() + 60
     while not (tmp_path / "killed" / "checkpoint.pt").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(number)
-    code = process.wait(60)
-    assert code == (-number if number == signal.SIGKILL else number)
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
     done = state(tmp_path / "killed")["crops"]
     assert isinstance(done, int) and 0 < done < budget
     final = done + 80
     # The learning rate follows the budget; below 60 % of it, it is the same for both budgets.
-    train(config(pictures, tmp_path / "killed", final * 2, report_seconds=0.0), _StopAt(final))
-    train(config(pictures, tmp_path / "whole", final * 2, report_seconds=0.0), _StopAt(final))
+    for name in ("killed", "whole"):
+        cancel = CancelToken()
+        train(config(pictures, tmp_path / name, final * 2, report_seconds=0.0), _CancelAt(final, cancel), cancel)
     assert_same_weights(tmp_path / "killed", tmp_path / "whole")
 
 
-class _StopAt:
-    """Sends this process SIGTERM once enough crops are seen."""
+class _CancelAt:
+    """Cancels once enough crops are seen."""
 
-    def __init__(self, crops: int) -> None:
-        self.crops, self.sent = crops, False
+    def __init__(self, crops: int, cancel: CancelToken) -> None:
+        self.crops, self.cancel = crops, cancel
 
     def __call__(self, report: Report) -> None:
-        if report.crops >= self.crops and not self.sent:
-            self.sent = True
-            os.kill(os.getpid(), signal.SIGTERM)
+        if report.crops >= self.crops:
+            self.cancel.cancel()
+
+
+def test_another_thread_cancels_within_a_step_and_the_checkpoint_is_kept(pictures: Path, tmp_path: Path) -> None:
+    """Training in a thread, where Python has no signals, and stopped by the main one."""
+    cancel, trained, seen = CancelToken(), threading.Event(), []
+    outcomes: list[Outcome] = []
+
+    def on_progress(report: Report) -> None:
+        seen.append(report.crops)
+        if report.crops >= 80:
+            trained.set()
+            while not cancel.cancelled:  # holds the run inside its step until it is cancelled
+                time.sleep(0.001)
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    made = config(pictures, tmp_path / "out", 10**7, report_seconds=0.0)
+    thread = threading.Thread(target=lambda: outcomes.append(train(made, on_progress, cancel)), daemon=True)
+    thread.start()
+    assert trained.wait(60)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    cancel.cancel()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert outcomes[0].cancelled and outcomes[0].crops == seen[-1] == state(tmp_path / "out")["crops"] == 80
+    assert (tmp_path / "out" / "weights.safetensors").exists()
+    assert train(config(pictures, tmp_path / "out", 96)).crops == 96  # goes on from there
+
+
+def test_a_run_that_was_cancelled_before_it_began_takes_no_step(pictures: Path, tmp_path: Path) -> None:
+    cancel = CancelToken()
+    cancel.cancel()
+    assert train(config(pictures, tmp_path / "out", 80), cancel=cancel).crops == 0
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_process_stops_where_another_one_is_cancelled(pictures: Path, tmp_path: Path, other: bool) -> None:
+    running, token = _Run(config(pictures, tmp_path / "out", 80), lambda report: None), CancelToken()
+    running.before, running.began = 0.0, time.monotonic()
+    running.accelerator = SimpleNamespace(  # type: ignore[assignment]
+        num_processes=2, device="cpu", gather=lambda signs: torch.cat([signs, torch.tensor([0.0, float(other)])])
+    )
+    assert running._over(token) == running.cancelled == other
+    assert not token.cancelled
 
 
 def test_weights_start_a_new_run_and_another_network_is_refused(pictures: Path, tmp_path: Path) -> None:
@@ -175,7 +218,7 @@ def arguments(pictures: Path, out: Path, crops: int) -> list[str]:
 
 def test_ctrl_c_at_the_command_line_saves_and_exits_130(pictures: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
-    command = [sys.executable, "-m", "priorpaint.cli.train", *arguments(pictures, tmp_path / "out", 10**7)]
+    command = [sys.executable, "-m", "priorpaint", "train", *arguments(pictures, tmp_path / "out", 10**7)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:

@@ -130,7 +130,7 @@ def test_files_keep_the_network_and_are_priors(tmp_path: Path) -> None:
     level = torch.full((2,), sigma).log() / 4
     torch.testing.assert_close(prior.denoise(x, time), network(x, level), atol=1e-5, rtol=1e-4)
     labelled = network(x, level, torch.tensor([1, 1]))
-    torch.testing.assert_close(prior.denoise_given(x, time, prior.condition(label=1)), labelled, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(prior.denoise(x, time, prior.condition(label=1)), labelled, atol=1e-5, rtol=1e-4)
 
 
 def test_a_file_cannot_ask_for_a_larger_network_than_it_holds(tmp_path: Path) -> None:

@@ -5,30 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from priorpaint.errors import UsageError
-from priorpaint.lab.certify.problems import PROBLEMS, STANDARD
-from priorpaint.lab.certify.report import save, short_number, show
-from priorpaint.lab.certify.results import (
-    DONE,
-    FAILED,
-    Cell,
-    Certificate,
-)
-from priorpaint.lab.certify.run import NUM_SAMPLES
-from priorpaint.lab.certify.run import certify as run_certify
-
-from .stopping import signals
 
 if TYPE_CHECKING:
+    from priorpaint.lab.certify.results import Cell, Certificate
+
     from . import certify_pictures
 
 _PAGE, _PAGE_IMAGES = Path("docs/results"), Path("docs/images")
@@ -50,7 +37,7 @@ def certify(
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option("-n", "--samples", min=2, help=f"Samples of each draw; default: {NUM_SAMPLES} (pictures: 32)."),
+        typer.Option("-n", "--samples", min=2, help="Samples of each draw; default: 512 (pictures: 32)."),
     ] = None,
     calibration: Annotated[bool, typer.Option(help="Make the rank test at a budget of 200.")] = True,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core, at most 8.")] = None,
@@ -121,8 +108,19 @@ def certify(
         )
     if figures and folders:
         _check_figures()
+    from rich.console import Console
+
+    from priorpaint.lab.certify.problems import STANDARD
+    from priorpaint.lab.certify.report import show
+    from priorpaint.lab.certify.results import FAILED
+    from priorpaint.lab.certify.run import NUM_SAMPLES
+    from priorpaint.lab.certify.run import certify as run_certify
+
+    from .progress import CellDisplay
+    from .stopping import signals
+
     count = workers or min(8, _cores())
-    with signals() as stop, _Display(quiet=quiet) as display:
+    with signals() as stop, CellDisplay(quiet=quiet) as display:
         certificate = run_certify(
             method or None,
             problem or STANDARD,
@@ -131,7 +129,7 @@ def certify(
             num_samples=samples or NUM_SAMPLES,
             calibrated=calibration,
             workers=count,
-            report=display.cell,
+            report=lambda done, total, cell: display.advance(done, total, _sentence(cell)),
             stop=lambda: bool(stop.received),
         )
     if not certificate.cells:
@@ -152,9 +150,13 @@ def certify(
 
 
 def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) -> None:
-    from . import certify_pictures
+    from priorpaint.lab.certify.results import FAILED
 
-    with signals() as stop, _Display(quiet=quiet) as display:
+    from . import certify_pictures
+    from .progress import CellDisplay
+    from .stopping import signals
+
+    with signals() as stop, CellDisplay(quiet=quiet) as display:
         reports = certify_pictures.run(request, display, lambda: bool(stop.received), as_json=as_json)
     if stop.received:
         display.say(f"Stopped: {display.done} of {display.total} cells are finished.")
@@ -164,6 +166,9 @@ def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) 
 
 
 def _save(certificate: Certificate, folder: Path, *, figures: bool, update: bool) -> None:
+    from priorpaint.lab.certify.report import save
+    from priorpaint.lab.certify.results import Certificate
+
     existing, commands = folder / "certification.json", [_command()]
     if update and existing.exists():
         before = Certificate.read(existing)
@@ -201,7 +206,7 @@ def _list(suite: str) -> None:
 
         typer.echo(list_masks())
         return
-    from priorpaint.lab.certify.problems import problem
+    from priorpaint.lab.certify.problems import PROBLEMS, STANDARD, problem
 
     width = max(map(len, PROBLEMS))
     for name in PROBLEMS:
@@ -209,46 +214,13 @@ def _list(suite: str) -> None:
     typer.echo("* in the standard set", err=True)
 
 
-class _Display:
-    """A bar with the time left on a terminal; a line a cell elsewhere."""
+def _sentence(cell: Cell) -> str:
+    """One that is finished."""
+    from priorpaint.lab.certify.report import short_number
+    from priorpaint.lab.certify.results import DONE
 
-    def __init__(self, *, quiet: bool) -> None:
-        self.done = self.total = 0
-        self._quiet, self._begun = quiet, time.monotonic()
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=self._console, disable=quiet or not self._console.is_terminal)
-        self._task = self._bar.add_task("starting", total=None)
-
-    def __enter__(self) -> _Display:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def say(self, sentence: str) -> None:
-        """One line."""
-        self._console.print(sentence, markup=False)
-
-    def cell(self, done: int, total: int, cell: Cell) -> None:
-        """A cell is finished."""
-        self.advance(done, total, f"{cell.method} {cell.problem} {_spent(cell)}: {_found(cell)}")
-
-    def advance(self, done: int, total: int, sentence: str) -> None:
-        """``done`` of ``total`` cells are finished; the sentence is about the last."""
-        self.done, self.total = done, total
-        self._bar.update(self._task, completed=done, total=total, description=f"{done} of {total} cells")
-        if not self._quiet:
-            self.say(f"{done}/{total} {sentence}")
-
-
-def _spent(cell: Cell) -> str:
-    return "as given" if cell.budget is None else f"NFE {cell.budget}"
-
-
-def _found(cell: Cell) -> str:
-    if cell.status != DONE:
-        return f"{cell.status} ({cell.note})"
-    seconds = cell.seconds * len(cell.measures)
-    return f"{short_number(cell.ratio)} x floor in {seconds:.1f} CPU s"
+    spent = "as given" if cell.budget is None else f"NFE {cell.budget}"
+    found = f"{cell.status} ({cell.note})"
+    if cell.status == DONE:
+        found = f"{short_number(cell.ratio)} x floor in {cell.seconds * len(cell.measures):.1f} CPU s"
+    return f"{cell.method} {cell.problem} {spent}: {found}"

@@ -160,14 +160,14 @@ def _run(ready: Plan, output: Output, *, quiet: bool, as_json: bool) -> None:
                 display.sample()
 
         try:
-            result = ready.run(on_event, signals.token)
+            result = ready.run(on_event, signals)
         except Stopped as stopped:
             kept = 0 if stopped.result is None else len(stopped.result.images)
             folder = f" and in {output.folder}." if kept else "."
             display.say(f"Stopped: {kept} of {samples} completions are finished{folder}")
             if stopped.result is not None:
                 _finish(output, stopped.result, as_json=as_json)
-            raise typer.Exit(128 + signals.received) from None
+            raise typer.Exit(signals.exit_code) from None
         except PriorpaintError as error:
             # Where a completion could not be written, the summary cannot be either.
             if error.result is not None and written == len(error.result.images):

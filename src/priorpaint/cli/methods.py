@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from priorpaint.errors import UsageError
-from priorpaint.inpainting.method import (
-    DEFAULT_METHOD,
-    NARROW_SETTINGS,
-    WIDE,
-    WIDE_SETTINGS,
-)
-from priorpaint.solvers import SOLVERS, Solver, explain
-from priorpaint.solvers.reference import PAPER
+
+if TYPE_CHECKING:
+    from priorpaint.solvers import Solver
 
 _NEEDS = {
     "gradient": "gradients through the network (more memory and time)",
@@ -27,6 +22,9 @@ _NEEDS = {
 
 def methods(name: Annotated[str | None, typer.Argument(help="A method, to see its settings.")] = None) -> None:
     """List the methods, or the settings of one."""
+    from priorpaint.inpainting.method import DEFAULT_METHOD
+    from priorpaint.solvers import SOLVERS
+
     if name is None:
         width = max(map(len, SOLVERS))
         for key, cls in sorted(SOLVERS.items()):
@@ -39,6 +37,10 @@ def methods(name: Annotated[str | None, typer.Argument(help="A method, to see it
 
 
 def _show(name: str, cls: type[Solver]) -> None:
+    from priorpaint.inpainting.method import DEFAULT_METHOD, NARROW_SETTINGS, WIDE, WIDE_SETTINGS
+    from priorpaint.solvers import explain
+    from priorpaint.solvers.reference import PAPER
+
     typer.echo(f"{name}: {cls.title}")
     typer.echo(f"  {cls.about}")
     typer.echo(f"  reference  {cls.reference}")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from priorpaint.priors import Prior
-from priorpaint.priors.address_book import Entry, entries, home
-from priorpaint.priors.address_book import add as add_entry
-from priorpaint.priors.address_book import remove as remove_entry
-from priorpaint.priors.flag_words import parse_flags
-from priorpaint.priors.loading import PRIORS, embedded_file, load_prior
+if TYPE_CHECKING:
+    from priorpaint.priors import Prior
+    from priorpaint.priors.address_book import Entry
 
 _FLAGS = typer.Option("--flags", help="What the format cannot say, as in the model's README: '--image_size 64 ...'.")
 _OFFLINE = typer.Option("--offline", help="Fetch nothing; models of the hub come from the cache.")
@@ -48,6 +45,9 @@ def _default(context: typer.Context) -> None:
 @priors.command("list")
 def show_list() -> None:
     """List the embedded priors and your own names."""
+    from priorpaint.priors.address_book import entries
+    from priorpaint.priors.loading import PRIORS, embedded_file
+
     own = entries()
     width = max(map(len, [*PRIORS, *own]))
     for key, embedded in PRIORS.items():
@@ -71,6 +71,11 @@ def add(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a name of yours.")] = False,
 ) -> None:
     """Give a checkpoint a name, with its flags, for --prior NAME."""
+    from priorpaint.priors.address_book import Entry
+    from priorpaint.priors.address_book import add as add_entry
+    from priorpaint.priors.flag_words import parse_flags
+    from priorpaint.priors.loading import PRIORS, load_prior
+
     lasting = spec if spec.startswith("hf:") or spec in PRIORS else str(Path(spec).expanduser().absolute())
     given = _lasting(parse_flags(flags))
     found = load_prior(lasting, flags=given, device="cpu", offline=offline) if check else None
@@ -82,6 +87,9 @@ def add(
 @priors.command()
 def remove(name: Annotated[str, typer.Argument(help="A name that you gave.")]) -> None:
     """Forget a name; the model's files stay where they are."""
+    from priorpaint.priors.address_book import home
+    from priorpaint.priors.address_book import remove as remove_entry
+
     remove_entry(name)
     typer.echo(f"{name} is forgotten (in {home()}); its files were not touched.")
 
@@ -94,6 +102,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show what is known about a prior."""
+    from priorpaint.priors.loading import PRIORS, load_prior
+
     prior = load_prior(name, flags=flags, device="cpu", offline=offline)
     facts = {
         "name": prior.name,
@@ -119,6 +129,7 @@ def verify(
     seed: Annotated[int, typer.Option(help="Of the picture and the noise.")] = 0,
 ) -> None:
     """Read a prior and let it denoise a small random picture: are the values finite, is the noise found?"""
+    from priorpaint.priors.loading import load_prior
     from priorpaint.priors.verify import check as run_check
 
     prior = load_prior(name, flags=flags, device=device, offline=offline)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-_PLAIN_SECONDS = 10.0
+if TYPE_CHECKING:
+    from priorpaint.training.loop import Report
+
+_PLAIN_SECONDS, _TRAINING_SECONDS = 10.0, 30.0
 
 
 class Display:
@@ -23,8 +31,7 @@ class Display:
         self.samples, self.finished, self.quiet = samples, 0, quiet
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._begun = self._last = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=self.console, disable=quiet or not self.console.is_terminal)
+        self._bar = _bar(self.console, quiet=quiet)
         self._task = self._bar.add_task(self._words(), total=1.0)
 
     def __enter__(self) -> Display:
@@ -61,3 +68,91 @@ class Display:
 
     def _words(self) -> str:
         return f"{self.finished} of {self.samples} completions"
+
+
+class CellDisplay:
+    """What the user sees while a table is computed: a bar on a terminal, a line a cell elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.done = self.total = 0
+        self._quiet, self._console = quiet, Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = _bar(self._console, quiet=quiet)
+        self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> CellDisplay:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, sentence: str) -> None:
+        """One line."""
+        self._console.print(sentence, markup=False)
+
+    def advance(self, done: int, total: int, sentence: str) -> None:
+        """``done`` of ``total`` cells are finished; the sentence is about the last."""
+        self.done, self.total = done, total
+        self._bar.update(self._task, completed=done, total=total, description=f"{done} of {total} cells")
+        if not self._quiet:
+            self.say(f"{done}/{total} {sentence}")
+
+
+def _bar(console: Console, *, quiet: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
+
+
+class TrainingLines:
+    """What the user sees of a training run in a log: a line every half minute, and after each validation."""
+
+    def __init__(self) -> None:
+        self._last = -_TRAINING_SECONDS
+
+    def __call__(self, report: Report) -> None:
+        for note in report.notes:
+            print(note, file=sys.stderr, flush=True)
+        now = time.monotonic()
+        if report.psnr is None and report.fraction < 1 and (report.crops == 0 or now - self._last < _TRAINING_SECONDS):
+            return
+        self._last = now
+        print(f"{report.fraction:6.1%} {_state(report)}", file=sys.stderr, flush=True)
+
+
+class TrainingBar:
+    """What the user sees of a training run on a terminal: validation results are printed above the bar."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("reading pictures", total=1.0)
+
+    def __call__(self, report: Report) -> None:
+        for note in report.notes:
+            self._progress.console.print(note, highlight=False, markup=False)
+        if report.psnr is not None:
+            self._progress.console.print(_state(report), highlight=False, markup=False)
+        self._progress.update(self._task, completed=report.fraction, description=_state(report, psnr=False))
+
+
+@contextmanager
+def training_display() -> Iterator[TrainingLines | TrainingBar]:
+    """What `train` reports to, on this terminal or into this log."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield TrainingLines()
+        return
+    with Progress(BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), console=console) as progress:
+        yield TrainingBar(progress)
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds))) if seconds < float("inf") else "unknown time"
+
+
+def _state(report: Report, psnr: bool = True) -> str:
+    left = clock(report.seconds_left)
+    text = f"{report.crops} crops  loss {report.loss:.4f}  {report.rate:.1f} images/s  {left} left"
+    if report.psnr is None or not psnr:
+        return text
+    return f"{text}  held-out PSNR " + " ".join(f"{level}: {value:.2f}" for level, value in report.psnr.items())

@@ -8,27 +8,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from priorpaint.errors import Cancelled, CancelToken
+from priorpaint.errors import CancelToken
 
 
-class Signals:
-    """The first signal ends the run at the next step; a second one ends it at once."""
+class Signals(CancelToken):
+    """The token that signals cancel: the first one stops the run at its next step, a second Ctrl-C at once.
+
+    Attributes:
+        received: number of the first signal; 0 where none came.
+    """
 
     def __init__(self) -> None:
-        self.received, self.token = 0, CancelToken()
+        super().__init__()
+        self.received = 0
 
     def take(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
-        if self.received:
+        if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = number
-        self.token.cancel()
-        print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
+        if not self.received:
+            self.received = number
+            self.cancel()
+            print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
 
-    def check(self) -> None:
-        """Raise Cancelled where a signal came."""
-        if self.received:
-            raise Cancelled("stopped by a signal")
+    @property
+    def exit_code(self) -> int:
+        """Of a run that was stopped: 130 by Ctrl-C, 143 by SIGTERM or by another process of the same run."""
+        return 128 + (self.received or signal.SIGTERM)
 
 
 @contextmanager

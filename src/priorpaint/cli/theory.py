@@ -5,24 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from priorpaint.errors import UsageError
-from priorpaint.lab.theory.acceleration import chebyshev_rounds
-from priorpaint.lab.theory.appendix_b import (
-    Outcome,
-    enough_rounds,
-    expected_error,
-    run,
-)
-from priorpaint.lab.theory.figure import draw, require_matplotlib
-from priorpaint.lab.theory.model import LinearModel
-from priorpaint.lab.theory.two_state import rounds_needed
+
+if TYPE_CHECKING:
+    from priorpaint.lab.theory.appendix_b import Outcome
+    from priorpaint.lab.theory.model import LinearModel
 
 FIGURE, NUMBERS = "theory.png", "theory.json"
 
@@ -54,6 +45,9 @@ def theory(
     Images are x = A z with z ~ N(0, I_k); what is unknown of them is filled in by RePaint, by RePaint and one more step
     of the reverse SDE, and by RePaint+.
     """
+    from priorpaint.lab.theory.appendix_b import enough_rounds, run
+    from priorpaint.lab.theory.figure import draw, require_matplotlib
+
     if not tolerance > 0:
         raise UsageError(f"--tolerance is an error > 0, not {tolerance}.")
     if out is not None:
@@ -85,6 +79,10 @@ def _check(out: Path, overwrite: bool) -> None:
 
 
 def _model(k: int, d: int, known: int | None, mask: str | None, basis: str, seed: int) -> LinearModel:
+    import torch
+
+    from priorpaint.lab.theory.model import LinearModel
+
     if mask is not None and known is not None:
         raise UsageError("--mask takes the place of --known; leave one of them out.")
     if mask is not None and (len(mask) != d or set(mask) - {"0", "1"}):
@@ -102,6 +100,10 @@ def _model(k: int, d: int, known: int | None, mask: str | None, basis: str, seed
 
 def _numbers(model: LinearModel, outcome: Outcome, settings: dict[str, Any]) -> dict[str, Any]:
     """All that is printed, drawn and needed to run it again."""
+    from priorpaint.lab.theory.acceleration import chebyshev_rounds
+    from priorpaint.lab.theory.appendix_b import expected_error
+    from priorpaint.lab.theory.two_state import rounds_needed
+
     start, tolerance = expected_error(model, 0), settings["tolerance"]
     needed = {
         "plain": rounds_needed(start, tolerance, model.rho) if model.rho < 1 else None,
@@ -123,6 +125,9 @@ def _numbers(model: LinearModel, outcome: Outcome, settings: dict[str, Any]) -> 
 
 
 def _show(model: LinearModel, outcome: Outcome, numbers: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     settings, needed = numbers["settings"], numbers["rounds_needed"]
     table = Table(
         title=f"d = {model.d}, k = {model.k}, {int(model.known.sum())} known, beta = {settings['beta']:g}; "

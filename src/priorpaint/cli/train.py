@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from priorpaint.errors import PriorpaintError, UsageError
-from priorpaint.imaging.idx import is_idx
-from priorpaint.priors.native.autoencoder import AutoencoderConfig
-from priorpaint.priors.native.mlp import MLPConfig
-from priorpaint.priors.native.unet import UNetConfig, parse_counts
-from priorpaint.priors.native.weights_file import Config
-from priorpaint.training.checkpoint import CHECKPOINT, stored_network
-from priorpaint.training.config import TrainConfig, noise_levels
-from priorpaint.training.loop import Outcome, Report
-from priorpaint.training.loop import train as run_training
-from priorpaint.training.machine import (
-    MLP_BATCH,
-    Defaults,
-    autoencoder_defaults,
-    defaults,
-    end_process,
-    latent_defaults,
-)
-from priorpaint.training.tasks import load_codec
 
 from .options import Threads
 
+if TYPE_CHECKING:
+    from priorpaint.priors.native.weights_file import Config
+    from priorpaint.training.loop import Outcome
+
 _NETWORKS = ("unet", "mlp")
-_PLAIN_SECONDS = 30.0
 
 
 def train(
@@ -130,6 +107,20 @@ def train(
     The folder OUT is then a prior: priorpaint inpaint ... --prior OUT. A latent prior takes two runs: its autoencoder
     (--autoencoder --out AE), and the denoiser of its latents (--latent AE --out OUT).
     """
+    import torch
+
+    from priorpaint.imaging.idx import is_idx
+    from priorpaint.priors.native.mlp import MLPConfig
+    from priorpaint.training.checkpoint import CHECKPOINT, stored_network
+    from priorpaint.training.config import TrainConfig, noise_levels
+    from priorpaint.training.loop import train as run_training
+    from priorpaint.training.machine import MLP_BATCH, end_process
+    from priorpaint.training.tasks import load_codec
+
+    from .progress import training_display
+    from .stopping import signals
+    from .train_network import NetworkOptions, usual
+
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -147,25 +138,25 @@ def train(
             raise UsageError(f"--network is {' or '.join(_NETWORKS)}; got {network!r}.")
         idx = any(map(is_idx, data))
         codec = None if latent is None or autoencoder else load_codec(latent).network
-        usual = _usual(size, autoencoder, None if codec is None else codec.factor)
+        default = usual(size, autoencoder, None if codec is None else codec.factor)
         stored = stored_network(out / CHECKPOINT) if resume and (out / CHECKPOINT).exists() else None
-        asked = _Asked(network, channels, blocks, dense, width, cell, factor, latent_channels)
+        asked = NetworkOptions(network, channels, blocks, dense, width, cell, factor, latent_channels)
         planes = codec.channels if codec is not None else 1 if (idx if grey is None else grey) else 3
         side = size if codec is None else size // codec.factor
         if autoencoder:
             loss = "reconstruction"
-            shape: Config = asked.autoencoder(stored, usual, planes)
+            shape: Config = asked.autoencoder(stored, default, planes)
         elif asked.is_mlp(stored):
-            usual = replace(usual, batch=MLP_BATCH)
+            default = replace(default, batch=MLP_BATCH)
             shape = asked.mlp(stored, side, planes)
         else:
-            shape = replace(asked.unet(stored, usual, side, planes), learned_variance=loss == "hybrid")
+            shape = replace(asked.unet(stored, default, side, planes), learned_variance=loss == "hybrid")
         whole = (idx or isinstance(shape, MLPConfig)) if whole is None else whole
         noise = noise_levels(whole=whole, latent=latent is not None)
         config = TrainConfig(
             data=tuple(map(str, data)), out=str(out), val=tuple(map(str, val or ())), size=size, wide=wide,
-            batch=usual.batch if batch is None else batch, network=shape,
-            crops=crops, hours=usual.hours if crops is None and hours is None else hours,
+            batch=default.batch if batch is None else batch, network=shape,
+            crops=crops, hours=default.hours if crops is None and hours is None else hours,
             lr=lr, adam_lr=adam_lr, decay=decay, ema=ema, seed=seed, p_std=p_std, sigma_data=noise["sigma_data"],
             p_mean=noise["p_mean"] if p_mean is None else p_mean,
             sigma_min=noise["sigma_min"] if sigma_min is None else sigma_min,
@@ -176,145 +167,26 @@ def train(
             label_dropout=label_dropout, augment=augment, whole=whole, latent=None if latent is None else str(latent),
             hold_out=hold_out,
         )  # fmt: skip
-        outcome = _run(config)
+        with signals() as cancel, training_display() as display:
+            outcome = run_training(config, display, cancel)
     except PriorpaintError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
-    if outcome.stopped_by:
+    if outcome.cancelled:
         if outcome.speaks:
             typer.echo(f"Stopped after {outcome.crops} crops; the same command goes on from there.", err=True)
-        end_process(128 + outcome.stopped_by)
-        raise typer.Exit(128 + outcome.stopped_by)
+        end_process(cancel.exit_code)
+        raise typer.Exit(cancel.exit_code)
     if outcome.speaks:
         _say_what_next(outcome, out, autoencoder=autoencoder)
     end_process(0)
 
 
 def _say_what_next(outcome: Outcome, out: Path, *, autoencoder: bool) -> None:
-    typer.echo(f"Trained on {outcome.crops} crops in {_clock(outcome.seconds)}; weights: {out / 'weights.safetensors'}")
+    from .progress import clock
+
+    typer.echo(f"Trained on {outcome.crops} crops in {clock(outcome.seconds)}; weights: {out / 'weights.safetensors'}")
     if autoencoder:
         typer.echo(f"Now the denoiser of its latents: priorpaint train --latent {out} --data ... --out ...", err=True)
     else:
         typer.echo(f"Use it with: priorpaint inpaint PICTURE MASK --prior {out}", err=True)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """The options about the network, as given; None is what a checkpoint has, or the usual."""
-
-    network: str | None
-    channels: str | None
-    blocks: str | None
-    dense: str | None
-    width: int | None
-    cell: int | None
-    factor: int | None
-    latent_channels: int | None
-
-    def is_mlp(self, stored: Config | None) -> bool:
-        """Whether an MLP is asked for; UsageError for options that do not go together."""
-        convolutions = not (self.channels is None and self.blocks is None)
-        chosen = self.network == "mlp" or (self.network is None and isinstance(stored, MLPConfig) and not convolutions)
-        if chosen and convolutions:
-            raise UsageError("--channels and --blocks are for convolutions; --network mlp has --width and --dense.")
-        if not chosen and not (self.width is None and self.cell is None):
-            raise UsageError("--width and --cell are for --network mlp.")
-        return chosen
-
-    def mlp(self, stored: Config | None, side: int, planes: int) -> MLPConfig:
-        """A dense network for pictures of ``side`` pixels and ``planes`` channels."""
-        shape = stored if isinstance(stored, MLPConfig) else MLPConfig(side)
-        if self.dense is not None:
-            shape = replace(shape, hidden=parse_counts(self.dense, "--dense"))
-        width = shape.width if self.width is None else self.width
-        cell = shape.cell if self.cell is None else self.cell
-        return replace(shape, side=side, width=width, cell=cell, in_channels=planes, classes=0)
-
-    def unet(self, stored: Config | None, usual: Defaults, side: int, planes: int) -> UNetConfig:
-        """Convolutions, for crops, pictures or latents of ``side`` pixels or cells."""
-        known = isinstance(stored, UNetConfig) and self.channels is None and self.blocks is None
-        shape = stored if known and isinstance(stored, UNetConfig) else UNetConfig(*self._levels(usual))
-        shape = replace(shape, in_channels=planes, classes=0)
-        return shape if self.dense is None else replace(shape, dense=parse_counts(self.dense, "--dense"), side=side)
-
-    def autoencoder(self, stored: Config | None, usual: Defaults, planes: int) -> AutoencoderConfig:
-        """An autoencoder of pictures with ``planes`` channels."""
-        known = isinstance(stored, AutoencoderConfig) and self.channels is None and self.blocks is None
-        shape = (
-            stored if known and isinstance(stored, AutoencoderConfig) else AutoencoderConfig(8, 8, *self._levels(usual))
-        )
-        factor = shape.factor if self.factor is None else self.factor
-        latent_channels = shape.latent_channels if self.latent_channels is None else self.latent_channels
-        return replace(shape, factor=factor, latent_channels=latent_channels, in_channels=planes)
-
-    def _levels(self, usual: Defaults) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        channels = usual.channels if self.channels is None else parse_counts(self.channels, "--channels")
-        return channels, usual.blocks if self.blocks is None else parse_counts(self.blocks, "--blocks")
-
-
-def _usual(size: int, autoencoder: bool, factor: int | None) -> Defaults:
-    if autoencoder:
-        return autoencoder_defaults()
-    return defaults(size) if factor is None else latent_defaults(size // factor)
-
-
-def _run(config: TrainConfig) -> Outcome:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return run_training(config, _Lines())
-    with _bar(console) as show:
-        return run_training(config, show)
-
-
-class _Lines:
-    """One line every half minute, for logs."""
-
-    def __init__(self) -> None:
-        self._last = -_PLAIN_SECONDS
-
-    def __call__(self, report: Report) -> None:
-        for note in report.notes:
-            print(note, file=sys.stderr, flush=True)
-        now = time.monotonic()
-        if report.psnr is None and report.fraction < 1 and (report.crops == 0 or now - self._last < _PLAIN_SECONDS):
-            return
-        self._last = now
-        print(f"{report.fraction:6.1%} {_words(report)}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[_Bar]:
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as progress:
-        yield _Bar(progress)
-
-
-class _Bar:
-    """A rich progress bar; validation results are printed above it."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("reading pictures", total=1.0)
-
-    def __call__(self, report: Report) -> None:
-        for note in report.notes:
-            self._progress.console.print(note, highlight=False, markup=False)
-        if report.psnr is not None:
-            self._progress.console.print(_words(report), highlight=False, markup=False)
-        self._progress.update(self._task, completed=report.fraction, description=_words(report, psnr=False))
-
-
-def _words(report: Report, psnr: bool = True) -> str:
-    left = _clock(report.seconds_left)
-    text = f"{report.crops} crops  loss {report.loss:.4f}  {report.rate:.1f} images/s  {left} left"
-    if report.psnr is None or not psnr:
-        return text
-    return f"{text}  held-out PSNR " + " ".join(f"{level}: {value:.2f}" for level, value in report.psnr.items())
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds))) if seconds < float("inf") else "unknown time"
-
-
-if __name__ == "__main__":
-    typer.run(train)

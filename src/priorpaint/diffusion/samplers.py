@@ -80,7 +80,8 @@ class DDPM(DDIM):
     def step(self, prior: Prior, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         if self.eta != 1 or float(s) == 0:
             return super().step(prior, x_t, t, s, noise)
-        x_0, share = prior.denoise_with_variance(x_t, t)
+        out = prior.evaluate(x_t, t)
+        x_0, share = out.mean, out.variance_share
         if share is None:
             return transitions.step(prior.schedule, x_t, x_0, t, s, noise.normal_like(x_t)), x_0
         mean = transitions.step_mean(prior.schedule, x_t, x_0, t, s)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,14 @@ _FIRST = 1e-3
 _Number = TypeVar("_Number", float, Tensor)
 
 
+class Level(NamedTuple):
+    """alpha_t, sigma_t and lambda(t) = log(sigma_t / alpha_t), float64, in the shape of t."""
+
+    alpha: Tensor
+    sigma: Tensor
+    log_ratio: Tensor
+
+
 class Schedule(ABC):
     """alpha(t), sigma(t) and time grids.
 
@@ -37,6 +46,24 @@ class Schedule(ABC):
     """
 
     default_spacing: str = "uniform"
+    _levels: Mapping[float, Level] = MappingProxyType({})  # of the last grid, by time
+
+    def level(self, t: Tensor) -> Level:
+        """alpha_t, sigma_t and lambda(t), float64; read from a table where t is a single time of the last grid.
+
+        A step of a solver needs each of them some ten times; evaluated one by one they take longer than a small network.
+        """
+        known = self._levels.get(float(t)) if t.ndim == 0 and t.device.type == "cpu" else None
+        if known is not None:
+            return known
+        t = t.to(torch.float64)
+        return Level(self.alpha(t), self.sigma(t), self.log_ratio(t))
+
+    def _tabulated(self, times: Tensor) -> Tensor:
+        """``times`` (n,), with their levels kept for ``level``."""
+        columns = (column.unbind() for column in Level(self.alpha(times), self.sigma(times), self.log_ratio(times)))
+        self._levels = dict(zip(times.tolist(), map(Level._make, zip(*columns, strict=True)), strict=True))
+        return times
 
     @abstractmethod
     def log_ratio(self, t: Tensor) -> Tensor:
@@ -78,7 +105,9 @@ class Schedule(ABC):
             raise UsageError(f"a time grid needs at least 1 step, not {steps}")
         if not 0 < start <= 1:
             raise UsageError(f"a time grid starts in (0, 1], not at {start}")
-        spacing = spacing or self.default_spacing
+        return self._tabulated(self._grid(steps, spacing or self.default_spacing, rho, start))
+
+    def _grid(self, steps: int, spacing: str, rho: float, start: float) -> Tensor:
         if spacing not in SPACINGS:
             raise UsageError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
         if spacing == "respaced":
@@ -271,10 +300,9 @@ class Flow(Schedule):
             raise UsageError(f"the shift of a flow schedule must be a positive number, not {shift}")
         self.shift = float(shift)
 
-    def grid(self, steps: int, spacing: str | None = None, *, rho: float = 7.0, start: float = 1.0) -> Tensor:
-        """As for every schedule; ``uniform`` is uniform before the shift."""
-        times = super().grid(steps, spacing, rho=rho, start=start)
-        if self.shift == 1 or (spacing or self.default_spacing) != "uniform":
+    def _grid(self, steps: int, spacing: str, rho: float, start: float) -> Tensor:
+        times = super()._grid(steps, spacing, rho, start)
+        if self.shift == 1 or spacing != "uniform":
             return times
         high = start / (self.shift - (self.shift - 1) * start)
         low = min(self._shifted(_FIRST), high / 2)

@@ -26,38 +26,38 @@ def like(coefficient: Tensor, x: Tensor) -> Tensor:
 
 def vp_length(schedule: Schedule, t: Tensor) -> Tensor:
     """sqrt(alpha_t^2 + sigma_t^2), float64: x_t divided by it is variance preserving; D does not change."""
-    t = t.to(torch.float64)
-    return (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2).sqrt()
+    alpha, sigma, _ = schedule.level(t)
+    return (alpha**2 + sigma**2).sqrt()
 
 
 def forward(schedule: Schedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """(alpha_{t|s}, var_{t|s}) of x_t | x_s for s < t, float64."""
-    s, t = s.to(torch.float64), t.to(torch.float64)
-    shrink = torch.expm1(2 * (schedule.log_ratio(s) - schedule.log_ratio(t)))
-    return schedule.alpha(t) / schedule.alpha(s), -(schedule.sigma(t) ** 2) * shrink
+    before, after = schedule.level(s), schedule.level(t)
+    shrink = torch.expm1(2 * (before.log_ratio - after.log_ratio))
+    return after.alpha / before.alpha, -(after.sigma**2) * shrink
 
 
 def backward_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
     """v = Var[x_s | x_t, x_0] for s < t, float64; 0 at s = 0."""
-    s, t = s.to(torch.float64), t.to(torch.float64)
-    shrink = torch.expm1(2 * (schedule.log_ratio(s) - schedule.log_ratio(t)))
-    return -(schedule.sigma(s) ** 2) * shrink
+    before, after = schedule.level(t), schedule.level(s)
+    shrink = torch.expm1(2 * (after.log_ratio - before.log_ratio))
+    return -(after.sigma**2) * shrink
 
 
 def backward_weights(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
     """(a, b) with E[x_s | x_t, x_0] = a x_t + b x_0 when the step adds noise of variance eta^2 v (eta = 0: DDIM)."""
-    s, t = s.to(torch.float64), t.to(torch.float64)
-    gap = 2 * (schedule.log_ratio(s) - schedule.log_ratio(t))
+    before, after = schedule.level(t), schedule.level(s)
+    gap = 2 * (after.log_ratio - before.log_ratio)
     # sqrt(sigma_s^2 - eta^2 v) = sigma_s exp(kept), and alpha_s - a alpha_t = -alpha_s expm1(gap / 2 + kept).
     kept = 0.5 * torch.log1p(eta**2 * torch.expm1(gap))
-    a = schedule.sigma(s) / schedule.sigma(t) * torch.exp(kept)
-    return a, -schedule.alpha(s) * torch.expm1(gap / 2 + kept)
+    a = after.sigma / before.sigma * torch.exp(kept)
+    return a, -after.alpha * torch.expm1(gap / 2 + kept)
 
 
 def perturb(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """x_t = alpha_t x_0 + sigma_t noise; x_0 and noise (N, ...)."""
-    t = t.to(torch.float64)
-    return like(schedule.alpha(t), x_0) * x_0 + like(schedule.sigma(t), x_0) * noise
+    alpha, sigma, _ = schedule.level(t)
+    return like(alpha, x_0) * x_0 + like(sigma, x_0) * noise
 
 
 def noise_up(schedule: Schedule, x_s: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -68,8 +68,8 @@ def noise_up(schedule: Schedule, x_s: Tensor, s: Tensor, t: Tensor, noise: Tenso
 
 def epsilon(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
     """The noise eps = (x_t - alpha_t x_0) / sigma_t that an estimate x_0 implies; t > 0."""
-    t = t.to(torch.float64)
-    return (x_t - like(schedule.alpha(t), x_t) * x_0) / like(schedule.sigma(t), x_t)
+    alpha, sigma, _ = schedule.level(t)
+    return (x_t - like(alpha, x_t) * x_0) / like(sigma, x_t)
 
 
 def step_mean(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> Tensor:
@@ -98,7 +98,5 @@ def guidance_weight(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tenso
     says nothing about y.
     """
     _, b = backward_weights(schedule, t, s, eta)
-    alpha = schedule.alpha(t.to(torch.float64))
-    if float(alpha) == 0:
-        return torch.zeros_like(alpha)
-    return b * schedule.sigma(t.to(torch.float64)) ** 2 / alpha
+    alpha, sigma, _ = schedule.level(t)
+    return torch.zeros_like(alpha) if float(alpha) == 0 else b * sigma**2 / alpha

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from ..errors import CancelToken
-from ..priors.base import Prior, WrappedPrior
+from ..priors.base import Denoising, Prior, WrappedPrior
 
 
 class CancellablePrior(WrappedPrior):
@@ -27,16 +27,6 @@ class CancellablePrior(WrappedPrior):
         finally:
             self._token = CancelToken()
 
-    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
         self._token.check()
-        return self.inner.denoise(x_t, t)
-
-    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        self._token.check()
-        return self.inner.denoise_given(x_t, t, given)
-
-    def denoise_with_variance(
-        self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        self._token.check()
-        return self.inner.denoise_with_variance(x_t, t, given)
+        return self.inner.evaluate(x_t, t, given)

@@ -86,12 +86,12 @@ class InpaintJob:
     @property
     def _size(self) -> tuple[int, int] | None:
         """(height, width) in pixels of the pictures that a fixed-size prior knows."""
-        size: tuple[int | None, int | None] = getattr(self.prior, "image_window", (None, None))
+        size = self.prior.info.window
         return None if size[0] is None or size[1] is None else (size[0], size[1])
 
     @property
     def _fit(self) -> str:
-        return "windows" if self._size is None else str(getattr(self.prior, "fit", "windows"))
+        return "windows" if self._size is None else self.prior.info.fit
 
     @property
     def _gradient(self) -> bool:

@@ -169,7 +169,7 @@ def measure(prior: Prior, height: int, width: int, *, gradient: bool = True) -> 
     """
     before, shape = prior.nfe.copy(), prior.latent_shape(height, width)
     image_shape = int(prior.image_shape[0]), height, width
-    weights = _storages(getattr(prior, "parameters", tuple)())
+    weights = _storages(prior.parameters())
     try:
         x_0 = torch.zeros(1, *shape, device=prior.device)
         calls = [_measured(lambda x: prior.denoise(x, 0.5), x_0, weights, gradient)]

@@ -13,7 +13,7 @@ from ..diffusion.rng import Streams, derive
 from ..diffusion.schedules import VP, Schedule
 from ..errors import UsageError
 from ..operators.base import LinearOperator
-from .base import Prior
+from .base import Prior, PriorInfo, Provenance
 
 if TYPE_CHECKING:
     from ..diffusion.samplers import Sampler
@@ -35,7 +35,8 @@ class GaussianMixture(Prior):
         UsageError: shapes that do not fit, negative weights, or a covariance that is not positive semi-definite.
     """
 
-    name = "gaussian mixture"
+    shape: tuple[int, int, int]
+    title = "gaussian mixture"
 
     def __init__(
         self,
@@ -45,8 +46,6 @@ class GaussianMixture(Prior):
         shape: tuple[int, int, int] | None = None,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__()
-        self.schedule = schedule or VP("linear")
         raw = torch.as_tensor(weights, dtype=torch.float64)
         if raw.ndim != 1 or bool((raw < 0).any()) or not float(raw.sum()) > 0:
             raise UsageError("weights must be (K,) numbers >= 0 with a positive sum")
@@ -57,9 +56,10 @@ class GaussianMixture(Prior):
         self.means = means.reshape(len(raw), -1)
         d = self.means.shape[1]
         self.dim = d
-        self.shape: tuple[int, int, int] = shape or (1, 1, d)
-        if math.prod(self.shape) != d:
-            raise UsageError(f"shape {self.shape} has {math.prod(self.shape)} elements but the means have {d}")
+        full = shape or (1, 1, d)
+        if math.prod(full) != d:
+            raise UsageError(f"shape {full} has {math.prod(full)} elements but the means have {d}")
+        super().__init__(PriorInfo(schedule or VP("linear"), full, provenance=Provenance(self.title)))
         covs = torch.as_tensor(covs, dtype=torch.float64)
         if covs.shape not in ((d, d), (len(raw), d, d), (1, d, d)):
             raise UsageError(f"covs have shape {tuple(covs.shape)}; pass ({d}, {d}) or ({len(raw)}, {d}, {d})")
@@ -234,7 +234,7 @@ class Gaussian(GaussianMixture):
         schedule: noise schedule; the default is VP linear.
     """
 
-    name = "gaussian"
+    title = "gaussian"
 
     def __init__(
         self,
@@ -263,7 +263,7 @@ class LinearManifold(Gaussian):
         UsageError: A is no matrix, or its columns are linearly dependent.
     """
 
-    name = "linear manifold"
+    title = "linear manifold"
 
     def __init__(
         self,

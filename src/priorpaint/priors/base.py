@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..diffusion.rng import Streams, derive
 from ..diffusion.schedules import Schedule
-from ..errors import UsageError
+from ..diffusion.transitions import like
+from ..errors import PriorError, UsageError
 
 if TYPE_CHECKING:
     from ..diffusion.samplers import Sampler
@@ -46,82 +47,177 @@ class NFE:
         return NFE(self.forward, self.backward)
 
 
-class Prior(ABC):
-    """A distribution over images that is known through its denoiser.
+@dataclass(frozen=True)
+class Provenance:
+    """Where a prior comes from.
 
     Attributes:
-        schedule: how x_t is made from x_0.
-        shape: (C, H, W) of the space where it denoises; None means any size.
-        multiple: height and width must be a multiple of this.
-        data_std: standard deviation of x_0 per element, for the width of the first noise at t = 1.
-        classes: number of classes that it can be asked for; 0 where it knows none.
-        takes_text: whether it can be asked for what a text describes.
-        latent: whether x_0 is a latent, and ``decode`` makes the image of it; see `LatentPrior`.
-        source: the file or folder that it was read from; None for a prior without one, as for the next four.
+        name: what messages call it.
+        source: the file or folder that it was read from; None for a prior without one, as for the others.
         hash: SHA-256 of what was read, in hexadecimal.
         facts: what is known about it, as JSON values.
         spec: what `load_prior` was asked for.
         flags: the flags that `load_prior` was given.
-        nfe: network evaluations so far.
+        dtype: the dtype that `load_prior` was asked for.
+    """
+
+    name: str = "prior"
+    source: Path | None = None
+    hash: str | None = None
+    facts: dict[str, Any] | None = None
+    spec: str | None = None
+    flags: dict[str, Any] | None = None
+    dtype: torch.dtype | None = None
+
+
+@dataclass(frozen=True)
+class PriorInfo:
+    """All that others need to know about a prior, besides its denoiser.
+
+    Attributes:
+        schedule: how x_t is made from x_0.
+        shape: (C, H, W) of the space where it denoises; None means any size.
+        multiple: height and width of x_0 must be a multiple of this.
+        data_std: standard deviation of x_0 per element, for the width of the first noise at t = 1.
+        classes: number of classes that it can be asked for; 0 where it knows none.
+        takes_text: whether it can be asked for what a text describes.
+        latent: whether x_0 is a latent, and ``decode`` makes the image of it; see `LatentPrior`.
+        factor: pixels of an image to one of x_0, along each side.
+        image_channels: of an image; None is those of x_0.
+        window: (height, width) in pixels of the windows that a picture is cut into, None along a side that is not
+            cut; see `TiledPrior`.
+        fit: how a picture of another size is fitted to the windows.
+        provenance: where it comes from.
     """
 
     schedule: Schedule
     shape: Shape
     multiple: int = 1
     data_std: float = 1.0
-    name: str = "prior"
     classes: int = 0
     takes_text: bool = False
     latent: bool = False
-    source: Path | None = None
-    hash: str | None = None
-    facts: dict[str, Any] | None = None
-    spec: str | None = None
-    flags: dict[str, Any] | None = None
+    factor: int = 1
+    image_channels: int | None = None
+    window: tuple[int | None, int | None] = (None, None)
+    fit: str = "windows"
+    provenance: Provenance = Provenance()
 
-    def __init__(self) -> None:
-        self.nfe = NFE()
 
-    @abstractmethod
-    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """E[x_0 | x_t] for x_t (N, C, H, W) and float64 t (N,)."""
+class _Told:
+    """An attribute of a prior that stands in its ``info``; to set it replaces ``info``."""
 
-    def denoise(self, x_t: Tensor, t: Tensor | float) -> Tensor:
-        """D(x_t, t) = E[x_0 | x_t], differentiable.
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name, self.deep = name, name in Provenance.__dataclass_fields__
+
+    def __get__(self, prior: Prior | None, owner: type) -> Any:
+        if prior is None:
+            return self
+        return getattr(prior.info.provenance if self.deep else prior.info, self.name)
+
+    def __set__(self, prior: Prior, value: Any) -> None:
+        change = {self.name: value}
+        prior.info = replace(
+            prior.info, **({"provenance": replace(prior.info.provenance, **change)} if self.deep else change)
+        )
+
+
+def _told() -> Any:
+    return _Told()
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """What a prior says about x_0.
+
+    Attributes:
+        mean: E[x_0 | x_t], (N, C, H, W) in the dtype of x_t.
+        variance_share: what the network learned about the variance of an ancestral step: the share v (N, C, H, W),
+            about 0 ... 1, with which its log variance lies between the smallest and the largest (Nichol and Dhariwal
+            2021, Eq. 15); None where it learned nothing.
+    """
+
+    mean: Tensor
+    variance_share: Tensor | None = None
+
+
+class Prior:
+    """A distribution over images that is known through its denoiser; a subclass gives ``_denoise`` or ``_evaluate``.
+
+    Args:
+        info: its facts, each of which but ``factor``, ``image_channels``, ``window`` and ``fit`` can also be read and
+            set as an attribute of the prior.
+
+    Attributes:
+        nfe: network evaluations so far.
+    """
+
+    schedule: Schedule = _told()
+    shape: Shape = _told()
+    multiple: int = _told()
+    data_std: float = _told()
+    classes: int = _told()
+    takes_text: bool = _told()
+    latent: bool = _told()
+    name: str = _told()
+    source: Path | None = _told()
+    hash: str | None = _told()
+    facts: dict[str, Any] | None = _told()
+    spec: str | None = _told()
+    flags: dict[str, Any] | None = _told()
+
+    def __init__(self, info: PriorInfo) -> None:
+        self.info, self.nfe = info, NFE()
+
+    def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
+        """What the prior says about x_0: E[x_0 | x_t, given], differentiable, and the variance that it learned.
 
         Args:
             x_t: noisy images (N, C, H, W).
             t: times (N,) or a single time, in (0, 1].
+            given: what ``condition`` made, tensors with 1 or N rows; None is the unconditional state.
 
-        Returns:
-            (N, C, H, W) in the dtype of x_t.
+        Raises:
+            UsageError: the prior takes no such condition.
         """
-        self._count(x_t)
-        return self._denoise(x_t, _times(t, x_t)).to(x_t.dtype)
+        if torch.is_grad_enabled() and x_t.requires_grad:
+            self.nfe.backward += len(x_t)
+        else:
+            self.nfe.forward += len(x_t)
+        out = self._evaluate(x_t, times_of(t, x_t), given)
+        return Denoising(out.mean.to(x_t.dtype), out.variance_share)
 
-    def denoise_given(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor]) -> Tensor:
-        """E[x_0 | x_t, given]: `denoise` under a condition that `condition` made.
+    def _evaluate(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor] | None) -> Denoising:
+        """`evaluate` for float64 t (N,), without counting."""
+        if given:
+            raise UsageError(f"the prior {self.name} takes no condition, but {', '.join(given)} was given")
+        return Denoising(self._denoise(x_t, t))
+
+    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """E[x_0 | x_t] for x_t (N, C, H, W) and float64 t (N,)."""
+        raise NotImplementedError
+
+    def denoise(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Tensor:
+        """D(x_t, t) = E[x_0 | x_t, given], (N, C, H, W) in the dtype of x_t: the mean of `evaluate`."""
+        return self.evaluate(x_t, t, given).mean
+
+    def score(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """grad log p(x_t) = (alpha_t D(x_t, t) - x_t) / sigma_t^2, (N, C, H, W), by Tweedie's formula.
 
         Args:
             x_t: noisy images (N, C, H, W).
-            t: as in `denoise`.
-            given: tensors with 1 or N rows.
+            t: times (N,) or a single time, in (0, 1].
         """
-        self._count(x_t)
-        return self._denoise_given(x_t, _times(t, x_t), given).to(x_t.dtype)
+        times = times_of(t, x_t)
+        alpha, variance = self.schedule.alpha(times), self.schedule.sigma(times) ** 2
+        return (like(alpha, x_t) * self.denoise(x_t, times) - x_t) / like(variance, x_t)
 
-    def denoise_with_variance(
-        self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """D(x_t, t), and what the network learned about the variance of an ancestral step; None: nothing.
-
-        The second is the share v (N, C, H, W), about 0 ... 1, with which the log variance of the step lies between the
-        smallest and the largest (Nichol and Dhariwal 2021, Eq. 15).
-        """
-        return (self.denoise(x_t, t) if given is None else self.denoise_given(x_t, t, given)), None
+    def parameters(self) -> Iterator[Tensor]:
+        """The weights, where there are any."""
+        return iter(())
 
     def condition(self, *, label: Label | None = None, prompt: str | None = None) -> Mapping[str, Tensor]:
-        """What `denoise_given` takes for a class or a text; without both, the unconditional state.
+        """What `denoise` takes for a class or a text; without both, the unconditional state.
 
         Args:
             label: a class in 0 ... classes - 1 for every row, or N of them, one a row.
@@ -153,12 +249,6 @@ class Prior(ABC):
 
         return Guided(self, label=label, prompt=prompt, negative_prompt=negative_prompt, scale=scale)
 
-    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        """E[x_0 | x_t, given] for x_t (N, C, H, W) and float64 t (N,)."""
-        if given:
-            raise UsageError(f"the prior {self.name} takes no condition, but {', '.join(given)} was given")
-        return self._denoise(x_t, t)
-
     def _check_condition(self, label: Label | None, prompt: str | None) -> Tensor | None:
         """The label as int64 (1,) or (N,), on the prior's device, where there is one."""
         if prompt is not None and not self.takes_text:
@@ -169,11 +259,34 @@ class Prior(ABC):
             raise UsageError(f"the prior {self.name} knows no classes; leave the label out or choose another prior")
         return _labels(label, self.classes, self.name).to(self.device)
 
-    def _count(self, x_t: Tensor) -> None:
-        if torch.is_grad_enabled() and x_t.requires_grad:
-            self.nfe.backward += len(x_t)
-        else:
-            self.nfe.forward += len(x_t)
+    @property
+    def _loaded(self) -> bool:
+        """Whether `load_prior` made this very object, so that it can do so again."""
+        return self.spec is not None
+
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        """A prior that was loaded travels as what it was loaded by, and is loaded again where it arrives."""
+        if not self._loaded:
+            return super().__reduce_ex__(protocol)
+        told = self.info.provenance
+        return _again, (told.spec, told.flags, told.hash, told.name, told.dtype, str(self.device))
+
+    def __getstate__(self) -> bytes:
+        try:
+            return pickle.dumps(self.__dict__)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise PriorError(
+                f"the prior {self.name} cannot be sent to another process ({error}); load it with load_prior, or write "
+                "its functions at the top level of a module"
+            ) from None
+
+    def __setstate__(self, state: bytes) -> None:
+        self.__dict__.update(pickle.loads(state))
+
+    def __copy__(self) -> Prior:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
 
     @property
     def device(self) -> torch.device:
@@ -191,21 +304,22 @@ class Prior(ABC):
     @property
     def image_shape(self) -> Shape:
         """(C, H, W) of images; ``shape`` itself for pixel priors."""
-        return self.shape
+        height, width = (None if side is None else side * self.info.factor for side in self.shape[1:])
+        return self.info.image_channels or self.shape[0], height, width
 
     @property
     def image_multiple(self) -> int:
         """Height and width of an image must be a multiple of this."""
-        return self.multiple
+        return self.multiple * self.info.factor
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, H, W) of x_0 for an image of this size.
+        """(C, H, W) of x_0 for an image of this size, in pixels.
 
         Raises:
             UsageError: an image of this size cannot be denoised.
         """
         self.check_size(height, width)
-        return self.shape[0], height, width
+        return self.shape[0], height // self.info.factor, width // self.info.factor
 
     def initial(self, noise: Tensor) -> Tensor:
         """x_1 from standard normal noise (N, C, H, W): N(0, alpha_1^2 data_std^2 + sigma_1^2)."""
@@ -225,13 +339,15 @@ class Prior(ABC):
         return x_1 + float(self.schedule.alpha(end)) * self.denoise(x_1, end)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise UsageError where an image of this size cannot be denoised."""
-        for have, want, side in ((height, self.shape[1], "height"), (width, self.shape[2], "width")):
+        """Raise UsageError where an image of this size, in pixels, cannot be denoised."""
+        _, *wanted = self.image_shape
+        for have, want, side in zip((height, width), wanted, ("height", "width"), strict=True):
             if want is not None and have != want:
                 raise UsageError(f"the prior {self.name} works on {side} {want}, not {have}")
-            if have % self.multiple:
-                want = self.multiple
-                raise UsageError(f"the prior {self.name} needs a {side} that is a multiple of {want}, not {have}")
+            if have < 1 or have % self.image_multiple:
+                raise UsageError(
+                    f"the prior {self.name} needs a {side} that is a multiple of {self.image_multiple}, not {have}"
+                )
 
     @torch.no_grad()
     def sample(
@@ -276,37 +392,29 @@ class Prior(ABC):
 
 
 class WrappedPrior(Prior):
-    """A prior around another one, ``inner``: all is as it is there, and so is all that this class does not name.
+    """A prior around another one, ``inner``: a subclass overrides ``evaluate``, ``encode`` and ``decode`` alone.
 
     The evaluations are counted where they run, so that ``nfe`` is the counter of ``inner``.
+
+    Args:
+        inner: the prior inside.
+        **changes: what of its ``info`` is different here.
     """
 
-    def __init__(self, inner: Prior) -> None:
-        super().__init__()
+    def __init__(self, inner: Prior, **changes: Any) -> None:
+        super().__init__(replace(inner.info, **changes))
         self.inner, self.nfe = inner, inner.nfe
-        self.schedule, self.shape, self.multiple = inner.schedule, inner.shape, inner.multiple
-        self.data_std, self.name = inner.data_std, inner.name
-        self.classes, self.takes_text, self.latent = inner.classes, inner.takes_text, inner.latent
-        self.source, self.hash, self.facts = inner.source, inner.hash, inner.facts
-        self.spec, self.flags = inner.spec, inner.flags
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "inner" or name.startswith("__"):  # not there yet while an object is copied
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-    def denoise(self, x_t: Tensor, t: Tensor | float) -> Tensor:
-        return self._denoise(x_t, _times(t, x_t)).to(x_t.dtype)
-
-    def denoise_given(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor]) -> Tensor:
-        return self._denoise_given(x_t, _times(t, x_t), given).to(x_t.dtype)
-
-    def condition(self, *, label: Label | None = None, prompt: str | None = None) -> Mapping[str, Tensor]:
-        return self.inner.condition(label=label, prompt=prompt)
+    def __setstate__(self, state: bytes) -> None:
+        super().__setstate__(state)
+        self.nfe = self.inner.nfe  # which begins anew where the prior inside was loaded again
 
     @property
-    def device(self) -> torch.device:
-        return self.inner.device
+    def _loaded(self) -> bool:
+        return self.spec is not None and self.inner.spec is None
+
+    def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
+        return self.inner.evaluate(x_t, t, given)
 
     def encode(self, image: Tensor) -> Tensor:
         return self.inner.encode(image)
@@ -314,32 +422,22 @@ class WrappedPrior(Prior):
     def decode(self, latent: Tensor) -> Tensor:
         return self.inner.decode(latent)
 
-    def initial(self, noise: Tensor) -> Tensor:
-        return self.inner.initial(noise)
+    def condition(self, *, label: Label | None = None, prompt: str | None = None) -> Mapping[str, Tensor]:
+        return self.inner.condition(label=label, prompt=prompt)
+
+    def parameters(self) -> Iterator[Tensor]:
+        return self.inner.parameters()
 
     @property
-    def image_shape(self) -> Shape:
-        return self.inner.image_shape
-
-    @property
-    def image_multiple(self) -> int:
-        return self.inner.image_multiple
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        return self.inner.latent_shape(height, width)
-
-    def check_size(self, height: int, width: int) -> None:
-        self.inner.check_size(height, width)
-
-    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        return self.inner.denoise_given(x_t, t, given)
+    def device(self) -> torch.device:
+        return self.inner.device
 
 
 class DenoiserPrior(Prior):
     """Any callable (x_t, t) -> E[x_0 | x_t] as a prior.
 
     Args:
-        denoise: takes x_t (N, C, H, W) and t (N,) float64 and returns (N, C, H, W).
+        denoise: takes x_t (N, C, H, W) and t (N,), in the dtype and on the device of x_t, and returns (N, C, H, W).
         schedule: its noise schedule.
         shape: (C, H, W); None where any size will do.
         multiple: height and width must be a multiple of this.
@@ -356,15 +454,35 @@ class DenoiserPrior(Prior):
         data_std: float = 1.0,
         name: str = "prior",
     ) -> None:
-        super().__init__()
+        super().__init__(PriorInfo(schedule, shape, multiple, data_std, provenance=Provenance(name)))
         self._call = denoise
-        self.schedule, self.shape, self.multiple, self.data_std, self.name = schedule, shape, multiple, data_std, name
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self._call(x_t, t)
+        return self._call(x_t, t.to(x_t))
 
 
-def _times(t: Tensor | float, x_t: Tensor) -> Tensor:
+def _again(
+    spec: str, flags: dict[str, Any] | None, digest: str | None, name: str, dtype: torch.dtype | None, device: str
+) -> Prior:
+    """A pickled prior, loaded again.
+
+    Raises:
+        PriorError: the files are not those that it was pickled with.
+    """
+    from .loading import load_prior  # which knows priors; the other way only here
+
+    prior = load_prior(spec, flags=flags, dtype=dtype, device=device)
+    if prior.hash != digest:
+        raise PriorError(
+            f"the files of {spec} are not those of the prior that was pickled: expected SHA-256 "
+            f"{str(digest)[:12]}..., found {str(prior.hash)[:12]}..."
+        )
+    prior.name = name
+    return prior
+
+
+def times_of(t: Tensor | float, x_t: Tensor) -> Tensor:
+    """t as (N,) float64."""
     return torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
 
 

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .base import (
+    Denoising,
     Label,
     Prior,
     WrappedPrior,
     rows_of,
+    times_of,
 )
 
 
@@ -97,34 +99,20 @@ class Guided(WrappedPrior):
             raise UsageError(f"the prior {self.name} is under a condition already; condition the prior inside")
         return {}
 
-    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        return self._denoise(x_t, t)
-
-    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
+        """The mean, and the variance that the network learned under the condition, where it learned any."""
         if self.scale == 1 or not self.null:
-            return self.inner.denoise_given(x_t, t, self.given)
+            return self.inner.evaluate(x_t, t, self.given)
         if self.scale == 0:
-            return self.inner.denoise_given(x_t, t, self.null)
-        return self._mixed(self.inner.denoise_given(x_t.repeat(2, 1, 1, 1), t.repeat(2), self._both(len(x_t))))
-
-    def denoise_with_variance(
-        self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """`denoise`, and the variance that the network learned under the condition, where it learned any."""
-        times = torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
-        if self.scale == 1 or not self.null:
-            return self.inner.denoise_with_variance(x_t, times, self.given)
-        if self.scale == 0:
-            return self.inner.denoise_with_variance(x_t, times, self.null)
-        x_0, share = self.inner.denoise_with_variance(x_t.repeat(2, 1, 1, 1), times.repeat(2), self._both(len(x_t)))
-        return self._mixed(x_0), None if share is None else share.chunk(2)[1]
+            return self.inner.evaluate(x_t, t, self.null)
+        times = times_of(t, x_t).repeat(2)
+        both = self.inner.evaluate(x_t.repeat(2, 1, 1, 1), times, self._both(len(x_t)))
+        null, full = both.mean.chunk(2)
+        share = None if both.variance_share is None else both.variance_share.chunk(2)[1]
+        return Denoising(null + self.scale * (full - null), share)
 
     def _both(self, rows: int) -> Mapping[str, Tensor]:
         return {name: torch.cat([rows_of(g[name], rows) for g in (self.null, self.given)]) for name in self.given}
-
-    def _mixed(self, both: Tensor) -> Tensor:
-        null, given = both.chunk(2)
-        return null + self.scale * (given - null)
 
     def _check_pair(self) -> None:
         shapes = [{name: tuple(v.shape[1:]) for name, v in part.items()} for part in (self.given, self.null)]

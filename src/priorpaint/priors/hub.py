@@ -30,7 +30,6 @@ PREFIX = "hf:"
 _FORM = re.compile(
     r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/(pr|convert)/[\w.-]+|[^/@\s]+))?(/(?P<inside>[^@\s]+?))?/?"
 )
-_FILES = (".ckpt", ".pkl", ".pt", ".pth", ".safetensors")
 _TOKENIZER = (
     "tokenizer_config.json",
     "tokenizer.json",
@@ -87,12 +86,12 @@ def fetch(spec: str, *, variant: str | None = None, offline: bool = False) -> Pa
     """
     place = Place.parse(spec)
     shelf = _Shelf(spec, place, offline)
-    if place.inside.endswith(_FILES):
-        return _single_file(shelf, place)
+    if place.inside and (file := _single_file(spec, place, offline)) is not None:
+        return file
     if shelf.get(MODEL_INDEX) is None and shelf.get("config.json") is None or shelf.folder is None:
         raise shelf.missing(
-            f"{spec} has no {MODEL_INDEX}, so it is no diffusers model; name the file, such as "
-            f"hf:{place.repo}/model.safetensors, where it is of another format."
+            f"{spec} is not a file, and has no {MODEL_INDEX} of diffusers; name a file of the model, such as "
+            f"hf:{place.repo}/model.safetensors, where it is in another format."
         )
     folder = Folder(shelf.folder, variant)
     for part in folder.index:
@@ -134,6 +133,8 @@ class _Shelf:
             return None
         except Exception as error:
             raise self._explained(error, errors) from None
+        if not path.is_file():  # a folder in the cache
+            return None
         self.folder = path.parents[len(PurePosixPath(name).parts) - 1]
         self._revision = path.parents[len(inside.parts) - 1].name  # the commit: what follows is of the same one
         return path
@@ -205,15 +206,14 @@ def _fetch_shards(shelf: _Shelf, where: str, index: Path) -> None:
             raise PriorError(f"{shelf.spec} lacks {where}{name}, a part of its weights.")
 
 
-def _single_file(shelf: _Shelf, place: Place) -> Path:
-    """One file in another format, with the YAML of its name where there is one."""
+def _single_file(spec: str, place: Place, offline: bool) -> Path | None:
+    """One file, with the YAML of its name where there is one; None where ``inside`` is not a file."""
     inside = PurePosixPath(place.inside)
     parent = "" if str(inside.parent) == "." else str(inside.parent)
-    shelf.place = Place(place.repo, place.revision, parent)
+    shelf = _Shelf(spec, Place(place.repo, place.revision, parent), offline)
     file = shelf.get(inside.name)
-    if file is None:
-        raise shelf.missing(f"{shelf.spec}: the model has no file {place.inside}; check its name.")
-    shelf.get(f"{inside.stem}.yaml")
+    if file is not None:
+        shelf.get(f"{inside.stem}.yaml")
     return file
 
 

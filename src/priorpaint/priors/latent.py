@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import torch
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from .base import Prior, Shape, WrappedPrior
+from .base import Prior, WrappedPrior
 
 _PROBE_STEP = 0.1  # of data_std, for finite differences through the decoder
 
@@ -61,7 +61,6 @@ class LatentPrior(WrappedPrior):
     """
 
     def __init__(self, inner: Prior, autoencoder: Autoencoder, name: str | None = None) -> None:
-        super().__init__(inner)
         if inner.latent:
             raise UsageError(f"the prior {inner.name} is a latent prior already; give the denoiser of its latents")
         if inner.shape[0] != autoencoder.channels:
@@ -69,35 +68,10 @@ class LatentPrior(WrappedPrior):
                 f"the denoiser {inner.name} works on {inner.shape[0]} channels and the autoencoder makes latents of "
                 f"{autoencoder.channels}; these two do not belong together"
             )
-        self.autoencoder, self.latent = autoencoder, True
-        self.name = name or inner.name
+        channels = autoencoder.image_channels
+        super().__init__(inner, latent=True, factor=autoencoder.factor, image_channels=channels)
+        self.autoencoder, self.name = autoencoder, name or inner.name
         self.encodes = self.decodes = 0
-
-    @property
-    def image_shape(self) -> Shape:
-        factor = self.autoencoder.factor
-        height, width = (None if side is None else side * factor for side in self.shape[1:])
-        return self.autoencoder.image_channels, height, width
-
-    @property
-    def image_multiple(self) -> int:
-        return self.multiple * self.autoencoder.factor
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        self.check_size(height, width)
-        factor = self.autoencoder.factor
-        return self.shape[0], height // factor, width // factor
-
-    def check_size(self, height: int, width: int) -> None:
-        """Raise UsageError where an image of this size, in pixels, cannot be denoised."""
-        _, *wanted = self.image_shape
-        for have, want, side in zip((height, width), wanted, ("height", "width"), strict=True):
-            if want is not None and have != want:
-                raise UsageError(f"the prior {self.name} works on {side} {want}, not {have}")
-            if have < 1 or have % self.image_multiple:
-                raise UsageError(
-                    f"the prior {self.name} needs a {side} that is a multiple of {self.image_multiple}, not {have}"
-                )
 
     def encode(self, image: Tensor) -> Tensor:
         """Image (N, C, H, W) to latent (N, c, H / f, W / f), differentiable."""
@@ -111,45 +85,21 @@ class LatentPrior(WrappedPrior):
 
     def parameters(self) -> Iterator[Tensor]:
         """The weights of denoiser and autoencoder, where they have any."""
-        known = (getattr(part, "parameters", None) for part in (self.inner, self.autoencoder))
-        return itertools.chain.from_iterable(each() for each in known if each is not None)
-
-    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.inner.denoise(x_t, t)
-
-    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        return self.inner.denoise_given(x_t, t, given)
+        own: Callable[[], Iterable[Tensor]] = getattr(self.autoencoder, "parameters", tuple)
+        return itertools.chain(self.inner.parameters(), own())
 
 
 class LatentSpace(WrappedPrior):
     """A latent prior with its latents taken for images: for methods that work on the elements of x_0 themselves."""
 
     def __init__(self, prior: Prior) -> None:
-        super().__init__(prior)
-        self.latent = False
-
-    @property
-    def image_shape(self) -> Shape:
-        return self.shape
-
-    @property
-    def image_multiple(self) -> int:
-        return self.multiple
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        return Prior.latent_shape(self, height, width)
-
-    def check_size(self, height: int, width: int) -> None:
-        Prior.check_size(self, height, width)
+        super().__init__(prior, latent=False, factor=1, image_channels=None)
 
     def encode(self, image: Tensor) -> Tensor:
         return image
 
     def decode(self, latent: Tensor) -> Tensor:
         return latent
-
-    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.inner.denoise(x_t, t)
 
 
 class LinearAutoencoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from ..errors import CheckpointError, PriorError, UsageError
 from .address_book import Entry, entries
 from .base import Prior
 from .flag_words import parse_flags
+from .hub import Place, fetch
 from .native.prior import trained_prior
 from .native.weights_file import read_weights
 from .readers import Request, readers
+from .readers.untrusted.reading import looks_like
 
 TRAINED_FILE = "weights.safetensors"
 MODEL_INDEX = "model_index.json"  # of diffusers
@@ -81,7 +83,8 @@ def load_prior(
         prior.name = name
         return prior
     prior = _load(name, given, device, dtype or torch.float32, offline)
-    prior.spec, prior.flags = name, given  # what reproduces it, for run.json
+    told = replace(prior.info.provenance, spec=name, flags=given, dtype=dtype)  # what reproduces it
+    prior.info = replace(prior.info, provenance=told)
     return prior
 
 
@@ -89,8 +92,6 @@ def _load(
     name: str, flags: dict[str, Any], device: torch.device | str | None, dtype: torch.dtype, offline: bool
 ) -> Prior:
     if name.startswith("hf:"):
-        from .hub import Place, fetch
-
         source = fetch(name, variant=flags.get("variant"), offline=offline)
         prior = _read(source, flags, _device(device), dtype)
         prior.name = Place.parse(name).repo
@@ -120,17 +121,21 @@ def _read(path: Path, flags: dict[str, Any], device: torch.device, dtype: torch.
     for reader in readers():
         if reader.recognises(path):
             return reader.read(Request(path, flags, device, dtype))
-    if path.is_file() and path.suffix == ".safetensors":
-        return _own(path, path.stem, flags, device, dtype)  # which says what is wrong with it
     formats = "; ".join(f"{reader.name}: {reader.title}" for reader in readers())
     if path.is_dir():
         raise UsageError(
             f"the folder {path} has no {TRAINED_FILE} of `priorpaint train` and no {MODEL_INDEX} of diffusers; "
             f"these formats are read: {formats}."
         )
-    from .readers.untrusted.reading import looks_like
-
-    raise CheckpointError(f"{path} is no checkpoint that is read here: it is {looks_like(path)}; read are {formats}.")
+    try:
+        kind = looks_like(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+    if kind == "safetensors":
+        return _own(path, path.stem, flags, device, dtype)  # which says what is wrong with it
+    raise CheckpointError(
+        f"{path} is not a checkpoint in a format that priorpaint reads: it is {kind}; read are {formats}."
+    )
 
 
 def _is_own(path: Path) -> bool:

@@ -11,8 +11,11 @@ from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..errors import UsageError
 from .base import (
+    Denoising,
     Label,
     Prior,
+    PriorInfo,
+    Provenance,
     Shape,
     rows_of,
 )
@@ -73,16 +76,15 @@ class NetworkPrior(Prior):
         classes: int = 0,
         takes_text: bool = False,
     ) -> None:
-        super().__init__()
         if prediction not in PREDICTIONS:
             raise UsageError(f"unknown prediction {prediction!r}; choose one of {', '.join(PREDICTIONS)}")
         if prediction in ("eps", "edm") and float(schedule.alpha(torch.ones((), dtype=torch.float64))) == 0:
             raise UsageError(f"prediction {prediction!r} divides by alpha, which is 0 at t = 1 here; use 'flow' or 'v'")
-        self.network, self.schedule, self.shape = network, schedule, shape
-        self.prediction, self.sigma_data = prediction, sigma_data
-        self.data_std = sigma_data if prediction == "edm" else 1.0
-        self.multiple, self.dtype, self.name = multiple, dtype, name
-        self.classes, self.takes_text = classes, takes_text
+        data_std = sigma_data if prediction == "edm" else 1.0
+        super().__init__(
+            PriorInfo(schedule, shape, multiple, data_std, classes, takes_text, provenance=Provenance(name))
+        )
+        self.network, self.prediction, self.sigma_data, self.dtype = network, prediction, sigma_data, dtype
         self._embed = embed or (self._labels_alone if classes else _nothing)
         self._null: Mapping[str, Tensor] | None = None
         self._condition = condition or (self._edm_condition if prediction == "edm" else _identity)
@@ -120,35 +122,27 @@ class NetworkPrior(Prior):
         rows = {name: self._rows(value, len(x)) for name, value in given.items()}
         return self.network(x.to(self.dtype), condition, **rows).to(x.dtype)
 
-    def denoise_with_variance(
-        self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        if not self.learned_variance:
-            return super().denoise_with_variance(x_t, t, given)
-        self._count(x_t)
-        times = torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
-        estimate, share = self._all_channels(x_t, times, self.condition() if given is None else given).chunk(2, dim=1)
-        return self._x_0(x_t, times, estimate), (share + 1) / 2
-
     def _rows(self, value: Tensor, rows: int) -> Tensor:
         if value.is_floating_point():
             value = value.to(self.dtype)
         return rows_of(value, rows)
 
-    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        if self._null is None:
-            self._null = self.condition()
-        return self._denoise_given(x_t, t, self._null)
-
-    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+    def _evaluate(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor] | None) -> Denoising:
+        if given is None:
+            if self._null is None:
+                self._null = self.condition()
+            given = self._null
         if self.prediction == "edm":
             alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
             ratio, data = sigma / alpha, self.sigma_data
             total = ratio**2 + data**2
             z = x_t / like(alpha, x_t)
             raw = self._raw(like(total.rsqrt(), x_t) * z, t, given)
-            return like(data**2 / total, x_t) * z + like(ratio * data * total.rsqrt(), x_t) * raw
-        return self._x_0(x_t, t, self._raw(x_t, t, given))
+            return Denoising(like(data**2 / total, x_t) * z + like(ratio * data * total.rsqrt(), x_t) * raw)
+        if not self.learned_variance:
+            return Denoising(self._x_0(x_t, t, self._raw(x_t, t, given)))
+        estimate, share = self._all_channels(x_t, t, given).chunk(2, dim=1)
+        return Denoising(self._x_0(x_t, t, estimate), (share + 1) / 2)
 
     def _x_0(self, x_t: Tensor, t: Tensor, raw: Tensor) -> Tensor:
         """x_0 from what the network says of x_t itself (all predictions but ``edm``)."""

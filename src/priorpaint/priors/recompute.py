@@ -6,15 +6,15 @@ Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .base import Prior, WrappedPrior
+from .base import Denoising, Prior, WrappedPrior
 
-Call = Callable[[Tensor], Tensor]
+Out = TypeVar("Out")
 
 
 class LowMemory(WrappedPrior):
@@ -38,37 +38,31 @@ class LowMemory(WrappedPrior):
     def decode(self, latent: Tensor) -> Tensor:
         return self._in_parts(self.inner.decode, latent) if self.latent else latent
 
-    def _in_parts(self, call: Call, x: Tensor) -> Tensor:
+    def _in_parts(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         again = self.checkpoint and torch.is_grad_enabled() and x.requires_grad
         parts = torch.split(x, self.rows or max(len(x), 1))
         return torch.cat([_recomputed(call, part) if again else call(part) for part in parts])
 
-    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self._counted(lambda x: self.inner.denoise(x, t), x_t)
-
-    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        return self._counted(lambda x: self.inner.denoise_given(x, t, given), x_t)
-
-    def _counted(self, call: Call, x_t: Tensor) -> Tensor:
+    def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
         if not (self.checkpoint and torch.is_grad_enabled() and x_t.requires_grad):
-            return call(x_t)
+            return self.inner.evaluate(x_t, t, given)
         runs = 0
 
-        def count(x: Tensor) -> Tensor:
+        def count(x: Tensor) -> tuple[Tensor, Tensor | None]:
             nonlocal runs
             runs += 1
-            if runs == 1:
-                return call(x)
             backward = self.nfe.backward
             try:  # PyTorch leaves the second run by an exception once it has what it needs
-                return call(x)
+                out = self.inner.evaluate(x, t, given)
+                return out.mean, out.variance_share
             finally:
-                self.nfe.forward += self.nfe.backward - backward
-                self.nfe.backward = backward
+                if runs > 1:
+                    self.nfe.forward += self.nfe.backward - backward
+                    self.nfe.backward = backward
 
-        return _recomputed(count, x_t)
+        return Denoising(*_recomputed(count, x_t))
 
 
-def _recomputed(call: Call, x: Tensor) -> Tensor:
+def _recomputed(call: Callable[[Tensor], Out], x: Tensor) -> Out:
     # The networks draw no random numbers, so the global generator's state need not be kept.
-    return cast(Tensor, checkpoint(call, x, use_reentrant=False, preserve_rng_state=False))
+    return cast(Out, checkpoint(call, x, use_reentrant=False, preserve_rng_state=False))

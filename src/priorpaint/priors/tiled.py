@@ -17,10 +17,11 @@ from torch import Tensor
 from ..diffusion.transitions import like
 from ..errors import UsageError
 from .base import (
+    Denoising,
     Prior,
-    Shape,
     WrappedPrior,
     rows_of,
+    times_of,
 )
 from .cfg import Guided
 
@@ -76,68 +77,37 @@ class AnySize(WrappedPrior):
         rows: int = ROWS,
         detail: float = DETAIL,
     ) -> None:
-        super().__init__(prior)
         if fit not in FITS:
             raise UsageError(f"a fixed-size prior fits a picture by {' or '.join(FITS)}, not by {fit!r}")
         if not 0 <= overlap < 1 or rows < 1 or not detail > 0:
             raise UsageError("windows need an overlap in [0, 1), at least one row at a time and detail > 0")
         if isinstance(prior, Guided) and prior.rows is not None:
             raise UsageError("a prior with one label a row cannot be cut into windows; use AnySize(prior).conditioned")
+        super().__init__(
+            prior,
+            shape=(prior.shape[0], None, None),
+            multiple=prior.multiple if None in prior.shape else 1,
+            window=prior.image_shape[1:],
+            fit=fit,
+        )
         self.fit, self.overlap, self.chunk, self.detail = fit, overlap, rows, detail
-        self.shape = (prior.shape[0], None, None)
-        self.multiple = prior.multiple if None in prior.shape else 1
 
     @property
     def window(self) -> tuple[int | None, int | None]:
         """(height, width) of the prior inside."""
         return self.inner.shape[1], self.inner.shape[2]
 
-    @property
-    def image_window(self) -> tuple[int | None, int | None]:
-        """(height, width) of the images that the prior inside knows, in pixels."""
-        return self.inner.image_shape[1], self.inner.image_shape[2]
+    def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
+        times, small = times_of(t, x_t), None
+        if self.fit == "resize":
+            small = self._small_size(x_t.shape[2], x_t.shape[3])
+        return self._fused(x_t, times, given) if small is None else self._resized(x_t, times, given, small)
 
-    @property
-    def image_shape(self) -> Shape:
-        return self.inner.image_shape[0], None, None
-
-    @property
-    def image_multiple(self) -> int:
-        return self.multiple * self._factor
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        self.check_size(height, width)
-        return self.shape[0], height // self._factor, width // self._factor
-
-    def check_size(self, height: int, width: int) -> None:
-        for have, side in ((height, "height"), (width, "width")):
-            if have < 1 or have % self.image_multiple:
-                raise UsageError(
-                    f"the prior {self.name} needs a {side} that is a multiple of {self.image_multiple}, not {have}"
-                )
-
-    @property
-    def _factor(self) -> int:
-        """Pixels of an image to one of x_0, along each side."""
-        return self.inner.image_multiple // self.inner.multiple
-
-    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self._fitted(x_t, t, None)
-
-    def _denoise_given(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        return self._fitted(x_t, t, given)
-
-    def _fitted(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor] | None) -> Tensor:
-        if self.fit == "windows":
-            return self._fused(x_t, t, given)
-        small = self._small_size(x_t.shape[2], x_t.shape[3])
-        return self._fused(x_t, t, given) if small is None else self._resized(x_t, t, given, small)
-
-    def _fused(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor] | None) -> Tensor:
+    def _fused(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor] | None) -> Denoising:
         height, width = x_t.shape[2:]
         sides = self.window[0] or height, self.window[1] or width
         if sides == (height, width):
-            return self._inside(x_t, t, given)
+            return self.inner.evaluate(x_t, t, given)
         padded = _continued(x_t, sides)
         tops = starts(padded.shape[2], sides[0], self.overlap)
         lefts = starts(padded.shape[3], sides[1], self.overlap)
@@ -146,30 +116,29 @@ class AnySize(WrappedPrior):
         parts = torch.cat([padded[:, :, top : top + sides[0], left : left + sides[1]] for top, left in places])
         answers = self._chunked(parts, t.repeat(len(places)), _tiled(given, len(x_t), len(places)))
         weight = _hann(sides[0], len(tops))[:, None] * _hann(sides[1], len(lefts))
-        weight = weight.to(device=x_t.device, dtype=answers.dtype)
-        total = torch.zeros_like(padded)
-        norm = total.new_zeros(padded.shape[2:])
-        for (top, left), answer in zip(places, answers.chunk(len(places)), strict=True):
-            slot = F.pad(
-                weight * answer,
-                (left, padded.shape[3] - left - sides[1], top, padded.shape[2] - top - sides[0]),
-            )
-            total = total + slot
-            norm[top : top + sides[0], left : left + sides[1]] += weight
-        top, left = (padded.shape[2] - height) // 2, (padded.shape[3] - width) // 2
-        return (total / norm)[:, :, top : top + height, left : left + width]
 
-    def _chunked(self, parts: Tensor, t: Tensor, given: Mapping[str, Tensor] | None) -> Tensor:
+        def joined(windows: Tensor) -> Tensor:
+            weights = weight.to(windows)
+            total = torch.zeros_like(padded)
+            norm = total.new_zeros(padded.shape[2:])
+            for (top, left), answer in zip(places, windows.chunk(len(places)), strict=True):
+                right, bottom = padded.shape[3] - left - sides[1], padded.shape[2] - top - sides[0]
+                total = total + F.pad(weights * answer, (left, right, top, bottom))
+                norm[top : top + sides[0], left : left + sides[1]] += weights
+            top, left = (padded.shape[2] - height) // 2, (padded.shape[3] - width) // 2
+            return (total / norm)[:, :, top : top + height, left : left + width]
+
+        share = answers.variance_share
+        return Denoising(joined(answers.mean), None if share is None else joined(share))
+
+    def _chunked(self, parts: Tensor, t: Tensor, given: Mapping[str, Tensor] | None) -> Denoising:
         rows = [slice(first, first + self.chunk) for first in range(0, len(parts), self.chunk)]
-        return torch.cat(
-            [
-                self._inside(parts[r], t[r], None if given is None else {name: v[r] for name, v in given.items()})
-                for r in rows
-            ]
-        )
-
-    def _inside(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor] | None) -> Tensor:
-        return self.inner.denoise(x_t, t) if given is None else self.inner.denoise_given(x_t, t, given)
+        answers = [
+            self.inner.evaluate(parts[r], t[r], None if given is None else {name: v[r] for name, v in given.items()})
+            for r in rows
+        ]
+        shares = [answer.variance_share for answer in answers if answer.variance_share is not None]
+        return Denoising(torch.cat([answer.mean for answer in answers]), torch.cat(shares) if shares else None)
 
     def _small_size(self, height: int, width: int) -> tuple[int, int] | None:
         """The size at which ``resize`` shows the picture to the prior; None where that would not be smaller."""
@@ -180,7 +149,7 @@ class AnySize(WrappedPrior):
             return None
         return max(round(height * factor), self.window[0]), max(round(width * factor), self.window[1])
 
-    def _resized(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor] | None, small: tuple[int, int]) -> Tensor:
+    def _resized(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor] | None, small: tuple[int, int]) -> Denoising:
         down, across = (averages(n, m).to(x_t) for n, m in zip(x_t.shape[2:], small, strict=True))
         kappa = float((down.square().sum(1).mean() * across.square().sum(1).mean()).sqrt())
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
@@ -190,9 +159,12 @@ class AnySize(WrappedPrior):
         # alpha_low / alpha = sigma_low / (kappa sigma), written so that it holds where one of them is 0 / 0.
         scale = ((low_alpha**2 + low_sigma**2) / (alpha**2 + (kappa * sigma) ** 2)).sqrt()
         answer = self._fused(like(scale, x_t) * shrunk, time, given)
-        share = self.detail**2 * alpha / ((self.detail * alpha) ** 2 + sigma**2)  # of x_t, so divided by alpha
-        rest = x_t - _enlarged(shrunk, x_t)
-        return _enlarged(answer, x_t) + like(share, x_t) * rest
+        gain = self.detail**2 * alpha / ((self.detail * alpha) ** 2 + sigma**2)  # of x_t, so divided by alpha
+        rest, share = x_t - _enlarged(shrunk, x_t), answer.variance_share
+        return Denoising(
+            _enlarged(answer.mean, x_t) + like(gain, x_t) * rest,
+            None if share is None else _enlarged(share, x_t).clamp(share.amin(), share.amax()),  # bicubic overshoots
+        )
 
 
 def starts(length: int, side: int, overlap: float) -> list[int]:

@@ -96,7 +96,7 @@ def _level(prior: Prior, x_0: Tensor, noise: Tensor, ratio: float, given: Mappin
     t = prior.schedule.time(torch.tensor(ratio, dtype=torch.float64))
     alpha, sigma = float(prior.schedule.alpha(t)), float(prior.schedule.sigma(t))
     x_t = alpha * x_0 + sigma * noise
-    answer = prior.denoise_given(x_t, t, given)
+    answer = prior.denoise(x_t, t, given)
     if answer.shape != x_t.shape:
         raise PriorError(f"the prior {prior.name} answers in the shape {tuple(answer.shape)}, not {tuple(x_t.shape)}.")
     if not bool(torch.isfinite(answer).all()):

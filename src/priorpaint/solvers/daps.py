@@ -152,7 +152,7 @@ class DAPS(Solver):
         """The variance of x_0 about x_hat, 0-d float64."""
         if self.variance == "data":
             return white_variance(task.prior, t)
-        return (2 * task.prior.schedule.log_ratio(t)).exp()
+        return (2 * task.prior.schedule.level(t).log_ratio).exp()
 
     def _curvature(self, task: Task) -> Tensor:
         """(N,) float64: the largest second derivative of -log p(y | x); a nonlinear A is taken to have norm 1."""

@@ -55,7 +55,7 @@ class DDNM(PaperSolver):
     def _correct(
         self, prior: Prior, x_0: Tensor, operator: LinearOperator, y: Tensor, sigma_y: float, t: Tensor
     ) -> Tensor:
-        return corrected(x_0, operator, y, sigma_y, prior.schedule.log_ratio(t).exp())
+        return corrected(x_0, operator, y, sigma_y, prior.schedule.level(t).log_ratio.exp())
 
     def _start(self, task: Task, t: Tensor) -> Tensor:
         return task.start(t)
@@ -71,7 +71,8 @@ class DDNM(PaperSolver):
         # eps of x_0, not of mended: it overshoots the known pixels, a guidance that the method's figures rest on.
         eps = transitions.epsilon(schedule, x_t, x_0, t)
         spread = self.eta * z + math.sqrt(1 - self.eta**2) * eps
-        return like(schedule.alpha(s), x_t) * mended + like(schedule.sigma(s), x_t) * spread
+        level = schedule.level(s)
+        return like(level.alpha, x_t) * mended + like(level.sigma, x_t) * spread
 
     def _ancestral(self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, z: Tensor) -> Tensor:
         """a x_t + b D' + sqrt(g) z: STEP(1) where the noise of y that D' carries, b sigma_y / S, leaves room for it.

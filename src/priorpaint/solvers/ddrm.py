@@ -40,12 +40,13 @@ class DDRM(PaperSolver):
     def _correct(
         self, prior: Prior, x_0: Tensor, operator: LinearOperator, y: Tensor, sigma_y: float, t: Tensor
     ) -> Tensor:
-        return corrected(x_0, operator, y, sigma_y, prior.schedule.log_ratio(t).exp(), self.eta_b)
+        return corrected(x_0, operator, y, sigma_y, prior.schedule.level(t).log_ratio.exp(), self.eta_b)
 
     def _start(self, task: Task, t: Tensor) -> Tensor:
         """alpha_t A^+ y and the noise that y lacks where y is cleaner than x_t; elsewhere the prior's start."""
         operator, schedule = task.linear, task.prior.schedule
-        alpha, ratio = schedule.alpha(t), schedule.log_ratio(t).exp()
+        alpha, sigma, log_ratio = schedule.level(t)
+        ratio = log_ratio.exp()
 
         def cleaner(singular: Tensor) -> Tensor:
             return (relative(singular, ratio, task.sigma_y) >= 1).to(singular)
@@ -57,7 +58,7 @@ class DDRM(PaperSolver):
         free = task.start(t)
         free = free - operator.filter(free, cleaner)
         seen = like(alpha, free) * operator.filter(operator.pinv(task.y), cleaner)
-        return free + seen + like(schedule.sigma(t), free) * operator.filter(task.noise.normal_like(free), missing)
+        return free + seen + like(sigma, free) * operator.filter(task.noise.normal_like(free), missing)
 
     def _update(self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:
         noise = task.noise.normal_like(x_t)

@@ -45,7 +45,7 @@ class DiffPIR(PaperSolver):
         self, prior: Prior, x_0: Tensor, operator: LinearOperator, y: Tensor, sigma_y: float, t: Tensor
     ) -> Tensor:
         sigma_n = max(sigma_y, self.sigma_floor)
-        rho = self.lam * sigma_n**2 * math.exp(-2 * float(prior.schedule.log_ratio(t)))
+        rho = self.lam * sigma_n**2 * math.exp(-2 * float(prior.schedule.level(t).log_ratio))
         return proximal(x_0, operator, y, rho)
 
     def _start(self, task: Task, t: Tensor) -> Tensor:
@@ -59,7 +59,8 @@ class DiffPIR(PaperSolver):
         mended = self._correct(task.prior, x_0, task.linear, task.y, task.sigma_y, t)
         eps = transitions.epsilon(schedule, x_t, mended, t)
         spread = math.sqrt(1 - self.zeta) * eps + math.sqrt(self.zeta) * task.noise.normal_like(x_t)
-        return like(schedule.alpha(s), x_t) * mended + like(schedule.sigma(s), x_t) * spread
+        level = schedule.level(s)
+        return like(level.alpha, x_t) * mended + like(level.sigma, x_t) * spread
 
 
 def proximal(x_0: Tensor, operator: LinearOperator, y: Tensor, rho: float) -> Tensor:

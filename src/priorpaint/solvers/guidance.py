@@ -7,7 +7,7 @@ approximates the left side becomes a wrapper Prior -> Prior, and any sampler run
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -23,7 +23,7 @@ from ..diffusion.samplers import (
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.base import Operator
-from ..priors.base import Prior, WrappedPrior
+from ..priors.base import Denoising, Prior, WrappedPrior, times_of
 from .base import (
     STRICT,
     Cost,
@@ -40,6 +40,8 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 class GuidedPrior(WrappedPrior):
     """A prior whose denoiser also knows y; it counts on the wrapped prior's NFE and works in its space.
 
+    It has no learned variance: what a network says of a step without y does not hold for the step with y.
+
     Args:
         prior: the prior that is wrapped.
         denoise: (x_t (N, C, H, W), t (N,) float64) -> an estimate of E[x_0 | x_t, y].
@@ -49,8 +51,8 @@ class GuidedPrior(WrappedPrior):
         super().__init__(prior)
         self._call = denoise
 
-    def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self._call(x_t, t)
+    def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
+        return Denoising(self._call(x_t, times_of(t, x_t)).to(x_t.dtype))
 
 
 @settings(frozen=True, config=STRICT)

@@ -177,9 +177,8 @@ def spread(schedule: Schedule, t: Tensor) -> Tensor:
 
     Where x_t is pure noise it says nothing about y.
     """
-    t = t.to(torch.float64)
-    alpha = schedule.alpha(t)
-    return torch.where(alpha > 0, schedule.sigma(t) ** 2 / alpha.clamp(min=torch.finfo(torch.float64).tiny), 0)
+    alpha, sigma, _ = schedule.level(t)
+    return torch.where(alpha > 0, sigma**2 / alpha.clamp(min=torch.finfo(torch.float64).tiny), 0)
 
 
 def white_variance(prior: Prior, t: Tensor) -> Tensor:
@@ -187,9 +186,9 @@ def white_variance(prior: Prior, t: Tensor) -> Tensor:
 
     Float64 in the shape of t (Song et al. 2023, PiGDM, Section 3.2; VP and s = 1: sigma_t^2).
     """
-    t = t.to(torch.float64)
-    noise, data = prior.schedule.sigma(t) ** 2, prior.data_std**2
-    return data * noise / (prior.schedule.alpha(t) ** 2 * data + noise)
+    alpha, sigma, _ = prior.schedule.level(t)
+    noise, data = sigma**2, prior.data_std**2
+    return data * noise / (alpha**2 * data + noise)
 
 
 class Spectrum:

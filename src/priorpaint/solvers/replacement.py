@@ -75,7 +75,7 @@ def paste(schedule: Schedule, u: Tensor, task: Task, known: Tensor, s: Tensor) -
     With noisy y the noise that y already has is not added again, and below the level sigma_s = alpha_s sigma_y, where y
     is noisier than x_s, nothing is replaced (Kawar et al. 2022, DDRM).
     """
-    alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
+    alpha_s, sigma_s, _ = schedule.level(s)
     variance = sigma_s**2 - (alpha_s * task.sigma_y) ** 2
     z = task.noise.normal_like(u)
     if float(variance) < 0:

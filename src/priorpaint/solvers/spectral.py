@@ -68,7 +68,8 @@ def spectral_step(
         q >= 1:    alpha_s (x_0 + eta_b c)                 + sigma_s sqrt(1 - (eta_b / q)^2) z
     All x are (N, C, H, W); t > s are 0-d float64 times.
     """
-    ratio = schedule.log_ratio(s).exp()
+    level = schedule.level(s)
+    ratio = level.log_ratio.exp()
     kept = math.sqrt(1 - eta**2)
 
     def towards_y(singular: Tensor) -> Tensor:
@@ -86,4 +87,4 @@ def spectral_step(
     mean = x_0 + operator.filter(misfit(operator, y, x_0), towards_y)
     eps = operator.filter(transitions.epsilon(schedule, x_t, x_0, t), unseen)
     spread = eps + operator.filter(noise, fresh)
-    return like(schedule.alpha(s), x_0) * mean + like(schedule.sigma(s), x_0) * spread
+    return like(level.alpha, x_0) * mean + like(level.sigma, x_0) * spread

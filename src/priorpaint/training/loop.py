@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from priorpaint.errors import PriorError, UsageError
+from priorpaint.errors import CancelToken, PriorError, UsageError
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.weights_file import Config, Network
@@ -30,7 +30,6 @@ from priorpaint.training.ema import EMA
 from priorpaint.training.forecast import forecast
 from priorpaint.training.machine import accelerator
 from priorpaint.training.optim import Optimizers, parameter_count, rate_factor
-from priorpaint.training.stopping import StopFlag
 from priorpaint.training.tasks import (
     WEIGHTS,
     load_codec,
@@ -74,19 +73,29 @@ class Report:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``stopped_by`` is the number of the signal, 0 where the budget was used up.
+    """How a run ended.
 
-    ``speaks`` is true in the one of several processes that reports.
+    Args:
+        crops, seconds: seen and spent, over all resumptions.
+        cancelled: whether it was stopped before its budget was used up, in this or another process of the run.
+        speaks: true in the one of several processes that reports.
     """
 
     crops: int
     seconds: float
-    stopped_by: int
+    cancelled: bool
     speaks: bool = True
 
 
-def train(config: TrainConfig, on_progress: Callable[[Report], None] = lambda report: None) -> Outcome:
-    """Train a network, or go on with it, until the budget is used up or a SIGINT or SIGTERM comes.
+def train(
+    config: TrainConfig,
+    on_progress: Callable[[Report], None] = lambda report: None,
+    cancel: CancelToken | None = None,
+) -> Outcome:
+    """Train a network, or go on with it, until the budget is used up or ``cancel`` is cancelled, from any thread.
+
+    A cancelled run ends after the step it is in, and saves: the same configuration goes on from there. Of several
+    processes, all end after the same step when one is cancelled.
 
     Writes checkpoint.pt, weights.safetensors (moving average, float16), samples.png and log.jsonl to ``config.out``,
     and skipped.txt where files cannot be used.
@@ -98,8 +107,7 @@ def train(config: TrainConfig, on_progress: Callable[[Report], None] = lambda re
     """
     if config.folder.exists() and not config.folder.is_dir():
         raise UsageError(f"{config.folder} is a file, but a run is written into a folder; choose another --out.")
-    with StopFlag() as stop:
-        return _Run(config, on_progress).go(stop)
+    return _Run(config, on_progress).go(CancelToken() if cancel is None else cancel)
 
 
 class _Run:
@@ -138,7 +146,7 @@ class _Run:
         self.validation = self._validation()
         self.psnr: dict[str, float] | None = None
         self.loss_sum, self.loss_count = torch.zeros((), device=device), 0
-        self.loss, self.rate, self.spent = 0.0, 0.0, 0.0
+        self.loss, self.rate, self.spent, self.cancelled = 0.0, 0.0, 0.0, False
 
     def _hold_out(self, config: TrainConfig) -> bool:
         """Whether pictures are kept out: as asked, or as the run that goes on began."""
@@ -177,8 +185,8 @@ class _Run:
         self.skipped = [*self.skipped, *skipped]
         return crops.to(self.accelerator.device)
 
-    def go(self, stop: StopFlag) -> Outcome:
-        """Train until the end of the budget or a signal."""
+    def go(self, cancel: CancelToken) -> Outcome:
+        """Train until the end of the budget, or until cancelled."""
         self.began, self.first_crop, self.before = time.monotonic(), self.progress.crops, self.progress.seconds
         now = self.began
         saved = noticed = reported = validated = drawn = now
@@ -186,7 +194,7 @@ class _Run:
             self._notify((*self._skipped(), *self.notes, *self._forecast()))
         with ThreadPoolExecutor(1) as pool:
             waiting = [self._submit(pool, self.progress.step + ahead) for ahead in range(_PREFETCH)]
-            while not self._over(stop):
+            while not self._over(cancel):
                 waiting.append(self._submit(pool, self.progress.step + _PREFETCH))
                 self._step(*waiting.pop(0).result())
                 now = time.monotonic()
@@ -208,19 +216,18 @@ class _Run:
                     self._draw(self._finished())
                     drawn = time.monotonic()
         if self.accelerator.is_main_process:
-            self._finish(stop)
-        return Outcome(self.progress.crops, self.progress.seconds, stop.number, self.accelerator.is_main_process)
+            self._finish()
+        return Outcome(self.progress.crops, self.progress.seconds, self.cancelled, self.accelerator.is_main_process)
 
-    def _over(self, stop: StopFlag) -> bool:
+    def _over(self, cancel: CancelToken) -> bool:
         self.progress.seconds = self.before + time.monotonic() - self.began
-        signs = torch.tensor([self.fraction(), float(stop.number)], dtype=torch.float64)
+        signs = torch.tensor([self.fraction(), float(cancel.cancelled)], dtype=torch.float64)
         if self.accelerator.num_processes > 1:
-            # Clocks and signals differ between processes; all must take the last step together.
+            # Clocks and tokens differ between processes; all must take the last step together.
             gathered = self.accelerator.gather(signs.float().to(self.accelerator.device)).view(-1, 2).cpu()
             signs = gathered.amax(0).double()
-            stop.number = int(signs[1])
-        self.spent = float(signs[0])
-        return self.spent >= 1 or stop.number != 0
+        self.spent, self.cancelled = float(signs[0]), bool(signs[1])
+        return self.spent >= 1 or self.cancelled
 
     def fraction(self) -> float:
         """Share of the budget that is spent."""
@@ -350,10 +357,10 @@ class _Run:
         sheet.save(temporary)
         temporary.replace(self.config.folder / "samples.png")
 
-    def _finish(self, stop: StopFlag) -> None:
+    def _finish(self) -> None:
         self._save()
         network = self._finished()
-        if stop.number:
+        if self.cancelled:
             self._export(network)
             return
         self._draw(network)

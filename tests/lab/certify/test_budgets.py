@@ -51,9 +51,9 @@ def test_the_fit_of_vipaint_is_shared_by_its_samples() -> None:
 def test_particles_are_one_group_that_gives_no_more_than_asked(budget: int, samples: int) -> None:
     run = at_budget(solver("smc"), budget, samples)
     assert isinstance(run, SMC)
-    groups = math.ceil(samples / run.keep)
+    groups = math.ceil(samples / run.num_kept)
     assert groups == math.ceil(samples / 1024)
-    assert groups * run.keep - samples < groups
+    assert groups * run.num_kept - samples < groups
     if samples >= 512:
         assert run.steps == {50: 25, 200: 50, 1000: 69}[budget]
 

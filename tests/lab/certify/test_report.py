@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from priorpaint.lab.certify.report import (
 )
 from priorpaint.lab.certify.results import FAILED, NOT_APPLICABLE
 
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
 SETUP = {"priorpaint": "0", "torch": "0", "python": "3", "machine": "m", "seeds": 2, "num_samples": 64, "workers": 1}
 
 
@@ -107,6 +109,15 @@ def test_the_terminal_shows_everything(certificate: Certificate) -> None:
     out = io.StringIO()
     show(certificate, Console(file=out, width=160))
     assert "error over the floor, 50" in out.getvalue() and "broken: failed on G1" in out.getvalue()
+
+
+def test_the_stored_page_is_that_of_its_json() -> None:
+    page = (RESULTS / "certification.md").read_text()
+    figure = re.search(r"^!\[Error[^]]*\]\((.*)\)$", page, re.MULTILINE)
+    command = re.search(r"^Made by `(.*)`: ", page, re.MULTILINE)
+    assert figure is not None and command is not None
+    stored = Certificate.read(RESULTS / "certification.json")
+    assert markdown(stored, figure=figure[1], command=command[1]) == page
 
 
 def test_the_page(certificate: Certificate) -> None:

@@ -55,7 +55,7 @@ class TestPublishedOutputs:
         alpha, sigma = prior.schedule.alpha(t), prior.schedule.sigma(t)
         with torch.no_grad():
             raw = prior.network(stored["x"], stored["network_t"].float(), **given)
-            x_0 = prior.denoise_given(stored["x"], t, given)
+            x_0 = prior.denoise(stored["x"], t, given)
         assert float((raw - stored["raw"]).abs().max()) < 1e-4 * float(stored["raw"].abs().max())
         limit = 1e-4 * torch.clamp(sigma / alpha, min=1)[:, None, None, None]
         assert bool(((x_0 - stored["x0"]).abs() < limit).all())
@@ -237,7 +237,8 @@ class TestLearnedVariance:
         prior = self.prior(tmp_path)
         assert isinstance(prior, adm.ADMPrior)
         x = images(2, 3, 8, 8)
-        x_0, share = prior.denoise_with_variance(x, 0.25)
+        out = prior.evaluate(x, 0.25)
+        x_0, share = out.mean, out.variance_share
         assert prior.nfe.forward == 2
         torch.testing.assert_close(x_0, prior.denoise(x, 0.25))
         raw = prior.network(x, torch.tensor([249.0, 249.0]))
@@ -250,7 +251,7 @@ class TestLearnedVariance:
         x, t, s = images(1, 3, 8, 8), torch.tensor(0.5).double(), torch.tensor(0.4).double()
         x_s, x_0 = DDPM(steps=5).step(prior, x, t, s, Streams([7]))
         z = Streams([7]).normal_like(x)
-        _, share = prior.denoise_with_variance(x, t)
+        share = prior.evaluate(x, t).variance_share
         assert share is not None
         large = forward(prior.schedule, s, t)[1].log()
         small = backward_variance(prior.schedule, t, s).log()
@@ -262,7 +263,8 @@ class TestLearnedVariance:
         write(tmp_path / "a.pt", SMALL)
         prior = read(tmp_path / "a.pt")
         x = images(1, 3, 8, 8)
-        x_0, share = prior.denoise_with_variance(x, 0.25)
+        out = prior.evaluate(x, 0.25)
+        x_0, share = out.mean, out.variance_share
         assert share is None
         torch.testing.assert_close(x_0, prior.denoise(x, 0.25))
         assert DDPM(steps=3)(prior, x, Streams([1])).isfinite().all()
@@ -341,12 +343,6 @@ class TestAdversarial:
             "adv_adm_legacy_reduce.pt": "exec",
         }
         check_adversarial("adm", shared, words, flags=HEADS)
-
-
-def test_recognises_by_name(tmp_path: Path) -> None:
-    assert adm.READER.recognises(tmp_path / "a.pt")
-    assert adm.READER.recognises(tmp_path / "a.PTH")
-    assert not adm.READER.recognises(tmp_path / "a.pkl")
 
 
 def test_every_error_is_of_the_project(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_dit_knows_classes_and_none(tmp_path: Path) -> None:
         raw = network(x, timestep=torch.tensor([300]), class_labels=torch.tensor([row])).sample[:, :4]
         t = at(300)
         expected = (x - prior.schedule.sigma(t).float() * raw) / prior.schedule.alpha(t).float()
-        assert torch.allclose(prior.denoise_given(x, t, given), expected, atol=1e-4)
+        assert torch.allclose(prior.denoise(x, t, given), expected, atol=1e-4)
     assert prior.classes == 6
 
 
@@ -276,7 +276,7 @@ def test_reference_outputs(reference: tuple[Path, dict[str, torch.Tensor], dict[
             if key in values:
                 assert relative(given[name][0], values[key][row]) < 1e-5
         assert relative(denoiser._raw(x, t[None], given)[0], values["raw"][row]) < 1e-5
-        assert relative(prior.denoise_given(x, t, given)[0], values["x0"][row]) < 1e-5
+        assert relative(prior.denoise(x, t, given)[0], values["x0"][row]) < 1e-5
         if "x0_guided_7_5" in values:
             guided = prior.conditioned(prompt=prompt, scale=7.5).denoise(x, t)
             assert relative(guided[0], values["x0_guided_7_5"][row]) < 1e-4

@@ -108,7 +108,7 @@ def test_stable_diffusion_3(tmp_path: Path, with_t5: bool) -> None:
     assert torch.allclose(given["states"], states, atol=1e-5) and torch.allclose(given["pooled"], pooled, atol=1e-5)
     x, t = noise(1, 4, 8, 8), torch.tensor([0.4], dtype=torch.float64)
     raw = transformer(x, states, pooled, torch.tensor([400.0])).sample
-    assert torch.allclose(prior.denoise_given(x, t, given), x - 0.4 * raw, atol=1e-4)
+    assert torch.allclose(prior.denoise(x, t, given), x - 0.4 * raw, atol=1e-4)
     assert prior.schedule.shift == 3 and prior.multiple == 2
 
 
@@ -128,7 +128,7 @@ def test_flux(tmp_path: Path, distilled: bool) -> None:
         packed, states, pooled, torch.tensor([0.4]), img_ids=places, txt_ids=text_ids, guidance=told
     ).sample
     raw = pipe._unpack_latents(raw, 16, 12, 2)
-    assert torch.allclose(prior.denoise_given(x, t, given), x - 0.4 * raw, atol=1e-4)
+    assert torch.allclose(prior.denoise(x, t, given), x - 0.4 * raw, atol=1e-4)
     assert prior.shape == (4, 8, 8)
 
 

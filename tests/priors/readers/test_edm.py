@@ -107,7 +107,7 @@ class TestPublishedOutputs:
         with torch.no_grad():
             seen = stored["x"] * shrink.float()[:, None, None, None]
             raw = inner(prior)(seen, stored["c_noise"], stored.get("class_labels"))
-            x_0 = prior.denoise_given(x_t, t, prior.condition(label=stored.get("labels")))
+            x_0 = prior.denoise(x_t, t, prior.condition(label=stored.get("labels")))
         for found, wanted in ((raw, stored["raw"]), (x_0, stored["x0"])):
             assert float((found - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
         if "x0_no_label" in stored:

@@ -139,7 +139,7 @@ class TestPublishedOutputs:
         with torch.no_grad():
             raw = denoiser(prior).network(stored["x"], stored["t"].float(), **given)
             pairs.append((raw, stored["raw"], 1e-4))
-            x_0 = prior.denoise_given(stored["x"], t, given)
+            x_0 = prior.denoise(stored["x"], t, given)
             pairs.append((prior.encode(stored["image"]), stored["latent"], 1e-4))
             pairs.append((prior.decode(stored["latent"]), stored["decoded"], 5e-4))
             pairs.append((prior.decode(stored["z_clean"]), stored["decoded_x0"], 5e-4))

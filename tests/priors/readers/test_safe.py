@@ -322,7 +322,7 @@ class TestSizes:
         code = """
             import resource, sys, time
             from pathlib import Path
-            from priorpaint.priors.readers import safe
+            from priorpaint.priors.readers.untrusted import reading as safe
             from priorpaint.errors import CheckpointError
             used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2)

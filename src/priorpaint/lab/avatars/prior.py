@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.schedules import EDM, Schedule
-from ...priors.base import Prior
+from ...priors.base import Prior, PriorInfo, Provenance
 from .elimination import Elimination
 from .model import SIZE, Avatars
 from .pixels import LEVEL, as_picture, numbers
@@ -30,12 +30,9 @@ class ExactAvatars(Prior):
     """
 
     def __init__(self, avatars: Avatars | None = None, schedule: Schedule | None = None) -> None:
-        super().__init__()
+        schedule = EDM(sigma_min=0.005, sigma_max=50.0) if schedule is None else schedule
+        super().__init__(PriorInfo(schedule, (3, SIZE, SIZE), data_std=0.6, provenance=Provenance("avatars, exact")))
         self.avatars = standard() if avatars is None else avatars
-        self.schedule = EDM(sigma_min=0.005, sigma_max=50.0) if schedule is None else schedule
-        self.shape = (3, SIZE, SIZE)
-        self.data_std = 0.6
-        self.name = "avatars, exact"
         self._shares = log_shares(self.avatars)
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:

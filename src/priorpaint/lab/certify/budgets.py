@@ -54,9 +54,9 @@ def _smc(run: Solver, budget: int, samples: int) -> dict[str, Any]:
     which independent groups do not.
     """
     groups = math.ceil(samples / _MOST_OF_A_GROUP)
-    keep = math.ceil(samples / groups)
+    num_kept = math.ceil(samples / groups)
     share = 2.388 if budget <= 50 else 5.285 if budget <= 200 else 20
-    return {"keep": keep, "particles": int(keep * share), "threshold": 0.25}
+    return {"num_kept": num_kept, "particles": int(num_kept * share), "threshold": 0.25}
 
 
 def _vipaint(run: Solver, budget: int, samples: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...diffusion.rng import derive
 from ...errors import UsageError
 from ...priors.analytic import GaussianMixture
-from ...priors.base import Prior
+from ...priors.base import Prior, PriorInfo, Provenance
 
 
 class SharedCovariance(GaussianMixture):
@@ -57,13 +57,12 @@ class Copies(Prior):
         count: how many rows.
     """
 
-    name = "copies"
+    shape: tuple[int, int, int]
 
     def __init__(self, one: GaussianMixture, count: int) -> None:
-        super().__init__()
+        shape = (1, count, one.dim)
+        super().__init__(PriorInfo(one.schedule, shape, data_std=one.data_std, provenance=Provenance("copies")))
         self.one, self.count = one, count
-        self.schedule, self.data_std = one.schedule, one.data_std
-        self.shape: tuple[int, int, int] = (1, count, one.dim)
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         rows = x_t.reshape(-1, *self.one.shape)

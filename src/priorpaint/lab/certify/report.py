@@ -15,8 +15,6 @@ from rich.table import Table
 from ...errors import UsageError
 from ...imaging.writing import write_text_atomic
 from .calibration import FUNCTIONS, SAMPLES, TRUTHS
-from .elsewhere import ELSEWHERE, left
-from .elsewhere import PROBLEMS as COMPARED
 from .results import (
     DONE,
     FAILED,
@@ -57,15 +55,6 @@ width where it fills only a subspace) | .50, .90 |
 p says that the method is not calibrated | uniform on 0 to 1 |
 | NFE | network evaluations a sample, without + with a gradient, as counted | |
 | CPU s | seconds for all samples of one draw | |
-"""
-
-
-_ELSEWHERE = """## The same methods elsewhere
-
-Measured on another draw of the same kind of problem (16 dimensions, 6 coordinates seen, sigma_y .1, exact denoisers,
-200 steps, 1024 samples, one seed). Shares of the distance from the prior to the posterior that a method leaves (0 is
-perfect, 1 is as if y had been ignored), theirs and ours at {budget}. The best of several settings on the mixture was
-taken for each of them; GMRES and CG count as one evaluation there and as several here.
 """
 
 
@@ -129,19 +118,6 @@ def details(certificate: Certificate, problem: str, budget: int | None) -> Grid:
     return Grid(f"{problem}: {certificate.about[problem]}", [*header, "50 %", "90 %", "p", "NFE", "CPU s"], rows)
 
 
-def elsewhere(certificate: Certificate, budget: int | None) -> Grid:
-    """The shares that are left by the same methods in other libraries and here; methods not certified are left out."""
-    header = ["there", "here", *(f"{problem} {place}" for problem in COMPARED for place in ("there", "here"))]
-    rows = []
-    for other in ELSEWHERE:
-        ours = [left(certificate, other.ours, problem, budget) for problem in COMPARED]
-        if None in ours:
-            continue
-        numbers = (_number(value, 2) for pair in zip(other.left, ours, strict=True) for value in pair)
-        rows.append([other.name, other.ours, *numbers])
-    return Grid("the same methods elsewhere", header, rows)
-
-
 def show(certificate: Certificate, console: Console) -> None:
     """Print the overview of each budget, and of a single problem everything."""
     for budget in certificate.budgets:
@@ -183,9 +159,6 @@ def markdown(certificate: Certificate, *, figure: str | None = None, command: st
     for other in certificate.budgets:
         grid = overview(certificate, other)
         parts += [f"## {grid.title[0].upper()}{grid.title[1:]}\n", _markdown_table(grid)]
-    compared = elsewhere(certificate, budget)
-    if compared.rows:
-        parts += [_ELSEWHERE.format(budget=_budget(budget)), _markdown_table(compared)]
     parts += [
         "## Problem by problem\n",
         _COLUMNS,

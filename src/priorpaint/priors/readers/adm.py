@@ -18,7 +18,7 @@ from ...diffusion.schedules import VP
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
 from ..networks.adm import ADM, ADMConfig, Heads
-from .adm_shapes import check_kind, infer
+from .adm_shapes import check_kind, infer, of_latent_diffusion
 from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
 from .flags import Flags
@@ -112,8 +112,9 @@ class Diffusion:
 
 
 def recognises(path: Path) -> bool:
-    """Whether the file is named like one (.pt, .pth)."""
-    return path.suffix.lower() in (".pt", ".pth")
+    """Whether torch.save wrote the file, but for latent diffusion; what else it may hold, reading it says."""
+    start = safe.container_start(path)
+    return bool(start) and not of_latent_diffusion(start)
 
 
 def read(request: Request) -> Prior:

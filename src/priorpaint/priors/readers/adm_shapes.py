@@ -57,6 +57,11 @@ class Shapes:
         return any(re.match(pattern, rest) for rest in self.parts.get((side, index), ()))
 
 
+def of_latent_diffusion(start: bytes) -> bool:
+    """Whether a file that begins like this holds the U-Net as a part of latent diffusion, by the tensors' names."""
+    return b"model.diffusion_model." in start or b"first_stage_model." in start
+
+
 def check_kind(state: Mapping[str, Tensor], path: Path) -> None:
     """Raise CheckpointError where the names are not at all those of this kind of U-Net."""
     wanted = ("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight")

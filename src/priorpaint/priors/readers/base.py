@@ -36,7 +36,8 @@ class Reader:
     Attributes:
         name: as in ``priorpaint priors info``, for example ``adm``.
         title: the program that writes it.
-        recognises: whether a path looks like this format, from its name and first bytes; never raises.
+        recognises: whether a path looks like this format, from its contents and not from its name; one reader at most
+            recognises a path; never raises.
         read: the prior; raises ``CheckpointError`` where the file is damaged, unsafe or of another architecture.
     """
 

@@ -84,8 +84,8 @@ class Preconditioning:
 
 
 def recognises(path: Path) -> bool:
-    """Whether the file is named like a pickle (.pkl, .pickle)."""
-    return path.suffix.lower() in (".pkl", ".pickle")
+    """Whether the file is a pickle that torch.save did not write."""
+    return safe.is_plain_pickle(path)
 
 
 def read(request: Request) -> Prior:

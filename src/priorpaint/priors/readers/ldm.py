@@ -19,7 +19,7 @@ from ..base import Prior
 from ..latent import LatentPrior
 from ..networks.adm import ADM, ADMConfig
 from ..networks.autoencoder import AutoencoderConfig, LatentAutoencoder
-from .adm_shapes import check_layers, infer
+from .adm_shapes import check_layers, infer, of_latent_diffusion
 from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
 from .flags import Flags
@@ -61,8 +61,8 @@ class ClassContext(nn.Module):
 
 
 def recognises(path: Path) -> bool:
-    """Whether the file is named like one (.ckpt)."""
-    return path.suffix.lower() == ".ckpt"
+    """Whether torch.save wrote the file, with tensors named as latent diffusion's."""
+    return of_latent_diffusion(safe.container_start(path))
 
 
 def read(request: Request) -> Prior:

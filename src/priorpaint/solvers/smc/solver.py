@@ -8,6 +8,7 @@ order.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -34,6 +35,7 @@ from ..guidance import LikelihoodSolver
 from ..mmps import MMPS
 from ..pigdm import PiGDM
 from ..tmpd import TMPD
+from .particles import Particles, Proposal
 from .resampling import effective_share, log_mean, systematic
 from .twists import (
     DenseTwist,
@@ -83,65 +85,12 @@ class Population:
         return log_mean(self.log_evidence)
 
 
-@dataclass
-class _Swarm:
-    """N groups of K particles on their way down.
-
-    Attributes:
-        x: (N, K, d).
-        log_weights: (N, K, S) since the last resampling, by site.
-        ancestors: (N, K, S), the first particle that each site comes from.
-        log_evidence: (N,), the part that resampling has already taken out of the weights.
-        ess: (N, S) at each level so far.
-        joined: (N, S, S) bool, sites of one block.
-    """
-
-    x: Tensor
-    log_weights: Tensor
-    ancestors: Tensor
-    log_evidence: Tensor
-    ess: list[Tensor]
-    joined: Tensor
-
-    @property
-    def by_block(self) -> Tensor:
-        """The log-weight of the block that each site belongs to, (N, K, S)."""
-        return self.log_weights @ self.joined.double()
-
-    @property
-    def evidence(self) -> Tensor:
-        """Estimate of log p(y), (N,)."""
-        return self.log_evidence + self._over_blocks(log_mean(self.by_block))
-
-    def resample(self, where: Tensor, u: Tensor, count: int) -> Tensor:
-        """Replace the blocks where (N, S) is true by ``count`` offspring; returns the parents (N, count, S).
-
-        Another count than K needs all blocks.
-        """
-        weights = self.by_block
-        parents = systematic(weights, self.shared(u), count)
-        if count == weights.shape[1]:
-            parents = torch.where(where[:, None], parents, torch.arange(count, device=u.device)[:, None])
-        self.log_evidence = self.log_evidence + self._over_blocks(torch.where(where, log_mean(weights), 0))
-        self.log_weights = torch.where(where[:, None], 0, self.log_weights.gather(1, parents))
-        self.x, self.ancestors = pick(self.x, parents), self.ancestors.gather(1, parents)
-        return parents
-
-    def shared(self, u: Tensor) -> Tensor:
-        """u (N, S) with the sites of a block made equal."""
-        return u.gather(1, self.joined.double().argmax(2))
-
-    def _over_blocks(self, values: Tensor) -> Tensor:
-        """The sum over blocks of values (N, S) that all sites of a block share."""
-        return (values / self.joined.sum(2)).sum(1)
-
-
 @settings(frozen=True, config=STRICT)
 class SMC(Solver):
     """x_s ~ q(x_s | x_t, y), weighted by p(x_s | x_t) tw_s(x_s) / (q(x_s | x_t) tw_t(x_t)), resampled where ESS is low.
 
-    Samples come from groups of particles that are always simulated whole: sample i of an image is number i % keep of
-    group i // keep.
+    Samples come from groups of particles that are always simulated whole: sample i of an image is number
+    i % num_kept of group i // num_kept.
     """
 
     title: ClassVar[str] = "SMC (twisted diffusion sampler)"
@@ -149,22 +98,23 @@ class SMC(Solver):
     reference: ClassVar[str] = "Wu et al., Practical and Asymptotically Exact Conditional Sampling, NeurIPS 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = (
-        "steps (thin particles / keep + 1 - thin) forward+backward, each with C H W backward passes (twist mmps)"
+        "steps (full_share particles / num_kept + 1 - full_share) forward+backward, each with C H W backward passes "
+        "(twist mmps)"
     )
 
     through_decoder: ClassVar[bool] = True
 
     steps: int = Field(50, ge=1, description="levels of the time grid, one denoiser call of each particle at each")
     particles: int = Field(16, ge=1, description="particles of a group, K")
-    keep: int = Field(4, ge=1, description="samples that a group gives, at most as many as particles")
+    num_kept: int = Field(4, ge=1, description="samples that a group gives, at most as many as particles")
     twist: Literal["mmps", "mmps_cg", "tmpd", "pigdm", "dps"] = Field(
         "mmps", description="guess of p(y | x_t): 'mmps' from the whole Jacobian, or the likelihood of a method"
     )
     kernel: Literal["dense", "scalar", "first"] = Field(
         "dense", description="covariance of a step: v I + b^2 V ('dense'), v + b^2 tr(V)/d ('scalar') or v ('first')"
     )
-    thin: float = Field(
-        0.7, ge=0, le=1, description="share of the levels that all particles walk, before only keep of them go on"
+    full_share: float = Field(
+        0.7, ge=0, le=1, description="share of the levels that all particles walk, before num_kept of them go on"
     )
     threshold: float = Field(0.5, ge=0, le=1, description="resample where ESS is below this share of the particles")
     local: float = Field(
@@ -180,8 +130,10 @@ class SMC(Solver):
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
 
     def __post_init__(self) -> None:
-        if self.keep > self.particles:
-            raise UsageError(f"{self.particles} particles cannot give keep = {self.keep} samples; lower keep")
+        if self.num_kept > self.particles:
+            raise UsageError(
+                f"{self.particles} particles cannot give num_kept = {self.num_kept} samples; lower num_kept"
+            )
         if self.kernel == "dense" and self.twist != "mmps":
             raise UsageError("kernel 'dense' needs the whole Jacobian, which only twist 'mmps' computes")
         if self.local and (self.twist != "mmps" or self.kernel != "dense"):
@@ -189,8 +141,8 @@ class SMC(Solver):
 
     def cost(self, num_samples: int = 1) -> Cost:
         wide = self._wide_levels()
-        a_group = wide * self.particles + (self.steps - wide) * self.keep
-        calls = math.ceil(num_samples / self.keep) * a_group
+        a_group = wide * self.particles + (self.steps - wide) * self.num_kept
+        calls = math.ceil(num_samples / self.num_kept) * a_group
         if self.twist == "mmps":
             return Cost(0, calls)
         one = self._method()._one().backward * (2 if self.twist == "mmps_cg" else 1)  # log det takes as many passes
@@ -201,7 +153,7 @@ class SMC(Solver):
 
     def _wide_levels(self) -> int:
         """Levels that all particles walk."""
-        return max(1, math.ceil(self.thin * self.steps))
+        return max(1, math.ceil(self.full_share * self.steps))
 
     def run(
         self,
@@ -215,7 +167,7 @@ class SMC(Solver):
         batch_size: int | None = None,
         callback: Callback | None = None,
     ) -> Population:
-        """All particles of some groups with their weights; nothing is thinned (``thin``, ``keep``).
+        """All particles of some groups with their weights; none is dropped (``num_kept``).
 
         Args:
             groups: independent groups of each image.
@@ -232,46 +184,53 @@ class SMC(Solver):
         job = Job(prior, operator, y, float(sigma_y), groups, seeds, batch_size, callback, shape)
         return self.populations(job)
 
-    def populations(self, job: Job) -> Population:
-        """``run`` with checked arguments; ``num_samples`` counts groups."""
-        parts = [self._population(task, job.batch_size) for task in self._tasks(self._in_groups(job, job.num_samples))]
+    def populations(self, job: Job, start: Proposal | None = None) -> Population:
+        """``run`` with checked arguments; ``num_samples`` counts groups, which ``start`` holds in order of images."""
+        parts = [self._population(*at, job.batch_size) for at in self._groups(job, job.num_samples, start)]
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         return Population(*(column.reshape(len(job.y), job.num_samples, *column.shape[1:]) for column in columns))
 
     def _sample(self, job: Job) -> Tensor:
-        tasks = self._tasks(self._in_groups(job, math.ceil(job.num_samples / self.keep)))
-        done = torch.cat([self._samples(task, job.batch_size) for task in tasks])
+        return self.samples(job)
+
+    def samples(self, job: Job, start: Proposal | None = None) -> Tensor:
+        """``sample`` with checked arguments; ``start`` holds all groups in order of images."""
+        groups = self._groups(job, math.ceil(job.num_samples / self.num_kept), start)
+        done = torch.cat([self._samples(*at, job.batch_size) for at in groups])
         return done.reshape(len(job.y), -1, *done.shape[2:])[:, : job.num_samples]
 
-    def _in_groups(self, job: Job, groups: int) -> Job:
-        """The job with a row a group."""
+    def _groups(self, job: Job, count: int, start: Proposal | None) -> Iterator[tuple[Task, Proposal | None]]:
+        """Tasks with a row a group, ``count`` groups of each image, and what each starts from."""
         size = None if job.batch_size is None else max(1, job.batch_size // self.particles)
-        return replace(job, num_samples=groups, batch_size=size)
+        first = 0
+        for task in self._tasks(replace(job, num_samples=count, batch_size=size)):
+            yield task, None if start is None else start.groups(first, len(task.y))
+            first += len(task.y)
 
     def _run(self, task: Task) -> Tensor:
-        return self._samples(task, None).flatten(0, 1)
+        return self._samples(task, None, None).flatten(0, 1)
 
-    def _samples(self, task: Task, limit: int | None) -> Tensor:
-        """``keep`` images of each group, (N, keep, C, H, W)."""
-        swarm = self._simulate(task, limit, self._wide_levels())
-        u, order = self._uniform(task, swarm.log_weights.shape[2]), self._uniform(task, self.keep).argsort(1)
-        chosen = systematic(swarm.by_block, swarm.shared(u), self.keep)
+    def _samples(self, task: Task, start: Proposal | None, limit: int | None) -> Tensor:
+        """``num_kept`` images of each group, (N, num_kept, C, H, W)."""
+        particles = self._simulate(task, start, limit, self._wide_levels())
+        u, order = self._uniform(task, particles.log_weights.shape[2]), self._uniform(task, self.num_kept).argsort(1)
+        chosen = systematic(particles.by_block, particles.shared(u), self.num_kept)
         # Systematic resampling sorts by ancestor; a random order makes the first sample like all others.
         chosen = chosen.gather(1, order[..., None].expand_as(chosen))
-        return self._images(task, pick(swarm.x, chosen), limit)
+        return self._images(task, pick(particles.x, chosen), limit)
 
-    def _population(self, task: Task, limit: int | None) -> tuple[Tensor, ...]:
+    def _population(self, task: Task, start: Proposal | None, limit: int | None) -> tuple[Tensor, ...]:
         """The fields of ``Population`` for N groups."""
-        swarm = self._simulate(task, limit, self.steps)
-        evidence = swarm.evidence
-        if swarm.log_weights.shape[2] > 1:  # blocks of different weight do not make a particle with a weight
-            u = self._uniform(task, swarm.log_weights.shape[2])
-            swarm.resample(torch.ones_like(u, dtype=torch.bool), u, self.particles)
-        ancestors = torch.stack([_distinct(group) for group in swarm.ancestors])
-        blocks = (1 / swarm.joined.sum(2)).sum(1).round().long()
-        ess = torch.stack([level.amin(1) for level in swarm.ess], 1)
-        log_weights = torch.log_softmax(swarm.by_block[..., 0], 1)
-        return self._images(task, swarm.x, limit), log_weights, ess, ancestors, evidence, blocks
+        particles = self._simulate(task, start, limit, self.steps)
+        evidence = particles.evidence
+        if particles.log_weights.shape[2] > 1:  # blocks of different weight do not make a particle with a weight
+            u = self._uniform(task, particles.log_weights.shape[2])
+            particles.resample(torch.ones_like(u, dtype=torch.bool), u, self.particles)
+        ancestors = torch.stack([_distinct(group) for group in particles.ancestors])
+        blocks = (1 / particles.joined.sum(2)).sum(1).round().long()
+        ess = torch.stack([level.amin(1) for level in particles.ess], 1)
+        log_weights = torch.log_softmax(particles.by_block[..., 0], 1)
+        return self._images(task, particles.x, limit), log_weights, ess, ancestors, evidence, blocks
 
     @torch.no_grad()
     def _images(self, task: Task, x_0: Tensor, limit: int | None) -> Tensor:
@@ -285,65 +244,64 @@ class SMC(Solver):
         return images.reshape(-1, count, *images.shape[1:])
 
     @torch.no_grad()
-    def _simulate(self, task: Task, limit: int | None, wide: int) -> _Swarm:
-        """The particles at t = 0, denoised ``limit`` at a time; ``keep`` of them from level ``wide`` on."""
+    def _simulate(self, task: Task, start: Proposal | None, limit: int | None, wide: int) -> Particles:
+        """The particles at t = 0, denoised ``limit`` at a time; ``num_kept`` of them from level ``wide`` on."""
         schedule, times = task.prior.schedule, self._times(task.prior, task.shape)
         twist = self._twist(task, limit)
-        swarm = self._start(task, times[0], twist)
-        last_twist = torch.zeros_like(swarm.log_weights)
+        particles = self._start(task, start, times[0], twist)
+        last_twist = torch.zeros_like(particles.log_weights)
         for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
-            level = twist.evaluate(swarm.x, t, task.noise)
-            swarm.joined = twist.joined
-            swarm.log_weights = swarm.log_weights + level.log_twist - last_twist
-            thinned = index + 1 == wide < self.steps
-            level = self._select(task, swarm, level, self.keep if thinned else None)
-            if thinned:
-                twist.resize(self.keep)
-            task.report(index + 1, self._preview(task, swarm, level))
+            level = twist.evaluate(particles.x, t, task.noise)
+            particles.joined = twist.joined
+            particles.log_weights = particles.log_weights + level.log_twist - last_twist
+            reduced = index + 1 == wide < self.steps
+            level = self._select(task, particles, level, self.num_kept if reduced else None)
+            if reduced:
+                twist.resize(self.num_kept)
+            task.report(index + 1, self._preview(task, particles, level))
             a, b = transitions.backward_weights(schedule, t, s)
             v = transitions.backward_variance(schedule, t, s)
-            z = task.noise.normal(*swarm.x.shape[1:]).to(swarm.x)
-            swarm.x, ratio = move(level, swarm.x, a, b, v, z)
-            swarm.log_weights = swarm.log_weights + ratio
+            z = task.noise.normal(*particles.x.shape[1:]).to(particles.x)
+            particles.x, ratio = move(level, particles.x, a, b, v, z)
+            particles.log_weights = particles.log_weights + ratio
             last_twist = level.log_twist
-        return swarm
+        return particles
 
-    def _start(self, task: Task, t: Tensor, twist: Twist) -> _Swarm:
-        """N(0, alpha^2 data_std^2 + sigma^2) at the first level."""
+    def _start(self, task: Task, start: Proposal | None, t: Tensor, twist: Twist) -> Particles:
+        """Those of the proposal, or N(0, alpha^2 data_std^2 + sigma^2) at the first level."""
         schedule, count = task.prior.schedule, len(task.y)
         std = float((schedule.alpha(t) ** 2 * task.prior.data_std**2 + schedule.sigma(t) ** 2).sqrt())
         z = task.noise.normal(self.particles, twist.dim).to(twist.device).double()
-        sites = twist.sites
-        numbers = torch.arange(self.particles, device=z.device)[None, :, None]
-        return _Swarm(
-            std * z,
-            z.new_zeros(count, self.particles, sites),
-            numbers.expand(count, self.particles, sites),
-            z.new_zeros(count),
-            [],
-            twist.joined,
+        log_weights = z.new_zeros(count, self.particles, twist.sites)
+        return Particles(
+            x=std * z if start is None else start.x.to(z),
+            log_weights=log_weights if start is None else start.log_weights.to(z)[..., None],
+            ancestors=torch.arange(self.particles, device=z.device)[None, :, None].expand_as(log_weights),
+            log_evidence=z.new_zeros(count),
+            ess=[],
+            joined=twist.joined,
         )
 
-    def _select(self, task: Task, swarm: _Swarm, level: Level, count: int | None) -> Level:
+    def _select(self, task: Task, particles: Particles, level: Level, count: int | None) -> Level:
         """Resample the blocks whose ESS is low, or everything to ``count``; returns the level of the survivors."""
-        weights = swarm.by_block
+        weights = particles.by_block
         if not bool(weights.isfinite().all()):
             raise PriorError(f"the particles' weights under twist '{self.twist}' are not finite; use another twist")
         share = effective_share(weights)
-        swarm.ess.append(share)
+        particles.ess.append(share)
         u = self._uniform(task, weights.shape[2])  # drawn at every level, so that a group does not feel the others
         low = share < self.threshold if count is None else torch.ones_like(share, dtype=torch.bool)
         if not bool(low.any()):
             return level
-        return level.pick(swarm.resample(low, u, count or weights.shape[1]))
+        return level.pick(particles.resample(low, u, count or weights.shape[1]))
 
     def _uniform(self, task: Task, count: int) -> Tensor:
         """Uniform (N, count), float64, where the algebra is."""
         return task.noise.uniform(count).to(algebra_device(task.prior)).double()
 
-    def _preview(self, task: Task, swarm: _Swarm, level: Level) -> Tensor:
-        """Estimates of x_0 of the ``keep`` heaviest particles of each group, (N keep, C, H, W)."""
-        heaviest = swarm.by_block.mean(2).topk(self.keep, 1).indices
+    def _preview(self, task: Task, particles: Particles, level: Level) -> Tensor:
+        """Estimates of x_0 of the ``num_kept`` heaviest particles of each group, (N num_kept, C, H, W)."""
+        heaviest = particles.by_block.mean(2).topk(self.num_kept, 1).indices
         shown = level.guided.gather(1, heaviest[..., None].expand(-1, -1, level.guided.shape[2]))
         return shown.reshape(-1, *task.shape).to(device=task.prior.device, dtype=torch.float32)
 

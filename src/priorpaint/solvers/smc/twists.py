@@ -145,8 +145,8 @@ class DenseTwist(Twist):
         log_twist = self._log_twist(root, rows)
         if self.kernel == "first":
             return Level(x_0, guided, log_twist)
-        keep = torch.eye(self.dim, dtype=cov.dtype, device=cov.device) - gain @ matrix
-        guided_cov = keep @ cov @ keep.mT + gain * rows.variance[:, :, None] @ gain.mT  # Joseph's form stays positive
+        rest = torch.eye(self.dim, dtype=cov.dtype, device=cov.device) - gain @ matrix
+        guided_cov = rest @ cov @ rest.mT + gain * rows.variance[:, :, None] @ gain.mT  # Joseph's form stays positive
         if self.kernel == "dense":
             return Level(x_0, guided, log_twist, cov, guided_cov)
         return Level(x_0, guided, log_twist, *(_mean_eigenvalue(part) for part in (cov, guided_cov)))

@@ -22,23 +22,17 @@ from ...diffusion import transitions
 from ...diffusion.rng import Streams
 from ...diffusion.transitions import like
 from ...priors.base import Prior
-from ..base import STRICT, Task, settings
-from ..smc.solver import SMC, _Swarm
-from ..smc.twists import Twist, algebra_device
+from ..base import STRICT, settings
+from ..smc.particles import Proposal
+from ..smc.solver import SMC
+from ..smc.twists import algebra_device
 from .bound import Denoise, Family, log_normal
 from .variables import Mixture, neighbours, section
 
 
 @settings(frozen=True, config=STRICT)
 class Refinement(SMC):
-    """SMC from weighted particles at ``top``: ``job.initial`` (B, G, K, 1 + d) has log-weights, then values."""
-
-    def _start(self, task: Task, t: Tensor, twist: Twist) -> _Swarm:
-        assert task.initial is not None
-        start = task.initial.to(twist.device).double()
-        swarm = super()._start(task, t, twist)
-        swarm.x, swarm.log_weights = start[..., 1:], start[..., :1]
-        return swarm
+    """SMC from the weighted particles of `propose` at ``top``."""
 
     def above(self, prior: Prior, shape: tuple[int, int, int], t_start: Tensor, steps: int) -> Tensor:
         """Steps (n, 2) from where SMC would start on its own down to T_s = ``t_start``."""
@@ -62,8 +56,8 @@ def propose(
     pairs: Tensor,
     widen: float,
     batch_size: int | None,
-) -> Tensor:
-    """Particles z_Ts ~ q and the logarithms of their weights W.
+) -> Proposal:
+    """Particles z_Ts ~ q and the logarithms of their weights W, in B G groups in order of images.
 
     Args:
         family: q and p.
@@ -73,16 +67,14 @@ def propose(
         pairs: steps (n, 2) of a grid from pure noise down to T_s.
         widen: factor on all variances of q.
         batch_size: rows denoised at a time.
-
-    Returns:
-        (B, G, K, 1 + d) float64: log W, then z_Ts, with d = C H W.
     """
     prior, groups = family.prior, len(seeds[0])
     place = algebra_device(prior)
     exact = replace(family, denoise=_denoiser(prior, batch_size))
     wide = Mixture(*(value.to(place).double() for value in lam.tensors()))
     wide = replace(wide, log_var=wide.log_var + torch.tensor(widen).log().to(wide.log_var))
-    images, done = torch.arange(len(seeds)).repeat_interleave(groups), []
+    images = torch.arange(len(seeds)).repeat_interleave(groups)
+    done: list[tuple[Tensor, Tensor]] = []
     shape = lam.mean.shape[2:]
     # Some groups at a time: what a row needs here is little next to what the denoiser does with it.
     for chunk in torch.split(torch.arange(len(images)), max(1, (batch_size or 4096) // particles)):
@@ -98,9 +90,9 @@ def propose(
             log_w = log_w + log_normal(z_t, like(ratio, z_s) * z_s, like(added, z_s))
         up = [noise.normal(particles, *shape[1:]).flatten(0, 1).to(place).double() for _ in range(len(pairs))]
         log_w = log_w + log_above(exact, path.levels[-1], pairs, up)
-        packed = torch.cat([log_w[:, None], path.levels[-1].flatten(1)], 1)
-        done.append(packed.reshape(len(chunk), particles, -1))
-    return torch.cat(done).reshape(len(seeds), groups, particles, -1)
+        done.append((path.levels[-1].reshape(len(chunk), particles, -1), log_w.reshape(len(chunk), particles)))
+    x, log_weights = (torch.cat(parts) for parts in zip(*done, strict=True))
+    return Proposal(x, log_weights)
 
 
 def log_above(family: Family, z: Tensor, pairs: Tensor, noise: list[Tensor]) -> Tensor:

@@ -20,6 +20,7 @@ from ...errors import UsageError
 from ...operators.base import LinearOperator
 from ...priors.base import Prior
 from ..base import Callback, Job, PosteriorSampler, Problem
+from ..smc.particles import Proposal
 from ..smc.solver import Population
 from .bound import Family
 from .correction import Refinement, choose, propose
@@ -128,7 +129,8 @@ class Posterior:
     def draw(self, job: Job) -> Tensor:
         """``sample`` with checked arguments."""
         if self.solver.correct:
-            return self._refinement(job)._sample(self._proposed(job, math.ceil(job.num_samples / self.solver.keep)))
+            start = self._proposal(job, math.ceil(job.num_samples / self.solver.num_kept))
+            return self._refinement(job).samples(replace(job, operator=self.operator), start)
         z = self._ancestral(job.num_samples, job.seeds, job.batch_size)
         return self.solver.refine(replace(job, operator=self.operator, initial=z))
 
@@ -156,7 +158,7 @@ class Posterior:
         if groups < 1 or (batch_size is not None and batch_size < 1):
             raise UsageError(f"groups and batch_size must be at least 1, not {groups} and {batch_size}")
         job = self._job(groups, image_seeds(seed, self.y), batch_size, callback)
-        return self._refinement(job).populations(self._proposed(job, groups))
+        return self._refinement(job).populations(job, self._proposal(job, groups))
 
     def _job(self, num_samples: int, seeds: list[int], batch_size: int | None, callback: Callback | None) -> Job:
         channels, height, width = self.parameters.mean.shape[3:]
@@ -166,10 +168,10 @@ class Posterior:
     def _refinement(self, job: Job) -> Refinement:
         return self.solver.refinement(self.prior, job.shape)
 
-    def _proposed(self, job: Job, groups: int) -> Job:
-        """The job with ``groups`` weighted groups of particles at T_s to start from."""
+    def _proposal(self, job: Job, groups: int) -> Proposal:
+        """``groups`` weighted groups of particles at T_s for each image."""
         t_start = self.family.ladder.levels[-1]
-        start = propose(
+        return propose(
             self.family,
             self.parameters,
             [[derive("proposal", seed, group) for group in range(groups)] for seed in job.seeds],
@@ -178,7 +180,6 @@ class Posterior:
             self.solver.widen,
             job.batch_size,
         )
-        return replace(job, operator=self.operator, initial=start)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the fit found, as tensors on the CPU (``safetensors.torch.save_file`` keeps it in a file);

@@ -61,7 +61,9 @@ from .variables import (
 _LOWER = (1.0, 2.0)
 
 _CORRECTED_STEPS = 25  # of phase 2 with weights, where steps are of second order or made good by the weights
-_THIN = 0.25  # of those steps are taken by all particles: modes are weighed at T_s, and few weights change further down
+_FULL_SHARE = (
+    0.25  # of those steps are taken by all particles: modes are weighed at T_s, and few weights change further down
+)
 _SMALL = 256  # image elements up to which the whole Jacobian of every particle is cheap
 
 
@@ -79,7 +81,7 @@ class VIPaint(Solver):
         "fill_steps forward and iterations * mc_samples * (levels + 1) * components forward+backward an image, then "
         "levels - 1 forward and refine_steps forward+backward a sample (projected: forward; langevin: refine_steps * "
         "(refine_inner + 1) + 4 forward); with correct particles / "
-        "keep times levels - 1 + up_steps forward and a quarter of refine_steps forward+backward, and the rest once"
+        "num_kept times levels - 1 + up_steps forward and a quarter of refine_steps forward+backward, and the rest once"
     )
     fits: ClassVar[bool] = True
     through_decoder: ClassVar[bool] = True
@@ -152,7 +154,7 @@ class VIPaint(Solver):
         description="phase 2 by twisted SMC with the fitted posterior as proposal, weighted so that its bias cancels",
     )
     particles: int = Field(64, ge=1, description="correct: particles of a group")
-    keep: int = Field(16, ge=1, description="correct: samples that a group gives, at most as many as particles")
+    num_kept: int = Field(16, ge=1, description="correct: samples that a group gives, at most as many as particles")
     up_steps: int = Field(
         16, ge=1, description="correct: steps from T_s up to pure noise that weigh z_Ts, forward only"
     )
@@ -176,8 +178,10 @@ class VIPaint(Solver):
         return replace(PRESETS[self.preset], **{name: value for name, value in given.items() if value is not None})
 
     def __post_init__(self) -> None:
-        if self.keep > self.particles:
-            raise UsageError(f"{self.particles} particles cannot give keep = {self.keep} samples; lower keep")
+        if self.num_kept > self.particles:
+            raise UsageError(
+                f"{self.particles} particles cannot give num_kept = {self.num_kept} samples; lower num_kept"
+            )
         rules = self.rules
         exact = (rules.kl, rules.top, rules.units) == ("exact", "marginal", "nats")
         if (self.components > 1 or self.correct) and not exact:
@@ -195,7 +199,7 @@ class VIPaint(Solver):
         if not self.correct:
             up, down = (self.levels - 1) * num_samples, rules.calls_down * num_samples
             return Cost(once + up + down, fit) if rules.forward_only else Cost(once + up, fit + down)
-        weighed = math.ceil(num_samples / self.keep) * self.particles * (self.levels - 1 + self.up_steps)
+        weighed = math.ceil(num_samples / self.num_kept) * self.particles * (self.levels - 1 + self.up_steps)
         smc = self._refinement("mmps", 1.0).cost(num_samples)
         return Cost(once + weighed + smc.forward, fit + smc.backward)
 
@@ -364,7 +368,7 @@ class VIPaint(Solver):
         """Parts that phase 2 of a job is cut into."""
         rows, size = len(job.y) * job.num_samples, job.batch_size
         if self.correct:
-            rows = len(job.y) * math.ceil(job.num_samples / self.keep)
+            rows = len(job.y) * math.ceil(job.num_samples / self.num_kept)
             size = None if size is None else max(1, size // self.particles)
         return -(-rows // (size or rows))
 
@@ -384,8 +388,8 @@ class VIPaint(Solver):
         return Refinement(
             steps=self.rules.refine_steps,
             particles=self.particles,
-            keep=self.keep,
-            thin=_THIN,
+            num_kept=self.num_kept,
+            full_share=_FULL_SHARE,
             top=top,
             paste=self.paste,
             **chosen,

@@ -32,6 +32,12 @@ _RECORDS = 1_000_000
 _CHUNK = 1 << 24
 
 ZIP_START = b"PK\x03\x04"
+_LEGACY_START = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # `_LEGACY_MAGIC` as every binary protocol of pickle has it
+
+
+def is_container(start: bytes) -> bool:
+    """Whether a file that begins like this is one of torch.save, in either container."""
+    return start.startswith(ZIP_START) or (start[:1] == b"\x80" and _LEGACY_START in start[:32])
 
 
 def read_container(data: memoryview, vocabulary: Vocabulary) -> Any:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import CheckpointError, PriorpaintError
-from .containers import ZIP_START, nested, read_container
+from .containers import ZIP_START, is_container, nested, read_container
 from .pickle_machine import (
     Damaged,
     Incomplete,
@@ -36,8 +36,10 @@ __all__ = [
     "check_count",
     "check_finite",
     "check_fit",
+    "container_start",
     "file_hash",
     "interpreting",
+    "is_plain_pickle",
     "load_pickle",
     "load_safetensors",
     "load_torch",
@@ -46,6 +48,7 @@ __all__ = [
 
 MAX_BYTES = 1 << 38
 _HEADER = 100_000_000  # of safetensors, as its own library has it
+_NAMES = 1 << 24  # bytes at the start of a file of torch.save, where the names of its tensors stand
 _SHOWN = 4
 _LONGEST = 900  # letters of a message
 # Bytes that were changed on the way can look like anything; no list of cases is complete.
@@ -98,6 +101,18 @@ def looks_like(path: Path) -> str:
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in start):
         return f"a text that begins {start[:24].decode()!r}"
     return f"an unknown kind of file that begins with the bytes {start[:8].hex(' ')}"
+
+
+def container_start(path: Path) -> bytes:
+    """The first bytes of a file of torch.save, with the names of its tensors; b"" for anything else. Never raises."""
+    start = _start(path, 32)
+    return _start(path, _NAMES) if is_container(start) else b""
+
+
+def is_plain_pickle(path: Path) -> bool:
+    """Whether a file is a pickle that torch.save did not write. Never raises."""
+    start = _start(path, 32)
+    return start[:1] == b"\x80" and not is_container(start) and looks_like(path) == "pickle"
 
 
 def load_torch(path: str | Path, *, max_bytes: int = MAX_BYTES, trainer: bool = False) -> Any:
@@ -260,6 +275,16 @@ def check_count(blocks: int, state: Mapping[str, Tensor], path: Path) -> None:
     """Raise CheckpointError where a file asks for more blocks than it has tensors, before they are built."""
     if blocks > len(state):
         raise CheckpointError(f"{path} asks for {blocks} blocks and has {len(state)} tensors; it is damaged.")
+
+
+def _start(path: Path, size: int) -> bytes:
+    try:
+        if not path.is_file():
+            return b""
+        with open(path, "rb") as file:
+            return file.read(size)
+    except (OSError, ValueError):  # a name with a zero byte is a ValueError
+        return b""
 
 
 def _check_file(path: Path, kinds: tuple[str, ...], expected: str) -> None:
