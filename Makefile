@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test slow lint format clean
+.PHONY: help demo test slow lint format docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make slow    run the slow tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff sort imports and reformat"
+	@echo "make docs    build the documentation into site/"
 	@echo "make clean   remove .venv, caches and out/"
 
 $(BIN)/python:
@@ -24,7 +25,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) \
 		|| { rm -f $(BIN)/python; echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-# A stamp each for the two sets of packages; both are redone when a pin or a dependency changes.
+# A stamp each for the three sets of packages; all are redone when a pin or a dependency changes.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing priorpaint into $(VENV) (a few minutes the first time)"
 	$(INSTALL) -e .
@@ -33,6 +34,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing priorpaint and the development tools into $(VENV) (a few minutes the first time)"
 	$(INSTALL) -e ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing priorpaint and the documentation tools into $(VENV) (a few minutes the first time)"
+	$(INSTALL) -e ".[docs]"
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed
@@ -55,6 +61,11 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Strict: a broken link or an unknown name is an error. Nothing is fetched, neither here nor by the pages.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the documentation is in site/index.html"
+
 clean:
-	rm -rf .venv out build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	rm -rf .venv out build site dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

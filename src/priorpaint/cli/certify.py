@@ -186,8 +186,8 @@ def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) 
 
 
 def _save(certificate: Certificate, folder: Path, *, figures: bool, update: bool) -> None:
-    from priorpaint.lab.certify.report import save
     from priorpaint.lab.certify.results import Certificate
+    from priorpaint.lab.certify.saving import save
 
     existing, commands = folder / "certification.json", [_command()]
     if update and existing.exists():

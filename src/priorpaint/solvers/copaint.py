@@ -50,7 +50,6 @@ class CoPaint(Solver, name="copaint"):
     c_growth: float = Field(1.0, gt=0, description="b, growth of c a level of 250; the same in all for other steps")
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1] before the loss")
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
-    warm_start: ClassVar[bool] = True
     t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
     spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 

@@ -50,7 +50,6 @@ class Langevin(Solver, name="langevin"):
         "kept", description="noise of the known pixels: one array for the whole run, or a new one at each level"
     )
     eta: float = Field(0.0, ge=0, le=1, description="noise of a step down: 0 is DDIM, 1 is DDPM ancestral")
-    warm_start: ClassVar[bool] = True
     t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
     spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 

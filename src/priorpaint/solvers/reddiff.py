@@ -61,7 +61,6 @@ class RedDiff(Solver, name="reddiff"):
         "guess", description="where mu starts: 'guess' is A^+ y (grey where unknown), 'noise' is N(0, 1) a pixel"
     )
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
-    warm_start: ClassVar[bool] = True
     t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
     spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 

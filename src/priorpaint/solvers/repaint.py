@@ -61,7 +61,6 @@ class RePaint(Solver, name="repaint"):
     resamplings: int = Field(10, ge=1, description="times that each window of levels is crossed; 1 is replacement")
     eta: float = Field(1.0, ge=0, le=1, description="noise of a step down: 1 is DDPM ancestral, 0 is DDIM")
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1]")
-    warm_start: ClassVar[bool] = True
     t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
     spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 

@@ -79,7 +79,6 @@ class RePaintPlus(Solver, name="repaint_plus"):
     )
     tol: float = Field(0.0, ge=0, description="end a level when a sweep moves a sample by less (rms); 0: never")
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1]")
-    warm_start: ClassVar[bool] = True
     t_init: float = Field(1.0, gt=0, le=1, description="time of the first level, from the initial images if below 1")
     spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 

@@ -44,11 +44,12 @@ def _sheet(
     if file.suffix.lower() != ".png" or not os.access(file.parent, os.W_OK):
         raise UsageError(f"{file} cannot be written; name a PNG file (.png) in a folder that exists.")
     if method is not None:
-        from priorpaint.lab.certify.cells import Method  # writing pictures takes no methods
+        from priorpaint.solvers import solver  # writing pictures takes no methods
 
         from .prior import avatar_prior
 
-        run = Method.of(method).run
+        name, _, settings = method.partition(":")
+        run = solver(name, **dict(part.split("=", 1) for part in settings.split(",") if "=" in part))
         picture = comparison_sheet(seed, avatar_prior(prior), run, name=f"{run.title}, prior {prior}")
     else:
         picture = posterior_sheet(seed) if posterior else sheet(num, seed)

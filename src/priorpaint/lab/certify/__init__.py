@@ -6,9 +6,10 @@ from .calibration import Calibration, calibrate
 from .cells import Method
 from .measures import Measures, Ruler
 from .problems import PROBLEMS, STANDARD, problem
-from .report import save, show
+from .report import show
 from .results import Cell, Certificate
 from .run import certify
+from .saving import save
 
 __all__ = [
     "BUDGETS",

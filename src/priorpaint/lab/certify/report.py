@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from ...errors import UsageError
-from ...imaging.writing import write_text_atomic
 from .calibration import FUNCTIONS, SAMPLES, TRUTHS
 from .results import (
     DONE,
@@ -170,51 +166,6 @@ def markdown(certificate: Certificate, *, figure: str | None = None, command: st
     if listed := notes(certificate):
         parts += ["## Not applicable\n", "\n".join(f"- {line}" for line in listed) + "\n"]
     return "\n".join(parts)
-
-
-def save(
-    certificate: Certificate,
-    folder: str | Path,
-    *,
-    figures: bool = True,
-    pictures: str | Path | None = None,
-    command: str | None = None,
-) -> list[Path]:
-    """Write certification.json, certification.md and the figures into a folder, each atomically.
-
-    Args:
-        certificate: the run.
-        folder: made where it is missing.
-        figures: whether to draw; needs matplotlib.
-        pictures: folder of the figures; None is the same folder.
-        command: what was typed, for the page.
-
-    Returns:
-        The files.
-
-    Raises:
-        UsageError: the folder cannot be made or written to.
-        MissingExtra: figures without matplotlib.
-    """
-    folder, pictures = Path(folder), Path(pictures or folder)
-    for place in (folder, pictures):
-        _make(place)
-    drawn: list[Path] = []
-    write_text_atomic(folder / JSON_FILE, certificate.to_json())
-    if figures:
-        from .plots import draw
-
-        drawn = draw(certificate, pictures)
-    figure = Path(os.path.relpath(drawn[0], folder)).as_posix() if drawn else None
-    write_text_atomic(folder / PAGE_FILE, markdown(certificate, figure=figure, command=command))
-    return [folder / JSON_FILE, folder / PAGE_FILE, *drawn]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None
 
 
 def _setup(certificate: Certificate, command: str | None) -> str:

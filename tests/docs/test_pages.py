@@ -1,0 +1,54 @@
+"""What holds for every page: lines that fit, links that lead somewhere, tables of settings as the solvers have them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from priorpaint.solvers import SOLVERS
+from tools.settings_tables import METHODS, TABLE, renewed
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "examples/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WRITTEN = [page for page in PAGES if page.parent.name != "results"]  # those are made by programs
+NAMES = [str(page.relative_to(ROOT)) for page in WRITTEN]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=NAMES)
+def test_lines_are_shorter_than_200_characters(page: Path) -> None:
+    """But for rows of tables, which cannot be broken."""
+    lines = page.read_text(encoding="utf-8").split("\n")
+    assert not [(i, line) for i, line in enumerate(lines, 1) if len(line) >= 200 and not line.startswith("|")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_that_are_there(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"https?:|mailto:|#", target)]
+    assert not [target for target in targets if not (page.parent / target.split("#")[0]).exists()]
+
+
+@pytest.mark.parametrize("name", sorted(SOLVERS))
+def test_the_page_of_a_method_says_it_in_short_and_has_its_settings(name: str) -> None:
+    text = (METHODS / f"{name}.md").read_text(encoding="utf-8")
+    short = text.split("## In short\n")[1].split("\n## ")[0]
+    assert all(words in short for words in ("**What it is.**", "**Take it when**", "**Settings that matter:**"))
+    assert name in TABLE.findall(text)
+    assert renewed(text) == text, "run `python -m tools.settings_tables`"
+
+
+def test_a_table_that_drifted_is_seen() -> None:
+    text = (METHODS / "dps.md").read_text(encoding="utf-8")
+    assert renewed(text.replace("| `steps` | 250 |", "| `steps` | 251 |")) == text
+    assert "| `steps` | 250 |" in text
+
+
+def test_the_version_stands_in_four_places() -> None:
+    import priorpaint
+
+    version = priorpaint.__version__
+    assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

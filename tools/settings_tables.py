@@ -1,0 +1,43 @@
+"""The tables of settings in docs/methods, made from the solvers: ``python -m tools.settings_tables`` writes them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from priorpaint.solvers import SOLVERS, explain
+from priorpaint.solvers.reference import PAPER
+
+METHODS = Path(__file__).parents[1] / "docs" / "methods"
+TABLE = re.compile(r"<!-- settings: (\w+) -->\n.*?<!-- end of settings -->", re.DOTALL)
+
+
+def table(name: str) -> str:
+    """The Markdown table of a method: setting, default, value with ``preset="paper"`` where there are any, meaning."""
+    paper = PAPER.get(name, {})
+    head = ["setting", "default", "paper", "meaning"] if paper else ["setting", "default", "meaning"]
+    rows = [head, ["---"] * len(head)]
+    for setting, (_, default, meaning) in explain(SOLVERS[name]).items():
+        reference = [_shown(paper[setting]) if setting in paper else ""] if paper else []
+        rows.append([f"`{setting}`", _shown(default), *reference, meaning.replace("|", r"\|")])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def renewed(text: str) -> str:
+    """A page with its tables as they should be."""
+    return TABLE.sub(lambda m: f"<!-- settings: {m[1]} -->\n{table(m[1])}\n<!-- end of settings -->", text)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else f"`{value}`" if isinstance(value, str) else str(value)
+
+
+def main() -> None:
+    for page in sorted(METHODS.glob("*.md")):
+        page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
