@@ -14,7 +14,7 @@ help:
 	@echo "make demo    fill in an example picture and say where the results are"
 	@echo "make test    run the fast tests"
 	@echo "make slow    run the slow tests"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy and the fence between the rooms"
 	@echo "make format  let ruff sort imports and reformat"
 	@echo "make docs    build the documentation into site/"
 	@echo "make clean   remove .venv, caches and out/"
@@ -56,6 +56,7 @@ slow: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

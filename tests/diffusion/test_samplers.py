@@ -9,20 +9,8 @@ import torch
 
 from priorpaint import Cancelled
 from priorpaint.diffusion.rng import Streams
-from priorpaint.diffusion.samplers import (
-    DDIM,
-    DDPM,
-    EulerMaruyama,
-    Heun,
-    ProbabilityFlow,
-    Sampler,
-)
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-)
+from priorpaint.diffusion.samplers import DDIM, DDPM, EulerMaruyama, Heun, ProbabilityFlow, Sampler
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow
 from priorpaint.priors.analytic import Gaussian, GaussianMixture
 from priorpaint.priors.base import Prior
 from tests.solvers.affine import Impulses

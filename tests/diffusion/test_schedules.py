@@ -9,14 +9,7 @@ import pytest
 import torch
 
 from priorpaint import UsageError
-from priorpaint.diffusion.schedules import (
-    EDM,
-    SPACINGS,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, SPACINGS, VE, VP, Flow, Schedule
 
 SCHEDULES = {
     "linear": VP("linear"),

@@ -9,13 +9,7 @@ import pytest
 import torch
 
 from priorpaint.diffusion import transitions
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 
 SCHEDULES = {"linear": VP(), "cosine": VP("cosine"), "ve": VE(), "edm": EDM(), "flow": Flow()}
 

@@ -9,14 +9,7 @@ import pytest
 from PIL import Image
 
 from priorpaint.errors import UsageError
-from priorpaint.imaging import (
-    grow,
-    mask_from_alpha,
-    mask_from_boxes,
-    parse_box,
-    read_mask,
-    read_picture,
-)
+from priorpaint.imaging import grow, mask_from_alpha, mask_from_boxes, parse_box, read_mask, read_picture
 
 SIZE = (40, 30)
 

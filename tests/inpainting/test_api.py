@@ -13,16 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from priorpaint import (
-    Cancelled,
-    CancelToken,
-    DenoiserPrior,
-    PriorError,
-    Result,
-    Stopped,
-    UsageError,
-    inpaint,
-)
+from priorpaint import Cancelled, CancelToken, DenoiserPrior, PriorError, Result, Stopped, UsageError, inpaint
 from priorpaint.diffusion.schedules import EDM
 from priorpaint.imaging import read_picture
 from priorpaint.inpainting import coarse_to_fine, job, levels

@@ -5,12 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from priorpaint import (
-    Inpainting,
-    RandomPixels,
-    UsageError,
-    WalshHadamard,
-)
+from priorpaint import Inpainting, RandomPixels, UsageError, WalshHadamard
 from priorpaint.operators.compressed import walsh_hadamard
 from tests.operators.test_registry import noise
 

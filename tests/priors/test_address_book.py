@@ -8,14 +8,7 @@ from typing import Any
 import pytest
 
 from priorpaint import PriorError, UsageError
-from priorpaint.priors.address_book import (
-    FILE,
-    Entry,
-    add,
-    entries,
-    home,
-    remove,
-)
+from priorpaint.priors.address_book import FILE, Entry, add, entries, home, remove
 from priorpaint.priors.flag_words import parse_flags
 
 

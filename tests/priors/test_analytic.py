@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from priorpaint import Inpainting, UsageError
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.operators import MatrixOperator
 from priorpaint.priors.analytic import Gaussian, GaussianMixture, LinearManifold
 from tests.solvers.toy import KNOWN, Y, toy_g, toy_m

@@ -7,12 +7,7 @@ import torch
 
 from priorpaint import DenoiserPrior, UsageError
 from priorpaint.diffusion.samplers import DDIM, DDPM
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow
 from priorpaint.priors import NFE
 
 

@@ -11,12 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import priorpaint
-from priorpaint import (
-    CFGPrior,
-    DenoiserPrior,
-    NetworkPrior,
-    UsageError,
-)
+from priorpaint import CFGPrior, DenoiserPrior, NetworkPrior, UsageError
 from priorpaint.diffusion.samplers import DDIM, DDPM
 from priorpaint.diffusion.schedules import EDM, VP, Flow
 from priorpaint.operators import Inpainting

@@ -7,13 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from priorpaint import NetworkPrior, UsageError
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.priors.network import PREDICTIONS
 
 SCHEDULES = {"vp": VP(), "cosine": VP("cosine"), "ve": VE(), "edm": EDM(), "flow": Flow()}

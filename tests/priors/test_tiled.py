@@ -10,19 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import priorpaint
-from priorpaint import (
-    DenoiserPrior,
-    NetworkPrior,
-    TiledPrior,
-    UsageError,
-)
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint import DenoiserPrior, NetworkPrior, TiledPrior, UsageError
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.operators import Inpainting
 from priorpaint.priors import NFE
 from priorpaint.priors.cfg import CFGPrior

@@ -17,22 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import (
-    SOLVERS,
-    Cancelled,
-    DenoiserPrior,
-    Inpainting,
-    NetworkPrior,
-    Solver,
-    UsageError,
-    solver,
-)
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-)
+from priorpaint import SOLVERS, Cancelled, DenoiserPrior, Inpainting, NetworkPrior, Solver, UsageError, solver
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow
 from priorpaint.priors.analytic import GaussianMixture
 from priorpaint.priors.base import Prior
 from priorpaint.solvers import explain

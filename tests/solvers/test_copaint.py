@@ -14,13 +14,7 @@ from torch import Tensor
 from priorpaint import DenoiserPrior, Inpainting
 from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.samplers import DDIM
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.operators.base import Operator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.base import Cost, Task

@@ -10,19 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import (
-    DenoiserPrior,
-    Inpainting,
-    UsageError,
-    solver,
-)
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint import DenoiserPrior, Inpainting, UsageError, solver
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.operators import MatrixOperator, Operator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.daps import DAPS, poly_levels

@@ -8,12 +8,7 @@ import torch
 from torch import Tensor
 
 from priorpaint import solver
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.diffpir import DiffPIR, proximal
 from tests.solvers import affine

@@ -8,22 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from priorpaint import (
-    DenoiserPrior,
-    Inpainting,
-    UsageError,
-    solver,
-)
+from priorpaint import DenoiserPrior, Inpainting, UsageError, solver
 from priorpaint.diffusion import transitions
 from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.samplers import DDPM
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.base import Task
 from priorpaint.solvers.dps import DPS

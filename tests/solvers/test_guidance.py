@@ -9,12 +9,7 @@ from torch import Tensor
 from priorpaint import solver
 from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.samplers import DDIM, EulerMaruyama, Sampler
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VP, Flow, Schedule
 from priorpaint.operators import Operator
 from priorpaint.solvers.base import Cost
 from priorpaint.solvers.dps import DPS

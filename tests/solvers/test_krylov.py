@@ -6,13 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint.solvers.krylov import (
-    Apply,
-    arnoldi,
-    conjugate_gradients,
-    gmres,
-    log_quadratic,
-)
+from priorpaint.solvers.krylov import Apply, arnoldi, conjugate_gradients, gmres, log_quadratic
 
 SIZE = 5
 

@@ -12,22 +12,10 @@ from torch import Tensor
 
 from priorpaint import Inpainting
 from priorpaint.diffusion.rng import Streams
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.base import Cost, Task
-from priorpaint.solvers.langevin import (
-    Langevin,
-    _Level,
-    _Overdamped,
-    _transition,
-    _Underdamped,
-)
+from priorpaint.solvers.langevin import Langevin, _Level, _Overdamped, _transition, _Underdamped
 from tests.solvers import affine
 from tests.solvers.toy import COV, KNOWN, Y, toy_g, toy_m
 

@@ -8,12 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import (
-    SOLVERS,
-    Inpainting,
-    UsageError,
-    solver,
-)
+from priorpaint import SOLVERS, Inpainting, UsageError, solver
 from priorpaint.diffusion.rng import Streams
 from priorpaint.lab.certify.problems import problem as certify_problem
 from priorpaint.operators import Downsampling, LinearOperator, MatrixOperator

@@ -9,19 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import (
-    DenoiserPrior,
-    Inpainting,
-    UsageError,
-    solver,
-)
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint import DenoiserPrior, Inpainting, UsageError, solver
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.operators import MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.base import Cost

@@ -9,13 +9,7 @@ import pytest
 import torch
 
 from priorpaint import UsageError, solver
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.operators import MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.pigdm import PiGDM

@@ -9,20 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import (
-    DenoiserPrior,
-    Inpainting,
-    PriorError,
-    UsageError,
-    solver,
-)
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint import DenoiserPrior, Inpainting, PriorError, UsageError, solver
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.priors import Prior
 from priorpaint.priors.analytic import Gaussian, GaussianMixture, LinearManifold
 from priorpaint.solvers.base import Cost

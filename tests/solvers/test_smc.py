@@ -9,30 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import (
-    DenoiserPrior,
-    Inpainting,
-    UsageError,
-    solver,
-)
+from priorpaint import DenoiserPrior, Inpainting, UsageError, solver
 from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.schedules import EDM
 from priorpaint.priors.analytic import Gaussian, GaussianMixture
 from priorpaint.solvers.base import Task
-from priorpaint.solvers.smc.resampling import (
-    connected,
-    effective_share,
-    log_mean,
-    systematic,
-)
+from priorpaint.solvers.smc.resampling import connected, effective_share, log_mean, systematic
 from priorpaint.solvers.smc.solver import SMC
-from priorpaint.solvers.smc.twists import (
-    DenseTwist,
-    Level,
-    move,
-    pick,
-    positive,
-)
+from priorpaint.solvers.smc.twists import DenseTwist, Level, move, pick, positive
 from tests.solvers.toy import KNOWN, Y, mode_weights, toy_g, toy_m
 
 

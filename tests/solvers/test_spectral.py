@@ -11,13 +11,7 @@ from torch import Tensor
 
 from priorpaint import solver
 from priorpaint.diffusion.rng import Streams
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.ddnm import DDNM
 from priorpaint.solvers.ddrm import DDRM

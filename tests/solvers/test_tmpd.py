@@ -8,12 +8,7 @@ import pytest
 import torch
 
 from priorpaint import Inpainting
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VP, Flow, Schedule
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.mmps import MMPS
 from priorpaint.solvers.tmpd import TMPD

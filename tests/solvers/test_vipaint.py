@@ -15,13 +15,7 @@ from torch import Tensor, nn
 
 from priorpaint.diffusion import transitions
 from priorpaint.diffusion.rng import Streams
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.errors import Cancelled, UsageError
 from priorpaint.operators import Downsampling, Inpainting
 from priorpaint.priors import NetworkPrior
@@ -32,12 +26,7 @@ from priorpaint.solvers.base import Job
 from priorpaint.solvers.vipaint import VIPaint, bound
 from priorpaint.solvers.vipaint.fit import Adam, fill, gradient_step
 from priorpaint.solvers.vipaint.likelihood import Likelihood
-from priorpaint.solvers.vipaint.variables import (
-    Draws,
-    Ladder,
-    Mixture,
-    Variational,
-)
+from priorpaint.solvers.vipaint.variables import Draws, Ladder, Mixture, Variational
 from tests.solvers.vipaint_toy import (
     CIN,
     DIAGONAL,

@@ -11,13 +11,7 @@ from torch import Tensor
 
 from priorpaint.diffusion import transitions
 from priorpaint.diffusion.rng import Streams
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.vipaint import bound
 from priorpaint.solvers.vipaint.bound import gaussian_kl

@@ -10,13 +10,7 @@ import torch
 from torch import Tensor
 
 from priorpaint.diffusion.rng import Streams
-from priorpaint.diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.errors import Cancelled, UsageError
 from priorpaint.operators import Inpainting, MatrixOperator
 from priorpaint.priors.analytic import Gaussian

@@ -9,13 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorpaint import (
-    DenoiserPrior,
-    Inpainting,
-    NetworkPrior,
-    UsageError,
-    solver,
-)
+from priorpaint import DenoiserPrior, Inpainting, NetworkPrior, UsageError, solver
 from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.metrics import LPIPS
 from priorpaint.operators import Downsampling, MatrixOperator

@@ -20,14 +20,7 @@ from priorpaint.priors.base import Prior
 from priorpaint.solvers.vipaint.bound import Bound
 from priorpaint.solvers.vipaint.likelihood import Likelihood
 from priorpaint.solvers.vipaint.presets import PRESETS, Rules
-from priorpaint.solvers.vipaint.variables import (
-    Draws,
-    Ladder,
-    Mixture,
-    Parts,
-    Variational,
-    neighbours,
-)
+from priorpaint.solvers.vipaint.variables import Draws, Ladder, Mixture, Parts, Variational, neighbours
 from tests.solvers.toy import toy_m
 
 CIN = VP("scaled_linear", beta_start=0.0015, beta_end=0.0195)

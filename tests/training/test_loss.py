@@ -10,12 +10,7 @@ import torch
 
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.training.ema import EMA
-from priorpaint.training.loss import (
-    Balance,
-    NoiseLevels,
-    edm_denoise,
-    edm_loss,
-)
+from priorpaint.training.loss import Balance, NoiseLevels, edm_denoise, edm_loss
 
 
 def zero(x: torch.Tensor, c_noise: torch.Tensor) -> torch.Tensor:

@@ -17,12 +17,7 @@ from torch import Tensor, nn
 from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.priors.analytic import GaussianMixture
 from priorpaint.training.loss import NoiseLevels
-from priorpaint.training.objectives import (
-    EDMObjective,
-    HybridObjective,
-    Objective,
-    SimpleObjective,
-)
+from priorpaint.training.objectives import EDMObjective, HybridObjective, Objective, SimpleObjective
 
 MIX = torch.randn(4, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64) / 4
 COV = MIX @ MIX.mT + 0.02 * torch.eye(4, dtype=torch.float64)

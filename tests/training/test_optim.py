@@ -6,12 +6,7 @@ import pytest
 import torch
 
 from priorpaint.priors.native.unet import UNet, UNetConfig
-from priorpaint.training.optim import (
-    Muon,
-    Optimizers,
-    orthogonalise,
-    rate_factor,
-)
+from priorpaint.training.optim import Muon, Optimizers, orthogonalise, rate_factor
 
 
 def quintic(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:

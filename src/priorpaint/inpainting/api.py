@@ -23,10 +23,9 @@ from ..priors import CFGPrior, Prior
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
 from ..solvers import Cost, Solver
-from .cancelling import CancellablePrior
 from .events import Completion, Event, Loading, OnEvent, Step, ignore
 from .inputs import Source, about_source, as_image, resolve_mask
-from .job import InpaintJob, fitted
+from .job import CancellablePrior, InpaintJob, fitted
 from .memory import parse_bytes
 from .method import choose_solver, method_name, sample_seeds, settings_of
 from .result import Result

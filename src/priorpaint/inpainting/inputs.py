@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import UsageError
-from ..imaging import (
-    Mask,
-    Picture,
-    mask_from_alpha,
-    mask_from_boxes,
-    read_mask,
-)
+from ..imaging import Mask, Picture, mask_from_alpha, mask_from_boxes, read_mask
 
 Source = str | Path | Image.Image | NDArray[Any]
 

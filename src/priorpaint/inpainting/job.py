@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +18,8 @@ from torch import Tensor
 from ..errors import Cancelled, CancelToken, UsageError
 from ..imaging import Picture, compose
 from ..priors import Prior, TiledPrior
+from ..priors.base import Denoising, WrappedPrior
 from ..solvers import Cost, Solver
-from .cancelling import CancellablePrior
 from .coarse_to_fine import CoarseToFine, Estimate, Report, network_calls, weight
 from .events import Completion, Loading, OnEvent, Step
 from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, plan_levels, plan_whole
@@ -34,6 +36,27 @@ _OPAQUE = 128
 MAX_RESIZED = 16_000_000
 # Progress is told in this many parts of a sample.
 _PROGRESS = 1000
+
+
+class CancellablePrior(WrappedPrior):
+    """The same prior; inside ``cancelled_by`` each call first looks at the token."""
+
+    def __init__(self, inner: Prior) -> None:
+        super().__init__(inner)
+        self._token = CancelToken()
+
+    @contextmanager
+    def cancelled_by(self, token: CancelToken) -> Iterator[None]:
+        """Calls inside raise `Cancelled` once the token is cancelled."""
+        self._token = token
+        try:
+            yield
+        finally:
+            self._token = CancelToken()
+
+    def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
+        self._token.check()
+        return self.inner.evaluate(x_t, t, given)
 
 
 def fitted(prior: Prior, fit: str) -> Prior:

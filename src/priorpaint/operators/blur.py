@@ -9,15 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .spectral import (
-    Basis,
-    Constants,
-    Shape,
-    SpectralOperator,
-    check_rtol,
-    image_shape,
-    without_small,
-)
+from .spectral import Basis, Constants, Shape, SpectralOperator, check_rtol, image_shape, without_small
 
 
 class Blur(SpectralOperator):

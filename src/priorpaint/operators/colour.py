@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .spectral import (
-    Basis,
-    Constants,
-    Shape,
-    SpectralOperator,
-    image_shape,
-)
+from .spectral import Basis, Constants, Shape, SpectralOperator, image_shape
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in ITU-R BT.601; they sum to 1."""

@@ -11,12 +11,7 @@ from torch import Tensor
 from ..diffusion.rng import Streams, derive
 from ..errors import UsageError
 from .inpainting import Inpainting
-from .spectral import (
-    Basis,
-    Constants,
-    Shape,
-    SpectralOperator,
-)
+from .spectral import Basis, Constants, Shape, SpectralOperator
 
 
 class RandomPixels(Inpainting):

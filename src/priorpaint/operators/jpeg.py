@@ -12,12 +12,7 @@ from torch import Tensor
 from ..errors import UsageError
 from .base import Operator
 from .colour import LUMA
-from .spectral import (
-    Constants,
-    Shape,
-    check_floats,
-    image_shape,
-)
+from .spectral import Constants, Shape, check_floats, image_shape
 
 Rounding = Literal["straight_through", "cubic"]
 Subsampling = Literal["4:2:0", "4:4:4"]

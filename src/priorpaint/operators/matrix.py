@@ -10,13 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .spectral import (
-    Basis,
-    Constants,
-    Shape,
-    SpectralOperator,
-    check_rtol,
-)
+from .spectral import Basis, Constants, Shape, SpectralOperator, check_rtol
 
 
 class MatrixOperator(SpectralOperator):

@@ -10,15 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .spectral import (
-    Basis,
-    Constants,
-    Shape,
-    SpectralOperator,
-    check_rtol,
-    image_shape,
-    without_small,
-)
+from .spectral import Basis, Constants, Shape, SpectralOperator, check_rtol, image_shape, without_small
 
 Kind = Literal["box", "bicubic"]
 

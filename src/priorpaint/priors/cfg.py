@@ -11,14 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .base import (
-    Denoising,
-    Label,
-    Prior,
-    WrappedPrior,
-    rows_of,
-    times_of,
-)
+from .base import Denoising, Label, Prior, WrappedPrior, rows_of, times_of
 
 
 class CFGPrior(WrappedPrior):

@@ -13,18 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import (
-    CheckpointError,
-    MissingExtra,
-    PriorError,
-    UsageError,
-)
-from .readers.diffusers_folder import (
-    MODEL_INDEX,
-    WEIGHTS,
-    Folder,
-    weight_names,
-)
+from ..errors import CheckpointError, MissingExtra, PriorError, UsageError
+from .readers.diffusers_folder import MODEL_INDEX, WEIGHTS, Folder, weight_names
 
 PREFIX = "hf:"
 _FORM = re.compile(

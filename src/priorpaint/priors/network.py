@@ -10,15 +10,7 @@ from torch import Tensor, nn
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..errors import UsageError
-from .base import (
-    Denoising,
-    Label,
-    Prior,
-    PriorInfo,
-    Provenance,
-    Shape,
-    rows_of,
-)
+from .base import Denoising, Label, Prior, PriorInfo, Provenance, Shape, rows_of
 
 PREDICTIONS = ("eps", "v", "x0", "edm", "flow")
 

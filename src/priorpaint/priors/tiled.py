@@ -16,13 +16,7 @@ from torch import Tensor
 
 from ..diffusion.transitions import like
 from ..errors import UsageError
-from .base import (
-    Denoising,
-    Prior,
-    WrappedPrior,
-    rows_of,
-    times_of,
-)
+from .base import Denoising, Prior, WrappedPrior, rows_of, times_of
 from .cfg import CFGPrior
 
 FITS = ("windows", "resize")

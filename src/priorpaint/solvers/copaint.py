@@ -15,14 +15,7 @@ from torch import Tensor
 
 from ..diffusion import transitions
 from ..diffusion.transitions import like
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Solver,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Solver, Task, settings
 from .repaint import jump_levels
 
 _PUBLISHED = 250  # levels that the published growth factors refer to

@@ -18,14 +18,7 @@ from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..errors import UsageError
 from ..operators.base import LinearOperator
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Solver,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Solver, Task, settings
 from .likelihoods import white_variance
 
 PUBLISHED_TAU, PUBLISHED_H = 0.01, 5e-5

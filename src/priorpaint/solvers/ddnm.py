@@ -15,12 +15,7 @@ from ..diffusion import transitions
 from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 from ..priors.base import Prior
-from .base import (
-    STRICT,
-    Field,
-    Task,
-    settings,
-)
+from .base import STRICT, Field, Task, settings
 from .paper import PaperSolver
 from .repaint import jump_levels
 from .spectral import corrected, misfit, spectral_step

@@ -12,12 +12,7 @@ from torch import Tensor
 from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 from ..priors.base import Prior
-from .base import (
-    STRICT,
-    Field,
-    Task,
-    settings,
-)
+from .base import STRICT, Field, Task, settings
 from .paper import PaperSolver
 from .spectral import corrected, relative, spectral_step
 

@@ -14,12 +14,7 @@ from ..diffusion import transitions
 from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 from ..priors.base import Prior
-from .base import (
-    STRICT,
-    Field,
-    Task,
-    settings,
-)
+from .base import STRICT, Field, Task, settings
 from .paper import PaperSolver
 
 

@@ -20,22 +20,9 @@ from ..errors import UsageError
 from ..operators.base import Operator
 from ..priors.base import Prior
 from ..priors.latent import decoder_gain
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Task, settings
 from .guidance import LikelihoodSolver, PosteriorDenoiser
-from .likelihoods import (
-    Denoised,
-    Evaluation,
-    Likelihood,
-    gaussian_log_density,
-    tweedie_scale,
-    white_variance,
-)
+from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, tweedie_scale, white_variance
 
 Lever = Callable[[Tensor], tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor], Tensor]

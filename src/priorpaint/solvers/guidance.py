@@ -14,24 +14,12 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
-from ..diffusion.samplers import (
-    DDIM,
-    EulerMaruyama,
-    Heun,
-    Sampler,
-)
+from ..diffusion.samplers import DDIM, EulerMaruyama, Heun, Sampler
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.base import Operator
 from ..priors.base import Denoising, Prior, WrappedPrior, times_of
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Solver,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Solver, Task, settings
 from .likelihoods import Likelihood, tweedie_scale
 
 Denoise = Callable[[Tensor, Tensor], Tensor]

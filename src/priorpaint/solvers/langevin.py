@@ -16,14 +16,7 @@ from torch import Tensor
 from ..diffusion import transitions
 from ..diffusion.rng import Streams
 from ..diffusion.transitions import like
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Solver,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Solver, Task, settings
 from .replacement import known_mask
 
 

@@ -15,12 +15,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..operators.inpainting import Inpainting
-from ..priors.latent import (
-    LatentSpace,
-    encoder_noise,
-    pool_known,
-    smooth_fill,
-)
+from ..priors.latent import LatentSpace, encoder_noise, pool_known, smooth_fill
 from .problem import Job
 
 

@@ -15,29 +15,10 @@ from torch import Tensor
 from ..diffusion.transitions import like
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    settings,
-)
+from .base import STRICT, Cost, Field, settings
 from .guidance import LikelihoodSolver
-from .krylov import (
-    Krylov,
-    arnoldi,
-    conjugate_gradients,
-    dot,
-    gmres,
-    log_quadratic,
-)
-from .likelihoods import (
-    Decoded,
-    Denoised,
-    Evaluation,
-    Likelihood,
-    gaussian_log_density,
-    tweedie_scale,
-)
+from .krylov import Krylov, arnoldi, conjugate_gradients, dot, gmres, log_quadratic
+from .likelihoods import Decoded, Denoised, Evaluation, Likelihood, gaussian_log_density, tweedie_scale
 
 _SOLVERS = {"cg": conjugate_gradients, "gmres": gmres}
 LinearSolver = Literal["cg", "gmres"]

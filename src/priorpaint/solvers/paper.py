@@ -12,13 +12,7 @@ from ..diffusion import transitions
 from ..errors import UsageError
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Task, settings
 from .guidance import GuidedSolver, PosteriorDenoiser
 
 

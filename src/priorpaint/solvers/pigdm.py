@@ -14,21 +14,9 @@ from torch import Tensor
 from ..diffusion.transitions import like
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    settings,
-)
+from .base import STRICT, Cost, Field, settings
 from .guidance import LikelihoodSolver, PosteriorDenoiser
-from .likelihoods import (
-    Denoised,
-    Evaluation,
-    Likelihood,
-    Spectrum,
-    gaussian_log_density,
-    white_variance,
-)
+from .likelihoods import Denoised, Evaluation, Likelihood, Spectrum, gaussian_log_density, white_variance
 
 
 @settings(frozen=True, config=STRICT)

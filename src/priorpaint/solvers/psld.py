@@ -13,14 +13,7 @@ from torch import Tensor
 from ..diffusion.rng import Streams
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Graph,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Graph, Task, settings
 from .dps import _Guided, descending, norm
 from .guidance import GuidedSolver
 

@@ -16,14 +16,7 @@ from torch import Tensor
 from ..diffusion import transitions
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Solver,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Solver, Task, settings
 
 # g(r) = w(r) / r for r = sigma / alpha, where w is the published weight of the noise residual.
 _WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -12,14 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Solver,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Solver, Task, settings
 from .replacement import known_mask, paste
 
 

@@ -16,14 +16,7 @@ from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..errors import PriorError, UsageError
 from ..priors.base import Prior
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Solver,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Solver, Task, settings
 from .replacement import known_mask
 
 # No image is this many times larger than the data; one that is has run away.

@@ -15,14 +15,7 @@ from ..diffusion import transitions
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.inpainting import Inpainting
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Solver,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Solver, Task, settings
 
 
 @settings(frozen=True, config=STRICT)

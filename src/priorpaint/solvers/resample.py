@@ -17,14 +17,7 @@ from ..diffusion import transitions
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    Solver,
-    Task,
-    settings,
-)
+from .base import STRICT, Cost, Field, Solver, Task, settings
 from .dps import norm, vp_lengths
 from .likelihoods import Denoised
 

@@ -14,21 +14,10 @@ from torch import Tensor
 from ..diffusion.transitions import like
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from .base import (
-    STRICT,
-    Cost,
-    Field,
-    settings,
-)
+from .base import STRICT, Cost, Field, settings
 from .guidance import LikelihoodSolver
 from .krylov import dot
-from .likelihoods import (
-    Denoised,
-    Evaluation,
-    Likelihood,
-    gaussian_log_density,
-    tweedie_scale,
-)
+from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, tweedie_scale
 
 
 @settings(frozen=True, config=STRICT)

@@ -12,12 +12,7 @@ import numpy as np
 from priorpaint.imaging.idx import Pixels
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.training.config import TrainConfig
-from priorpaint.training.data import (
-    HOLD_OUT_EVERY,
-    HOLD_OUT_FROM,
-    MIN_PICTURES,
-    Pictures,
-)
+from priorpaint.training.data import HOLD_OUT_EVERY, HOLD_OUT_FROM, MIN_PICTURES, Pictures
 
 # Fewer pictures than this are learned by heart.
 FEW = 500

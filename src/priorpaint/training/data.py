@@ -17,12 +17,7 @@ from torch import Tensor
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.idx import Pixels, is_idx
-from priorpaint.training.files import (
-    class_names,
-    find_pictures,
-    packed,
-    read_pictures,
-)
+from priorpaint.training.files import class_names, find_pictures, packed, read_pictures
 
 MIN_PICTURES = 8
 WIDE_EVERY = 4

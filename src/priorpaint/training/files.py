@@ -14,14 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from priorpaint.errors import UsageError
-from priorpaint.imaging.idx import (
-    Pixels,
-    is_idx,
-    labels_file,
-    padded,
-    read_idx_pictures,
-    read_labels,
-)
+from priorpaint.imaging.idx import Pixels, is_idx, labels_file, padded, read_idx_pictures, read_labels
 from priorpaint.imaging.reading import on_white
 
 _BROKEN = (EOFError, OSError, lzma.LZMAError, zlib.error, tarfile.TarError)

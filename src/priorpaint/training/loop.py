@@ -16,13 +16,7 @@ from priorpaint.errors import CancelToken, PriorError, UsageError
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.weights_file import Config, Network
-from priorpaint.training.checkpoint import (
-    CHECKPOINT,
-    Progress,
-    held_out_before,
-    load_checkpoint,
-    save_checkpoint,
-)
+from priorpaint.training.checkpoint import CHECKPOINT, Progress, held_out_before, load_checkpoint, save_checkpoint
 from priorpaint.training.checks import remarks
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops, to_float
@@ -30,13 +24,7 @@ from priorpaint.training.ema import EMA
 from priorpaint.training.forecast import forecast
 from priorpaint.training.machine import accelerator
 from priorpaint.training.optim import Optimizers, parameter_count, rate_factor
-from priorpaint.training.tasks import (
-    WEIGHTS,
-    load_codec,
-    new_network,
-    stored_weights,
-    task_of,
-)
+from priorpaint.training.tasks import WEIGHTS, load_codec, new_network, stored_weights, task_of
 
 VALIDATION_SIDE = 128
 SKIPPED = "skipped.txt"

@@ -16,13 +16,7 @@ from torch import Tensor
 from priorpaint.diffusion.schedules import VP
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.training.config import TrainConfig
-from priorpaint.training.loss import (
-    Balance,
-    Network,
-    NoiseLevels,
-    edm_denoise,
-    edm_loss,
-)
+from priorpaint.training.loss import Balance, Network, NoiseLevels, edm_denoise, edm_loss
 
 # Weight of L_vlb in L_hybrid, for the sum over all steps, in bits per value (Nichol and Dhariwal 2021, Section 3.1).
 VLB_WEIGHT = 0.001

@@ -23,13 +23,7 @@ from priorpaint.errors import UsageError
 from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.native.mlp import MLP, MLPConfig
 from priorpaint.priors.native.unet import UNet, UNetConfig
-from priorpaint.priors.native.weights_file import (
-    Network,
-    WeightsMetadata,
-    read_weights,
-    save_autoencoder,
-    save_weights,
-)
+from priorpaint.priors.native.weights_file import Network, WeightsMetadata, read_weights, save_autoencoder, save_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.objectives import Losses, objective
 from priorpaint.training.validate import (

@@ -10,12 +10,7 @@ import torch
 from torch import Tensor
 
 from priorpaint.errors import UsageError
-from priorpaint.lab.avatars import (
-    Avatars,
-    as_tensor,
-    posterior,
-    standard,
-)
+from priorpaint.lab.avatars import Avatars, as_tensor, posterior, standard
 
 from .laws import brute, every, listed, random_law, small
 

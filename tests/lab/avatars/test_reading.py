@@ -8,12 +8,7 @@ import torch
 from torch import Tensor
 
 from priorpaint.errors import UsageError
-from priorpaint.lab.avatars import (
-    THRESHOLD,
-    as_tensor,
-    read,
-    standard,
-)
+from priorpaint.lab.avatars import THRESHOLD, as_tensor, read, standard
 from priorpaint.lab.avatars.elimination import Elimination, largest
 from priorpaint.lab.avatars.pixels import numbers, over_cells
 from priorpaint.lab.avatars.tables import tables

@@ -6,13 +6,7 @@ import pytest
 import torch
 
 from priorpaint import UsageError
-from priorpaint.lab.certify.calibration import (
-    FUNCTIONS,
-    TRUTHS,
-    calibrate,
-    ranks,
-    uniformity,
-)
+from priorpaint.lab.certify.calibration import FUNCTIONS, TRUTHS, calibrate, ranks, uniformity
 from priorpaint.lab.certify.problems import problem
 from tests.lab.certify.exact import Exact
 

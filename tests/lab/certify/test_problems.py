@@ -10,13 +10,7 @@ import torch
 from priorpaint import Inpainting, UsageError
 from priorpaint.lab.certify.base import Problem
 from priorpaint.lab.certify.mixtures import Copies, SharedCovariance, widest
-from priorpaint.lab.certify.problems import (
-    PROBLEMS,
-    STANDARD,
-    i8_law,
-    problem,
-    select,
-)
+from priorpaint.lab.certify.problems import PROBLEMS, STANDARD, i8_law, problem, select
 from priorpaint.operators import MatrixOperator
 from priorpaint.priors.analytic import GaussianMixture
 

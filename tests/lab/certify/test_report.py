@@ -14,22 +14,9 @@ from PIL import Image
 from rich.console import Console
 
 from priorpaint import MissingExtra, UsageError
-from priorpaint.lab.certify import (
-    Calibration,
-    Cell,
-    Certificate,
-    Measures,
-    save,
-    show,
-)
+from priorpaint.lab.certify import Calibration, Cell, Certificate, Measures, save, show
 from priorpaint.lab.certify import plots as figures
-from priorpaint.lab.certify.report import (
-    details,
-    markdown,
-    methods_by_error,
-    notes,
-    overview,
-)
+from priorpaint.lab.certify.report import details, markdown, methods_by_error, notes, overview
 from priorpaint.lab.certify.results import FAILED, NOT_APPLICABLE
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"

@@ -11,19 +11,8 @@ import pytest
 import torch
 
 from priorpaint import CancelToken, UsageError, solver
-from priorpaint.lab.certify import (
-    Certificate,
-    Method,
-    Problem,
-    certify,
-    problem,
-)
-from priorpaint.lab.certify.results import (
-    DONE,
-    FAILED,
-    NOT_APPLICABLE,
-    Cell,
-)
+from priorpaint.lab.certify import Certificate, Method, Problem, certify, problem
+from priorpaint.lab.certify.results import DONE, FAILED, NOT_APPLICABLE, Cell
 from priorpaint.lab.certify.run import _is_costly
 from tests.lab.certify.exact import Broken, Exact
 

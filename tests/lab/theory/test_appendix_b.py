@@ -11,13 +11,7 @@ import torch
 
 from priorpaint import MissingExtra, UsageError
 from priorpaint.lab.theory import appendix_b, figure
-from priorpaint.lab.theory.appendix_b import (
-    CG,
-    CHEBYSHEV,
-    REPAINT,
-    REPAINT_PLUS,
-    REVERSE_SDE,
-)
+from priorpaint.lab.theory.appendix_b import CG, CHEBYSHEV, REPAINT, REPAINT_PLUS, REVERSE_SDE
 from tests.lab.theory.problems import diagonal, named
 
 

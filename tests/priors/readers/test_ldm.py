@@ -18,12 +18,7 @@ from priorpaint.diffusion.schedules import VP
 from priorpaint.errors import CheckpointError, UsageError
 from priorpaint.priors.cfg import CFGPrior
 from priorpaint.priors.latent import LatentPrior
-from priorpaint.priors.networks.adm import (
-    ADM,
-    ADMConfig,
-    Heads,
-    Transformer,
-)
+from priorpaint.priors.networks.adm import ADM, ADMConfig, Heads, Transformer
 from priorpaint.priors.networks.autoencoder import AutoencoderConfig, LatentAutoencoder
 from priorpaint.priors.readers import ldm
 from priorpaint.priors.readers.base import Request

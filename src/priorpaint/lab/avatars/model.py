@@ -11,12 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from .painting import (
-    Layer,
-    Painter,
-    Parts,
-    Pixels,
-)
+from .painting import Layer, Painter, Parts, Pixels
 from .sheet import CELLS
 
 ZOOM = 2

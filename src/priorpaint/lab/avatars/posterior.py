@@ -18,12 +18,7 @@ from ...errors import UsageError
 from .elimination import Drawn, Elimination
 from .model import ZOOM, Avatars
 from .painting import Parts
-from .pixels import (
-    LEVEL,
-    as_picture,
-    mask_for,
-    numbers,
-)
+from .pixels import LEVEL, as_picture, mask_for, numbers
 from .sheet import CELLS
 from .standard import standard
 from .tables import tables

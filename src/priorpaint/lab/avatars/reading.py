@@ -11,12 +11,7 @@ from torch import Tensor
 from .elimination import Elimination, largest
 from .model import Avatars
 from .painting import Parts
-from .pixels import (
-    as_tensor,
-    mask_for,
-    numbers,
-    over_cells,
-)
+from .pixels import as_tensor, mask_for, numbers, over_cells
 from .standard import standard
 from .tables import Tables, Term, tables
 

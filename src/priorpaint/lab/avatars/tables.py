@@ -23,12 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .model import Avatars
-from .painting import (
-    OWN,
-    Layer,
-    Painter,
-    Parts,
-)
+from .painting import OWN, Layer, Painter, Parts
 from .sheet import CELLS
 
 FEATURES = 7

@@ -19,12 +19,7 @@ from .budgets import at_budget, settings_of
 from .calibration import SAMPLES, Calibration, calibrate
 from .measures import Measures, Ruler
 from .problems import problem as standard_problem
-from .results import (
-    DONE,
-    FAILED,
-    NOT_APPLICABLE,
-    Cell,
-)
+from .results import DONE, FAILED, NOT_APPLICABLE, Cell
 
 _MISSING = {"latent": "it needs a latent prior", "classes": "it needs a prior with classes"}
 

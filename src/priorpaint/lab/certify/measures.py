@@ -14,13 +14,7 @@ from torch import Tensor
 from ...diffusion.rng import derive
 from ...priors.analytic import GaussianMixture
 from .base import Problem
-from .distances import (
-    Sliced,
-    energy_distance,
-    mean_error,
-    std_ratio,
-    total_variation,
-)
+from .distances import Sliced, energy_distance, mean_error, std_ratio, total_variation
 
 EXACT_SAMPLES = 8192
 REPLICATES = 8

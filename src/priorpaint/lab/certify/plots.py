@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import MissingExtra
 from ...imaging.writing import write_bytes_atomic
-from .report import (
-    EXACT,
-    PRIOR,
-    asked_at,
-    main_budget,
-    methods_by_error,
-    short_number,
-)
+from .report import EXACT, PRIOR, asked_at, main_budget, methods_by_error, short_number
 from .results import DONE, Certificate
 
 if TYPE_CHECKING:

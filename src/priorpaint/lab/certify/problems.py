@@ -21,9 +21,7 @@ from ...operators import Inpainting, LinearOperator, MatrixOperator
 from ...priors.analytic import Gaussian, GaussianMixture
 from .base import Problem, dressed, generator_of, measure, random_cov, rotation
 from .latent_problems import LATENT
-from .mixtures import (
-    SharedCovariance,
-)
+from .mixtures import SharedCovariance
 
 
 def _mask(known: Sequence[int] | Tensor, d: int) -> Inpainting:

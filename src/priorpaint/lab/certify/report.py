@@ -11,12 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .calibration import FUNCTIONS, SAMPLES, TRUTHS
-from .results import (
-    DONE,
-    FAILED,
-    Cell,
-    Certificate,
-)
+from .results import DONE, FAILED, Cell, Certificate
 
 MAIN_BUDGET = 200
 JSON_FILE, PAGE_FILE = "certification.json", "certification.md"

@@ -18,12 +18,7 @@ from ...errors import Cancelled, CancelToken, PriorpaintError, UsageError
 from ...solvers import SOLVERS, Solver
 from .base import Problem
 from .budgets import BUDGETS, computes_jacobians
-from .cells import (
-    Job,
-    Method,
-    compute,
-    problem_of,
-)
+from .cells import Job, Method, compute, problem_of
 from .problems import STANDARD, select
 from .results import Cell, Certificate
 

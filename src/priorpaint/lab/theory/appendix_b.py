@@ -17,14 +17,7 @@ from torch import Tensor
 from ...errors import UsageError
 from .acceleration import cg_sweeps, chebyshev_sweeps
 from .model import LinearModel, normal
-from .two_state import (
-    generator,
-    repaint,
-    repaint_rms,
-    reverse_sde_rms,
-    rounds_needed,
-    sweeps,
-)
+from .two_state import generator, repaint, repaint_rms, reverse_sde_rms, rounds_needed, sweeps
 
 REPAINT, REVERSE_SDE, REPAINT_PLUS = "RePaint", "RePaint + reverse SDE", "RePaint+"
 CHEBYSHEV, CG = "RePaint+, Chebyshev", "RePaint+, conjugate gradients"

@@ -9,14 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import MissingExtra
-from .appendix_b import (
-    CG,
-    CHEBYSHEV,
-    REPAINT,
-    REPAINT_PLUS,
-    REVERSE_SDE,
-    Outcome,
-)
+from .appendix_b import CG, CHEBYSHEV, REPAINT, REPAINT_PLUS, REVERSE_SDE, Outcome
 from .model import LinearModel
 
 if TYPE_CHECKING:

@@ -19,12 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priorpaint.errors import UsageError
-from priorpaint.priors.native.layers import (
-    ResidualBlock,
-    kaiming,
-    new,
-    residual_weights,
-)
+from priorpaint.priors.native.layers import ResidualBlock, kaiming, new, residual_weights
 
 _SMALLEST = 1e-4  # standard deviation of a channel that says something
 _TAIL_GAIN = 0.1  # first pictures are nearly grey

@@ -16,12 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priorpaint.errors import UsageError
-from priorpaint.priors.native.layers import (
-    ToldNetwork,
-    kaiming,
-    new,
-    zero,
-)
+from priorpaint.priors.native.layers import ToldNetwork, kaiming, new, zero
 
 _BRANCH_GAIN = 0.2
 _EPSILON = 1e-4

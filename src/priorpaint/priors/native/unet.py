@@ -21,14 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priorpaint.errors import UsageError
-from priorpaint.priors.native.layers import (
-    ResidualBlock,
-    ToldNetwork,
-    kaiming,
-    new,
-    residual_weights,
-    zero,
-)
+from priorpaint.priors.native.layers import ResidualBlock, ToldNetwork, kaiming, new, residual_weights, zero
 
 
 @dataclass(frozen=True)

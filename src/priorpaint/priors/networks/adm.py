@@ -13,12 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import (
-    GroupNorm,
-    Marker,
-    attend,
-    timestep_embedding,
-)
+from .layers import GroupNorm, Marker, attend, timestep_embedding
 from .transformer import SpatialTransformer
 
 RESAMPLINGS = ("block", "conv", "pool")

@@ -14,14 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .edm_layers import (
-    Block,
-    BlockStyle,
-    Conv,
-    Fourier,
-    norm,
-    positional,
-)
+from .edm_layers import Block, BlockStyle, Conv, Fourier, norm, positional
 
 _HEAD = 64  # channels of an attention head in the ADM variant
 

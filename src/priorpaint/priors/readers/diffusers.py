@@ -22,13 +22,7 @@ from ..network import Embed
 from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
 from .diffusers_autoencoder import DiffusersAutoencoder
-from .diffusers_folder import (
-    MODEL_INDEX,
-    Folder,
-    build,
-    fill,
-    libraries,
-)
+from .diffusers_folder import MODEL_INDEX, Folder, build, fill, libraries
 from .diffusers_networks import (
     FLUX_PATCH,
     DiT,

@@ -11,13 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Flow,
-    Schedule,
-)
+from ...diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from ...errors import CheckpointError, UsageError
 from .diffusers_folder import quiet
 

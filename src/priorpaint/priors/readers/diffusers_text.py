@@ -10,12 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from .diffusers_folder import (
-    Folder,
-    build,
-    fill,
-    quiet,
-)
+from .diffusers_folder import Folder, build, fill, quiet
 
 _MOST_TOKENIZER = 64 * 2**20
 

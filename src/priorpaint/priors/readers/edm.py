@@ -15,12 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...diffusion.schedules import (
-    EDM,
-    VE,
-    VP,
-    Schedule,
-)
+from ...diffusion.schedules import EDM, VE, VP, Schedule
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
 from ..networks.edm import NETWORKS, EDMConfig, Labelled

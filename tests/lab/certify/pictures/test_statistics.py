@@ -7,12 +7,7 @@ import math
 import pytest
 import torch
 
-from priorpaint.lab.certify.pictures.statistics import (
-    nan_mean,
-    rank_correlation,
-    ranks,
-    total_variation,
-)
+from priorpaint.lab.certify.pictures.statistics import nan_mean, rank_correlation, ranks, total_variation
 
 
 def test_ties_share_their_mean_rank() -> None:

@@ -17,21 +17,8 @@ from ...avatars.posterior import Posterior, posterior
 from ...avatars.reading import read
 from ...avatars.standard import standard
 from .masks import MASKS, draw_masks
-from .statistics import (
-    lpips_to,
-    nan_mean,
-    rank_correlation,
-    total_variation,
-    visible_change,
-)
-from .subject import (
-    LPIPS,
-    VISIBLE,
-    Column,
-    Distance,
-    Subject,
-    truth_and_known,
-)
+from .statistics import lpips_to, nan_mean, rank_correlation, total_variation, visible_change
+from .subject import LPIPS, VISIBLE, Column, Distance, Subject, truth_and_known
 
 # A part that is as good as known says nothing about a method.
 _DECIDED = 0.999

@@ -19,14 +19,7 @@ from ...fashion.classifier import classifier
 from ...fashion.data import CLASSES, pictures
 from .masks import MASKS, draw_masks
 from .statistics import lpips_to, visible_change
-from .subject import (
-    LPIPS,
-    VISIBLE,
-    Column,
-    Distance,
-    Subject,
-    truth_and_known,
-)
+from .subject import LPIPS, VISIBLE, Column, Distance, Subject, truth_and_known
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,8 @@ from ....operators import Inpainting
 from ....priors.base import Prior
 from ....solvers import SOLVERS, Solver
 from ..budgets import at_budget, settings_of
-from ..cells import (
-    Method,
-    checking,
-    plain,
-    sentence,
-)
-from ..results import (
-    DONE,
-    FAILED,
-    NOT_APPLICABLE,
-    finite,
-)
+from ..cells import Method, checking, plain, sentence
+from ..results import DONE, FAILED, NOT_APPLICABLE, finite
 from .masks import HALVES
 from .subject import Case, Distance, Subject
 from .subjects import subject as _subject

@@ -16,13 +16,7 @@ from typing import Any
 import torch
 
 from ....errors import CheckpointError
-from .pickle_machine import (
-    Damaged,
-    Incomplete,
-    Machine,
-    Name,
-    Vocabulary,
-)
+from .pickle_machine import Damaged, Incomplete, Machine, Name, Vocabulary
 from .pickle_values import Storage
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

@@ -16,12 +16,7 @@ import torch
 from torch import Tensor
 
 from ....errors import CheckpointError
-from .pickle_machine import (
-    Build,
-    Damaged,
-    Name,
-    Vocabulary,
-)
+from .pickle_machine import Build, Damaged, Name, Vocabulary
 
 _LARGEST = 2**48  # elements: far more than any checkpoint has, far less than overflows
 _DIMENSIONS = 16

@@ -20,14 +20,7 @@ from torch import Tensor, nn
 
 from ....errors import CheckpointError, PriorpaintError
 from .containers import ZIP_START, is_container, read_container
-from .pickle_machine import (
-    Damaged,
-    Incomplete,
-    Machine,
-    Name,
-    Opaque,
-    Vocabulary,
-)
+from .pickle_machine import Damaged, Incomplete, Machine, Name, Opaque, Vocabulary
 from .pickle_values import TENSORS
 
 __all__ = [
