@@ -178,7 +178,7 @@ def test_errors_are_one_sentence_and_an_exit_code(photo: Path, mask: Path, prior
     (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
     cases: list[tuple[list[str | Path], int, str]] = [
         ([photo, tmp_path / "black.png", "--prior", prior], 2, "nothing to repaint"),
-        ([photo, mask, "--prior", tmp_path / "broken.safetensors"], 1, "not a readable safetensors file"),
+        ([photo, mask, "--prior", tmp_path / "broken.safetensors"], 1, "is not a checkpoint"),
     ]
     out = tmp_path / "out"
     running = [start("inpaint", *case[0], "-o", out) for case in cases]
@@ -263,7 +263,7 @@ def test_an_unexpected_error_is_a_sentence_unless_debugging(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(sys.modules["priorpaint.cli.inpaint"], "run_inpaint", fail)
+    monkeypatch.setattr("priorpaint.inpainting.api.plan", fail)
     arguments = ["inpaint", photo, mask, "-o", photo.parent / "out", "--prior", prior]
     assert here(monkeypatch, *arguments) == 1
     assert "priorpaint: ZeroDivisionError: a bug (run again with --debug" in capsys.readouterr().err

@@ -130,7 +130,7 @@ def test_far_pixels_agree(twins: Path, tmp_path: Path) -> None:
     """The eight bright or dark pixels are one coin: E[x_0 | x_t] = tanh(sum of the eight / sigma^2) there."""
     args = ["--data", str(twins), "--out", str(tmp_path), "--size", "16", "--whole", "--grey", "--augment", "none",
             "--channels", "8", "--blocks", "1", "--dense", "32", "--batch", "32", "--precision", "float32",
-            "--threads", "1", "--p-mean", "0.7", "--p-std", "0.5", "--crops", "32000"]  # fmt: skip
+            "--threads", "1", "--p-mean", "0.7", "--p-std", "0.5", "--crops", "48000"]  # fmt: skip
     result = run(*args)
     assert result.exit_code == 0, result.output
     prior, generator, sigma = load_prior(str(tmp_path)), torch.Generator().manual_seed(0), 2.0

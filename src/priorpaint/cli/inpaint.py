@@ -10,8 +10,6 @@ import typer
 from priorpaint.errors import PriorpaintError, UsageError
 
 from .options import Threads
-from .progress import Display
-from .stopping import signals as taken_signals
 
 if TYPE_CHECKING:
     from priorpaint.inpainting.api import Plan
@@ -141,6 +139,9 @@ def _run(ready: Plan, output: Output, *, quiet: bool, as_json: bool) -> None:
     from priorpaint.imaging import lossy
     from priorpaint.inpainting.api import Stopped
     from priorpaint.inpainting.events import Completion, Step
+
+    from .progress import Display
+    from .stopping import signals as taken_signals
 
     samples, written = len(ready.seeds), 0
     with taken_signals() as signals, Display(samples, quiet=quiet) as display:
