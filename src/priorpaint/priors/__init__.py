@@ -1,8 +1,9 @@
 """Priors: what images look like, as a denoiser."""
 
 from . import analytic
-from .base import NFE, DenoiserPrior, Prior
+from .base import DenoiserPrior, Prior
 from .cfg import CFGPrior
+from .info import NFE
 from .network import NetworkPrior
 from .tiled import TiledPrior
 

@@ -13,7 +13,8 @@ from ..diffusion.rng import Streams, derive
 from ..diffusion.schedules import VP, Schedule
 from ..errors import UsageError
 from ..operators.base import LinearOperator
-from .base import Prior, PriorInfo, Provenance
+from .base import Prior
+from .info import PriorInfo, Provenance
 
 if TYPE_CHECKING:
     from ..diffusion.samplers import Sampler

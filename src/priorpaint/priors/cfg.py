@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .base import Denoising, Label, Prior, WrappedPrior, rows_of, times_of
+from .base import Denoising, Prior, WrappedPrior, rows_of, times_of
+from .info import Label
 
 
 class CFGPrior(WrappedPrior):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..errors import UsageError
-from .base import Denoising, Label, Prior, PriorInfo, Provenance, Shape, rows_of
+from .base import Denoising, Prior, rows_of
+from .info import Label, PriorInfo, Provenance, Shape
 
 PREDICTIONS = ("eps", "v", "x0", "edm", "flow")
 

@@ -49,7 +49,10 @@ def _sheet(
         from .prior import avatar_prior
 
         name, _, settings = method.partition(":")
-        run = solver(name, **dict(part.split("=", 1) for part in settings.split(",") if "=" in part))
+        pairs = [part.partition("=") for part in settings.split(",") if part]
+        if not all(equals for _, equals, _ in pairs):
+            raise UsageError(f"--method takes NAME or NAME:KEY=VALUE,KEY=VALUE, not {method!r}.")
+        run = solver(name, **{key: value for key, _, value in pairs})
         picture = comparison_sheet(seed, avatar_prior(prior), run, name=f"{run.title}, prior {prior}")
     else:
         picture = posterior_sheet(seed) if posterior else sheet(num, seed)

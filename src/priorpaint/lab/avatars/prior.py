@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ...diffusion.schedules import EDM, Schedule
-from ...priors.base import Prior, PriorInfo, Provenance
+from ...priors.base import Prior
+from ...priors.info import PriorInfo, Provenance
 from .elimination import Elimination
 from .model import SIZE, Avatars
 from .pixels import LEVEL, as_picture, numbers

@@ -10,7 +10,8 @@ from torch import Tensor
 from ...diffusion.rng import derive
 from ...errors import UsageError
 from ...priors.analytic import GaussianMixture
-from ...priors.base import Prior, PriorInfo, Provenance
+from ...priors.base import Prior
+from ...priors.info import PriorInfo, Provenance
 
 
 class SharedCovariance(GaussianMixture):

@@ -1,0 +1,99 @@
+"""What is known about a prior besides its denoiser, and how often that was called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..diffusion.schedules import Schedule
+
+Shape = tuple[int, int | None, int | None]
+Label = int | Sequence[int] | Tensor
+
+
+@dataclass
+class NFE:
+    """Network evaluations so far, one for each row of a batch.
+
+    ``forward`` counts calls without a gradient; ``backward`` counts calls whose graph reaches x_t, which cost a forward
+    and a backward pass. A method that sends more than one backward pass through such a graph adds one for each further
+    pass, though it costs no second forward pass.
+    """
+
+    forward: int = 0
+    backward: int = 0
+
+    def reset(self) -> None:
+        """Set both counts to 0."""
+        self.forward = self.backward = 0
+
+    def __sub__(self, earlier: NFE) -> NFE:
+        return NFE(self.forward - earlier.forward, self.backward - earlier.backward)
+
+    def copy(self) -> NFE:
+        """The counts now."""
+        return NFE(self.forward, self.backward)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a prior comes from.
+
+    Attributes:
+        name: what messages call it.
+        source: the file or folder that it was read from; None for a prior without one, as for the others.
+        hash: SHA-256 of what was read, in hexadecimal.
+        facts: what is known about it, as JSON values.
+        spec: what `load_prior` was asked for.
+        flags: the flags that `load_prior` was given.
+        dtype: the dtype that `load_prior` was asked for.
+        load: loads it again from these and a device, in another process.
+    """
+
+    name: str = "prior"
+    source: Path | None = None
+    hash: str | None = None
+    facts: dict[str, Any] | None = None
+    spec: str | None = None
+    flags: dict[str, Any] | None = None
+    dtype: torch.dtype | None = None
+    load: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True)
+class PriorInfo:
+    """All that others need to know about a prior, besides its denoiser.
+
+    Attributes:
+        schedule: how x_t is made from x_0.
+        shape: (C, H, W) of the space where it denoises; None means any size.
+        multiple: height and width of x_0 must be a multiple of this.
+        data_std: standard deviation of x_0 per element, for the width of the first noise at t = 1.
+        classes: number of classes that it can be asked for; 0 where it knows none.
+        takes_text: whether it can be asked for what a text describes.
+        latent: whether x_0 is a latent, and ``decode`` makes the image of it; see `LatentPrior`.
+        factor: pixels of an image to one of x_0, along each side.
+        image_channels: of an image; None is those of x_0.
+        window: (height, width) in pixels of the windows that a picture is cut into, None along a side that is not
+            cut; see `TiledPrior`.
+        fit: how a picture of another size is fitted to the windows.
+        provenance: where it comes from.
+    """
+
+    schedule: Schedule
+    shape: Shape
+    multiple: int = 1
+    data_std: float = 1.0
+    classes: int = 0
+    takes_text: bool = False
+    latent: bool = False
+    factor: int = 1
+    image_channels: int | None = None
+    window: tuple[int | None, int | None] = (None, None)
+    fit: str = "windows"
+    provenance: Provenance = Provenance()
