@@ -220,3 +220,18 @@ def test_tables_against_mpmath(name: str) -> None:
 def test_errors_say_what_exists(make: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_a_grid_is_the_callers_own_and_its_levels_are_the_functions(schedule: Schedule) -> None:
+    first = schedule.grid(7)
+    first.mul_(0)
+    times = schedule.grid(7)
+    assert float(times[0]) == 1
+    other = schedule.grid(5, start=0.5)
+    assert float(other[0]) == 0.5 and len(other) == 6
+    torch.testing.assert_close(schedule.grid(7), times, rtol=0, atol=0)
+    for t in (times[2], other[1]):  # of the last grid, and of an earlier one
+        for value, function in zip(
+            schedule.level(t), (schedule.alpha, schedule.sigma, schedule.log_ratio), strict=True
+        ):
+            torch.testing.assert_close(value, function(t), rtol=1e-14, atol=0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +19,12 @@ import torch
 import typer
 from PIL import Image
 
-from priorpaint.cli import app, main
+from priorpaint.cli import app
 from priorpaint.lab.avatars.__main__ import app as avatars
 from priorpaint.lab.fashion.__main__ import app as fashion
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
+from tests.command_line import exit_code
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -192,7 +192,7 @@ RUN = [c for c in COMMANDS if c.text.startswith("priorpaint") and not ELSEWHERE.
 def test_every_command_that_needs_nothing_from_elsewhere_runs(
     command: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_command(cheap(command), monkeypatch) == 0, capsys.readouterr().err
+    assert exit_code(monkeypatch, *cheap(command)) == 0, capsys.readouterr().err
 
 
 def cheap(command: str) -> list[str]:
@@ -214,17 +214,6 @@ def cheap(command: str) -> list[str]:
     return arguments
 
 
-def run_command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["priorpaint", *arguments])
-    threads = torch.get_num_threads()
-    try:
-        with pytest.raises(SystemExit) as caught:
-            main()
-    finally:
-        torch.set_num_threads(threads)
-    return int(caught.value.code or 0)
-
-
 def test_the_commands_of_the_readme_run_one_after_the_other(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,7 +222,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(
     assert len(shown) >= 5
     for command in shown:
         arguments = [argument for argument in cheap(command) if argument != "--overwrite"]
-        assert run_command(arguments, monkeypatch) == 0, (command, capsys.readouterr().err)
+        assert exit_code(monkeypatch, *arguments) == 0, (command, capsys.readouterr().err)
 
 
 @pytest.mark.slow
@@ -243,6 +232,6 @@ def test_the_training_of_the_readme_runs_and_its_prior_inpaints(
     shutil.rmtree(here / "my-prior")
     train = next(c.text for c in COMMANDS if c.text.startswith("priorpaint train") and c.page.name == "README.md")
     arguments = [*cheap(train), "--size", "32", "--channels", "8,8", "--blocks", "1,1", "--no-hold-out"]
-    assert run_command(arguments, monkeypatch) == 0, capsys.readouterr().err
+    assert exit_code(monkeypatch, *arguments) == 0, capsys.readouterr().err
     paint = next(c.text for c in RUN if "my-prior" in c.text and c.page.name == "README.md")
-    assert run_command(cheap(paint), monkeypatch) == 0, capsys.readouterr().err
+    assert exit_code(monkeypatch, *cheap(paint)) == 0, capsys.readouterr().err

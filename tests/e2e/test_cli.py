@@ -20,8 +20,10 @@ from PIL import Image
 
 import priorpaint
 from priorpaint.cli import main
+from priorpaint.imaging.writing import FORMATS
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
+from tests.command_line import exit_code
 
 FAST = ["--method", "replacement", "--set", "steps=3", "--threads", "1"]
 OUTPUTS = ["mean.png", "uncertainty.png", "uncertainty.npy", "sheet.png"]
@@ -36,18 +38,6 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
-
-
-def here(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
-    """The exit code of the command line in this process; what it prints goes to capsys."""
-    monkeypatch.setattr(sys, "argv", ["priorpaint", *map(str, arguments)])
-    threads = torch.get_num_threads()
-    try:
-        with pytest.raises(SystemExit) as caught:
-            main()
-    finally:
-        torch.set_num_threads(threads)
-    return int(caught.value.code or 0)
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +77,10 @@ def raw(path: Path) -> np.ndarray:
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_file_in_place_of_the_folder_is_known_by_every_suffix_that_can_be_written() -> None:
+    assert tuple(FORMATS) == sys.modules["priorpaint.cli.inpaint"]._PICTURE_SUFFIXES
 
 
 def test_a_run_its_files_its_protection_and_its_reproduction(
@@ -238,7 +232,7 @@ def test_wrong_use(
     filled = [text.format(tmp=tmp_path, photo=photo, mask=mask, **masks) for text in arguments]
     usual = [] if "--prior" in filled else ["--prior", str(prior)]
     usual += [] if "-o" in filled else ["-o", str(tmp_path / "out")]
-    assert here(monkeypatch, "inpaint", *filled, *usual) == code
+    assert exit_code(monkeypatch, "inpaint", *filled, *usual) == code
     printed = capsys.readouterr()
     assert re.search(message, printed.err) and printed.out == "" and "Traceback" not in printed.err
     assert not (tmp_path / "out").exists()
@@ -251,7 +245,7 @@ def test_a_mask_the_wrong_way_round_is_told_before_the_work(
     pixels[:4] = 0
     Image.fromarray(pixels).save(tmp_path / "inverted.png")
     arguments = ["inpaint", photo, tmp_path / "inverted.png", "-o", tmp_path / "out", "--prior", prior, "-n", "1"]
-    assert here(monkeypatch, *map(str, arguments), "--set", "steps=2", "--format", "JPEG") == 0
+    assert exit_code(monkeypatch, *map(str, arguments), "--set", "steps=2", "--format", "JPEG") == 0
     told = capsys.readouterr().err
     assert told.count("is it inverted?") == 1 and told.index("is it inverted?") < told.index("1 of 1 completions")
     assert (tmp_path / "out" / f"{photo.stem}_0.jpg").is_file()
@@ -265,7 +259,7 @@ def test_an_unexpected_error_is_a_sentence_unless_debugging(
 
     monkeypatch.setattr("priorpaint.inpainting.api.plan", fail)
     arguments = ["inpaint", photo, mask, "-o", photo.parent / "out", "--prior", prior]
-    assert here(monkeypatch, *arguments) == 1
+    assert exit_code(monkeypatch, *arguments) == 1
     assert "priorpaint: ZeroDivisionError: a bug (run again with --debug" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["priorpaint", *map(str, arguments), "--debug"])
     with pytest.raises(ZeroDivisionError):
@@ -281,7 +275,7 @@ def test_modes_and_odd_sizes(
     image = image if mode == "RGBA" else image.convert("RGB").quantize(32) if mode == "P" else image.convert(mode)
     image.save(tmp_path / "in.png")
     run = ["inpaint", tmp_path / "in.png", "-o", tmp_path / "out", "--prior", prior, "-n", "1", "--quiet", *FAST]
-    assert here(monkeypatch, *run, "--box", "2,3,5,6", "--box", f"{size[0] - 4},{size[1] - 3},4,3") == 0
+    assert exit_code(monkeypatch, *run, "--box", "2,3,5,6", "--box", f"{size[0] - 4},{size[1] - 3},4,3") == 0
     known = np.ones(size[::-1], dtype=bool)
     known[3:9, 2:7] = known[-3:, -4:] = False
     with Image.open(tmp_path / "out" / "in_0.png") as filled:
@@ -300,10 +294,10 @@ def test_keep_polarity_and_alpha_masks(
     image.putalpha(Image.fromarray(255 - hole()))
     image.save(tmp_path / "cut.png")
     run = ["--prior", prior, "-n", "1", "--quiet", *FAST]
-    assert here(monkeypatch, "inpaint", photo, mask, "-o", tmp_path / "a", *run) == 0
+    assert exit_code(monkeypatch, "inpaint", photo, mask, "-o", tmp_path / "a", *run) == 0
     keep = ["--mask-means", "keep"]
-    assert here(monkeypatch, "inpaint", photo, tmp_path / "keep.png", "-o", tmp_path / "b", *keep, *run) == 0
-    assert here(monkeypatch, "inpaint", tmp_path / "cut.png", "--mask-from-alpha", "-o", tmp_path / "c", *run) == 0
+    assert exit_code(monkeypatch, "inpaint", photo, tmp_path / "keep.png", "-o", tmp_path / "b", *keep, *run) == 0
+    assert exit_code(monkeypatch, "inpaint", tmp_path / "cut.png", "--mask-from-alpha", "-o", tmp_path / "c", *run) == 0
     assert (tmp_path / "a" / "photo_0.png").read_bytes() == (tmp_path / "b" / "photo_0.png").read_bytes()
     filled = raw(tmp_path / "c" / "cut_0.png")
     assert (filled[..., 3] == 255).all()
@@ -317,7 +311,7 @@ def test_jpeg_says_what_it_cannot_keep_and_warnings_are_shown(
     soft[5:8] = 100
     Image.fromarray(soft).save(tmp_path / "soft.png")
     run = ["inpaint", photo, tmp_path / "soft.png", "-o", tmp_path / "out", "--prior", prior, "-n", "1", *FAST]
-    assert here(monkeypatch, *run, "--format", "jpg") == 0
+    assert exit_code(monkeypatch, *run, "--format", "jpg") == 0
     printed = capsys.readouterr()
     assert "JPEG cannot keep the known pixels bit-identical" in printed.err
     assert "Warning: " in printed.err and "grey" in printed.err
@@ -327,26 +321,26 @@ def test_jpeg_says_what_it_cannot_keep_and_warnings_are_shown(
 def test_methods_and_priors_are_listed(
     prior: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert here(monkeypatch, "methods") == 0
+    assert exit_code(monkeypatch, "methods") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == sorted(priorpaint.SOLVERS)
     assert all(cls.about in line for line, (_, cls) in zip(lines, sorted(priorpaint.SOLVERS.items()), strict=True))
     for name in priorpaint.SOLVERS:
-        assert here(monkeypatch, "methods", name) == 0
+        assert exit_code(monkeypatch, "methods", name) == 0
         shown = capsys.readouterr().out
         assert all(f"    {setting} = " in shown for setting in priorpaint.solvers.explain(priorpaint.SOLVERS[name]))
-    assert here(monkeypatch, "methods", "magic") == 2
+    assert exit_code(monkeypatch, "methods", "magic") == 2
     assert "the methods are" in capsys.readouterr().err
-    assert here(monkeypatch, "priors") == 0
+    assert exit_code(monkeypatch, "priors") == 0
     assert capsys.readouterr().out.startswith("photos  ")
-    assert here(monkeypatch, "priors", prior) == 0
+    assert exit_code(monkeypatch, "priors", prior) == 0
     assert "sha256" in capsys.readouterr().out
 
 
 def test_version_and_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code, stdout, _ = finish(start("--version"))
     assert (code, stdout) == (0, f"priorpaint {priorpaint.__version__}\n")
-    assert here(monkeypatch, "--help") == 0
+    assert exit_code(monkeypatch, "--help") == 0
     shown = capsys.readouterr().out
     assert all(command in shown for command in ("inpaint", "methods", "priors", "train"))
 
@@ -367,14 +361,14 @@ def test_labels_at_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     pictures = []
     for number, words in enumerate((["--label", "0"], ["--label", "1"], ["--label", "1", "--guidance", "3"])):
         out = tmp_path / str(number)
-        assert here(monkeypatch, *common, "-o", out, *words) == 0
+        assert exit_code(monkeypatch, *common, "-o", out, *words) == 0
         pictures.append(np.asarray(Image.open(out / "a_0.png")).astype(int))
         info = json.loads((out / "run.json").read_text())
         assert str(info["call"]["label"]) == words[1] and info["prior"]["condition"]["label"] == int(words[1])
         assert info["call"]["guidance_scale"] == (3.0 if number == 2 else 1.0)
         assert info["nfe"]["forward"] == 3 * (2 if number == 2 else 1)  # one window of 32x32
     assert all(np.abs(pictures[a] - pictures[b]).max() > 0 for a, b in ((0, 1), (1, 2)))
-    assert here(monkeypatch, *common, "-o", tmp_path / "r", "--fit", "resize") == 0
+    assert exit_code(monkeypatch, *common, "-o", tmp_path / "r", "--fit", "resize") == 0
 
 
 @pytest.mark.parametrize(
@@ -393,7 +387,7 @@ def test_conditions_that_a_prior_does_not_take(
 ) -> None:  # fmt: skip
     Image.fromarray(np.full((40, 48, 3), 120, dtype=np.uint8)).save(tmp_path / "a.png")
     common = ["inpaint", tmp_path / "a.png", "--box", "8,8,24,20", "--prior", prior, "-o", tmp_path / "out", *FAST]
-    assert here(monkeypatch, *common, *words) == 2
+    assert exit_code(monkeypatch, *common, *words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -404,7 +398,7 @@ def test_conditions_that_a_prior_does_not_take(
 def test_options_take_words_of_the_field_and_no_types_of_python(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert here(monkeypatch, *command.split(), "--help") == 0
+    assert exit_code(monkeypatch, *command.split(), "--help") == 0
     options = capsys.readouterr().out.partition("Options:")[2]
     assert "--help" in options
     assert re.findall(r"<\w+>|\b(?:INTEGER|FLOAT|TEXT|STR|BOOLEAN)\b", options) == []
@@ -416,6 +410,6 @@ def test_the_help_of_certify_names_the_default_number_of_samples(
     from priorpaint.lab.certify.pictures.run import SAMPLES
     from priorpaint.lab.certify.run import NUM_SAMPLES
 
-    assert here(monkeypatch, "certify", "--help") == 0
+    assert exit_code(monkeypatch, "certify", "--help") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"Samples per draw; default: {NUM_SAMPLES} (pictures: {SAMPLES})." in shown

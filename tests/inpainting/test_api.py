@@ -21,6 +21,7 @@ from priorpaint.inpainting import method as choosing
 from priorpaint.inpainting.events import Completion, Event, Step
 from priorpaint.inpainting.windows import Box, Window
 from priorpaint.priors.base import Denoising
+from priorpaint.priors.cfg import CFGPrior
 from priorpaint.solvers import Cost, Solver, solver
 from priorpaint.solvers.base import Task
 from priorpaint.solvers.vipaint import VIPaint
@@ -566,6 +567,12 @@ def test_labels_and_guidance_reach_the_prior_and_the_record() -> None:
         assert (call["label"], call["guidance_scale"], call["prompt"]) == (label, scale, None)
         assert result.info["prior"]["condition"]["label"] == label
     assert means == pytest.approx([-0.4, 0.4, 0.6], abs=0.05)
+
+
+def test_the_condition_of_a_ready_prior_is_in_the_record() -> None:
+    ready = CFGPrior(Fixed(classes=3), label=2)
+    info = inpaint(picture(), hole_in((64, 48)), ready, num_samples=1, **FAST).info
+    assert info["prior"]["condition"]["label"] == 2
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,33 @@ class OwnWithStart(Own):
     t_init: float = 1.0
 
 
+@dataclass(frozen=True)
+class Silent(Own):
+    """Many calls of the prior in its one step."""
+
+    def _run(self, task: Task) -> Tensor:
+        x = task.start(torch.ones((), dtype=torch.float64))
+        for _ in range(9):
+            x = task.prior.denoise(x, 1.0)
+        return x
+
+
+def test_cancelling_is_seen_at_the_next_call_of_the_prior_even_inside_a_step() -> None:
+    token = CancelToken()
+    calls: list[int] = []
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        calls.append(len(x_t))
+        if len(calls) == 3:
+            token.cancel()
+        return 0.5 * x_t
+
+    prior = DenoiserPrior(denoise, EDM(), (3, None, None), multiple=4, name="watched")
+    with pytest.raises(Stopped):
+        priorpaint.inpaint(PICTURE, hole(), prior, Silent(), num_samples=1, cancel=token)
+    assert len(calls) == 3
+
+
 @pytest.mark.parametrize("solver", [Own(), OwnWithStart()])
 @pytest.mark.parametrize("side", [6, 70])
 def test_a_solver_of_the_users_own_works_on_thin_and_wide_holes(solver: Solver, side: int) -> None:

@@ -15,6 +15,7 @@ from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.operators import Inpainting
 from priorpaint.priors import NFE
 from priorpaint.priors.cfg import CFGPrior
+from priorpaint.priors.recompute import RecomputePrior
 from priorpaint.priors.tiled import averages, starts
 
 SIDE = 8
@@ -159,6 +160,8 @@ def test_conditions_inside_and_outside() -> None:
     torch.testing.assert_close(TiledPrior(labelled()).denoise(x, 0.5), torch.full_like(x, 0.75))
     with pytest.raises(UsageError, match="one label a row"):
         TiledPrior(CFGPrior(labelled(), label=[0, 2]))
+    with pytest.raises(UsageError, match="one label a row"):
+        TiledPrior(RecomputePrior(CFGPrior(labelled(), label=[0, 2])))
 
 
 def test_a_solver_fills_a_picture_of_another_size_as_the_exact_posterior() -> None:

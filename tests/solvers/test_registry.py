@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from priorpaint import SOLVERS, UsageError, solver
+from priorpaint import SOLVERS, MatrixOperator, UsageError, solver
 from priorpaint.cli import methods
 from tests.solvers.toy import KNOWN, Y, toy_g
 
@@ -47,10 +47,10 @@ class Fill({base}):
 '''
 
 
-def define(folder: Path, base: str) -> type:
+def define(folder: Path, base: str, needs: str = "frozenset()") -> type:
     """The class of a module that is written, imported and forgotten."""
     path = folder / "grey_module.py"
-    path.write_text(_MODULE.format(base=base), encoding="utf-8")
+    path.write_text(_MODULE.format(base=base).replace("frozenset()", needs), encoding="utf-8")
     spec = importlib.util.spec_from_file_location("grey_module", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -101,3 +101,10 @@ def test_declared_capabilities_are_true(name: str) -> None:
     cls = SOLVERS[name]
     assert cls.warm_start == ("t_init" in {field.name for field in fields(cls)})  # type: ignore[arg-type]
     assert cls.mask_only == ("mask" in cls.needs)
+
+
+def test_a_method_that_needs_a_mask_takes_no_other_operator(tmp_path: Path) -> None:
+    cls = define(tmp_path, "Solver", "frozenset({'mask'})")
+    assert cls.mask_only
+    with pytest.raises(UsageError, match="fills in the hidden pixels of a mask"):
+        cls().sample(toy_g(), MatrixOperator(torch.ones(1, Y[0].numel())), torch.ones(1, 1))

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from typing_extensions import Self
 
 if TYPE_CHECKING:
     from priorpaint.training.loop import Report
@@ -19,7 +19,28 @@ if TYPE_CHECKING:
 _PLAIN_SECONDS, _TRAINING_SECONDS = 10.0, 30.0
 
 
-class Display:
+class _Shown:
+    """A bar on a terminal, with room for sentences above it; sentences alone elsewhere."""
+
+    def __init__(self, description: str, total: float | None, *, quiet: bool) -> None:
+        self.quiet, self.console = quiet, Console(stderr=True, highlight=False, soft_wrap=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self.console, disable=quiet or not self.console.is_terminal)
+        self._task = self._bar.add_task(description, total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, sentence: str) -> None:
+        """One line, above the bar where there is one."""
+        self.console.print(sentence, markup=False)
+
+
+class Display(_Shown):
     """What the user sees while completions are drawn.
 
     Args:
@@ -28,24 +49,9 @@ class Display:
     """
 
     def __init__(self, samples: int, *, quiet: bool) -> None:
-        self.samples, self.finished, self.quiet = samples, 0, quiet
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.samples, self.finished = samples, 0
         self._begun = self._last = time.monotonic()
-        self._bar = _bar(self.console, quiet=quiet)
-        self._task = self._bar.add_task(self._words(), total=1.0)
-
-    def __enter__(self) -> Display:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def say(self, sentence: str) -> None:
-        """One line, above the bar where there is one."""
-        self.console.print(sentence, markup=False)
+        super().__init__(self._words(), 1.0, quiet=quiet)
 
     def step(self, share: float) -> None:
         """A step of the solver is done, and with it this share of the work."""
@@ -70,37 +76,19 @@ class Display:
         return f"{self.finished} of {self.samples} completions"
 
 
-class CellDisplay:
+class CellDisplay(_Shown):
     """What the user sees while a table is computed: a bar on a terminal, a line a cell elsewhere."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.done = self.total = 0
-        self._quiet, self._console = quiet, Console(stderr=True, highlight=False, soft_wrap=True)
-        self._bar = _bar(self._console, quiet=quiet)
-        self._task = self._bar.add_task("starting", total=None)
-
-    def __enter__(self) -> CellDisplay:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def say(self, sentence: str) -> None:
-        """One line."""
-        self._console.print(sentence, markup=False)
+        super().__init__("starting", None, quiet=quiet)
 
     def advance(self, done: int, total: int, sentence: str) -> None:
         """``done`` of ``total`` cells are finished; the sentence is about the last."""
         self.done, self.total = done, total
         self._bar.update(self._task, completed=done, total=total, description=f"{done} of {total} cells")
-        if not self._quiet:
+        if not self.quiet:
             self.say(f"{done}/{total} {sentence}")
-
-
-def _bar(console: Console, *, quiet: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
 
 
 class TrainingLines:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -39,6 +38,14 @@ class Level(NamedTuple):
     log_ratio: Tensor
 
 
+class _Grid(NamedTuple):
+    """The last time grid of a schedule: what was asked for, its times, and their levels by time."""
+
+    asked: tuple[int, str, float, float]
+    times: Tensor
+    levels: Mapping[float, Level]
+
+
 class Schedule(ABC):
     """alpha(t), sigma(t) and time grids.
 
@@ -46,24 +53,24 @@ class Schedule(ABC):
     """
 
     default_spacing: str = "uniform"
-    _levels: Mapping[float, Level] = MappingProxyType({})  # of the last grid, by time
+    _last: _Grid | None = None
 
     def level(self, t: Tensor) -> Level:
         """alpha_t, sigma_t and lambda(t), float64; read from a table where t is a single time of the last grid.
 
         A step of a solver needs each of them some ten times, which one by one would take longer than a small network.
         """
-        known = self._levels.get(float(t)) if t.ndim == 0 and t.device.type == "cpu" else None
-        if known is not None:
-            return known
+        if self._last is not None and t.ndim == 0 and t.device.type == "cpu":
+            known = self._last.levels.get(float(t))
+            if known is not None:
+                return known
         t = t.to(torch.float64)
         return Level(self.alpha(t), self.sigma(t), self.log_ratio(t))
 
-    def _tabulated(self, times: Tensor) -> Tensor:
-        """``times`` (n,), with their levels kept for ``level``."""
+    def _levels(self, times: Tensor) -> Mapping[float, Level]:
+        """The levels of ``times`` (n,), by time."""
         columns = (column.unbind() for column in Level(self.alpha(times), self.sigma(times), self.log_ratio(times)))
-        self._levels = dict(zip(times.tolist(), map(Level._make, zip(*columns, strict=True)), strict=True))
-        return times
+        return dict(zip(times.tolist(), map(Level._make, zip(*columns, strict=True)), strict=True))
 
     @abstractmethod
     def log_ratio(self, t: Tensor) -> Tensor:
@@ -105,7 +112,12 @@ class Schedule(ABC):
             raise UsageError(f"a time grid needs at least 1 step, not {steps}")
         if not 0 < start <= 1:
             raise UsageError(f"a time grid starts in (0, 1], not at {start}")
-        return self._tabulated(self._grid(steps, spacing or self.default_spacing, rho, start))
+        asked = steps, spacing or self.default_spacing, rho, start
+        last = self._last
+        if last is None or last.asked != asked:  # some methods ask for their grid at every call
+            times = self._grid(*asked)
+            last = self._last = _Grid(asked, times, self._levels(times))
+        return last.times.clone()
 
     def _grid(self, steps: int, spacing: str, rho: float, start: float) -> Tensor:
         if spacing not in SPACINGS:

@@ -20,6 +20,7 @@ from ..diffusion.rng import Seed
 from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError
 from ..imaging import Mask, Picture, read_picture
 from ..priors import CFGPrior, Prior
+from ..priors.cfg import condition_inside
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
 from ..solvers import Cost, Solver
@@ -210,13 +211,14 @@ def plan(
     job = InpaintJob(picture, known.known, from_alpha, ready, cancellable, solver, seeds)
     if max_memory is not None:
         batch_size = job.keep_below(parse_bytes(max_memory), batch_size).rows
+    batch_size = job.rows(batch_size)
     call = {
         "method": method_name(solver),
         "num_samples": num_samples,
         "seed": seed if isinstance(seed, int) else list(seed),
         "boxes": [list(box) for box in boxes] if boxes else None,
         "mask_means": mask_means,
-        "batch_size": job.rows(batch_size),
+        "batch_size": batch_size,
         **condition,
         "fit": fit,
         "max_memory": max_memory,
@@ -232,7 +234,7 @@ def plan(
             "hole_share": known.hole_share,
         },
     }
-    return Plan(picture, known, ready, solver, seeds, job.rows(batch_size), job, call, about)
+    return Plan(picture, known, ready, solver, seeds, batch_size, job, call, about)
 
 
 def inpaint(
@@ -272,6 +274,7 @@ def _conditioned(prior: Prior, *, label: Any, prompt: Any, negative_prompt: Any,
 
 
 def _about_prior(given: str | Path | Prior, prior: Prior) -> dict[str, Any]:
+    condition = condition_inside(prior)
     return {
         "name": prior.name,
         "source": None if isinstance(given, Prior) else str(given),
@@ -279,7 +282,7 @@ def _about_prior(given: str | Path | Prior, prior: Prior) -> dict[str, Any]:
         "spec": prior.spec,
         "flags": prior.flags,
         "facts": prior.facts,
-        "condition": prior.request if isinstance(prior, CFGPrior) else None,
+        "condition": None if condition is None else condition.request,
     }
 
 

@@ -7,7 +7,7 @@ and denoised again at full size: the coarse pass decides what is there, the fine
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..diffusion.rng import derive
+from ..diffusion.schedules import Schedule
 from ..errors import PriorError
 from ..operators import Inpainting
 from ..priors import Prior
@@ -48,13 +49,59 @@ class Estimate:
 Report = Callable[[float, Estimate], None]
 
 
+class Work:
+    """Which solver each window takes, and what that costs.
+
+    Args:
+        levels: of ``plan_levels``.
+        solver: of windows that start from noise; the others take it from REFINE_RATIO on.
+        schedule: of the prior.
+    """
+
+    def __init__(self, levels: Sequence[Level], solver: Solver, schedule: Schedule) -> None:
+        self.levels, self.solver = levels, solver
+        warm = any(any(level.warm) for level in levels)
+        self._refiner = solver.started_at(schedule, REFINE_RATIO) if warm else solver
+
+    def solver_of(self, level: Level, index: int) -> Solver:
+        """The solver of a window."""
+        return self._refiner if level.warm[index] else self.solver
+
+    def cost_of(self, level: Level, index: int, num_samples: int) -> Cost:
+        """Evaluations for all samples of a window: what they share once, the rest for each."""
+        solver = self.solver_of(level, index)
+        if level.shared[index] and solver.fits:
+            return solver.cost(num_samples)
+        one = solver.cost(1)
+        return Cost(one.forward * num_samples, one.backward * num_samples)
+
+    def cost(self, num_samples: int) -> Cost:
+        """Evaluations for all samples of the picture."""
+        parts = [self.cost_of(level, index, num_samples) for level, index, _ in self._windows()]
+        return Cost(sum(part.forward for part in parts), sum(part.backward for part in parts))
+
+    def pixels(self, num_samples: int) -> float:
+        """Pixels x network evaluations, the unit of work, for all samples of the picture."""
+        return sum(weight(self.cost_of(level, i, num_samples)) * box.area for level, i, box in self._windows())
+
+    def _windows(self) -> Iterator[tuple[Level, int, Box]]:
+        for level in self.levels:
+            for index, window in enumerate(level.windows):
+                yield level, index, window.box
+
+
+def weight(cost: Cost) -> float:
+    """Network evaluations, one with a gradient counted as three without."""
+    return float(cost.forward + 3 * cost.backward)
+
+
 class CoarseToFine:
     """Draws completions of one picture.
 
     Args:
         picture: (1, C, H, W) float32 in [-1, 1]; what is not known is never looked at. It is painted on.
-        levels: of ``plan_levels``.
-        prior, solver: what draws.
+        work: the windows and their solvers.
+        prior: what pictures look like.
         num_samples: how many completions will be asked for in all calls, for the share of work that is done.
         report: called after each step as report(share of work done, estimate); may raise.
         grey: the channels are averaged after every window.
@@ -64,25 +111,19 @@ class CoarseToFine:
     def __init__(
         self,
         picture: Tensor,
-        levels: Sequence[Level],
+        work: Work,
         prior: Prior,
-        solver: Solver,
         *,
         num_samples: int,
         report: Report,
         grey: bool,
         shared_rows: int | None = None,
     ) -> None:
-        self.picture, self.levels, self.prior, self.solver, self.grey = picture, levels, prior, solver, grey
+        self.picture, self.work, self.levels, self.prior, self.grey = picture, work, work.levels, prior, grey
         self._shared_rows = shared_rows
         self._canvases: list[Tensor] = []
         self._conditioned: dict[tuple[int, int], PosteriorSampler] = {}
-        self._report, self._done = report, 0.0
-        self._total = sum(
-            weight(network_calls(solver, prior, level, index, num_samples)) * window.box.area
-            for level in levels
-            for index, window in enumerate(level.windows)
-        )
+        self._report, self._done, self._total = report, 0.0, work.pixels(num_samples)
 
     def fill(self, seeds: Sequence[int]) -> Tensor:
         """Completions (N, C, H, W), one a seed, valid until the next call; only filled and known pixels have meaning.
@@ -107,34 +148,30 @@ class CoarseToFine:
         box = level.windows[index].box
         keys = [derive("window", seed, level.scale, box.top, box.left) for seed in seeds]
         operator = Inpainting(torch.from_numpy(known))
-        solver = _solver_of(self.solver, self.prior, level, index)
-        work = len(keys) * weight(solver.shared_cost())
+        solver = self.work.solver_of(level, index)
+        fit, whole = len(keys) * weight(solver.shared_cost()), len(keys) * weight(solver.cost(1))
         if level.shared[index] and solver.fits:
-            posterior = self._fit(operator, y[:1], level, index)
+            posterior = self._fit(solver, operator, y[:1], level, index)
         else:
-            posterior = solver.condition(
-                Problem(self.prior, operator, operator(y)),
-                seed=keys,
-                callback=self._progress(level, index, work, len(keys)),
-            )
-        work = len(keys) * weight(solver.cost(1)) - work
+            problem, callback = Problem(self.prior, operator, operator(y)), self._progress(level, index, fit, len(keys))
+            posterior = solver.condition(problem, seed=keys, callback=callback)
         initial = None if guess is None else operator.project(guess, y)
-        callback = self._progress(level, index, work, len(keys))
+        callback = self._progress(level, index, whole - fit, len(keys))
         out = posterior.sample(keys, initial=initial, callback=callback).cpu()
         if not bool(torch.isfinite(out).all()):
-            name = type(self.solver).__name__
+            name = type(solver).__name__
             raise PriorError(f"{name} gave values that are not numbers; use float32, or other settings.")
         return out.mean(dim=1, keepdim=True).expand_as(out) if self.grey else out
 
-    def _fit(self, operator: Inpainting, y: Tensor, level: Level, index: int) -> PosteriorSampler:
+    def _fit(self, solver: Solver, operator: Inpainting, y: Tensor, level: Level, index: int) -> PosteriorSampler:
         """What all samples of a window share, done once, with a seed that belongs to the window alone."""
         if (level.scale, index) not in self._conditioned:
             box = level.windows[index].box
-            self._conditioned[level.scale, index] = self.solver.condition(
+            self._conditioned[level.scale, index] = solver.condition(
                 Problem(self.prior, operator, operator(y)),
                 seed=derive("fit", level.scale, box.top, box.left),
                 batch_size=self._shared_rows or max(1, MAX_AREA_GRADIENT // box.area),
-                callback=self._progress(level, index, weight(self.solver.shared_cost()), 0),
+                callback=self._progress(level, index, weight(solver.shared_cost()), 0),
             )
         return self._conditioned[level.scale, index]
 
@@ -179,27 +216,6 @@ def _fill_window(
     target = canvas[:, :, core.top : core.bottom, core.left : core.right]
     target.copy_(torch.where(torch.from_numpy(fresh), part.clamp(-1, 1), target))
     known[core.slices] |= fresh
-
-
-def weight(cost: Cost) -> float:
-    """Network evaluations, one with a gradient counted as three without."""
-    return float(cost.forward + 3 * cost.backward)
-
-
-def network_calls(solver: Solver, prior: Prior, level: Level, index: int, num_samples: int) -> Cost:
-    """Evaluations for all samples of a window: what they share once, the rest for each."""
-    own = _solver_of(solver, prior, level, index)
-    if level.shared[index] and own.fits:
-        return own.cost(num_samples)
-    one = own.cost(1)
-    return Cost(one.forward * num_samples, one.backward * num_samples)
-
-
-def _solver_of(solver: Solver, prior: Prior, level: Level, index: int) -> Solver:
-    """The solver of a window: started at REFINE_RATIO where there is a coarser fill."""
-    if not level.warm[index]:
-        return solver
-    return solver.started_at(prior.schedule, REFINE_RATIO)
 
 
 def _enlarged(below: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:

@@ -20,9 +20,9 @@ from ..imaging import Picture, compose
 from ..priors import Prior, TiledPrior
 from ..priors.base import Denoising, WrappedPrior
 from ..solvers import Cost, Solver
-from .coarse_to_fine import CoarseToFine, Estimate, Report, network_calls, weight
+from .coarse_to_fine import CoarseToFine, Estimate, Report, Work
 from .events import Completion, Loading, OnEvent, Step
-from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, plan_levels, plan_whole
+from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, inside, plan_levels, plan_whole
 from .memory import MemoryPlan, plan_for
 from .result import Result
 from .windows import Bools, Box
@@ -95,6 +95,7 @@ class InpaintJob:
             trusted = trusted & (self.picture.alpha >= _OPAQUE)
         self.frame: Box = frame_of(todo, self._size) if self._fit == "windows" else Box(0, 0, *todo.shape)
         self.levels: tuple[Level, ...] = self._plan(trusted[self.frame.slices], todo[self.frame.slices])
+        self.work = Work(self.levels, self.solver, self.prior.schedule)
         self.hole = todo[self.frame.slices]
         self._check_channels()
         self._begin()
@@ -115,6 +116,11 @@ class InpaintJob:
     @property
     def _fit(self) -> str:
         return "windows" if self._size is None else self.prior.info.fit
+
+    @property
+    def _largest(self) -> Box:
+        """The largest window."""
+        return max((window.box for level in self.levels for window in level.windows), key=lambda box: box.area)
 
     @property
     def _gradient(self) -> bool:
@@ -146,9 +152,8 @@ class InpaintJob:
             return min(batch_size, len(self.seeds))
         limit = MAX_AREA_GRADIENT if self._gradient else MAX_AREA
         limit = min(limit, _CPU_AREA) if self.prior.device.type == "cpu" else limit
-        largest = max(window.box.area for level in self.levels for window in level.windows)
         canvas = self.frame.area * self.prior.image_shape[0] * 4
-        return max(1, min(len(self.seeds), limit // largest, _CANVAS_BYTES // canvas))
+        return max(1, min(len(self.seeds), limit // self._largest.area, _CANVAS_BYTES // canvas))
 
     def keep_below(self, limit: int, batch_size: int | None) -> MemoryPlan:
         """Change the prior so that a run stays below ``limit`` bytes, and say how many rows it may have at a time.
@@ -156,39 +161,28 @@ class InpaintJob:
         Raises:
             UsageError: it cannot.
         """
-        box = max((window.box for level in self.levels for window in level.windows), key=lambda box: box.area)
-        rows = self.rows(batch_size)
-        rows = max(rows, self.solver.shared_rows)  # work for all samples has rows of its own, which share the limit
+        box = self._largest
+        # Work for all samples has rows of its own, which share the limit.
+        rows = max(self.rows(batch_size), self.solver.shared_rows)
         plan = plan_for(limit, self.prior, self.solver, height=box.height, width=box.width, rows=rows)
         self.prior, self.shared_rows = plan.applied(self.prior), plan.rows
         return plan
 
     def cost(self) -> Cost:
         """Calls of the prior for all samples, one a row."""
-        parts = [
-            network_calls(self.solver, self.prior, level, index, len(self.seeds))
-            for level in self.levels
-            for index in range(len(level.windows))
-        ]
-        return Cost(sum(part.forward for part in parts), sum(part.backward for part in parts))
+        return self.work.cost(len(self.seeds))
 
     @torch.no_grad()
     def seconds(self) -> float:
         """An estimate for the run, from one timed call on the largest window; it is not counted."""
-        box = max((window.box for level in self.levels for window in level.windows), key=lambda box: box.area)
+        box = self._largest
         x_t = torch.zeros(1, *self.prior.latent_shape(box.height, box.width), device=self.prior.device)
-        before = self.prior.nfe.copy()
-        self.prior.denoise(x_t, 0.5)  # the first call also plans and allocates
-        begun = time.monotonic()
-        self.prior.denoise(x_t, 0.5)
-        spent = time.monotonic() - begun
-        self.prior.nfe.forward, self.prior.nfe.backward = before.forward, before.backward
-        work = sum(
-            weight(network_calls(self.solver, self.prior, level, index, len(self.seeds))) * window.box.area
-            for level in self.levels
-            for index, window in enumerate(level.windows)
-        )
-        return spent * work / box.area
+        with self.prior.nfe.uncounted():
+            self.prior.denoise(x_t, 0.5)  # the first call also plans and allocates
+            begun = time.monotonic()
+            self.prior.denoise(x_t, 0.5)
+            spent = time.monotonic() - begun
+        return spent * self.work.pixels(len(self.seeds)) / box.area
 
     def run(self, batch_size: int, on_event: OnEvent, cancel: CancelToken) -> bool:
         """Compute the completions chunk by chunk; True where somebody cancelled."""
@@ -198,19 +192,10 @@ class InpaintJob:
 
         def report(share: float, estimate: Estimate) -> None:
             cancel.check()
-            rows = estimate.rows or len(self.seeds)
-            samples = range(len(self.images), len(self.images) + rows) if estimate.rows else range(len(self.seeds))
-            window = self._in_picture(estimate.box, estimate.scale)
-            on_event(
-                Step(
-                    round(share * total),
-                    total,
-                    window,
-                    estimate.scale,
-                    tuple(samples),
-                    lambda: self._preview(estimate),
-                )
-            )
+            first, rows = (len(self.images), estimate.rows) if estimate.rows else (0, len(self.seeds))
+            samples, window = tuple(range(first, first + rows)), self._in_picture(estimate.box, estimate.scale)
+            done = round(share * total)
+            on_event(Step(done, total, window, estimate.scale, samples, lambda: self._preview(estimate)))
 
         try:
             with self.cancellable.cancelled_by(cancel):
@@ -222,9 +207,8 @@ class InpaintJob:
     def _draw(self, batch_size: int, on_event: OnEvent, report: Report) -> None:
         filler = CoarseToFine(
             self._frame_values(),
-            self.levels,
+            self.work,
             self.prior,
-            self.solver,
             num_samples=len(self.seeds),
             report=report,
             grey=self.picture.grey,
@@ -253,14 +237,9 @@ class InpaintJob:
         full = F.interpolate(x_0, scale_factor=estimate.scale, mode="nearest")[0].clamp(-1, 1).numpy()
         frame = np.zeros((len(full), *self.hole.shape), dtype=np.float32)
         box = estimate.box.scaled(estimate.scale)
-        inside = Box(
-            max(box.top, 0),
-            max(box.left, 0),
-            min(box.bottom, self.hole.shape[0]),
-            min(box.right, self.hole.shape[1]),
-        )
-        part = full[:, inside.top - box.top : inside.bottom - box.top, inside.left - box.left : inside.right - box.left]
-        rows, columns = inside.slices
+        shown = inside(box, self.hole.shape)
+        part = full[:, shown.top - box.top : shown.bottom - box.top, shown.left - box.left : shown.right - box.left]
+        rows, columns = shown.slices
         frame[:, rows, columns] = part
         return self._compose(frame[:, self.hole])
 

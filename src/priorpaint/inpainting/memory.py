@@ -168,18 +168,15 @@ def measure(prior: Prior, height: int, width: int, *, gradient: bool = True) -> 
     Args:
         gradient: whether graphs are measured too; without, ``kept`` is 0.
     """
-    before, shape = prior.nfe.copy(), prior.latent_shape(height, width)
-    image_shape = int(prior.image_shape[0]), height, width
+    shape, image_shape = prior.latent_shape(height, width), (int(prior.image_shape[0]), height, width)
     weights = _storages(prior.parameters())
-    try:
+    with prior.nfe.uncounted():
         x_0 = torch.zeros(1, *shape, device=prior.device)
         calls = [_measured(lambda x: prior.denoise(x, 0.5), x_0, weights, gradient)]
         if prior.latent:
             calls.append(_measured(prior.decode, x_0, weights, gradient))
             image = torch.zeros(1, *image_shape, device=prior.device)
             calls.append(_measured(prior.encode, image, weights, gradient))
-    finally:
-        prior.nfe.forward, prior.nfe.backward = before.forward, before.backward
     row = _COPIES * 4 * (_size(shape) + _size(image_shape))
     return Footprint(sum(weights.values()), row, *calls)
 

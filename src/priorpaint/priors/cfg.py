@@ -117,6 +117,15 @@ class CFGPrior(WrappedPrior):
             )
 
 
+def condition_inside(prior: Prior) -> CFGPrior | None:
+    """The condition that a prior is under, however it is wrapped; None where there is none."""
+    while isinstance(prior, WrappedPrior):
+        if isinstance(prior, CFGPrior):
+            return prior
+        prior = prior.inner
+    return None
+
+
 def rescaled(prior: Prior, scale: float) -> Prior | None:
     """The prior with another guidance scale inside, or None where it is under no condition.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,15 @@ class NFE:
 
     def __sub__(self, earlier: NFE) -> NFE:
         return NFE(self.forward - earlier.forward, self.backward - earlier.backward)
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Calls inside leave the counts as they were."""
+        before = self.copy()
+        try:
+            yield
+        finally:
+            self.forward, self.backward = before.forward, before.backward
 
     def copy(self) -> NFE:
         """The counts now."""

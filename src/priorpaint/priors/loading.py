@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, PriorError, UsageError
-from .address_book import Entry, entries
+from .address_book import entries
 from .base import Prior
 from .flag_words import parse_flags
 from .hub import Place, fetch
@@ -79,7 +79,11 @@ def load_prior(
     entry = None if name in PRIORS else entries().get(name)
     if entry is not None:
         prior = load_prior(entry.spec, flags={**entry.flags, **given}, device=device, dtype=dtype, offline=offline)
-        _check_unchanged(name, entry, prior)
+        if entry.sha256 is not None:
+            advice = f"; if that is right, run `priorpaint priors add --overwrite {name} ...`."
+            _check_hash(
+                prior, entry.sha256, f"the files of {name} ({entry.spec}) are not those that were added", advice
+            )
         prior.name = name
         return prior
     prior = _load(name, given, device, dtype or torch.float32, offline)
@@ -97,11 +101,7 @@ def _load_again(
         PriorError: the files are not those that it was pickled with.
     """
     prior = load_prior(spec, flags=flags, dtype=dtype, device=device)
-    if prior.hash != digest:
-        raise PriorError(
-            f"the files of {spec} are not those of the prior that was pickled: expected SHA-256 "
-            f"{str(digest)[:12]}..., found {str(prior.hash)[:12]}..."
-        )
+    _check_hash(prior, digest, f"the files of {spec} are not those of the prior that was pickled")
     prior.name = name
     return prior
 
@@ -170,14 +170,11 @@ def _is_own(path: Path) -> bool:
         return False
 
 
-def _check_unchanged(name: str, entry: Entry, prior: Prior) -> None:
-    """That the files behind a name are those that it was given to."""
-    if entry.sha256 is not None and prior.hash != entry.sha256:
-        raise PriorError(
-            f"the files of {name} ({entry.spec}) are not those that were added: expected SHA-256 {entry.sha256[:12]}"
-            f"..., found {str(prior.hash)[:12]}...; if that is right, run `priorpaint priors add "
-            f"--overwrite {name} ...`."
-        )
+def _check_hash(prior: Prior, expected: str | None, sentence: str, advice: str = "") -> None:
+    """That a prior was read from the files that are meant."""
+    if prior.hash != expected:
+        found = f"expected SHA-256 {str(expected)[:12]}..., found {str(prior.hash)[:12]}..."
+        raise PriorError(f"{sentence}: {found}{advice}")
 
 
 def embedded_file(name: str) -> Path:

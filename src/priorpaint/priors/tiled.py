@@ -17,7 +17,7 @@ from torch import Tensor
 from ..diffusion.transitions import like
 from ..errors import UsageError
 from .base import Denoising, Prior, WrappedPrior, rows_of, times_of
-from .cfg import CFGPrior
+from .cfg import condition_inside
 
 FITS = ("windows", "resize")
 OVERLAP = 0.5
@@ -75,7 +75,8 @@ class TiledPrior(WrappedPrior):
             raise UsageError(f"a fixed-size prior fits a picture by {' or '.join(FITS)}, not by {fit!r}")
         if not 0 <= overlap < 1 or rows < 1 or not detail > 0:
             raise UsageError("windows need an overlap in [0, 1), at least one row at a time and detail > 0")
-        if isinstance(prior, CFGPrior) and prior.rows is not None:
+        condition = condition_inside(prior)
+        if condition is not None and condition.rows is not None:
             raise UsageError(
                 "a prior with one label a row cannot be cut into windows; use CFGPrior(TiledPrior(prior), ...)"
             )

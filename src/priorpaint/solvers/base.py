@@ -57,7 +57,7 @@ class Solver(ABC):
         cost_formula: NFE of one sample in terms of the fields.
         warm_start: whether it can start from given images, at the time of its field ``t_init``.
         fits: whether ``condition`` does work, of ``shared_cost``, that all samples share.
-        mask_only: whether it takes no other operator than `Inpainting`.
+        mask_only: whether it takes no other operator than `Inpainting`; follows from ``needs``.
         through_decoder: whether ``_run`` measures decoded images, so that y pulls on latents through the decoder. Where
             not, a method sees the latents of a latent prior as images, with mask and y carried over to their grid.
     """
@@ -81,6 +81,7 @@ class Solver(ABC):
 
     def __init_subclass__(cls, *, name: str | None = None, **rest: Any) -> None:
         super().__init_subclass__(**rest)
+        cls.mask_only = "mask" in getattr(cls, "needs", ())  # a class between this one and a method has no needs yet
         if name is not None:
             SOLVERS[name] = cls
 

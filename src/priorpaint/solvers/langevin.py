@@ -30,7 +30,6 @@ class Langevin(Solver, name="langevin"):
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps * (inner_steps + 1) forward"
     warm_start: ClassVar[bool] = True
-    mask_only: ClassVar[bool] = True
 
     steps: int = Field(20, ge=1, description="levels of the time grid")
     inner_steps: int = Field(5, ge=0, description="n, Langevin steps at a level")

@@ -47,7 +47,6 @@ class RePaint(Solver, name="repaint"):
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "about steps * resamplings forward (2410 for 250, 10, 10)"
     warm_start: ClassVar[bool] = True
-    mask_only: ClassVar[bool] = True
 
     steps: int = Field(250, ge=1, description="levels of the time grid")
     jump_length: int = Field(10, ge=1, description="levels that a jump goes up")

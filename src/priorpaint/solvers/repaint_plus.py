@@ -59,7 +59,6 @@ class RePaintPlus(Solver, name="repaint_plus"):
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps * resamplings forward ('two': resamplings), fewer with tol"
     warm_start: ClassVar[bool] = True
-    mask_only: ClassVar[bool] = True
 
     algorithm: Literal["multi", "two"] = Field(
         "multi", description="'multi': Algorithm 3, all levels from noisy to clean; 'two': Algorithm 2, only 'level'"

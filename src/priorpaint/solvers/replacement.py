@@ -28,7 +28,6 @@ class Replacement(Solver, name="replacement"):
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps forward"
     warm_start: ClassVar[bool] = True
-    mask_only: ClassVar[bool] = True
 
     steps: int = Field(100, ge=1, description="steps of the time grid")
     eta: float = Field(1.0, ge=0, le=1, description="noise of a step: 1 is DDPM ancestral, 0 is DDIM")

@@ -13,24 +13,17 @@ from pathlib import Path
 import pytest
 
 import priorpaint
-from priorpaint.cli import main
 from priorpaint.lab.certify import PROBLEMS, Certificate
+from tests.command_line import exit_code
 
 SMALL = ["certify", "--problem", "G1", "--budget", "5", "--seeds", "1", "-n", "32", "--workers", "1"]
-
-
-def here(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["priorpaint", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return int(caught.value.code or 0)
 
 
 def test_a_run_and_an_update(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["-o", tmp_path / "out", "--no-figures"]
-    assert here(monkeypatch, *SMALL, "--method", "replacement", "--method", "dps:scale=0.3", *out) == 0
+    assert exit_code(monkeypatch, *SMALL, "--method", "replacement", "--method", "dps:scale=0.3", *out) == 0
     shown = capsys.readouterr()
     assert "dps:scale=0.3" in shown.out and "error over the floor" in shown.out
     assert re.search(r"2/2 dps:scale=0.3 G1 NFE 5: \d\S* x floor in \d\S* CPU s", shown.err)
@@ -39,7 +32,7 @@ def test_a_run_and_an_update(
         first.methods == ["replacement", "dps:scale=0.3"] and "CPU s" in (tmp_path / "out/certification.md").read_text()
     )
 
-    assert here(monkeypatch, *SMALL, "--method", "pigdm", *out, "--update", "--quiet", "--json") == 0
+    assert exit_code(monkeypatch, *SMALL, "--method", "pigdm", *out, "--update", "--quiet", "--json") == 0
     shown = capsys.readouterr()
     assert [cell["method"] for cell in json.loads(shown.out)["cells"]] == ["pigdm"]
     assert "NFE" not in shown.err
@@ -64,13 +57,13 @@ def test_errors_are_one_sentence(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert here(monkeypatch, "certify", *arguments, "--workers", "1") == 2
+    assert exit_code(monkeypatch, "certify", *arguments, "--workers", "1") == 2
     shown = capsys.readouterr()
     assert shown.out == "" and message in shown.err and len(shown.err.splitlines()) == 1
 
 
 def test_the_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert here(monkeypatch, "certify", "--list") == 0
+    assert exit_code(monkeypatch, "certify", "--list") == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(PROBLEMS) and lines[0].startswith("G1") and "* 2-D Gaussian" in lines[0]
 
