@@ -14,6 +14,7 @@ import torch
 
 from priorpaint import SOLVERS, MatrixOperator, UsageError, solver
 from priorpaint.cli import methods
+from priorpaint.solvers import parse_method
 from tests.solvers.toy import KNOWN, Y, toy_g
 
 run = importlib.import_module("priorpaint.lab.certify.run")
@@ -108,3 +109,10 @@ def test_a_method_that_needs_a_mask_takes_no_other_operator(tmp_path: Path) -> N
     assert cls.mask_only
     with pytest.raises(UsageError, match="fills in the hidden pixels of a mask"):
         cls().sample(toy_g(), MatrixOperator(torch.ones(1, Y[0].numel())), torch.ones(1, 1))
+
+
+def test_a_method_in_one_word_with_its_settings() -> None:
+    assert parse_method("dps") == ("dps", {})
+    assert parse_method("dps:scale=0.3, spacing=None") == ("dps", {"scale": "0.3", "spacing": None})
+    with pytest.raises(UsageError, match="NAME:key=value"):
+        parse_method("dps:scale")

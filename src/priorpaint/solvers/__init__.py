@@ -55,11 +55,28 @@ __all__ = [
     "TMPD",
     "VIPaint",
     "explain",
+    "parse_method",
     "solver",
 ]
 
 # Grids, jumps and inner loops of more would fill the memory or never end.
 MAX_COUNT = 100_000
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and settings of a method that is written NAME or NAME:key=value,key=value; the value none is None.
+
+    Raises:
+        UsageError: a setting without a value.
+    """
+    name, _, rest = text.partition(":")
+    settings: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise UsageError(f"settings of a method are NAME:key=value,key=value, not {part!r}")
+        settings[key.strip()] = None if value.strip().lower() == "none" else value.strip()
+    return name, settings
 
 
 def solver(name: str, **params: Any) -> Solver:

@@ -44,15 +44,12 @@ def _sheet(
     if file.suffix.lower() != ".png" or not os.access(file.parent, os.W_OK):
         raise UsageError(f"{file} cannot be written; name a PNG file (.png) in a folder that exists.")
     if method is not None:
-        from priorpaint.solvers import solver  # writing pictures takes no methods
+        from priorpaint.solvers import parse_method, solver  # writing pictures takes no methods
 
         from .prior import avatar_prior
 
-        name, _, settings = method.partition(":")
-        pairs = [part.partition("=") for part in settings.split(",") if part]
-        if not all(equals for _, equals, _ in pairs):
-            raise UsageError(f"--method takes NAME or NAME:KEY=VALUE,KEY=VALUE, not {method!r}.")
-        run = solver(name, **{key: value for key, _, value in pairs})
+        name, settings = parse_method(method)
+        run = solver(name, **settings)
         picture = comparison_sheet(seed, avatar_prior(prior), run, name=f"{run.title}, prior {prior}")
     else:
         picture = posterior_sheet(seed) if posterior else sheet(num, seed)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...diffusion.rng import derive
 from ...errors import Cancelled, UsageError
 from ...operators import Inpainting
-from ...solvers import SOLVERS, Solver, solver
+from ...solvers import SOLVERS, Solver, parse_method, solver
 from .base import Problem
 from .budgets import at_budget, settings_of
 from .calibration import SAMPLES, Calibration, calibrate
@@ -50,16 +50,8 @@ class Method:
         if isinstance(given, Solver):
             named = next((name for name, cls in SOLVERS.items() if type(given) is cls), type(given).__name__)
             return Method(named, given)
-        name, _, rest = given.partition(":")
-        settings = dict(_setting(part) for part in rest.split(",") if part)
+        name, settings = parse_method(given)
         return Method(given, solver(name, **settings), frozenset(settings))
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise UsageError(f"settings of a method are NAME:key=value,key=value, not {text!r}")
-    return key.strip(), None if value.strip().lower() == "none" else value.strip()
 
 
 @dataclass(frozen=True)
