@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.e2e.test_cli import finish, here, start
+from tests.command_line import exit_code
+from tests.e2e.test_cli import finish, start
 
 FAST = ["theory", "--samples", "20", "--seeds", "2", "--rounds", "12"]
 
@@ -31,17 +32,17 @@ def test_table_figure_and_numbers(tmp_path: Path) -> None:
 def test_json_mask_and_protection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert here(monkeypatch, *FAST, "--json", "--d", "3", "--mask", "011") == 0
+    assert exit_code(monkeypatch, *FAST, "--json", "--d", "3", "--mask", "011") == 0
     numbers = json.loads(capsys.readouterr().out)
     assert numbers["known"] == [0, 1, 1] and numbers["rho"] == pytest.approx(1 / 3)
     (tmp_path / "theory.png").write_bytes(b"mine")
-    assert here(monkeypatch, *FAST, "-o", tmp_path) == 2
+    assert exit_code(monkeypatch, *FAST, "-o", tmp_path) == 2
     assert "use --overwrite" in capsys.readouterr().err
     assert (tmp_path / "theory.png").read_bytes() == b"mine"
 
 
 def test_an_invisible_direction_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert here(monkeypatch, *FAST, "--k", "3", "--d", "6", "--known", "1") == 0
+    assert exit_code(monkeypatch, *FAST, "--k", "3", "--d", "6", "--known", "1") == 0
     assert "rho = 1: 2 of 3 directions" in capsys.readouterr().out
 
 
@@ -63,7 +64,7 @@ def test_an_invisible_direction_is_said(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_wrong_use(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert here(monkeypatch, *FAST, *arguments) == 2
+    assert exit_code(monkeypatch, *FAST, *arguments) == 2
     printed = capsys.readouterr()
     assert message in printed.err and printed.out == "" and len(printed.err.splitlines()) == 1
 
@@ -72,6 +73,6 @@ def test_without_matplotlib(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert here(monkeypatch, *FAST, "-o", tmp_path / "out") == 1
+    assert exit_code(monkeypatch, *FAST, "-o", tmp_path / "out") == 1
     assert "pip install 'priorpaint[plot]'" in capsys.readouterr().err and not (tmp_path / "out").exists()
-    assert here(monkeypatch, *FAST) == 0
+    assert exit_code(monkeypatch, *FAST) == 0
