@@ -172,7 +172,7 @@ def unseen(law: Avatars, num: int, seed: int) -> NDArray[Any]:
 
 def _denoised(prior: Prior, x_t: Tensor, sigma: float) -> Tensor:
     """E[x_0 | x_0 + sigma eps = x_t], whatever the schedule of the prior makes of x_0."""
-    t = prior.schedule.time(torch.tensor(sigma, dtype=torch.float64))
+    t = prior.schedule.time_at(torch.tensor(sigma, dtype=torch.float64))
     return prior.denoise(x_t * prior.schedule.alpha(t), t)
 
 

@@ -89,14 +89,16 @@ def _cell(asked: dict[str, Any]) -> dict[str, float]:
     known = torch.ones(size, size)
     known[size // 4 : size // 2, size // 4 : size // 2] = 0
     room = measure(prior, size, size)
-    rows, checkpoint, codec_rows = samples, way in ("checkpoint", "both"), None
+    rows, checkpoint, autoencoder_rows = samples, way in ("checkpoint", "both"), None
     if way in ("rows", "both"):
-        rows, codec_rows = 1, 1
+        rows, autoencoder_rows = 1, 1
     if way == "limit":
         plan = plan_memory(parse_bytes(asked["limit"]), room, rows=samples, graph=run.graph)
-        rows, checkpoint, codec_rows = plan.rows, plan.checkpoint, plan.codec_rows
-    estimate = room.needs(rows, run.graph, checkpoint=checkpoint, codec_rows=codec_rows)
-    used = RecomputePrior(prior, checkpoint=checkpoint, rows=codec_rows) if checkpoint or codec_rows else prior
+        rows, checkpoint, autoencoder_rows = plan.rows, plan.checkpoint, plan.autoencoder_rows
+    estimate = room.needs(rows, run.graph, checkpoint=checkpoint, autoencoder_rows=autoencoder_rows)
+    used = (
+        RecomputePrior(prior, checkpoint=checkpoint, rows=autoencoder_rows) if checkpoint or autoencoder_rows else prior
+    )
     operator = Inpainting(known)
     y = operator(torch.zeros(1, int(prior.image_shape[0]), size, size))
     operator = operator.to(prior.device)
@@ -176,7 +178,7 @@ def _random_prior(device: str) -> Any:
         def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
             return self.layers(x)  # type: ignore[no-any-return]
 
-    class Codec(nn.Module):
+    class LoadedAutoencoder(nn.Module):
         factor, channels, image_channels = 4, 4, 3
 
         def __init__(self) -> None:
@@ -197,8 +199,8 @@ def _random_prior(device: str) -> Any:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net, codec = Net().to(device), Codec().requires_grad_(False).eval().to(device)
-    return LatentPrior(NetworkPrior(net, VP(), (4, None, None), name="random"), codec)
+        net, autoencoder = Net().to(device), LoadedAutoencoder().requires_grad_(False).eval().to(device)
+    return LatentPrior(NetworkPrior(net, VP(), (4, None, None), name="random"), autoencoder)
 
 
 if __name__ == "__main__":

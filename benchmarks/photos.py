@@ -90,7 +90,7 @@ def to_bytes(x: Tensor) -> baselines.Picture:
 @torch.no_grad()
 def prior_denoise(prior: Prior, x: Tensor, sigma: float, noise: Tensor) -> Tensor:
     """E[x_0 | x + sigma noise] of the prior, for any schedule."""
-    t = prior.schedule.time(torch.tensor([sigma], dtype=torch.float64))
+    t = prior.schedule.time_at(torch.tensor([sigma], dtype=torch.float64))
     scale = prior.schedule.alpha(t).to(x).view(-1, 1, 1, 1)
     return prior.denoise((scale * (x + sigma * noise)).to(prior.device), t).cpu()
 

@@ -1,4 +1,4 @@
-"""Small latent priors with linear decoders, and TAEF2, a real codec, read from the files that the tests may find."""
+"""Small latent priors with linear decoders, and TAEF2, a real autoencoder, read from files that the tests may find."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pictures(schedule: Schedule | None = None) -> LatentPrior:
 
 
 class Identity:
-    """A codec that does nothing: with it, a latent prior is a pixel prior."""
+    """A autoencoder that does nothing: with it, a latent prior is a pixel prior."""
 
     factor = 1
 
@@ -54,7 +54,7 @@ class Identity:
 
 
 class Curved(nn.Module):
-    """A small nonlinear codec, f = 2: strided convolutions with a bend."""
+    """A small nonlinear autoencoder, f = 2: strided convolutions with a bend."""
 
     factor, channels, image_channels = 2, 4, 3
 
@@ -139,11 +139,11 @@ def taef2() -> Taef2:
     folder = SHARED / "data" / "taef2-weights"
     if not folder.is_dir():
         pytest.skip(f"{folder} does not exist")
-    codec = Taef2()
+    autoencoder = Taef2()
     for part in ("encoder", "decoder"):
         state = torch.load(folder / f"taef2_{part}.pth", weights_only=True)
-        getattr(codec, part).load_state_dict({name: value.float() for name, value in state.items()})
-    return codec.requires_grad_(False).eval()
+        getattr(autoencoder, part).load_state_dict({name: value.float() for name, value in state.items()})
+    return autoencoder.requires_grad_(False).eval()
 
 
 def photo(size: int = 128) -> Tensor:

@@ -51,37 +51,37 @@ def test_clean_end(schedule: Schedule) -> None:
     zero = torch.zeros(2, dtype=torch.float64)
     assert schedule.alpha(zero).tolist() == [1.0, 1.0]
     assert schedule.sigma(zero).tolist() == [0.0, 0.0]
-    assert schedule.log_ratio(zero).tolist() == [-math.inf, -math.inf]
+    assert schedule.log_nsr(zero).tolist() == [-math.inf, -math.inf]
 
 
 def test_log_ratio_agrees_with_alpha_and_sigma(schedule: Schedule) -> None:
     t = inner_times()
     torch.testing.assert_close(
-        schedule.log_ratio(t), (schedule.sigma(t) / schedule.alpha(t)).log(), rtol=1e-12, atol=1e-12
+        schedule.log_nsr(t), (schedule.sigma(t) / schedule.alpha(t)).log(), rtol=1e-12, atol=1e-12
     )
 
 
 def test_noise_grows_strictly(schedule: Schedule) -> None:
     t = torch.linspace(0, 1, 20001, dtype=torch.float64)
-    assert bool((schedule.log_ratio(t).diff()[1:] > 0).all())
+    assert bool((schedule.log_nsr(t).diff()[1:] > 0).all())
     assert bool((schedule.sigma(t).diff() >= 0).all())
     assert bool((schedule.alpha(t).diff() <= 0).all())
 
 
 def test_time_inverts_the_ratio(schedule: Schedule) -> None:
     t = torch.linspace(0, 1, 4001, dtype=torch.float64)
-    back = schedule.time(schedule.log_ratio(t).exp())
+    back = schedule.time_at(schedule.log_nsr(t).exp())
     torch.testing.assert_close(back, t, rtol=1e-10, atol=1e-13)
 
 
 def test_time_clamps_ratios_outside(schedule: Schedule) -> None:
-    assert schedule.time(torch.tensor([0.0, math.inf], dtype=torch.float64)).tolist() == [0.0, 1.0]
+    assert schedule.time_at(torch.tensor([0.0, math.inf], dtype=torch.float64)).tolist() == [0.0, 1.0]
 
 
 def test_shapes_and_dtypes_follow_the_argument(schedule: Schedule) -> None:
     for dtype in (torch.float32, torch.float64):
         for t in (torch.tensor(0.3, dtype=dtype), torch.full((2, 3), 0.3, dtype=dtype)):
-            for value in (schedule.alpha(t), schedule.sigma(t), schedule.time(t)):
+            for value in (schedule.alpha(t), schedule.sigma(t), schedule.time_at(t)):
                 assert value.dtype == dtype and value.shape == t.shape
 
 
@@ -106,11 +106,11 @@ def test_grids(schedule: Schedule, spacing: str | None, steps: int) -> None:
 
 
 def test_logsnr_and_karras_grids_are_uniform_in_their_variable(schedule: Schedule) -> None:
-    low, high = schedule.ratio_range
-    levels = schedule.log_ratio(schedule.grid(12, "logsnr")[1:-1])
+    low, high = schedule.nsr_range
+    levels = schedule.log_nsr(schedule.grid(12, "logsnr")[1:-1])
     assert levels.diff().std() < 1e-9 * levels.diff().abs().mean()
     assert math.isclose(levels[-1].item(), math.log(low), rel_tol=1e-9)
-    roots = schedule.log_ratio(schedule.grid(12, "karras", rho=5.0)[1:-1]).div(5).exp()
+    roots = schedule.log_nsr(schedule.grid(12, "karras", rho=5.0)[1:-1]).div(5).exp()
     assert roots.diff().std() < 1e-9 * roots.diff().abs().mean()
     # The step from the top: the distance to the first level inside is the same as all the others.
     assert math.isclose(high**0.2 - roots[0].item(), -roots.diff().mean().item(), rel_tol=1e-9)
@@ -161,11 +161,11 @@ def test_published_ends_of_the_tables() -> None:
     # DDPM: abar_T = 4.04e-5. Stable Diffusion (scaled linear): abar_T = 0.00466, sigma_max = 14.6146, sigma_min =
     # 0.0292.
     assert VP("linear").alpha(one).item() ** 2 == pytest.approx(4.0358e-5, rel=1e-4)
-    ratios = SCHEDULES["scaled_linear"].ratio_range
+    ratios = SCHEDULES["scaled_linear"].nsr_range
     assert ratios[1] == pytest.approx(14.6146, rel=1e-5) and ratios[0] == pytest.approx(0.029167, rel=1e-4)
     assert VP("scaled_linear").alpha(one).item() ** 2 == pytest.approx(0.0046600, rel=1e-3)
     # ADM's linear table in sigma units: 0.0100 to 157.4.
-    assert VP("linear").ratio_range == (pytest.approx(0.0100005, rel=1e-5), pytest.approx(157.407, rel=1e-5))
+    assert VP("linear").nsr_range == (pytest.approx(0.0100005, rel=1e-5), pytest.approx(157.407, rel=1e-5))
 
 
 def test_cosine_table() -> None:
@@ -179,7 +179,7 @@ def test_cosine_table() -> None:
 
 def test_tables_of_another_length_span_the_same_noise() -> None:
     for steps in (100, 250):
-        assert VP("linear", steps=steps).ratio_range[1] == pytest.approx(157.4, rel=0.6)
+        assert VP("linear", steps=steps).nsr_range[1] == pytest.approx(157.4, rel=0.6)
     assert VP("linear", 250).betas[0].item() == pytest.approx(4e-4) and VP("linear", 250).betas[-1].item() == 0.08
     assert VP("linear", 10, beta_start=0.1, beta_end=0.2).betas[[0, -1]].tolist() == [0.1, 0.2]
 
@@ -231,7 +231,5 @@ def test_a_grid_is_the_callers_own_and_its_levels_are_the_functions(schedule: Sc
     assert float(other[0]) == 0.5 and len(other) == 6
     torch.testing.assert_close(schedule.grid(7), times, rtol=0, atol=0)
     for t in (times[2], other[1]):  # of the last grid, and of an earlier one
-        for value, function in zip(
-            schedule.level(t), (schedule.alpha, schedule.sigma, schedule.log_ratio), strict=True
-        ):
+        for value, function in zip(schedule.level(t), (schedule.alpha, schedule.sigma, schedule.log_nsr), strict=True):
             torch.testing.assert_close(value, function(t), rtol=1e-14, atol=0)

@@ -21,8 +21,10 @@ def picture(height: int, width: int) -> tuple[Image.Image, np.ndarray[Any, Any]]
     return Image.fromarray(values), mask
 
 
-def prior(codec: Any) -> LatentPrior:
-    return LatentPrior(DenoiserPrior(lambda x, t: 0.5 * x, VP(), (codec.channels, None, None)), codec, "half")
+def prior(autoencoder: Any) -> LatentPrior:
+    return LatentPrior(
+        DenoiserPrior(lambda x, t: 0.5 * x, VP(), (autoencoder.channels, None, None)), autoencoder, "half"
+    )
 
 
 @pytest.mark.parametrize(

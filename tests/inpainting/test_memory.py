@@ -41,17 +41,17 @@ def pixels() -> Pixels:
 
 def test_needs() -> None:
     assert ROOM.needs(4, None, checkpoint=False) == 1000 + 4 + 4 * 40
-    assert ROOM.needs(4, None, checkpoint=False, codec_rows=1) == 1000 + 4 + max(4 * 20, 40)
+    assert ROOM.needs(4, None, checkpoint=False, autoencoder_rows=1) == 1000 + 4 + max(4 * 20, 40)
     graph = Graph(3, 1, 1)
     assert ROOM.needs(4, graph, checkpoint=False) == 1000 + 4 + 4 * (3 * 100 + 50 + 30) + 4 * 40
     assert ROOM.needs(4, graph, checkpoint=True) == 1000 + 4 + 4 * 120
-    assert ROOM.needs(4, graph, checkpoint=True, codec_rows=1) == 1000 + 4 + 4 * 120
+    assert ROOM.needs(4, graph, checkpoint=True, autoencoder_rows=1) == 1000 + 4 + 4 * 120
 
 
 def test_the_fastest_settings_below_the_limit() -> None:
     graph = Graph(3, 1)
     plans = [plan_memory(limit, ROOM, rows=4, graph=graph) for limit in (10**6, 2300, 1700, 1300, 1150)]
-    assert [(plan.rows, plan.checkpoint, plan.codec_rows) for plan in plans] == [
+    assert [(plan.rows, plan.checkpoint, plan.autoencoder_rows) for plan in plans] == [
         (4, False, None),
         (2, False, None),
         (1, False, None),
@@ -65,8 +65,8 @@ def test_the_fastest_settings_below_the_limit() -> None:
 
 def test_without_gradients_there_is_nothing_to_compute_again() -> None:
     plan = plan_memory(1100, ROOM, rows=4, graph=None)
-    assert (plan.rows, plan.checkpoint, plan.codec_rows) == (4, False, 1)
-    assert plan_memory(10**6, ROOM, rows=4, graph=None).codec_rows is None
+    assert (plan.rows, plan.checkpoint, plan.autoencoder_rows) == (4, False, 1)
+    assert plan_memory(10**6, ROOM, rows=4, graph=None).autoencoder_rows is None
     with pytest.raises(UsageError):
         plan_memory(1010, ROOM, rows=4, graph=None)
 

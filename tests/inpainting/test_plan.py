@@ -112,8 +112,10 @@ def test_events_say_where_which_samples_and_show_a_picture() -> None:
 
 
 def test_a_latent_prior_shows_pictures_too() -> None:
-    codec = Curved()
-    prior = LatentPrior(DenoiserPrior(lambda x, t: 0.5 * x, VP(), (codec.channels, None, None)), codec, "half")
+    autoencoder = Curved()
+    prior = LatentPrior(
+        DenoiserPrior(lambda x, t: 0.5 * x, VP(), (autoencoder.channels, None, None)), autoencoder, "half"
+    )
     shown: list[Image.Image] = []
     priorpaint.inpaint(
         PICTURE,

@@ -32,21 +32,21 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.fixture
-def codec() -> ConvAutoencoder:
-    codec = ConvAutoencoder(TINY, seed=3)
-    codec.standardise([noise(8, 3, 16, 16)])
-    return codec
+def autoencoder() -> ConvAutoencoder:
+    autoencoder = ConvAutoencoder(TINY, seed=3)
+    autoencoder.standardise([noise(8, 3, 16, 16)])
+    return autoencoder
 
 
 @pytest.fixture
-def both(codec: ConvAutoencoder, tmp_path: Path) -> Path:
+def both(autoencoder: ConvAutoencoder, tmp_path: Path) -> Path:
     """A file with an autoencoder and a denoiser of its latents."""
     network = UNet(DENOISER, seed=0)
     with torch.no_grad():
         network.tail.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     metadata = WeightsMetadata(1.0, 0.02, 80.0, {"crops": 7}, autoencoder_training={"crops": 9})
     path = tmp_path / "both" / "weights.safetensors"
-    save_weights(path, network, metadata, torch.float32, autoencoder=codec)
+    save_weights(path, network, metadata, torch.float32, autoencoder=autoencoder)
     return path
 
 
@@ -54,23 +54,23 @@ def both(codec: ConvAutoencoder, tmp_path: Path) -> Path:
 
 
 def test_the_usual_one_is_small() -> None:
-    codec = ConvAutoencoder()
-    count = sum(weight.numel() for weight in codec.parameters())
-    assert (codec.factor, codec.channels, codec.image_channels) == (8, 8, 3)
-    assert 1_400_000 < count < 1_700_000 and 0.9 * count < codec.config.fewest_weights <= count
-    assert codec.encode(torch.zeros(2, 3, 64, 32)).shape == (2, 8, 8, 4)
-    assert codec.decode(torch.zeros(2, 8, 8, 4)).shape == (2, 3, 64, 32)
+    autoencoder = ConvAutoencoder()
+    count = sum(weight.numel() for weight in autoencoder.parameters())
+    assert (autoencoder.factor, autoencoder.channels, autoencoder.image_channels) == (8, 8, 3)
+    assert 1_400_000 < count < 1_700_000 and 0.9 * count < autoencoder.config.fewest_weights <= count
+    assert autoencoder.encode(torch.zeros(2, 3, 64, 32)).shape == (2, 8, 8, 4)
+    assert autoencoder.decode(torch.zeros(2, 8, 8, 4)).shape == (2, 3, 64, 32)
 
 
 @pytest.mark.parametrize(
     ("factor", "channels", "cut"), [(2, (8,), 2), (2, (8, 8), 1), (4, (8, 8), 2), (16, (8, 8, 8), 4)]
 )
 def test_factors(factor: int, channels: tuple[int, ...], cut: int) -> None:
-    codec = ConvAutoencoder(AutoencoderConfig(factor, 3, channels, (1,) * len(channels), in_channels=1))
-    assert codec.config.cut == cut
-    latent = codec.encode(torch.zeros(1, 1, 32, 48))
-    assert latent.shape == (1, 3, 32 // factor, 48 // factor) and codec.decode(latent).shape == (1, 1, 32, 48)
-    assert codec.config.fewest_weights <= sum(weight.numel() for weight in codec.parameters())
+    autoencoder = ConvAutoencoder(AutoencoderConfig(factor, 3, channels, (1,) * len(channels), in_channels=1))
+    assert autoencoder.config.cut == cut
+    latent = autoencoder.encode(torch.zeros(1, 1, 32, 48))
+    assert latent.shape == (1, 3, 32 // factor, 48 // factor) and autoencoder.decode(latent).shape == (1, 1, 32, 48)
+    assert autoencoder.config.fewest_weights <= sum(weight.numel() for weight in autoencoder.parameters())
 
 
 @pytest.mark.parametrize(
@@ -88,35 +88,37 @@ def test_shapes_that_cannot_be(options: dict[str, Any], words: str) -> None:
         AutoencoderConfig(**options)
 
 
-def test_standardised_latents_have_mean_0_and_deviation_1(codec: ConvAutoencoder) -> None:
+def test_standardised_latents_have_mean_0_and_deviation_1(autoencoder: ConvAutoencoder) -> None:
     pictures = [noise(6, 3, 16, 24, seed=1), 0.3 + noise(5, 3, 16, 24, seed=2)]
-    codec.standardise(pictures)
-    latents = torch.cat([codec.encode(each) for each in pictures])
+    autoencoder.standardise(pictures)
+    latents = torch.cat([autoencoder.encode(each) for each in pictures])
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(5), atol=1e-5, rtol=0)
     torch.testing.assert_close(latents.var((0, 2, 3), correction=0), torch.ones(5), atol=1e-4, rtol=0)
 
 
-def test_training_sees_the_round_trip_of_use_with_noise_on_the_latents(codec: ConvAutoencoder) -> None:
+def test_training_sees_the_round_trip_of_use_with_noise_on_the_latents(autoencoder: ConvAutoencoder) -> None:
     x, n = noise(4, 3, 16, 16, seed=1), noise(4, 5, 4, 4, seed=2)
-    codec.standardise([x])  # on the very batch, so that both standardise alike
+    autoencoder.standardise([x])  # on the very batch, so that both standardise alike
     with torch.no_grad():
-        torch.testing.assert_close(codec(x, 0.1 * n), codec.decode(codec.encode(x) + 0.1 * n), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            autoencoder(x, 0.1 * n), autoencoder.decode(autoencoder.encode(x) + 0.1 * n), atol=1e-5, rtol=1e-5
+        )
 
 
-def test_larger_codes_do_not_evade_the_noise(codec: ConvAutoencoder) -> None:
+def test_larger_codes_do_not_evade_the_noise(autoencoder: ConvAutoencoder) -> None:
     x, n = noise(4, 3, 16, 16, seed=1), noise(4, 5, 4, 4, seed=2)
     with torch.no_grad():
-        before = codec(x, 0.1 * n)
-        codec.encoder[-1].weight.mul_(100)
-        torch.testing.assert_close(codec(x, 0.1 * n), before, atol=1e-4, rtol=1e-4)
+        before = autoencoder(x, 0.1 * n)
+        autoencoder.encoder[-1].weight.mul_(100)
+        torch.testing.assert_close(autoencoder(x, 0.1 * n), before, atol=1e-4, rtol=1e-4)
 
 
-def test_a_cell_feels_its_neighbourhood_and_not_the_size_of_the_picture(codec: ConvAutoencoder) -> None:
+def test_a_cell_feels_its_neighbourhood_and_not_the_size_of_the_picture(autoencoder: ConvAutoencoder) -> None:
     x = noise(1, 3, 192, 192)
     with torch.no_grad():
-        whole, crop = codec.encode(x), codec.encode(x[:, :, 32:160, 32:160])
+        whole, crop = autoencoder.encode(x), autoencoder.encode(x[:, :, 32:160, 32:160])
         torch.testing.assert_close(whole[:, :, 16:32, 16:32], crop[:, :, 8:24, 8:24], atol=1e-5, rtol=0)
-        back, part = codec.decode(whole), codec.decode(whole[:, :, 8:40, 8:40])
+        back, part = autoencoder.decode(whole), autoencoder.decode(whole[:, :, 8:40, 8:40])
     torch.testing.assert_close(back[:, :, 64:128, 64:128], part[:, :, 32:96, 32:96], atol=1e-5, rtol=0)
 
 
@@ -129,22 +131,24 @@ def test_first_weights_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 16, 16), (1, 3, 16, 18), (3, 16, 16)])
-def test_pictures_that_do_not_fit(codec: ConvAutoencoder, shape: tuple[int, ...]) -> None:
+def test_pictures_that_do_not_fit(autoencoder: ConvAutoencoder, shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError):
-        codec.encode(torch.zeros(shape))
+        autoencoder.encode(torch.zeros(shape))
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 0.0), (torch.float16, 1e-3)])
-def test_an_autoencoder_alone(codec: ConvAutoencoder, tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
+def test_an_autoencoder_alone(
+    autoencoder: ConvAutoencoder, tmp_path: Path, dtype: torch.dtype, tolerance: float
+) -> None:
     path = tmp_path / "ae" / "weights.safetensors"
-    save_autoencoder(path, codec, {"crops": 5}, dtype)
+    save_autoencoder(path, autoencoder, {"crops": 5}, dtype)
     found = read_weights(path)
     assert found.denoiser is None and found.autoencoder is not None and found.metadata.training == {"crops": 5}
     assert found.autoencoder.config == TINY
-    torch.testing.assert_close(found.autoencoder.state_dict(), codec.state_dict(), atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(found.autoencoder.state_dict(), autoencoder.state_dict(), atol=tolerance, rtol=tolerance)
     for read in (load_weights, load_prior):
         with pytest.raises(CheckpointError, match="half of a latent prior; train the denoiser .* --latent"):
             read(path)
@@ -152,18 +156,18 @@ def test_an_autoencoder_alone(codec: ConvAutoencoder, tmp_path: Path, dtype: tor
         load_prior(path.parent)
 
 
-def test_one_file_is_a_latent_prior(codec: ConvAutoencoder, both: Path) -> None:
+def test_one_file_is_a_latent_prior(autoencoder: ConvAutoencoder, both: Path) -> None:
     prior: Any = load_prior(both.parent, device="cpu")
     assert isinstance(prior, LatentPrior) and prior.latent and prior.name == "both"
     assert (prior.shape, prior.multiple) == ((5, None, None), 2)
     assert (prior.image_shape, prior.image_multiple) == ((3, None, None), 8)
-    assert (prior.data_std, prior.schedule.ratio_range) == (1.0, (0.02, 80.0))
+    assert (prior.data_std, prior.schedule.nsr_range) == (1.0, (0.02, 80.0))
     assert prior.source == both and len(prior.hash) == 64
     x = noise(2, 3, 16, 24)
     z = prior.encode(x)
     with torch.no_grad():
-        torch.testing.assert_close(z, codec.encode(x))
-        torch.testing.assert_close(prior.decode(z), codec.decode(z))
+        torch.testing.assert_close(z, autoencoder.encode(x))
+        torch.testing.assert_close(prior.decode(z), autoencoder.decode(z))
     weights = list(prior.parameters())
     assert prior.facts["parameters"] == sum(weight.numel() for weight in weights)
     assert not any(weight.requires_grad for weight in weights)

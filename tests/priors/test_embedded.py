@@ -42,7 +42,7 @@ def denoised(prior: Prior, x_0: Tensor, ratio: float, label: Tensor | None = Non
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
     given = prior if label is None else CFGPrior(prior, label=label)
     with torch.no_grad():
-        return given.denoise(x_0 + ratio * noise, given.schedule.time(torch.tensor(ratio, dtype=torch.float64)))
+        return given.denoise(x_0 + ratio * noise, given.schedule.time_at(torch.tensor(ratio, dtype=torch.float64)))
 
 
 def embedded_hash(name: str) -> str:

@@ -69,11 +69,11 @@ def test_weights_of_both_parts_are_found() -> None:
 
 
 def test_linear_codec() -> None:
-    codec = LinearAutoencoder(2 * orthonormal(16, 4), (1, 2, 2), (1, 4, 4))
+    autoencoder = LinearAutoencoder(2 * orthonormal(16, 4), (1, 2, 2), (1, 4, 4))
     z = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(codec.encode(codec.decode(z)), z)
-    torch.testing.assert_close(codec.decode(z).norm(), 2 * z.norm())
-    assert codec.decode(z.double()).dtype == torch.float64
+    torch.testing.assert_close(autoencoder.encode(autoencoder.decode(z)), z)
+    torch.testing.assert_close(autoencoder.decode(z).norm(), 2 * z.norm())
+    assert autoencoder.decode(z.double()).dtype == torch.float64
     for matrix, latent, image, message in (
         (torch.ones(3, 4), (1, 2, 2), (1, 4, 4), "shape"),
         (torch.ones(16, 4), (1, 2, 2), (1, 4, 4), "dependent"),
@@ -85,13 +85,13 @@ def test_linear_codec() -> None:
 
 def test_patches_decode_each_cell_by_itself() -> None:
     patch = torch.randn(2, 3, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    codec = LinearAutoencoder.patches(patch, 2, 3)
-    assert (codec.factor, codec.channels, codec.image_channels) == (3, 5, 2)
+    autoencoder = LinearAutoencoder.patches(patch, 2, 3)
+    assert (autoencoder.factor, autoencoder.channels, autoencoder.image_channels) == (3, 5, 2)
     z = torch.zeros(1, 5, 2, 3, dtype=torch.float64)
     z[0, 4, 1, 2] = 2.0
     image = torch.zeros(1, 2, 6, 9, dtype=torch.float64)
     image[0, :, 3:, 6:] = 2 * patch[..., 4]
-    torch.testing.assert_close(codec.decode(z), image)
+    torch.testing.assert_close(autoencoder.decode(z), image)
 
 
 def test_a_cell_is_known_where_all_its_pixels_are() -> None:

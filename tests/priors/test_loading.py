@@ -34,7 +34,7 @@ def weights(tmp_path: Path) -> Path:
 def test_a_weights_file_becomes_an_edm_prior(weights: Path) -> None:
     prior = load_prior(weights, device="cpu")
     assert prior.shape == (3, None, None) and prior.multiple == 4 and prior.name == "weights"
-    assert prior.schedule.ratio_range == (0.02, 6.0)
+    assert prior.schedule.nsr_range == (0.02, 6.0)
     assert prior.hash == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert prior.metadata.training == {"crops": 3}
     x_t = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(1))

@@ -38,7 +38,7 @@ def learned() -> NetworkPrior:
     return prior
 
 
-def codec() -> LinearAutoencoder:
+def autoencoder() -> LinearAutoencoder:
     patch = torch.ones(1, 2, 2, 1, dtype=torch.float64)
     return LinearAutoencoder.patches(patch, 4, 4)
 
@@ -49,8 +49,8 @@ WRAPPERS: dict[str, Callable[[Prior], Prior]] = {
     "recompute": RecomputePrior,
     "label": lambda prior: CFGPrior(prior, label=2),
     "guidance": lambda prior: CFGPrior(prior, label=2, scale=2.0),
-    "latent": lambda prior: LatentPrior(prior, codec()),
-    "latent space": lambda prior: LatentSpace(LatentPrior(prior, codec())),
+    "latent": lambda prior: LatentPrior(prior, autoencoder()),
+    "latent space": lambda prior: LatentSpace(LatentPrior(prior, autoencoder())),
     "all": lambda prior: RecomputePrior(CFGPrior(TiledPrior(prior), label=2, scale=2.0)),
 }
 

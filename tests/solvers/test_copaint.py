@@ -298,7 +298,7 @@ def test_cost_with_time_travel_is_what_runs(retries: int) -> None:
 def test_the_same_in_vp_ve_and_edm() -> None:
     """x_vp = x_ve / sqrt(1 + sigma^2): with equal levels and noise, equal samples."""
     vp = VP("linear")
-    low, high = vp.ratio_range
+    low, high = vp.nsr_range
     kwargs: dict[str, Any] = {"steps": 16, "jump_length": 4, "spacing": "logsnr", "paste": False}
     outs = [
         CoPaintTT(**kwargs).sample(toy_m(s), KNOWN, Y, num_samples=20, seed=2)

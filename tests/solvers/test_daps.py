@@ -36,7 +36,7 @@ def langevin_moments(run: DAPS, r: float, draws: int) -> tuple[Tensor, Tensor]:
     noise = affine.Impulses(2 * draws + 1)
     task = task_of(prior, KNOWN, Y.expand(len(noise), 1, 1, 2), noise)
     x_hat = torch.tensor([0.3, -0.7]).expand(len(noise), 1, 1, 2)
-    x = run._langevin(task, x_hat, prior.schedule.time(at(r)), 0, run._curvature(task))
+    x = run._langevin(task, x_hat, prior.schedule.time_at(at(r)), 0, run._curvature(task))
     assert noise.asked == 2 * draws
     return affine.moments(x)
 
@@ -260,10 +260,10 @@ def test_any_schedule_gives_the_same_samples(schedule: Schedule) -> None:
 
 def test_levels() -> None:
     run = DAPS(steps=200)
-    ratio = VE(0.01, 100.0).log_ratio(run.times(VE(0.01, 100.0))).exp()
+    ratio = VE(0.01, 100.0).log_nsr(run.times(VE(0.01, 100.0))).exp()
     assert len(ratio) == 200 and ratio[0].item() == pytest.approx(100.0) and ratio[-1].item() > 0.1
     assert poly_levels(100.0, 0.1, 200)[[0, -1]].tolist() == pytest.approx([100.0, 0.1])
-    assert VE().log_ratio(run.times(VE())).exp().max().item() == pytest.approx(50.0), "a schedule may end lower"
+    assert VE().log_nsr(run.times(VE())).exp().max().item() == pytest.approx(50.0), "a schedule may end lower"
     with pytest.raises(UsageError, match="smin below smax"):
         DAPS(smax=0.1, smin=0.2).times(VE())
 

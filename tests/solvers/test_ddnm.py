@@ -160,7 +160,7 @@ def test_ddpm_form_is_the_estimate_in_an_ancestral_sampler() -> None:
 @pytest.mark.parametrize("form", ["ddim", "ddpm"])
 def test_any_schedule_gives_the_same_chain(schedule: type[VE] | type[EDM], form: str) -> None:
     vp = VP("linear")
-    low, high = vp.ratio_range
+    low, high = vp.nsr_range
     for sigma_y in (0.0, 0.4):
         a, b = (
             solver("ddnm", steps=16, spacing="logsnr", form=form, travel_length=4, travel_repeat=2).sample(

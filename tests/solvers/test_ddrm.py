@@ -119,7 +119,7 @@ def test_the_same_in_any_basis() -> None:
 def test_any_schedule_gives_the_same_chain(schedule: type[VE] | type[EDM]) -> None:
     """The rules are written in x / alpha: with equal levels a VP and a VE prior give the same samples."""
     vp = VP("linear")
-    low, high = vp.ratio_range
+    low, high = vp.nsr_range
     settings = {"steps": 30, "spacing": "logsnr"}
     for sigma_y in (0.0, 0.4):
         a, b = (

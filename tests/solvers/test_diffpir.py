@@ -104,7 +104,7 @@ def test_noise_is_in_units_of_the_image() -> None:
     std 1e-3, so D is 0; rho = lam sigma_y^2 / r^2 exactly."""
     prior = Gaussian(torch.zeros(2), 1e-6 * torch.eye(2), schedule=VE(0.01, 10.0))
     guided = DiffPIR(lam=3.0).guide(prior, KNOWN, Y, 0.4)
-    t = prior.schedule.time(torch.tensor(0.8, dtype=torch.float64))
+    t = prior.schedule.time_at(torch.tensor(0.8, dtype=torch.float64))
     got = guided.denoise(torch.zeros(1, 1, 1, 2), t)[0, 0, 0]
     rho = 3.0 * 0.4**2 / 0.8**2
     assert got.tolist() == pytest.approx([1 / (1 + rho), 0.0], abs=1e-5)
@@ -114,7 +114,7 @@ def test_noise_is_in_units_of_the_image() -> None:
 def test_any_schedule_gives_the_same_chain(schedule: type[VE] | type[EDM]) -> None:
     """With equal levels; the starts differ by the width of the prior, which the chain forgets."""
     vp = VP("linear")
-    low, high = vp.ratio_range
+    low, high = vp.nsr_range
     a, b = (
         solver("diffpir", steps=30, spacing="logsnr", zeta=0.5).sample(toy_m(s), KNOWN, Y, sigma_y=0.2, num_samples=20)
         for s in (vp, schedule(low, high))

@@ -160,7 +160,7 @@ def test_clip_comes_before_the_loss() -> None:
 def test_scale_means_the_same_for_vp_ve_and_edm() -> None:
     """x_vp = x_ve / sqrt(1 + sigma^2): with equal levels and noise, 'vp' gives the same samples and 'own' does not."""
     vp = VP("linear")
-    low, high = vp.ratio_range
+    low, high = vp.nsr_range
     schedules = [vp, VE(low, high), EDM(low, high)]
     kwargs = {"steps": 40, "spacing": "logsnr", "scale": 0.3, "paste": False}
     same = [DPS(**kwargs).sample(toy_m(s), KNOWN, Y, num_samples=20, seed=2) for s in schedules]  # type: ignore[arg-type]

@@ -201,7 +201,7 @@ def test_the_process_in_numpy(schedule: Schedule, settings: dict[str, Any], sigm
 def test_the_same_in_other_coordinates() -> None:
     vp = VP("linear")
     run = Langevin(steps=12, spacing="logsnr", friction=4.0)
-    a, b = (run.sample(toy_m(s), KNOWN, Y, num_samples=20, seed=2) for s in (vp, VE(*vp.ratio_range)))
+    a, b = (run.sample(toy_m(s), KNOWN, Y, num_samples=20, seed=2) for s in (vp, VE(*vp.nsr_range)))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-3)
 
 
@@ -262,7 +262,7 @@ def test_below_the_noise_of_y_a_level_is_exact(dt: float, bias: float) -> None:
     """
     run = Langevin(inner_steps=int(60 / dt), dt=dt)
     prior = toy_g()
-    t = prior.schedule.time(at(0.3))
+    t = prior.schedule.time_at(at(0.3))
     asked = 2 * (2 * run.inner_steps - 1)
     noise = affine.Impulses(asked + 1)
     here = task(prior, rows=asked + 1, sigma_y=0.5, noise=noise)

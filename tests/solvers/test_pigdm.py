@@ -63,7 +63,7 @@ def test_guided_denoiser(schedule: Schedule, form: str, sigma_y: float) -> None:
 def test_published_form_means_the_same_for_vp_and_ve() -> None:
     """alpha_s alpha_t becomes 1 for VE: with equal levels and noise, x_0 is the same."""
     vp = VP("linear")
-    low, high = vp.ratio_range
+    low, high = vp.nsr_range
     kwargs = {"steps": 30, "spacing": "logsnr", "paste": False}
     same = [PiGDM(**kwargs).sample(toy_m(s), KNOWN, Y, num_samples=20, seed=2) for s in (vp, VE(low, high))]  # type: ignore[arg-type]
     torch.testing.assert_close(same[0], same[1], rtol=0, atol=2e-3)

@@ -132,5 +132,5 @@ def test_the_same_chain_in_other_coordinates() -> None:
     """VE is VP divided by alpha, for moves up as for moves down."""
     vp = VP("linear")
     run = solver("repaint", steps=20, jump_length=4, resamplings=3, spacing="logsnr")
-    a, b = (run.sample(toy_m(s), KNOWN, Y, num_samples=20, seed=2) for s in (vp, VE(*vp.ratio_range)))
+    a, b = (run.sample(toy_m(s), KNOWN, Y, num_samples=20, seed=2) for s in (vp, VE(*vp.nsr_range)))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-3)

@@ -22,7 +22,7 @@ SCHEDULES = {"vp": VP(), "ve": VE(), "edm": EDM(), "flow": Flow()}
 
 def time_of(schedule: Schedule, ratio: float) -> Tensor:
     """The time with sigma / alpha = ratio."""
-    return schedule.time(torch.tensor(ratio, dtype=torch.float64))
+    return schedule.time_at(torch.tensor(ratio, dtype=torch.float64))
 
 
 def settle(prior: Prior, x: Tensor, known: Tensor, t: Tensor, g: Tensor | float = 1.0, rounds: int = 1000) -> Tensor:

@@ -97,7 +97,7 @@ def test_noisy_y_gets_only_the_noise_that_is_missing() -> None:
     schedule = VE(0.01, 50.0)
 
     def at_sigma(sigma: float) -> float:
-        s = schedule.time(torch.tensor(sigma, dtype=torch.float64))
+        s = schedule.time_at(torch.tensor(sigma, dtype=torch.float64))
         return paste(schedule, u, task(y, sigma_y=0.3), known, s)[0, 0, 0, 0].item()
 
     assert at_sigma(0.5) == pytest.approx(0.5 + 0.4, abs=1e-6)  # sqrt(.5^2 - .3^2) = .4
@@ -128,7 +128,7 @@ def test_everything_known_is_y() -> None:
 def test_the_same_chain_in_other_coordinates() -> None:
     """VE is VP divided by alpha: with the same levels and the same noise the samples agree to rounding."""
     vp = VP("linear")
-    ve = VE(*vp.ratio_range)
+    ve = VE(*vp.nsr_range)
     run = solver("replacement", steps=40, spacing="logsnr")
     a, b = (run.sample(toy_m(schedule), KNOWN, Y, num_samples=20, seed=2) for schedule in (vp, ve))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-3)

@@ -195,7 +195,7 @@ def test_everything_known_of_a_particle_moves_with_it(local: float) -> None:
         prior = Gaussian([0.0] * 4, cov.tolist(), (1, 2, 2), EDM())
     streams = Streams([1])
     task = Task(prior, operator, y, 0.2, streams, (1, 2, 2), lambda step, x: None)
-    x, t = 2 * streams.normal(8, 4).double(), prior.schedule.time(torch.tensor(1.0, dtype=torch.float64))
+    x, t = 2 * streams.normal(8, 4).double(), prior.schedule.time_at(torch.tensor(1.0, dtype=torch.float64))
     twist = DenseTwist(task, 8, None, 0.2, "dense", local)
     level = twist.evaluate(x, t, streams)
     parents = torch.tensor([7, 0, 0, 3, 3, 5, 6, 6])[None, :, None]

@@ -307,7 +307,7 @@ def test_t_e_stays_below_the_top_of_a_short_schedule() -> None:
     """T_s is at 8 data_std, and the schedule ends below 32 data_std, at 10: T_e is halfway."""
     law = Gaussian(torch.zeros(4), 0.25 * torch.eye(4), schedule=EDM(sigma_max=10.0), shape=(1, 2, 2))
     times = VIPaint(preset="langevin").ladder(law).levels
-    ratios = law.schedule.log_ratio(times).exp()
+    ratios = law.schedule.log_nsr(times).exp()
     torch.testing.assert_close(
         ratios, torch.tensor([(80 * law.data_std) ** 0.5, 8 * law.data_std], dtype=torch.float64)
     )

@@ -68,7 +68,7 @@ def test_a_wrong_fit_is_put_right(levels: int) -> None:
     """Toy G at sigma_y = 0.5: x_2 ~ N(0.72, 0.352). The fit is far off and wide; its uncorrected samples show it, the
     corrected ones and the evidence do not."""
     prior = toy_g(unit_edm())
-    t_start = float(prior.schedule.time(torch.ones((), dtype=torch.float64)))
+    t_start = float(prior.schedule.time_at(torch.ones((), dtype=torch.float64)))
     plain = VIPaint(levels=levels, t_start=t_start, refine_steps=25)
     method = replace(plain, correct=True, particles=256, num_kept=64)
     posterior = as_fitted(method, prior, [0.8, 2.2], 1.6)
@@ -91,7 +91,7 @@ def test_a_wrong_fit_is_put_right(levels: int) -> None:
 def test_a_component_of_the_wrong_weight_is_put_right() -> None:
     """Toy M with x_1 = 1: .6 and .4. The fit finds both modes; then its weights are turned around."""
     prior = three_modes()
-    t_start = float(prior.schedule.time(torch.tensor(0.4, dtype=torch.float64)))
+    t_start = float(prior.schedule.time_at(torch.tensor(0.4, dtype=torch.float64)))
     method = VIPaint(
         components=4, levels=1, t_start=t_start, refine_steps=20, iterations=80, particles=128, num_kept=32
     )

@@ -91,12 +91,12 @@ def test_micro_batches_and_checkpointing_give_the_same_fit(change: dict[str, Any
 def test_correction_through_a_decoder(twist: str) -> None:
     """A fit that is far off and wide: its own samples show it, the corrected ones are those of the exact posterior."""
     law, sigma_y = gaussian(), 0.3
-    codec = LinearAutoencoder(orthonormal(32, 8), (2, 2, 2), (2, 4, 4))
-    prior = LatentPrior(law, codec)
+    autoencoder = LinearAutoencoder(orthonormal(32, 8), (2, 2, 2), (2, 4, 4))
+    prior = LatentPrior(law, autoencoder)
     operator = Inpainting((torch.arange(16).reshape(4, 4) % 4 < 2).float())
     y = operator(prior.decode(law.sample(1, seed=1)))
     seen = operator.known.expand(1, 2, 4, 4).flatten() > 0
-    exact = law.posterior(MatrixOperator(codec.matrix[seen], (2, 2, 2)), y.flatten(1)[:, seen], sigma_y)
+    exact = law.posterior(MatrixOperator(autoencoder.matrix[seen], (2, 2, 2)), y.flatten(1)[:, seen], sigma_y)
     std = exact.cov.diagonal().sqrt()
     plain = VIPaint(levels=1, iterations=1, refine_steps=40 if twist == "dps" else 15)
     fitted = plain.fit(prior, operator, y, sigma_y=sigma_y)

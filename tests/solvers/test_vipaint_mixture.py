@@ -105,7 +105,7 @@ def test_components_keep_the_modes_that_one_loses() -> None:
     """Toy M, x_1 = 1: two modes with weights .6 and .4 and nothing at the third. One Gaussian at sigma = 0.25, where
     the modes have parted, settles on one of them; the weights of several follow from the bound, with its noise."""
     prior = three_modes()
-    t_start = float(prior.schedule.time(torch.tensor(0.25, dtype=torch.float64)))
+    t_start = float(prior.schedule.time_at(torch.tensor(0.25, dtype=torch.float64)))
     shares = {}
     for components in (1, 4):
         method = VIPaint(components=components, levels=1, t_start=t_start, refine_steps=20, iterations=60)

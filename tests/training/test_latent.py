@@ -25,7 +25,7 @@ from priorpaint.training.data import Pictures, to_float
 from priorpaint.training.loop import Report, train
 from priorpaint.training.objectives import objective
 from priorpaint.training.optim import Optimizers
-from priorpaint.training.tasks import LatentDenoising, load_codec
+from priorpaint.training.tasks import LatentDenoising, load_autoencoder
 from tests.training.command import run
 
 CODEC = AutoencoderConfig(4, 6, (16, 24), (1, 1))
@@ -37,8 +37,14 @@ def codec_run(data: Path, out: Path, crops: int, **options: Any) -> TrainConfig:
     return TrainConfig((str(data),), str(out), crops=crops, **(usual | options))
 
 
-def latent_run(data: Path, codec: Path, out: Path, crops: int, **options: Any) -> TrainConfig:
-    usual: dict[str, Any] = {"network": TINY, "latent": str(codec), "size": 16, "batch": 8, "precision": "float32"}
+def latent_run(data: Path, autoencoder: Path, out: Path, crops: int, **options: Any) -> TrainConfig:
+    usual: dict[str, Any] = {
+        "network": TINY,
+        "latent": str(autoencoder),
+        "size": 16,
+        "batch": 8,
+        "precision": "float32",
+    }
     noise = noise_levels(whole=False, latent=True)
     return TrainConfig((str(data),), str(out), crops=crops, **(noise | usual | options))
 
@@ -60,7 +66,7 @@ def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def codec(waves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def autoencoder(waves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a trained autoencoder."""
     out = tmp_path_factory.mktemp("ae")
     train(codec_run(waves, out, 1600, val=(str(waves),)))
@@ -75,13 +81,13 @@ def state(folder: Path) -> dict[str, Any]:
 # -- the autoencoder ---------------------------------------------------------------------------------------------------
 
 
-def test_an_autoencoder_learns_and_its_latents_are_standard(waves: Path, codec: Path) -> None:
-    lines = [json.loads(line) for line in (codec / "log.jsonl").read_text().splitlines()]
+def test_an_autoencoder_learns_and_its_latents_are_standard(waves: Path, autoencoder: Path) -> None:
+    lines = [json.loads(line) for line in (autoencoder / "log.jsonl").read_text().splitlines()]
     # The pictures' mean colour alone has about 10 dB.
     assert lines[-1]["crops"] == 1600 and lines[-1]["psnr"]["reconstruction"] > 20
-    with Image.open(codec / "samples.png") as sheet:
+    with Image.open(autoencoder / "samples.png") as sheet:
         assert sheet.size == (6 * 34 - 2, 4 * 34 - 2)
-    found = read_weights(codec / "weights.safetensors")
+    found = read_weights(autoencoder / "weights.safetensors")
     assert found.autoencoder is not None and found.autoencoder.config == CODEC
     facts = found.metadata.training
     assert facts["latent_noise"] == 0.1 and facts["loss"] == "reconstruction" and "p_mean" not in facts
@@ -109,10 +115,10 @@ def _stop(report: Report) -> None:
         raise _Stop
 
 
-def test_both_runs_resume_bit_by_bit(waves: Path, codec: Path, tmp_path: Path) -> None:
+def test_both_runs_resume_bit_by_bit(waves: Path, autoencoder: Path, tmp_path: Path) -> None:
     for make in (
         lambda name, **more: codec_run(waves, tmp_path / f"ae-{name}", 80, **more),
-        lambda name, **more: latent_run(waves, codec, tmp_path / f"latent-{name}", 80, **more),
+        lambda name, **more: latent_run(waves, autoencoder, tmp_path / f"latent-{name}", 80, **more),
     ):
         whole, cut = make("whole", report_seconds=0.0), make("cut", report_seconds=0.0, checkpoint_seconds=0.0)
         train(whole)
@@ -125,42 +131,44 @@ def test_both_runs_resume_bit_by_bit(waves: Path, codec: Path, tmp_path: Path) -
             assert one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-def test_what_does_not_belong_together_is_refused(waves: Path, codec: Path, tmp_path: Path) -> None:
+def test_what_does_not_belong_together_is_refused(waves: Path, autoencoder: Path, tmp_path: Path) -> None:
     out = tmp_path / "prior"
-    train(latent_run(waves, codec, out, 8))
+    train(latent_run(waves, autoencoder, out, 8))
     train(codec_run(waves, tmp_path / "other", 8))
-    train(replace(latent_run(waves, codec, tmp_path / "pixels", 8), latent=None, network=UNetConfig((8, 8), (1, 1))))
+    train(
+        replace(latent_run(waves, autoencoder, tmp_path / "pixels", 8), latent=None, network=UNetConfig((8, 8), (1, 1)))
+    )
     cases = {
         "trained on latents of the autoencoder .* not on latents": latent_run(waves, tmp_path / "other", out, 16),
-        "and not on pictures": replace(latent_run(waves, codec, out, 16), latent=None, network=TINY_PICTURES),
+        "and not on pictures": replace(latent_run(waves, autoencoder, out, 16), latent=None, network=TINY_PICTURES),
         "trained with the loss 'edm'": codec_run(waves, out, 16),
         "holds a network with factor 4, 6 latent channels": codec_run(
-            waves, codec, 1608, network=replace(CODEC, latent_channels=7)
+            waves, autoencoder, 1608, network=replace(CODEC, latent_channels=7)
         ),
         "holds no autoencoder": latent_run(waves, tmp_path / "pixels", tmp_path / "new", 8),
-        "give it in_channels=6": latent_run(waves, codec, tmp_path / "new", 8, network=UNetConfig((8,), (1,))),
-        "size must be a multiple of 8 pixels": latent_run(waves, codec, tmp_path / "new", 8, size=20),
+        "give it in_channels=6": latent_run(waves, autoencoder, tmp_path / "new", 8, network=UNetConfig((8,), (1,))),
+        "size must be a multiple of 8 pixels": latent_run(waves, autoencoder, tmp_path / "new", 8, size=20),
         "holds no such network, and this run": latent_run(
-            waves, codec, tmp_path / "new", 8, init=str(codec / "weights.safetensors")
+            waves, autoencoder, tmp_path / "new", 8, init=str(autoencoder / "weights.safetensors")
         ),
     }
     for words, wrong in cases.items():
         with pytest.raises(UsageError, match=words):
             train(wrong)
-    for options in ({"loss": "edm"}, {"latent": str(codec)}, {"latent_noise": -1.0}):
+    for options in ({"loss": "edm"}, {"latent": str(autoencoder)}, {"latent_noise": -1.0}):
         with pytest.raises(UsageError):
             codec_run(waves, out, 8, **options)
     with pytest.raises(UsageError, match="'hybrid' ends in the likelihood of 8-bit pixels"):
-        latent_run(waves, codec, out, 8, loss="hybrid", network=replace(TINY, learned_variance=True))
+        latent_run(waves, autoencoder, out, 8, loss="hybrid", network=replace(TINY, learned_variance=True))
 
 
 TINY_PICTURES = replace(TINY, in_channels=3)
 
 
-def test_an_autoencoder_starts_from_another(waves: Path, codec: Path, tmp_path: Path) -> None:
-    weights = codec / "weights.safetensors"
+def test_an_autoencoder_starts_from_another(waves: Path, autoencoder: Path, tmp_path: Path) -> None:
+    weights = autoencoder / "weights.safetensors"
     train(codec_run(waves, tmp_path / "more", 8, init=str(weights), lr=1e-9, adam_lr=1e-9, ema=0.0))
-    before, after = (read_weights(f / "weights.safetensors").autoencoder for f in (codec, tmp_path / "more"))
+    before, after = (read_weights(f / "weights.safetensors").autoencoder for f in (autoencoder, tmp_path / "more"))
     assert before is not None and after is not None
     key = "decoder.0.weight"
     torch.testing.assert_close(before.state_dict()[key], after.state_dict()[key], atol=1e-3, rtol=1e-2)
@@ -179,9 +187,9 @@ def test_every_weight_of_an_autoencoder_has_one_optimizer() -> None:
 # -- the latent prior --------------------------------------------------------------------------------------------------
 
 
-def test_the_loss_is_that_of_the_latents(waves: Path, codec: Path, tmp_path: Path) -> None:
-    config = latent_run(waves, codec, tmp_path, 8)
-    held = load_codec(codec)
+def test_the_loss_is_that_of_the_latents(waves: Path, autoencoder: Path, tmp_path: Path) -> None:
+    config = latent_run(waves, autoencoder, tmp_path, 8)
+    held = load_autoencoder(autoencoder)
     task, network = LatentDenoising(config, held), UNet(TINY, seed=1)
     with torch.no_grad():
         network.tail.weight.normal_(0, 0.1, generator=_seeded(0))
@@ -193,10 +201,10 @@ def test_the_loss_is_that_of_the_latents(waves: Path, codec: Path, tmp_path: Pat
     assert all(weight.grad is None for weight in held.network.parameters())
 
 
-def test_a_latent_prior_end_to_end(waves: Path, codec: Path, tmp_path: Path) -> None:
+def test_a_latent_prior_end_to_end(waves: Path, autoencoder: Path, tmp_path: Path) -> None:
     """Trained, its autoencoder's folder gone: one file that knows classes, samples and inpaints."""
     ae, out = tmp_path / "ae", tmp_path / "prior"
-    shutil.copytree(codec, ae)
+    shutil.copytree(autoencoder, ae)
     config = latent_run(waves, ae, out, 4000, val=(str(waves),), batch=16, whole=True, size=32)
     reports: list[Report] = []
     train(config, reports.append)
@@ -212,7 +220,7 @@ def test_a_latent_prior_end_to_end(waves: Path, codec: Path, tmp_path: Path) -> 
     assert isinstance(prior, LatentPrior) and prior.shape == (6, 8, 8) and prior.image_shape == (3, 32, 32)
     assert prior.classes == 2 and prior.facts["classes"] == ["blue", "red"]
     assert prior.facts["training"]["autoencoder_sha256"] and prior.facts["autoencoder_training"]["crops"] == 1600
-    stored = read_weights(codec / "weights.safetensors").autoencoder
+    stored = read_weights(autoencoder / "weights.safetensors").autoencoder
     assert stored is not None
     assert all(torch.equal(v, stored.state_dict()[k]) for k, v in prior.autoencoder.state_dict().items())
     for label, channel in ((0, 2), (1, 0)):
@@ -249,11 +257,24 @@ def test_two_commands_make_a_latent_prior(waves: Path, tmp_path: Path) -> None:
     assert f"--prior {out}" in " ".join(second.stderr.split())
     prior: Any = load_prior(out, device="cpu")
     assert prior.image_shape == (3, None, None) and prior.image_multiple == 8 and prior.classes == 2
-    assert (prior.data_std, prior.schedule.ratio_range) == (1.0, (0.02, 80.0))
+    assert (prior.data_std, prior.schedule.nsr_range) == (1.0, (0.02, 80.0))
 
 
-def test_the_latents_of_whole_pictures_take_a_dense_network(waves: Path, codec: Path, tmp_path: Path) -> None:
-    words = ["--data", waves, "--size", "32", "--latent", codec, "--network", "mlp", "--width", "16", "--dense", "8"]
+def test_the_latents_of_whole_pictures_take_a_dense_network(waves: Path, autoencoder: Path, tmp_path: Path) -> None:
+    words = [
+        "--data",
+        waves,
+        "--size",
+        "32",
+        "--latent",
+        autoencoder,
+        "--network",
+        "mlp",
+        "--width",
+        "16",
+        "--dense",
+        "8",
+    ]
     result = run(*words, "--batch", "8", "--crops", "16", "--precision", "float32", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     prior: Any = load_prior(tmp_path, device="cpu")
@@ -261,15 +282,24 @@ def test_the_latents_of_whole_pictures_take_a_dense_network(waves: Path, codec: 
     assert (prior.facts["prediction"], prior.data_std, prior.classes) == ("x0", 1.0, 2)
 
 
-def test_wrong_words(waves: Path, codec: Path, tmp_path: Path) -> None:
+def test_wrong_words(waves: Path, autoencoder: Path, tmp_path: Path) -> None:
     words = ["--data", waves, "--size", "16", "--crops", "8", "--out", tmp_path / "out"]
     cases = {
         "are for --autoencoder": ["--factor", "4"],
-        "says whether pictures are grey": ["--latent", codec, "--grey"],
-        "not the latents of another one": ["--latent", codec, "--autoencoder"],
+        "says whether pictures are grey": ["--latent", autoencoder, "--grey"],
+        "not the latents of another one": ["--latent", autoencoder, "--autoencoder"],
         "There is no weights file": ["--latent", tmp_path / "nowhere"],
         "power of two": ["--autoencoder", "--factor", "6"],
-        "size must be a multiple of 8 pixels": ["--latent", codec, "--size", "20", "--channels", "8", "--blocks", "1"],
+        "size must be a multiple of 8 pixels": [
+            "--latent",
+            autoencoder,
+            "--size",
+            "20",
+            "--channels",
+            "8",
+            "--blocks",
+            "1",
+        ],
         "'reconstruction', and no other": ["--loss", "reconstruction"],
     }
     for message, wrong in cases.items():

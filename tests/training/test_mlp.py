@@ -126,7 +126,7 @@ def test_files_keep_the_network_and_are_priors(tmp_path: Path) -> None:
     assert found.config == TINY and known == metadata
     prior, x, sigma = load_prior(str(path)), torch.randn(2, 3, 8, 8), 0.7
     assert (prior.shape, prior.classes, prior.data_std) == ((3, 8, 8), 2, 0.4)
-    time = prior.schedule.time(torch.tensor(sigma, dtype=torch.float64))
+    time = prior.schedule.time_at(torch.tensor(sigma, dtype=torch.float64))
     level = torch.full((2,), sigma).log() / 4
     torch.testing.assert_close(prior.denoise(x, time), network(x, level), atol=1e-5, rtol=1e-4)
     labelled = network(x, level, torch.tensor([1, 1]))
@@ -197,7 +197,7 @@ def test_far_cells_agree(coins: Path, tmp_path: Path) -> None:
     x_t[:, 0, :2, :2] = x_t[:, 0, -2:, -2:] = coin
     x_t += sigma * torch.randn(x_t.shape, generator=generator)
     first, last = x_t[:, 0, :2, :2].sum((1, 2)), x_t[:, 0, -2:, -2:].sum((1, 2))
-    answer = prior.denoise(x_t, prior.schedule.time(torch.tensor(sigma, dtype=torch.float64)))
+    answer = prior.denoise(x_t, prior.schedule.time_at(torch.tensor(sigma, dtype=torch.float64)))
     exact = torch.tanh((first + last) / sigma**2)
     for near in (first, last):
         assert (torch.tanh(near / sigma**2) - exact).square().mean().sqrt() > 0.3

@@ -99,7 +99,7 @@ def errors(denoise: Callable[[Tensor, Tensor], Tensor], target: GaussianMixture)
     for sigma in LEVELS:
         x_0, _ = draw(target, 4000, generator)
         x = x_0 + sigma * torch.randn(x_0.shape, generator=generator)
-        right = exact.denoise(x, schedule.time(torch.tensor(sigma, dtype=torch.float64)))
+        right = exact.denoise(x, schedule.time_at(torch.tensor(sigma, dtype=torch.float64)))
         found.append(float((denoise(x, torch.full((len(x),), sigma)) - right).square().mean().sqrt()))
     return found
 
@@ -166,7 +166,7 @@ def test_simple_is_the_mean_square_error_of_the_noise_at_uniform_steps() -> None
     assert losses.plain is losses.weighed
     assert losses.plain.mean().item() == pytest.approx(1, abs=0.02)  # E eps^2; standard error 0.005
     (x_t, c_noise), schedule = seen[0], VP()
-    times = schedule.time((4 * c_noise.double()).exp())
+    times = schedule.time_at((4 * c_noise.double()).exp())
     steps = (1000 * times).round()
     torch.testing.assert_close(1000 * times, steps, atol=2e-3, rtol=0)
     assert (int(steps.min()), int(steps.max())) == (1, 1000)
@@ -198,4 +198,4 @@ def test_denoisers_of_zero_networks() -> None:
     x, sigma = torch.ones(2, 1, 2, 2), torch.tensor([0.5, 2.0])
     zero = lambda x, c: torch.zeros_like(x)  # noqa: E731
     torch.testing.assert_close(SimpleObjective().denoise(zero, x, sigma), x)
-    assert SimpleObjective().levels == VP().ratio_range and objective("edm").levels == (0.02, 10.0)
+    assert SimpleObjective().levels == VP().nsr_range and objective("edm").levels == (0.02, 10.0)

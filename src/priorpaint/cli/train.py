@@ -169,7 +169,7 @@ def train(
     from priorpaint.training.config import TrainConfig, noise_levels
     from priorpaint.training.loop import train as run_training
     from priorpaint.training.machine import MLP_BATCH, end_process
-    from priorpaint.training.tasks import load_codec
+    from priorpaint.training.tasks import load_autoencoder
 
     from .progress import training_display
     from .stopping import signals
@@ -191,12 +191,12 @@ def train(
         if network not in (None, *_NETWORKS):
             raise UsageError(f"--network is {' or '.join(_NETWORKS)}; got {network!r}.")
         idx = any(map(is_idx, data))
-        codec = None if latent is None or autoencoder else load_codec(latent).network
-        default = usual(size, autoencoder, None if codec is None else codec.factor)
+        frozen = None if latent is None or autoencoder else load_autoencoder(latent).network
+        default = usual(size, autoencoder, None if frozen is None else frozen.factor)
         stored = stored_network(out / CHECKPOINT) if resume and (out / CHECKPOINT).exists() else None
         asked = NetworkOptions(network, channels, blocks, dense, width, cell, factor, latent_channels)
-        planes = codec.channels if codec is not None else 1 if (idx if grey is None else grey) else 3
-        side = size if codec is None else size // codec.factor
+        planes = frozen.channels if frozen is not None else 1 if (idx if grey is None else grey) else 3
+        side = size if frozen is None else size // frozen.factor
         if autoencoder:
             loss = "reconstruction"
             shape: Config = asked.autoencoder(stored, default, planes)

@@ -123,11 +123,11 @@ class Heun(Sampler):
 
     def _churn(self, prior: Denoiser, x_t: Tensor, t: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         schedule = prior.schedule
-        ratio = float(schedule.log_ratio(t).exp())
+        ratio = float(schedule.log_nsr(t).exp())
         gamma = min(self.churn / self.steps, 2**0.5 - 1) if self.churn_min <= ratio <= self.churn_max else 0.0
         if gamma == 0:
             return x_t, t
-        up = schedule.time(torch.tensor(ratio * (1 + gamma), dtype=torch.float64))
+        up = schedule.time_at(torch.tensor(ratio * (1 + gamma), dtype=torch.float64))
         if float(up) <= float(t):  # already at the top of the schedule
             return x_t, t
         return transitions.noise_up(schedule, x_t, t, up, self.churn_noise * noise.normal_like(x_t)), up

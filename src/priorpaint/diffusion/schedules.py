@@ -35,7 +35,7 @@ class Level(NamedTuple):
 
     alpha: Tensor
     sigma: Tensor
-    log_ratio: Tensor
+    log_nsr: Tensor
 
 
 class _Grid(NamedTuple):
@@ -65,20 +65,20 @@ class Schedule(ABC):
             if known is not None:
                 return known
         t = t.to(torch.float64)
-        return Level(self.alpha(t), self.sigma(t), self.log_ratio(t))
+        return Level(self.alpha(t), self.sigma(t), self.log_nsr(t))
 
     def _levels(self, times: Tensor) -> Mapping[float, Level]:
         """The levels of ``times`` (n,), by time."""
-        columns = (column.unbind() for column in Level(self.alpha(times), self.sigma(times), self.log_ratio(times)))
+        columns = (column.unbind() for column in Level(self.alpha(times), self.sigma(times), self.log_nsr(times)))
         return dict(zip(times.tolist(), map(Level._make, zip(*columns, strict=True)), strict=True))
 
     @abstractmethod
-    def log_ratio(self, t: Tensor) -> Tensor:
+    def log_nsr(self, t: Tensor) -> Tensor:
         """lambda(t) = log(sigma_t / alpha_t), float64, any shape; -inf at t = 0."""
 
     @abstractmethod
-    def time(self, ratio: Tensor) -> Tensor:
-        """The time at which sigma_t / alpha_t equals ``ratio`` (any shape, >= 0); clamped to [0, 1]."""
+    def time_at(self, nsr: Tensor) -> Tensor:
+        """The time at which sigma_t / alpha_t equals ``nsr`` (any shape, >= 0); clamped to [0, 1]."""
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class Schedule(ABC):
 
     @property
     @abstractmethod
-    def ratio_range(self) -> tuple[float, float]:
+    def nsr_range(self) -> tuple[float, float]:
         """The smallest positive and the largest finite sigma / alpha that a time grid uses."""
 
     def grid(self, steps: int, spacing: str | None = None, *, rho: float = 7.0, start: float = 1.0) -> Tensor:
@@ -132,15 +132,15 @@ class Schedule(ABC):
             return torch.linspace(start, 0, steps + 1, dtype=torch.float64)
         if spacing == "quad":
             return start * (1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64).sqrt())
-        low, high = self.ratio_range
+        low, high = self.nsr_range
         if start < 1:
-            high = math.exp(float(self.log_ratio(torch.tensor(start, dtype=torch.float64))))
+            high = math.exp(float(self.log_nsr(torch.tensor(start, dtype=torch.float64))))
             low = min(low, high / 2)
         if spacing == "logsnr":
-            ratio = torch.exp(math.log(high) + down * (math.log(low) - math.log(high)))
+            nsr = torch.exp(math.log(high) + down * (math.log(low) - math.log(high)))
         else:
-            ratio = (high ** (1 / rho) + down * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-        times = torch.cat([self.time(ratio), torch.zeros(1, dtype=torch.float64)])
+            nsr = (high ** (1 / rho) + down * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+        times = torch.cat([self.time_at(nsr), torch.zeros(1, dtype=torch.float64)])
         times[0] = start
         return times
 
@@ -184,10 +184,10 @@ class VP(Schedule):
         self._count = self.betas.numel()
 
     @property
-    def ratio_range(self) -> tuple[float, float]:
+    def nsr_range(self) -> tuple[float, float]:
         return math.exp(self._knots[0].item()), math.exp(self._knots[-2 if self._ends_in_noise else -1].item())
 
-    def log_ratio(self, t: Tensor) -> Tensor:
+    def log_nsr(self, t: Tensor) -> Tensor:
         position = t.to(torch.float64) * self._count - 1
         knots = self._knots.to(t.device)
         left = position.floor().long().clamp(0, self._count - 2)
@@ -199,22 +199,22 @@ class VP(Schedule):
             inside = torch.lerp(knots[left], knots[left + 1], weight)
         return torch.where(position < 0, knots[0] + torch.log1p(position.clamp(max=0)), inside)
 
-    def time(self, ratio: Tensor) -> Tensor:
-        log_ratio = ratio.to(torch.float64).log()
-        knots = self._knots.to(ratio.device)
-        left = (torch.searchsorted(knots, log_ratio.contiguous(), right=True) - 1).clamp(0, self._count - 2)
-        weight = (log_ratio - knots[left]) / (knots[left + 1] - knots[left])
+    def time_at(self, nsr: Tensor) -> Tensor:
+        log_nsr = nsr.to(torch.float64).log()
+        knots = self._knots.to(nsr.device)
+        left = (torch.searchsorted(knots, log_nsr.contiguous(), right=True) - 1).clamp(0, self._count - 2)
+        weight = (log_nsr - knots[left]) / (knots[left + 1] - knots[left])
         if self._ends_in_noise:
-            weight = torch.where(left == self._count - 2, -torch.expm1(knots[-2] - log_ratio), weight)
+            weight = torch.where(left == self._count - 2, -torch.expm1(knots[-2] - log_nsr), weight)
         inside = left + 1 + weight
-        below = torch.exp(log_ratio - knots[0])
-        return (torch.where(log_ratio < knots[0], below, inside) / self._count).clamp(0, 1).to(_float(ratio))
+        below = torch.exp(log_nsr - knots[0])
+        return (torch.where(log_nsr < knots[0], below, inside) / self._count).clamp(0, 1).to(_float(nsr))
 
     def alpha(self, t: Tensor) -> Tensor:
-        return torch.sigmoid(-2 * self.log_ratio(t)).sqrt().to(t.dtype)
+        return torch.sigmoid(-2 * self.log_nsr(t)).sqrt().to(t.dtype)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return torch.sigmoid(2 * self.log_ratio(t)).sqrt().to(t.dtype)
+        return torch.sigmoid(2 * self.log_nsr(t)).sqrt().to(t.dtype)
 
     def _respaced(self, steps: int) -> Tensor:
         if not 2 <= steps <= self._count:
@@ -241,7 +241,7 @@ class _AlphaOne(Schedule):
             raise UsageError(f"need 0 < sigma_min < sigma_max, not {self.sigma_min} and {self.sigma_max}")
 
     @property
-    def ratio_range(self) -> tuple[float, float]:
+    def nsr_range(self) -> tuple[float, float]:
         return self.sigma_min, self.sigma_max
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -250,18 +250,18 @@ class _AlphaOne(Schedule):
     def sigma(self, t: Tensor) -> Tensor:
         return self._sigma64(t).to(t.dtype)
 
-    def log_ratio(self, t: Tensor) -> Tensor:
+    def log_nsr(self, t: Tensor) -> Tensor:
         return self._sigma64(t).log()
 
     def _sigma64(self, t: Tensor) -> Tensor:
         t = t.to(torch.float64)
         return self._textbook(t.clamp(min=_FIRST)) * (t / _FIRST).clamp(max=1)
 
-    def time(self, ratio: Tensor) -> Tensor:
-        sigma = ratio.to(torch.float64)
-        first = self._textbook(torch.tensor(_FIRST, dtype=torch.float64, device=ratio.device))
+    def time_at(self, nsr: Tensor) -> Tensor:
+        sigma = nsr.to(torch.float64)
+        first = self._textbook(torch.tensor(_FIRST, dtype=torch.float64, device=nsr.device))
         t = torch.where(sigma < first, _FIRST * sigma / first, self._inverse(sigma.clamp(min=first)))
-        return t.clamp(0, 1).to(_float(ratio))
+        return t.clamp(0, 1).to(_float(nsr))
 
 
 class VE(_AlphaOne):
@@ -299,7 +299,7 @@ class EDM(_AlphaOne):
 
 
 class Flow(Schedule):
-    """Rectified flow: alpha = 1 - t, sigma = t. At t = 1 the ratio is infinite; grids in ratio stop at 999 first.
+    """Rectified flow: alpha = 1 - t, sigma = t. At t = 1 sigma/alpha is infinite; grids in nsr stop at 999 first.
 
     Args:
         shift: moves the ``uniform`` grid towards noise, t = shift u / (1 + (shift - 1) u) with u uniform, as models for
@@ -327,7 +327,7 @@ class Flow(Schedule):
         return self.shift * u / (1 + (self.shift - 1) * u)
 
     @property
-    def ratio_range(self) -> tuple[float, float]:
+    def nsr_range(self) -> tuple[float, float]:
         return _FIRST, (1 - _FIRST) / _FIRST
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -336,13 +336,13 @@ class Flow(Schedule):
     def sigma(self, t: Tensor) -> Tensor:
         return t.clone()
 
-    def log_ratio(self, t: Tensor) -> Tensor:
+    def log_nsr(self, t: Tensor) -> Tensor:
         t = t.to(torch.float64)
         return t.log() - torch.log1p(-t)
 
-    def time(self, ratio: Tensor) -> Tensor:
+    def time_at(self, nsr: Tensor) -> Tensor:
         # 1 / (1 + 1/r) is right at r = 0 and at r = inf, where r / (1 + r) is not.
-        return (1 / (1 + 1 / ratio.to(torch.float64))).to(_float(ratio))
+        return (1 / (1 + 1 / nsr.to(torch.float64))).to(_float(nsr))
 
 
 def _float(like: Tensor) -> torch.dtype:

@@ -33,21 +33,21 @@ def vp_length(schedule: Schedule, t: Tensor) -> Tensor:
 def forward(schedule: Schedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """(alpha_{t|s}, var_{t|s}) of x_t | x_s for s < t, float64."""
     before, after = schedule.level(s), schedule.level(t)
-    shrink = torch.expm1(2 * (before.log_ratio - after.log_ratio))
+    shrink = torch.expm1(2 * (before.log_nsr - after.log_nsr))
     return after.alpha / before.alpha, -(after.sigma**2) * shrink
 
 
 def backward_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
     """v = Var[x_s | x_t, x_0] for s < t, float64; 0 at s = 0."""
     before, after = schedule.level(t), schedule.level(s)
-    shrink = torch.expm1(2 * (after.log_ratio - before.log_ratio))
+    shrink = torch.expm1(2 * (after.log_nsr - before.log_nsr))
     return -(after.sigma**2) * shrink
 
 
 def backward_weights(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
     """(a, b) with E[x_s | x_t, x_0] = a x_t + b x_0 when the step adds noise of variance eta^2 v (eta = 0: DDIM)."""
     before, after = schedule.level(t), schedule.level(s)
-    gap = 2 * (after.log_ratio - before.log_ratio)
+    gap = 2 * (after.log_nsr - before.log_nsr)
     # sqrt(sigma_s^2 - eta^2 v) = sigma_s exp(kept), and alpha_s - a alpha_t = -alpha_s expm1(gap / 2 + kept).
     kept = 0.5 * torch.log1p(eta**2 * torch.expm1(gap))
     a = after.sigma / before.sigma * torch.exp(kept)

@@ -54,27 +54,27 @@ class Footprint:
     decoder: CallBytes = CallBytes()
     encoder: CallBytes = CallBytes()
 
-    def needs(self, rows: int, graph: Graph | None, *, checkpoint: bool, codec_rows: int | None = None) -> int:
+    def needs(self, rows: int, graph: Graph | None, *, checkpoint: bool, autoencoder_rows: int | None = None) -> int:
         """Bytes of a run with ``rows`` rows at a time.
 
         Args:
             graph: calls that one gradient goes through; None is a method without gradients.
             checkpoint: whether activations are computed again.
-            codec_rows: rows encoded or decoded at a time; None is all.
+            autoencoder_rows: rows encoded or decoded at a time; None is all.
         """
-        at_once = min(codec_rows or rows, rows)
-        codec_peak = at_once * max(self.decoder.peak, self.encoder.peak)
+        at_once = min(autoencoder_rows or rows, rows)
+        autoencoder_peak = at_once * max(self.decoder.peak, self.encoder.peak)
         base = self.weights + rows * self.row
         if graph is None:
-            return base + max(rows * self.network.peak, codec_peak)
+            return base + max(rows * self.network.peak, autoencoder_peak)
         if checkpoint:
-            codec = max(
+            autoencoder = max(
                 self.decoder.kept if graph.decoder else 0,
                 self.encoder.kept if graph.encoder else 0,
             )
-            return base + max(rows * (self.network.kept + self.network.peak), at_once * codec + codec_peak)
+            return base + max(rows * (self.network.kept + self.network.peak), at_once * autoencoder + autoencoder_peak)
         kept = graph.network * self.network.kept + graph.decoder * self.decoder.kept + graph.encoder * self.encoder.kept
-        return base + rows * kept + max(rows * self.network.peak, codec_peak)
+        return base + rows * kept + max(rows * self.network.peak, autoencoder_peak)
 
 
 @dataclass(frozen=True)
@@ -84,20 +84,20 @@ class MemoryPlan:
     Attributes:
         rows: at a time, the ``batch_size`` of a solver.
         checkpoint: whether activations are computed again in the backward pass.
-        codec_rows: rows encoded or decoded at a time; None is all.
+        autoencoder_rows: rows encoded or decoded at a time; None is all.
         expected: bytes that the run should take.
     """
 
     rows: int
     checkpoint: bool
-    codec_rows: int | None
+    autoencoder_rows: int | None
     expected: int
 
     def applied(self, prior: Prior) -> Prior:
         """The prior with these settings."""
-        if not self.checkpoint and self.codec_rows is None:
+        if not self.checkpoint and self.autoencoder_rows is None:
             return prior
-        return RecomputePrior(prior, checkpoint=self.checkpoint, rows=self.codec_rows)
+        return RecomputePrior(prior, checkpoint=self.checkpoint, rows=self.autoencoder_rows)
 
 
 def plan_memory(limit: int, footprint: Footprint, *, rows: int, graph: Graph | None) -> MemoryPlan:
@@ -119,10 +119,10 @@ def plan_memory(limit: int, footprint: Footprint, *, rows: int, graph: Graph | N
     least = 0
     for checkpoint in (False, True) if graph is not None else (False,):
         for count in counts:
-            for codec_rows in (None, 1) if footprint.decoder.peak and (graph is None or checkpoint) else (None,):
-                least = footprint.needs(count, graph, checkpoint=checkpoint, codec_rows=codec_rows)
+            for autoencoder_rows in (None, 1) if footprint.decoder.peak and (graph is None or checkpoint) else (None,):
+                least = footprint.needs(count, graph, checkpoint=checkpoint, autoencoder_rows=autoencoder_rows)
                 if least <= limit:
-                    return MemoryPlan(count, checkpoint, codec_rows, least)
+                    return MemoryPlan(count, checkpoint, autoencoder_rows, least)
     raise UsageError(
         f"this needs about {show_bytes(least)} even one sample at a time, more than {show_bytes(limit)}; allow more "
         "memory, take a method without gradients or mark a smaller hole"

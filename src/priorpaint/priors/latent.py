@@ -103,7 +103,7 @@ class LatentSpace(WrappedPrior):
 
 
 class LinearAutoencoder:
-    """Dec(z) = W z on flattened latents and Enc = W^+: a codec whose posteriors have closed forms.
+    """Dec(z) = W z on flattened latents and Enc = W^+: an autoencoder whose posteriors have closed forms.
 
     Args:
         matrix: W, (C H W, c h w), of full column rank, so that Enc(Dec(z)) = z.

@@ -91,7 +91,7 @@ class NetworkPrior(Prior):
         return torch.device("cpu") if first is None else first.device
 
     def _edm_condition(self, t: Tensor) -> Tensor:
-        return self.schedule.log_ratio(t) / 4
+        return self.schedule.log_nsr(t) / 4
 
     def condition(self, *, label: Label | None = None, prompt: str | None = None) -> Mapping[str, Tensor]:
         labels = self._check_condition(label, prompt)

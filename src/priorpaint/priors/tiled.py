@@ -150,7 +150,7 @@ class TiledPrior(WrappedPrior):
         down, across = (averages(n, m).to(x_t) for n, m in zip(x_t.shape[2:], small, strict=True))
         kappa = float((down.square().sum(1).mean() * across.square().sum(1).mean()).sqrt())
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        time = self.schedule.time(kappa * sigma / alpha)
+        time = self.schedule.time_at(kappa * sigma / alpha)
         low_alpha, low_sigma = self.schedule.alpha(time), self.schedule.sigma(time)
         shrunk = down @ x_t @ across.mT
         # alpha_low / alpha = sigma_low / (kappa sigma), written so that it holds where one of them is 0 / 0.

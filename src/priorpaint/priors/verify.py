@@ -88,12 +88,12 @@ def _given(prior: Prior) -> Mapping[str, Tensor]:
 
 
 def _ratios(prior: Prior) -> list[float]:
-    low, high = prior.schedule.ratio_range
+    low, high = prior.schedule.nsr_range
     return [min(max(ratio, low), high) for ratio in RATIOS]
 
 
 def _level(prior: Prior, x_0: Tensor, noise: Tensor, ratio: float, given: Mapping[str, Tensor]) -> Level:
-    t = prior.schedule.time(torch.tensor(ratio, dtype=torch.float64))
+    t = prior.schedule.time_at(torch.tensor(ratio, dtype=torch.float64))
     alpha, sigma = float(prior.schedule.alpha(t)), float(prior.schedule.sigma(t))
     x_t = alpha * x_0 + sigma * noise
     answer = prior.denoise(x_t, t, given)

@@ -130,7 +130,7 @@ class Solver(ABC):
 
         For methods with ``warm_start``; one whose settings are not steps, spacing and t_init defines its own.
         """
-        start = float(schedule.time(torch.tensor(nsr, dtype=torch.float64)))
+        start = float(schedule.time_at(torch.tensor(nsr, dtype=torch.float64)))
         steps = int((schedule.grid(self.steps, self.spacing)[:-1] < start).sum()) + 1
         spacing = None if self.spacing == "respaced" else self.spacing  # that grid always starts at 1
         return replace(self, steps=min(steps, self.steps), spacing=spacing, t_init=start)  # type: ignore[type-var]

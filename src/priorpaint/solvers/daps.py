@@ -92,17 +92,17 @@ class DAPS(Solver, name="daps"):
 
     def times(self, schedule: Schedule) -> Tensor:
         """The K times of the annealing levels, float64; all of them noisy."""
-        low, high = schedule.ratio_range
+        low, high = schedule.nsr_range
         top, bottom = min(self.smax, high), max(self.smin, low)
         if bottom >= top:
             raise UsageError(f"DAPS needs smin below smax, and here they are {bottom:.3g} and {top:.3g}")
-        return schedule.time(poly_levels(top, bottom, self.steps)[:-1])
+        return schedule.time_at(poly_levels(top, bottom, self.steps)[:-1])
 
     def _ode(self, task: Task, x_t: Tensor, t: Tensor) -> Tensor:
         """x_hat (N, C, H, W): n_ode Euler steps from t to the ratio 0.01 (or half of t's), without the scale alpha."""
         schedule = task.prior.schedule
-        ratio = float(schedule.log_ratio(t).exp())
-        times = schedule.time(poly_levels(ratio, min(max(0.01, schedule.ratio_range[0]), ratio / 2), self.n_ode))
+        ratio = float(schedule.log_nsr(t).exp())
+        times = schedule.time_at(poly_levels(ratio, min(max(0.01, schedule.nsr_range[0]), ratio / 2), self.n_ode))
         times[0] = t
         for before, after in zip(times[:-1], times[1:], strict=True):
             x_t = transitions.ddim(schedule, x_t, task.prior.denoise(x_t, before), before, after)
@@ -145,7 +145,7 @@ class DAPS(Solver, name="daps"):
         """The variance of x_0 about x_hat, 0-d float64."""
         if self.variance == "data":
             return white_variance(task.prior, t)
-        return (2 * task.prior.schedule.level(t).log_ratio).exp()
+        return (2 * task.prior.schedule.level(t).log_nsr).exp()
 
     def _curvature(self, task: Task) -> Tensor:
         """(N,) float64: the largest second derivative of -log p(y | x); a nonlinear A is taken to have norm 1."""

@@ -50,7 +50,7 @@ class DDNM(PaperSolver, name="ddnm"):
     def _correct(
         self, prior: Prior, x_0: Tensor, operator: LinearOperator, y: Tensor, sigma_y: float, t: Tensor
     ) -> Tensor:
-        return corrected(x_0, operator, y, sigma_y, prior.schedule.level(t).log_ratio.exp())
+        return corrected(x_0, operator, y, sigma_y, prior.schedule.level(t).log_nsr.exp())
 
     def _start(self, task: Task, t: Tensor) -> Tensor:
         return task.start(t)

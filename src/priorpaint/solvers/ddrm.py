@@ -35,13 +35,13 @@ class DDRM(PaperSolver, name="ddrm"):
     def _correct(
         self, prior: Prior, x_0: Tensor, operator: LinearOperator, y: Tensor, sigma_y: float, t: Tensor
     ) -> Tensor:
-        return corrected(x_0, operator, y, sigma_y, prior.schedule.level(t).log_ratio.exp(), self.eta_b)
+        return corrected(x_0, operator, y, sigma_y, prior.schedule.level(t).log_nsr.exp(), self.eta_b)
 
     def _start(self, task: Task, t: Tensor) -> Tensor:
         """alpha_t A^+ y and the noise that y lacks where y is cleaner than x_t; elsewhere the prior's start."""
         operator, schedule = task.linear, task.prior.schedule
-        alpha, sigma, log_ratio = schedule.level(t)
-        ratio = log_ratio.exp()
+        alpha, sigma, log_nsr = schedule.level(t)
+        ratio = log_nsr.exp()
 
         def cleaner(singular: Tensor) -> Tensor:
             return (relative(singular, ratio, task.sigma_y) >= 1).to(singular)

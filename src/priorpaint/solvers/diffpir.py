@@ -40,7 +40,7 @@ class DiffPIR(PaperSolver, name="diffpir"):
         self, prior: Prior, x_0: Tensor, operator: LinearOperator, y: Tensor, sigma_y: float, t: Tensor
     ) -> Tensor:
         sigma_n = max(sigma_y, self.sigma_floor)
-        rho = self.lam * sigma_n**2 * math.exp(-2 * float(prior.schedule.level(t).log_ratio))
+        rho = self.lam * sigma_n**2 * math.exp(-2 * float(prior.schedule.level(t).log_nsr))
         return proximal(x_0, operator, y, rho)
 
     def _start(self, task: Task, t: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ _SETTLED = 1e-3
 
 def drift_gain(schedule: Schedule, t: Tensor) -> Tensor:
     """The paper's alpha_t^2, which assumes alpha^2 + sigma^2 = 1; alpha^2 over that sum for every schedule."""
-    return torch.sigmoid(-2 * schedule.log_ratio(t))
+    return torch.sigmoid(-2 * schedule.log_nsr(t))
 
 
 def sweep(
@@ -94,12 +94,12 @@ class RePaintPlus(Solver, name="repaint_plus"):
 
     def _levels(self, schedule: Schedule, sigma_y: float) -> Tensor:
         """Times of the levels; none below the noise of y, where the fill would fit that noise."""
-        floor = float(schedule.time(torch.tensor(sigma_y, dtype=torch.float64)))
+        floor = float(schedule.time_at(torch.tensor(sigma_y, dtype=torch.float64)))
         if self.algorithm == "two":
-            return schedule.time(torch.tensor([self.level], dtype=torch.float64)).clamp(min=floor)
+            return schedule.time_at(torch.tensor([self.level], dtype=torch.float64)).clamp(min=floor)
         times = schedule.grid(self.steps, self.spacing, start=self.t_init)[:-1].clamp(min=floor)
         # Where alpha = 0 the denoiser does not see x, and there is no gain to divide by.
-        top = schedule.time(torch.tensor(schedule.ratio_range[1], dtype=torch.float64))
+        top = schedule.time_at(torch.tensor(schedule.nsr_range[1], dtype=torch.float64))
         return torch.where(schedule.alpha(times) > 0, times, top)
 
     def _settle(self, task: Task, x: Tensor, t: Tensor, index: int, *, last: bool) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ class RePaintPlus(Solver, name="repaint_plus"):
         """
         if task.sigma_y == 0:
             return x
-        share = min(1.0, task.sigma_y / float(task.prior.schedule.log_ratio(t).exp())) ** 2
+        share = min(1.0, task.sigma_y / float(task.prior.schedule.log_nsr(t).exp())) ** 2
         return torch.where(known_mask(task), task.y + share * (u - task.y), x)
 
 

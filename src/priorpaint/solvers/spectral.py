@@ -69,7 +69,7 @@ def spectral_step(
     All x are (N, C, H, W); t > s are 0-d float64 times.
     """
     level = schedule.level(s)
-    ratio = level.log_ratio.exp()
+    ratio = level.log_nsr.exp()
     kept = math.sqrt(1 - eta**2)
 
     def towards_y(singular: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from priorpaint.training.ema import EMA
 from priorpaint.training.forecast import forecast
 from priorpaint.training.machine import accelerator
 from priorpaint.training.optim import Optimizers, parameter_count, rate_factor
-from priorpaint.training.tasks import WEIGHTS, load_codec, new_network, stored_weights, task_of
+from priorpaint.training.tasks import WEIGHTS, load_autoencoder, new_network, stored_weights, task_of
 
 VALIDATION_SIDE = 128
 SKIPPED = "skipped.txt"
@@ -104,22 +104,22 @@ class _Run:
     def __init__(self, config: TrainConfig, on_progress: Callable[[Report], None]) -> None:
         self.on_progress = on_progress
         self.accelerator = accelerator(config.precision)
-        codec = None if config.latent is None else load_codec(config.latent)
+        autoencoder = None if config.latent is None else load_autoencoder(config.latent)
         codes = isinstance(config.network, AutoencoderConfig)
         self.notes: tuple[str, ...] = ()
         self.hold_out = self._hold_out(config)
         self.pictures = Pictures(
             config.data, config.size, wide=config.wide, scales=config.scales,
-            channels=config.network.in_channels if codec is None else codec.network.image_channels,
+            channels=config.network.in_channels if autoencoder is None else autoencoder.network.image_channels,
             classes="none" if codes else config.classes, augment=config.augment,
             dense=isinstance(config.network, MLPConfig), whole=config.whole, hold_out=self.hold_out,
         )  # fmt: skip
         if not isinstance(config.network, AutoencoderConfig):
             told: Config = replace(config.network, classes=len(self.pictures.class_names))
             config = replace(config, network=told)
-        self.config, self.autoencoder = config, None if codec is None else codec.sha256
+        self.config, self.autoencoder = config, None if autoencoder is None else autoencoder.sha256
         self.skipped, self.notes = self.pictures.skipped, (*self.notes, *remarks(self.config, self.pictures))
-        self.task = task_of(config, codec)
+        self.task = task_of(config, autoencoder)
         network, self.progress, state = self._start()
         device = self.accelerator.device
         self.task.to(device)

@@ -105,7 +105,7 @@ class SimpleObjective(Objective):
 
     def __init__(self, betas: str = "linear") -> None:
         self.schedule = VP(betas)
-        self.levels = self.schedule.ratio_range
+        self.levels = self.schedule.nsr_range
         beta = self.schedule.betas
         self.log_abar = torch.log1p(-beta).cumsum(0)
         self.beta = beta

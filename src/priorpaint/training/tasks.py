@@ -46,7 +46,7 @@ _SHEET_MAX = 80.0
 
 
 @dataclass(frozen=True)
-class Codec:
+class LoadedAutoencoder:
     """A trained autoencoder: the network, facts about its training, and the SHA-256 of its file."""
 
     network: ConvAutoencoder
@@ -202,10 +202,10 @@ class Denoising(Task):
 class LatentDenoising(Denoising):
     """A denoiser of the latents of a frozen autoencoder; crops are encoded batch by batch."""
 
-    def __init__(self, config: TrainConfig, codec: Codec) -> None:
+    def __init__(self, config: TrainConfig, autoencoder: LoadedAutoencoder) -> None:
         super().__init__(config)
-        self.codec = codec
-        factor, channels = codec.network.factor, codec.network.channels
+        self.autoencoder = autoencoder
+        factor, channels = autoencoder.network.factor, autoencoder.network.channels
         self.multiple *= factor
         if self.shape.in_channels != channels:
             raise UsageError(
@@ -225,27 +225,27 @@ class LatentDenoising(Denoising):
             )
 
     def to(self, device: torch.device) -> None:
-        self.codec.network.to(device)
+        self.autoencoder.network.to(device)
 
     def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
         return latent_psnr(self._denoiser(network), self._data(pictures))
 
     def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
-        metadata = self._metadata({**facts, "autoencoder_sha256": self.codec.sha256}, class_names)
-        cells = self.config.size // self.codec.network.factor
+        metadata = self._metadata({**facts, "autoencoder_sha256": self.autoencoder.sha256}, class_names)
+        cells = self.config.size // self.autoencoder.network.factor
         metadata = replace(
-            metadata, size=(cells, cells) if self.config.whole else None, autoencoder_training=self.codec.training
+            metadata, size=(cells, cells) if self.config.whole else None, autoencoder_training=self.autoencoder.training
         )
-        save_weights(path, network, metadata, autoencoder=self.codec.network)
+        save_weights(path, network, metadata, autoencoder=self.autoencoder.network)
 
     def _data(self, pictures: Tensor) -> Tensor:
-        return in_chunks(self.codec.network.encode, pictures)
+        return in_chunks(self.autoencoder.network.encode, pictures)
 
     def _pictures(self, data: Tensor) -> Tensor:
-        return in_chunks(self.codec.network.decode, data)
+        return in_chunks(self.autoencoder.network.decode, data)
 
 
-def load_codec(path: str | Path) -> Codec:
+def load_autoencoder(path: str | Path) -> LoadedAutoencoder:
     """The autoencoder in a folder or file of ``priorpaint train --autoencoder``, or of a latent prior.
 
     Raises:
@@ -258,18 +258,18 @@ def load_codec(path: str | Path) -> Codec:
         raise UsageError(f"{source} holds no autoencoder; train one with `priorpaint train --autoencoder ...`.")
     metadata = weights.metadata
     training = metadata.training if weights.denoiser is None else metadata.autoencoder_training
-    return Codec(weights.autoencoder, training, hashlib.sha256(source.read_bytes()).hexdigest())
+    return LoadedAutoencoder(weights.autoencoder, training, hashlib.sha256(source.read_bytes()).hexdigest())
 
 
-def task_of(config: TrainConfig, codec: Codec | None) -> Task:
-    """The task of a run; ``codec`` is what ``config.latent`` names.
+def task_of(config: TrainConfig, autoencoder: LoadedAutoencoder | None) -> Task:
+    """The task of a run; ``autoencoder`` is what ``config.latent`` names.
 
     Raises:
         UsageError: network and autoencoder do not fit.
     """
     if isinstance(config.network, AutoencoderConfig):
         return Reconstruction(config)
-    return Denoising(config) if codec is None else LatentDenoising(config, codec)
+    return Denoising(config) if autoencoder is None else LatentDenoising(config, autoencoder)
 
 
 def new_network(config: TrainConfig) -> Network:

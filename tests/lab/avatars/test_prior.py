@@ -17,7 +17,7 @@ from priorpaint.lab.avatars.standard import standard
 def noisy(prior: ExactAvatars, ratio: float, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     """x_t and t at a given sigma / alpha."""
     x_0 = as_tensor(prior.avatars.compose(prior.avatars.draw(count, 5)))
-    t = prior.schedule.time(torch.tensor([ratio], dtype=torch.float64)).expand(count)
+    t = prior.schedule.time_at(torch.tensor([ratio], dtype=torch.float64)).expand(count)
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
     alpha, sigma = float(prior.schedule.alpha(t[:1])), float(prior.schedule.sigma(t[:1]))
     return alpha * x_0 + sigma * noise, t

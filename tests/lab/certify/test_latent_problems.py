@@ -50,11 +50,11 @@ def test_the_posterior_is_that_of_the_composed_linear_model() -> None:
 
 def test_the_decoder_is_a_basis_of_patches() -> None:
     place = problem("Z-M32")
-    codec = place.autoencoder
-    assert codec is not None and codec.factor == 4 and place.solver_prior.image_shape == (1, 16, 16)
+    autoencoder = place.autoencoder
+    assert autoencoder is not None and autoencoder.factor == 4 and place.solver_prior.image_shape == (1, 16, 16)
     z = place.law.sample(4, seed=1)
-    torch.testing.assert_close(codec.encode(codec.decode(z)), z, rtol=1e-4, atol=1e-5)
-    gram = codec.matrix.mT @ codec.matrix
+    torch.testing.assert_close(autoencoder.encode(autoencoder.decode(z)), z, rtol=1e-4, atol=1e-5)
+    gram = autoencoder.matrix.mT @ autoencoder.matrix
     torch.testing.assert_close(gram, torch.diag(gram.diagonal()), rtol=0, atol=1e-9)
 
 

@@ -25,7 +25,7 @@ def test_every_problem_is_whole_and_fixed_by_its_seed(name: str) -> None:
     assert place.solver_y.dtype == torch.float32
     assert place.solver_operator.image_shape(place.solver_y) == place.solver_prior.image_shape
     schedule, std = place.law.schedule, place.law.data_std
-    assert schedule.ratio_range == pytest.approx((0.005 * std, 20 * widest(place.law)))
+    assert schedule.nsr_range == pytest.approx((0.005 * std, 20 * widest(place.law)))
     assert float(place.posterior.cov.trace()) < float(place.law.cov.trace())
     if name not in ("G1", "M3"):
         assert not torch.equal(place.y, problem(name, 2).y)

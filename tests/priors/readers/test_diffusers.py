@@ -155,7 +155,7 @@ def test_a_network_of_score_matching_works_on_pictures_in_0_to_1(tmp_path: Path)
     prior = load_prior(models.save(tmp_path, scheduler, unet=network), device="cpu")
     v, sigma = noise(1, 3, 8, 8), 3.0  # on [0, 1]
     score = network(v, torch.tensor([sigma])).sample
-    t = prior.schedule.time(torch.tensor(2 * sigma, dtype=torch.float64))
+    t = prior.schedule.time_at(torch.tensor(2 * sigma, dtype=torch.float64))
     found = prior.denoise(2 * v - 1, t)
     assert torch.allclose(found, 2 * (v + sigma**2 * score) - 1, atol=1e-3)
 
@@ -167,7 +167,7 @@ def test_edm_preconditioning(tmp_path: Path, prediction: str) -> None:
     prior = load_prior(models.save(tmp_path, scheduler, unet=network), device="cpu")
     x, sigma = noise(1, 3, 8, 8, seed=2), torch.tensor(1.7)
     raw = network(scheduler.precondition_inputs(x, sigma), scheduler.precondition_noise(sigma)).sample
-    t = prior.schedule.time(sigma.double())
+    t = prior.schedule.time_at(sigma.double())
     assert torch.allclose(prior.denoise(x, t), scheduler.precondition_outputs(x, raw, sigma), atol=1e-4)
 
 

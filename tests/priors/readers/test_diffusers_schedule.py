@@ -75,7 +75,7 @@ def test_zero_terminal_snr_is_exactly_zero_and_monotone() -> None:
     assert torch.allclose(found.schedule.alpha(t), scheduler.alphas_cumprod.double().sqrt(), rtol=1e-4)
     fine = torch.linspace(0, 1, 20001, dtype=torch.float64)
     assert bool((found.schedule.alpha(fine).diff() < 0).all())
-    assert torch.allclose(found.schedule.time(found.schedule.log_ratio(fine).exp()), fine, atol=1e-12)
+    assert torch.allclose(found.schedule.time_at(found.schedule.log_nsr(fine).exp()), fine, atol=1e-12)
     assert found.facts["zero_terminal_snr"] and found.prediction == "v"
     times = found.schedule.grid(7)
     assert times[0] == 1 and bool((times.diff() < 0).all())

@@ -103,7 +103,7 @@ class TestPublishedOutputs:
         sigma = stored["sigma"].double()
         data = {"EDMPrecond": prior.sigma_data, "VEPrecond": None}.get(about["precond"], 1.0)
         shrink = torch.ones_like(sigma) if data is None else (sigma**2 + data**2).rsqrt()
-        t = prior.schedule.time(sigma)
+        t = prior.schedule.time_at(sigma)
         x_t = stored["x"] * prior.schedule.alpha(t).float()[:, None, None, None]
         with torch.no_grad():
             seen = stored["x"] * shrink.float()[:, None, None, None]
@@ -165,8 +165,8 @@ class TestFormat:
         write(tmp_path / "a.pkl", "SongUNet", "EDMPrecond", KWARGS, sigma_data=0.7, sigma_min=0.01, sigma_max=20.0)
         prior = read(tmp_path / "a.pkl")
         assert prior.sigma_data == prior.data_std == 0.7
-        assert prior.schedule.ratio_range == (0.01, 20.0)
-        assert read(tmp_path / "a.pkl", sigma_max="40").schedule.ratio_range == (0.01, 40.0)
+        assert prior.schedule.nsr_range == (0.01, 20.0)
+        assert read(tmp_path / "a.pkl", sigma_max="40").schedule.nsr_range == (0.01, 40.0)
         with pytest.raises(UsageError, match="sigma_top"):
             read(tmp_path / "a.pkl", sigma_top=40)
 
@@ -174,10 +174,10 @@ class TestFormat:
         """D = x + sigma F(x; ln(sigma / 2))."""
         network = write(tmp_path / "a.pkl", "SongUNet", "VEPrecond", KWARGS, sigma_min=0.05, sigma_max=30.0)
         prior = read(tmp_path / "a.pkl")
-        assert isinstance(prior.schedule, VE) and prior.schedule.ratio_range == (0.05, 30.0)
+        assert isinstance(prior.schedule, VE) and prior.schedule.nsr_range == (0.05, 30.0)
         x, sigma = images(1, 3, 8, 8), torch.tensor([2.5])
         wanted = x + 2.5 * network(x, (sigma / 2).log())
-        torch.testing.assert_close(prior.denoise(x, prior.schedule.time(sigma.double())), wanted)
+        torch.testing.assert_close(prior.denoise(x, prior.schedule.time_at(sigma.double())), wanted)
 
     @pytest.mark.parametrize(("rise", "start", "count"), [(19.9, 0.1, 1000), (9.0, 0.4, 100)])
     def test_vp(self, tmp_path: Path, rise: float, start: float, count: int) -> None:
@@ -188,7 +188,7 @@ class TestFormat:
         assert isinstance(prior.schedule, VP) and len(prior.schedule.betas) == count
         for time in (0.1234, 0.5, 1.0):
             sigma = torch.tensor([math.expm1(rise * time**2 / 2 + start * time) ** 0.5], dtype=torch.float64)
-            x, t = sigma.float() * images(1, 3, 8, 8), prior.schedule.time(sigma)
+            x, t = sigma.float() * images(1, 3, 8, 8), prior.schedule.time_at(sigma)
             shrink = float((1 + sigma**2).rsqrt())
             assert float(prior.schedule.alpha(t)) == pytest.approx(shrink, rel=1e-6)
             wanted = x - sigma.float() * network(shrink * x, torch.tensor([(count - 1) * time]))
@@ -203,7 +203,7 @@ class TestFormat:
         prior = read(tmp_path / "a.pkl")
         index = torch.tensor([0, 7, count - 1])
         sigma = levels[index].double()
-        t = prior.schedule.time(sigma)
+        t = prior.schedule.time_at(sigma)
         torch.testing.assert_close((t * count).round(), (count - index).double())
         x = images(3, 3, 8, 8)
         shrunk = x * (1 + sigma.float() ** 2).rsqrt()[:, None, None, None]
@@ -216,7 +216,7 @@ class TestFormat:
         network = write(tmp_path / "a.pkl", "SongUNet", "VEPrecond", {**KWARGS, "label_dim": 4}, sigma_min=0.02)
         prior = read(tmp_path / "a.pkl")
         assert prior.classes == 4
-        x, noise, t = images(2, 3, 8, 8), torch.zeros(2), prior.schedule.time(torch.tensor(2.0).double())
+        x, noise, t = images(2, 3, 8, 8), torch.zeros(2), prior.schedule.time_at(torch.tensor(2.0).double())
         labels = torch.tensor([3, 0])
         given = x + 2 * network(x, noise, torch.eye(4)[labels])
         without = x + 2 * network(x, noise, torch.zeros(2, 4))

@@ -110,8 +110,8 @@ def _tensors(first: AutoencoderConfig, unet: ADMConfig) -> dict[str, Tensor]:
     average = filled(ADM(unet), 2).state_dict()
     state |= {f"model_ema.diffusion_model{name.replace('.', '')}": value for name, value in average.items()}
     state |= {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(7, dtype=torch.int32)}
-    codec = filled(LatentAutoencoder(first, 1.0), 3).state_dict()
-    return {**state, **{f"first_stage_model.{name}": value for name, value in codec.items()}}
+    autoencoder = filled(LatentAutoencoder(first, 1.0), 3).state_dict()
+    return {**state, **{f"first_stage_model.{name}": value for name, value in autoencoder.items()}}
 
 
 def write(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
@@ -179,11 +179,11 @@ class TestFormat:
         prior = read(write(tmp_path / "a.ckpt", tensors(first, unet), configuration(first, unet)))
         x, t = images(2, unet.in_channels, 8, 8), torch.tensor([3.0, 700.0])
         torch.testing.assert_close(denoiser(prior).network(x, t), filled(ADM(unet), 2)(x, t))
-        codec = filled(LatentAutoencoder(first, 1.0), 3)
-        assert isinstance(codec, LatentAutoencoder)
+        autoencoder = filled(LatentAutoencoder(first, 1.0), 3)
+        assert isinstance(autoencoder, LatentAutoencoder)
         image = images(2, first.in_channels, 16, 16)
-        torch.testing.assert_close(prior.encode(image), codec.encode(image))
-        torch.testing.assert_close(prior.decode(x), codec.decode(x))
+        torch.testing.assert_close(prior.encode(image), autoencoder.encode(image))
+        torch.testing.assert_close(prior.decode(x), autoencoder.decode(x))
         assert prior.shape == (unet.in_channels, 8, 8)
 
     def test_the_moving_average_is_preferred(self, tmp_path: Path) -> None:
@@ -247,16 +247,16 @@ class TestFormat:
     def test_the_codebook_lets_gradients_through(self, tmp_path: Path) -> None:
         """decode quantises, and its gradient is that of the decoder at the code."""
         prior = read(write(tmp_path / "a.ckpt", tensors(VQ), configuration(VQ)))
-        codec = prior.autoencoder
-        assert isinstance(codec, LatentAutoencoder) and codec.quantize is not None
+        autoencoder = prior.autoencoder
+        assert isinstance(autoencoder, LatentAutoencoder) and autoencoder.quantize is not None
         z = images(1, 4, 8, 8).requires_grad_()
         prior.decode(z).sum().backward()
-        code = codec.quantize(z.detach()).requires_grad_()
-        codec.decoder(codec.post_quant_conv(code)).sum().backward()
+        code = autoencoder.quantize(z.detach()).requires_grad_()
+        autoencoder.decoder(autoencoder.post_quant_conv(code)).sum().backward()
         assert z.grad is not None and code.grad is not None
         torch.testing.assert_close(z.grad, code.grad, rtol=1e-4, atol=1e-4)
-        distances = torch.cdist(z.detach().permute(0, 2, 3, 1).reshape(-1, 4), codec.quantize.embedding.weight)
-        nearest = codec.quantize.embedding.weight[distances.argmin(1)]
+        distances = torch.cdist(z.detach().permute(0, 2, 3, 1).reshape(-1, 4), autoencoder.quantize.embedding.weight)
+        nearest = autoencoder.quantize.embedding.weight[distances.argmin(1)]
         torch.testing.assert_close(code.detach().permute(0, 2, 3, 1).reshape(-1, 4), nearest)
 
     def test_another_type_is_for_the_denoiser(self, tmp_path: Path) -> None:

@@ -25,11 +25,11 @@ def _patches(channels: int, size: int, generator: torch.Generator) -> LinearAuto
 
 
 def _posed(name: str, law: GaussianMixture, known: Tensor, sigma_y: float, seed: int, about: str) -> Problem:
-    codec = _patches(law.shape[0], law.shape[1], generator_of(f"{name} codec", seed))
+    autoencoder = _patches(law.shape[0], law.shape[1], generator_of(f"{name} codec", seed))
     operator = Inpainting(known)
-    truth = codec.decode(law.sample(1, seed=derive("certify truth", name, seed)))
+    truth = autoencoder.decode(law.sample(1, seed=derive("certify truth", name, seed)))
     y = measure(operator, truth, sigma_y, derive("certify noise", name, seed))
-    return Problem(name, law, operator, y, sigma_y, seed=seed, autoencoder=codec, about=about)
+    return Problem(name, law, operator, y, sigma_y, seed=seed, autoencoder=autoencoder, about=about)
 
 
 def zg16(seed: int = 0) -> Problem:

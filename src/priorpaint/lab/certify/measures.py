@@ -138,7 +138,7 @@ class Ruler:
     def _blur(self, law: GaussianMixture) -> Tensor:
         """The time at which x_t is x_0 blurred by 1 % of the posterior's standard deviation."""
         width = _BLUR * math.sqrt(float(self._cov.trace()) / self.problem.law.dim)
-        return law.schedule.time(torch.tensor(width, dtype=torch.float64))
+        return law.schedule.time_at(torch.tensor(width, dtype=torch.float64))
 
     def _residual(self, x: Tensor) -> float:
         gap = self.problem.y - self.problem.observed(x.reshape(-1, *self._shape).float())

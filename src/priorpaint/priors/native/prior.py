@@ -41,7 +41,7 @@ class LoadedPrior(NetworkPrior):
             schedule,
             (config.in_channels, *(metadata.size or (None, None))),
             prediction=metadata.prediction,
-            condition=lambda t: schedule.log_ratio(t) / 4,
+            condition=lambda t: schedule.log_nsr(t) / 4,
             sigma_data=metadata.sigma_data,
             multiple=network.multiple,
             name=name,
@@ -77,7 +77,7 @@ class LoadedLatentPrior(LatentPrior):
     def __init__(
         self, inner: LoadedPrior, autoencoder: ConvAutoencoder, metadata: WeightsMetadata, dtype: torch.dtype
     ) -> None:
-        super().__init__(inner, autoencoder if dtype == torch.float32 else _LowPrecisionCodec(autoencoder, dtype))
+        super().__init__(inner, autoencoder if dtype == torch.float32 else _LowPrecisionAutoencoder(autoencoder, dtype))
         self.facts = {
             **(inner.facts or {}),
             "autoencoder": "ConvAutoencoder",
@@ -127,20 +127,21 @@ class _LowPrecision(nn.Module):
         return out.to(x.dtype)
 
 
-class _LowPrecisionCodec:
+class _LowPrecisionAutoencoder:
     """The autoencoder under autocast, as `_LowPrecision`."""
 
-    def __init__(self, codec: ConvAutoencoder, dtype: torch.dtype) -> None:
-        self.codec, self.dtype = codec, dtype
-        self.factor, self.channels, self.image_channels = codec.factor, codec.channels, codec.image_channels
+    def __init__(self, autoencoder: ConvAutoencoder, dtype: torch.dtype) -> None:
+        self.autoencoder, self.dtype = autoencoder, dtype
+        self.factor, self.channels = autoencoder.factor, autoencoder.channels
+        self.image_channels = autoencoder.image_channels
 
     def parameters(self) -> Iterator[Tensor]:
-        return self.codec.parameters()
+        return self.autoencoder.parameters()
 
     def encode(self, image: Tensor) -> Tensor:
         with torch.autocast(image.device.type, dtype=self.dtype):
-            return self.codec.encode(image).to(image.dtype)
+            return self.autoencoder.encode(image).to(image.dtype)
 
     def decode(self, latent: Tensor) -> Tensor:
         with torch.autocast(latent.device.type, dtype=self.dtype):
-            return self.codec.decode(latent).to(latent.dtype)
+            return self.autoencoder.decode(latent).to(latent.dtype)

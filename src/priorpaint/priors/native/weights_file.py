@@ -224,8 +224,8 @@ def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], We
         )
     try:
         if architecture == "autoencoder":
-            codec = _config(AutoencoderConfig, entry["config"])
-            return {"": codec}, WeightsMetadata(training=dict(entry.get("training", {})))
+            autoencoder = _config(AutoencoderConfig, entry["config"])
+            return {"": autoencoder}, WeightsMetadata(training=dict(entry.get("training", {})))
         denoiser: UNetConfig | MLPConfig
         if architecture == "mlp":
             denoiser = _config(MLPConfig, entry["config"])
@@ -234,17 +234,17 @@ def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], We
         metadata = _metadata(entry)
         if "autoencoder" not in entry:
             return {"": denoiser}, metadata
-        codec = _config(AutoencoderConfig, entry["autoencoder"]["config"])
+        autoencoder = _config(AutoencoderConfig, entry["autoencoder"]["config"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(
             f"The description inside {path} is incomplete ({error}); export the file again."
         ) from None
-    if denoiser.in_channels != codec.latent_channels:
+    if denoiser.in_channels != autoencoder.latent_channels:
         raise CheckpointError(
             f"{path} holds a denoiser of {denoiser.in_channels} channels and an autoencoder whose latents have "
-            f"{codec.latent_channels}; export the file again."
+            f"{autoencoder.latent_channels}; export the file again."
         )
-    return {_DENOISER: denoiser, _AUTOENCODER: codec}, metadata
+    return {_DENOISER: denoiser, _AUTOENCODER: autoencoder}, metadata
 
 
 def _config(kind: type[_Config], values: Mapping[str, Any]) -> _Config:

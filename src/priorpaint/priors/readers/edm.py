@@ -146,8 +146,8 @@ def _prior(
         "channels": config.in_channels,
         "prediction": conditioning.prediction,
         "schedule": type(conditioning.schedule).__name__.lower(),
-        "sigma_min": conditioning.schedule.ratio_range[0],
-        "sigma_max": conditioning.schedule.ratio_range[1],
+        "sigma_min": conditioning.schedule.nsr_range[0],
+        "sigma_max": conditioning.schedule.nsr_range[1],
         "classes": classes,
         "parameters": sum(weight.numel() for weight in network.parameters()),
     }
@@ -290,7 +290,7 @@ def _ve(top: Node, flags: Flags) -> Preconditioning:
     if not 0 < low < high < math.inf:
         raise CheckpointError(f"{top.path}: noise levels from {low} to {high}; expected 0 < sigma_min < sigma_max.")
     schedule = VE(low, high)
-    return Preconditioning(schedule, "eps", lambda t: schedule.log_ratio(t) - math.log(2), sign=-1.0)
+    return Preconditioning(schedule, "eps", lambda t: schedule.log_nsr(t) - math.log(2), sign=-1.0)
 
 
 def _vp(top: Node, flags: Flags) -> Preconditioning:
@@ -302,7 +302,7 @@ def _vp(top: Node, flags: Flags) -> Preconditioning:
     schedule = VP(-torch.expm1(-(rise * times**2 / 2 + start * times).diff()))
 
     def condition(t: Tensor) -> Tensor:
-        level = torch.log1p(torch.exp(2 * schedule.log_ratio(t)))
+        level = torch.log1p(torch.exp(2 * schedule.log_nsr(t)))
         return (count - 1) * 2 * level / ((start**2 + 2 * rise * level).sqrt() + start)
 
     return Preconditioning(schedule, "eps", condition)
@@ -321,7 +321,7 @@ def _iddpm(top: Node, flags: Flags) -> Preconditioning:
     schedule = VP(1 - kept[1:] / kept[:-1])
 
     def condition(t: Tensor) -> Tensor:
-        sigma = schedule.log_ratio(t).exp()
+        sigma = schedule.log_nsr(t).exp()
         nearest = (sigma[:, None] - levels.to(sigma.device)[None]).abs().argmin(dim=1)
         return len(levels) - 2 - nearest
 

@@ -290,7 +290,7 @@ class SMC(Solver, name="smc"):
 
     def _times(self, prior: Prior, shape: tuple[int, int, int]) -> Tensor:
         """steps + 1 decreasing times, the last 0, uniform in (sigma / alpha)^(1 / rho) before it."""
-        low, high = prior.schedule.ratio_range
+        low, high = prior.schedule.nsr_range
         # Elements that move together have a variance of up to d data_std^2 along one direction.
         top = self.top or prior.data_std * max(10.0, 2.5 * math.prod(shape) ** 0.5)
         bottom = self.bottom or prior.data_std * (0.05 if self.kernel == "dense" else 0.01)
@@ -299,7 +299,7 @@ class SMC(Solver, name="smc"):
             raise UsageError(f"the levels run from {top:.3g} down to {bottom:.3g}; raise top or lower bottom")
         ends = torch.tensor([top, bottom], dtype=torch.float64) ** (1 / self.rho)
         ratios = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, self.steps, dtype=torch.float64)) ** self.rho
-        return torch.cat([prior.schedule.time(ratios), torch.zeros(1, dtype=torch.float64)])
+        return torch.cat([prior.schedule.time_at(ratios), torch.zeros(1, dtype=torch.float64)])
 
     def _twist(self, task: Task, limit: int | None) -> Twist:
         latent = task.prior.latent

@@ -97,7 +97,7 @@ def _filling_times(family: Bound, components: int) -> Tensor:
     if components == 1 or steps == 0:
         return levels[:1].expand(steps)
     schedule = family.schedule
-    wide = schedule.time(torch.tensor(4 * family.prior.data_std, dtype=torch.float64))
+    wide = schedule.time_at(torch.tensor(4 * family.prior.data_std, dtype=torch.float64))
     return section(schedule, max(float(wide), float(levels[0])), float(levels[-1]), steps)[1:]
 
 

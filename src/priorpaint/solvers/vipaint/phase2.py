@@ -53,9 +53,9 @@ def _levels(prior: Prior, levels: int, start: float) -> Tensor:
     What the picture shows is decided in the upper half of sigma / alpha: even levels cross it often.
     """
     schedule = prior.schedule
-    high = float(schedule.log_ratio(torch.tensor(start, dtype=torch.float64)).exp())
+    high = float(schedule.log_nsr(torch.tensor(start, dtype=torch.float64)).exp())
     low = min(_CALM * prior.data_std, high / 2)
-    times = schedule.time(torch.linspace(high, low, levels, dtype=torch.float64))
+    times = schedule.time_at(torch.linspace(high, low, levels, dtype=torch.float64))
     times[0] = start
     return torch.cat([times[:-1], schedule.grid(CALM_STEPS + 1, start=float(times[-1]))])
 

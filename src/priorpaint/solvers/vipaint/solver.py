@@ -214,7 +214,7 @@ class VIPaint(Solver, name="vipaint"):
     def _time(self, prior: Prior, given: float | None, ratio: float) -> float:
         if given is not None:
             return given
-        return float(prior.schedule.time(torch.tensor(ratio * prior.data_std, dtype=torch.float64)))
+        return float(prior.schedule.time_at(torch.tensor(ratio * prior.data_std, dtype=torch.float64)))
 
     def _likelihood(
         self, prior: Prior, operator: LinearOperator, y: Tensor, sigma_y: float, t_start: Tensor
@@ -362,7 +362,7 @@ class VIPaint(Solver, name="vipaint"):
         t_start = self.ladder(prior).levels[-1]
         large = "dps" if prior.latent else "pigdm"
         twist = ("mmps" if math.prod(shape) <= _SMALL else large) if self.twist == "auto" else self.twist
-        return self._refinement(twist, float(prior.schedule.log_ratio(t_start).exp()))
+        return self._refinement(twist, float(prior.schedule.log_nsr(t_start).exp()))
 
     def _refinement(self, twist: str, top: float) -> Refinement:
         chosen: dict[str, Any] = {"twist": twist, "kernel": "dense" if twist == "mmps" else "first"}
@@ -390,8 +390,8 @@ class VIPaint(Solver, name="vipaint"):
 
 def _halfway_to_the_top(schedule: Schedule, t: float) -> float:
     """The time whose sigma/alpha is the geometric mean of that of t and the schedule's largest."""
-    ratio = float(schedule.log_ratio(torch.tensor(t, dtype=torch.float64)).exp())
-    return float(schedule.time(torch.tensor(math.sqrt(ratio * schedule.ratio_range[1]), dtype=torch.float64)))
+    ratio = float(schedule.log_nsr(torch.tensor(t, dtype=torch.float64)).exp())
+    return float(schedule.time_at(torch.tensor(math.sqrt(ratio * schedule.nsr_range[1]), dtype=torch.float64)))
 
 
 def _part_of(callback: Callback | None, before: int, total: int) -> Callback | None:

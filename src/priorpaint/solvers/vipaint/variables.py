@@ -137,8 +137,8 @@ def section(schedule: Schedule, high: float, low: float, steps: int) -> Tensor:
     own spacing (tables, flow), and uniform in log(sigma / alpha) elsewhere (VE, EDM)."""
     if schedule.default_spacing == "uniform":
         return torch.linspace(high, low, steps + 1, dtype=torch.float64)
-    top, bottom = schedule.log_ratio(torch.tensor([high, low], dtype=torch.float64)).tolist()
-    times = schedule.time(torch.linspace(top, bottom, steps + 1, dtype=torch.float64).exp())
+    top, bottom = schedule.log_nsr(torch.tensor([high, low], dtype=torch.float64)).tolist()
+    times = schedule.time_at(torch.linspace(top, bottom, steps + 1, dtype=torch.float64).exp())
     times[0], times[-1] = high, low
     return times
 
