@@ -68,7 +68,7 @@ def test_fit_reproduces_the_exact_posterior(levels: int) -> None:
     posterior = method.fit(prior, SEEN, Y, sigma_y=SIGMA_Y)
     steps, rules = method.ladder(prior), method.rules
     lam = Variational(*(value[:, 0].double() for value in posterior.parameters.tensors()[:3]))
-    white = likelihood(prior, 1, steps.levels[-1], None).spread(steps.levels[-1])
+    white = likelihood(prior, 1, steps.levels[-1], None).std(steps.levels[-1])
     value, mean, cov = evidence(prior, steps, 1.0, white)
     gap = float(exact_parts(family(prior, steps, rules), lam, None).total()) - value
     assert 0 <= gap < 0.02
@@ -343,9 +343,9 @@ def test_posterior_is_sampled_again_and_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(five[:, :2], two, rtol=0, atol=1e-5)
     torch.testing.assert_close(method.sample(prior, operator, y, num_samples=2, seed=3), two, rtol=0, atol=1e-5)
     save_file(posterior.state_dict(), tmp_path / "posterior.safetensors")
-    kept = method.restore(prior, operator, load_file(tmp_path / "posterior.safetensors"))
-    assert torch.equal(kept.sample(2, seed=3), two)
-    assert torch.equal(kept.losses.diffusion, posterior.losses.diffusion)
+    restored = method.restore(prior, operator, load_file(tmp_path / "posterior.safetensors"))
+    assert torch.equal(restored.sample(2, seed=3), two)
+    assert torch.equal(restored.losses.diffusion, posterior.losses.diffusion)
     with pytest.raises(UsageError, match="settings and the prior of the fit"):
         VIPaint(levels=3).restore(prior, operator, posterior.state_dict())
     with pytest.raises(UsageError, match="parameters.mean is missing"):

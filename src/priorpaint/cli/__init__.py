@@ -1,6 +1,6 @@
 """The command line: ``priorpaint``. One file a command group; errors become one sentence and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Ctrl-C (143 by SIGTERM) with what is finished kept.
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Ctrl-C (143 by SIGTERM) keeping what is finished.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option(_DEBUG, help="Show where an error came from (works at any place).")] = False,
+    debug: Annotated[bool, typer.Option(_DEBUG, help="Show where an error came from (works in any position).")] = False,
 ) -> None:
     pass
 

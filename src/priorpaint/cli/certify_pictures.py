@@ -149,8 +149,8 @@ def _jobs(request: Request) -> Iterator[_Job]:
 
 def _stored_jobs(request: Request) -> Iterator[_Job]:
     """What the reports in the first folder were made of."""
-    given = (request.methods, request.masks, request.budget, request.pictures, request.samples, request.prior)
-    if not request.folders or any(given):
+    choices = (request.methods, request.masks, request.budget, request.pictures, request.samples, request.prior)
+    if not request.folders or any(choices):
         raise UsageError(
             "--again runs what the JSON files of a folder hold: name the folder with -o (or --write-docs), and leave "
             "methods, masks, sizes and --prior to them."
@@ -188,7 +188,7 @@ def _run(
     cancel: CancelToken,
 ) -> PictureReport:
     def told(done: int, _: int, cell: PictureCell) -> None:
-        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_found(job.kind, cell)}"
+        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_result(job.kind, cell)}"
         display.advance(count.before + done, count.total, sentence)
 
     report = certify_pictures(
@@ -251,7 +251,7 @@ def _merged(report: PictureReport, folder: Path) -> PictureReport:
     return before.merged(report)
 
 
-def _found(kind: Subject, cell: PictureCell) -> str:
+def _result(kind: Subject, cell: PictureCell) -> str:
     if cell.status != DONE or cell.measures is None:
         return f"{cell.status} ({cell.note})"
     values = [(column.title, column.value(cell.measures)) for column in kind.columns]

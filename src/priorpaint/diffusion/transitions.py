@@ -48,10 +48,10 @@ def backward_weights(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tens
     """(a, b) with E[x_s | x_t, x_0] = a x_t + b x_0 when the step adds noise of variance eta^2 v (eta = 0: DDIM)."""
     before, after = schedule.level(t), schedule.level(s)
     gap = 2 * (after.log_nsr - before.log_nsr)
-    # sqrt(sigma_s^2 - eta^2 v) = sigma_s exp(kept), and alpha_s - a alpha_t = -alpha_s expm1(gap / 2 + kept).
-    kept = 0.5 * torch.log1p(eta**2 * torch.expm1(gap))
-    a = after.sigma / before.sigma * torch.exp(kept)
-    return a, -after.alpha * torch.expm1(gap / 2 + kept)
+    # sqrt(sigma_s^2 - eta^2 v) = sigma_s exp(shrink), and alpha_s - a alpha_t = -alpha_s expm1(gap / 2 + shrink).
+    shrink = 0.5 * torch.log1p(eta**2 * torch.expm1(gap))
+    a = after.sigma / before.sigma * torch.exp(shrink)
+    return a, -after.alpha * torch.expm1(gap / 2 + shrink)
 
 
 def perturb(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -62,8 +62,8 @@ def perturb(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor
 
 def noise_up(schedule: Schedule, x_s: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """UP: a draw of x_t | x_s for s < t; x_s and noise (N, ...)."""
-    ratio, variance = forward(schedule, s, t)
-    return like(ratio, x_s) * x_s + like(variance.sqrt(), x_s) * noise
+    alpha_ts, variance = forward(schedule, s, t)
+    return like(alpha_ts, x_s) * x_s + like(variance.sqrt(), x_s) * noise
 
 
 def epsilon(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:

@@ -163,8 +163,8 @@ def _mask_values(image: Image.Image) -> NDArray[np.uint8]:
 def _one_sided(name: str, *, white: bool, means: str) -> str:
     colour, other = ("white", "black") if white else ("black", "white")
     if white == (means == "repaint"):
-        return f"{name} is {colour} everywhere, so nothing is known; leave what is to be kept {other}."
-    return f"{name} is {colour} everywhere, so there is nothing to repaint; paint what is to be filled {other}."
+        return f"{name} is {colour} everywhere, so nothing is known; leave what to keep {other}."
+    return f"{name} is {colour} everywhere, so there is nothing to repaint; paint what to fill {other}."
 
 
 def _checked(known: NDArray[np.bool_], complaints: list[str]) -> Mask:

@@ -32,13 +32,13 @@ _TIFF_DESCRIPTION = {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture as it was given, upright.
+    """A picture as it was read, upright.
 
     Attributes:
         image: the pixels, loaded, with the EXIF orientation applied once.
         mode: the Pillow mode, one of 1, L, LA, P, RGB, RGBA, I;16.
         size: (width, height) of the upright picture, in pixels.
-        format: the file format (PNG, JPEG, ...), or None for an image that was made in memory.
+        format: the file format (PNG, JPEG, ...), or None for an image from memory.
         name: how messages call it.
         icc: the bytes of the ICC profile; the values are never converted.
         exif: the EXIF block without its orientation tag.
@@ -111,7 +111,7 @@ def read_picture(source: str | Path | Image.Image) -> Picture:
     name, image = loaded.name, loaded.image
     upright = _plain(image)
     if upright.mode not in MODES:
-        raise UsageError(f"{name} is in mode {image.mode}, which cannot be kept; convert it to RGB, RGBA or grey.")
+        raise UsageError(f"{name} is in mode {image.mode}, which is not supported; convert it to RGB, RGBA or grey.")
     return Picture(
         image=upright,
         mode=upright.mode,
@@ -234,7 +234,7 @@ def _deep_colour(image: Image.Image) -> bool:
     if tiles:
         return "16" in str(tiles[0][3])  # the raw mode, such as RGB;16B
     filename = str(getattr(image, "filename", ""))
-    if not filename or not Path(filename).is_file():  # loaded before it came here: what was lost cannot be seen
+    if not filename or not Path(filename).is_file():  # loaded before it came here: what was lost cannot be known
         return False
     with open(filename, "rb") as file:
         return file.read(25)[24:] == b"\x10"  # IHDR: the byte after width and height is the bit depth

@@ -67,7 +67,7 @@ def uncertainty_picture(
         raise UsageError(f"The uncertainty is {std.shape} but the mask is {known.shape}; they must be equal.")
     inside = std[~known]
     if not np.isfinite(inside).all() or (inside < 0).any():
-        raise UsageError("A standard deviation must be finite and at least 0; the given one is not.")
+        raise UsageError("A standard deviation must be finite and at least 0; this one is not.")
     limit = _round_up(float(np.percentile(inside, 99.5)) if inside.size else 0.0) if top is None else top
     pixels = _dimmed(background, known.shape)
     pixels[~known] = colour_map(np.clip(inside / limit, 0, 1))
@@ -76,7 +76,7 @@ def uncertainty_picture(
 
 
 def hole_overlay(image: Image.Image, known: NDArray[np.bool_]) -> Image.Image:
-    """The picture as RGB with its hole (known is False) tinted, so that both the mask and what it hides are seen."""
+    """The picture as RGB with its hole (known is False) tinted, so that the mask and what it hides both show."""
     pixels = np.array(shown(image))
     pixels[~known] = np.rint(0.3 * pixels[~known] + 0.7 * _TINT).astype(np.uint8)
     return Image.fromarray(pixels)
@@ -216,8 +216,8 @@ def _grid(cells: Sequence[tuple[str, Image.Image]], max_width: int) -> Image.Ima
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     for index, (name, image) in enumerate(cells):
-        row, place = divmod(index, columns)
-        left = _MARGIN + place * (column + _MARGIN)
+        row, col = divmod(index, columns)
+        left = _MARGIN + col * (column + _MARGIN)
         upper = _MARGIN + sum(heights[:row]) + row * _MARGIN
         draw.text((left, upper), name, fill=_INK, font=font)
         sheet.paste(image, (left, upper + _LABEL))

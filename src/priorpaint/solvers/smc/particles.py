@@ -24,7 +24,7 @@ class Proposal:
     log_weights: Tensor
 
     def groups(self, first: int, count: int) -> Proposal:
-        """``count`` groups from number ``first`` on."""
+        """``count`` groups from the index ``first`` on."""
         return Proposal(self.x[first : first + count], self.log_weights[first : first + count])
 
 

@@ -72,8 +72,8 @@ class Population:
 class SMC(Solver, name="smc"):
     """x_s ~ q(x_s | x_t, y), weighted by p(x_s | x_t) tw_s(x_s) / (q(x_s | x_t) tw_t(x_t)), resampled where ESS is low.
 
-    Samples come from groups of particles that are always simulated whole: sample i of an image is number
-    i % num_kept of group i // num_kept.
+    Samples come from groups of particles that are always simulated whole: sample i of an image is
+    particle i % num_kept of group i // num_kept.
     """
 
     title: ClassVar[str] = "SMC (twisted diffusion sampler)"
@@ -245,8 +245,8 @@ class SMC(Solver, name="smc"):
             a, b = transitions.backward_weights(schedule, t, s)
             v = transitions.backward_variance(schedule, t, s)
             z = task.noise.normal(*particles.x.shape[1:]).to(particles.x)
-            particles.x, ratio = move(level, particles.x, a, b, v, z)
-            particles.log_weights = particles.log_weights + ratio
+            particles.x, log_ratio = move(level, particles.x, a, b, v, z)
+            particles.log_weights = particles.log_weights + log_ratio
             last_twist = level.log_twist
         return particles
 
@@ -298,8 +298,8 @@ class SMC(Solver, name="smc"):
         if bottom >= top:
             raise UsageError(f"the levels run from {top:.3g} down to {bottom:.3g}; raise top or lower bottom")
         ends = torch.tensor([top, bottom], dtype=torch.float64) ** (1 / self.rho)
-        ratios = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, self.steps, dtype=torch.float64)) ** self.rho
-        return torch.cat([prior.schedule.time_at(ratios), torch.zeros(1, dtype=torch.float64)])
+        nsr = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, self.steps, dtype=torch.float64)) ** self.rho
+        return torch.cat([prior.schedule.time_at(nsr), torch.zeros(1, dtype=torch.float64)])
 
     def _twist(self, task: Task, limit: int | None) -> Twist:
         latent = task.prior.latent

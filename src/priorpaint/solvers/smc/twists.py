@@ -89,7 +89,7 @@ class Twist(ABC):
         self.particles = particles
 
     def _chunks(self) -> Iterator[Tensor]:
-        """Row numbers of the G K particles, ``limit`` at a time."""
+        """Indices of the G K particles, ``limit`` at a time."""
         yield from torch.split(torch.arange(len(self.task.y) * self.particles), self.limit)
 
     def _images(self, x: Tensor) -> Tensor:
@@ -125,11 +125,11 @@ class DenseTwist(Twist):
         if task.prior.latent:
             self._rows = DecodedRows(task, sigma_y, self.limit)
             return
-        self._rows = seen = PixelRows(task, sigma_y, self.device)
+        self._rows = pixel_rows = PixelRows(task, sigma_y, self.device)
         if local > 0:
             self.sites = self.dim
-            self._links = (seen.matrix.mT @ seen.matrix != 0).double()
-            self._home = torch.nn.functional.one_hot(seen.matrix.abs().argmax(2), self.dim).double()  # (G, m, d)
+            self._links = (pixel_rows.matrix.mT @ pixel_rows.matrix != 0).double()
+            self._home = torch.nn.functional.one_hot(pixel_rows.matrix.abs().argmax(2), self.dim).double()  # (G, m, d)
 
     def evaluate(self, x_t: Tensor, t: Tensor, noise: Streams) -> Level:
         x_0, cov = self._moments(x_t, t)
@@ -138,9 +138,9 @@ class DenseTwist(Twist):
         cov = positive(cov)
         rows = self._rows(x_0)
         matrix = rows.matrix
-        seen_cov = matrix @ cov  # A V
-        root = torch.linalg.cholesky(seen_cov @ matrix.mT + torch.diag_embed(rows.variance))
-        gain = torch.cholesky_solve(seen_cov, root).mT
+        cross_cov = matrix @ cov  # A V
+        root = torch.linalg.cholesky(cross_cov @ matrix.mT + torch.diag_embed(rows.variance))
+        gain = torch.cholesky_solve(cross_cov, root).mT
         guided = x_0 + (gain @ rows.residual[..., None])[..., 0]
         log_twist = self._log_twist(root, rows)
         if self.kernel == "first":
@@ -156,10 +156,10 @@ class DenseTwist(Twist):
         images = self._images(x_t)
         means, rows = [], []
         for chunk in self._chunks():
-            seen = Denoised(self.prior, images[chunk.to(images.device)], t)
-            pulled = [_pull(seen, e) for e in torch.eye(self.dim).reshape(-1, *self.task.shape)]
-            means.append(seen.x_0.flatten(1))
-            rows.append(torch.stack(pulled, 1))
+            denoised = Denoised(self.prior, images[chunk.to(images.device)], t)
+            products = [_vjp(denoised, e) for e in torch.eye(self.dim).reshape(-1, *self.task.shape)]
+            means.append(denoised.x_0.flatten(1))
+            rows.append(torch.stack(products, 1))
         jacobian = self._groups(rows, self.dim, self.dim)
         scale = float(tweedie_scale(self.prior.schedule, t))
         return self._groups(means, self.dim), scale / 2 * (jacobian + jacobian.mT)
@@ -208,11 +208,11 @@ class LikelihoodTwist(Twist):
         images = self._images(x_t)
         means, gradients, logs = [], [], []
         for chunk, likelihood in zip(self._chunks(), self._parts, strict=True):
-            seen = likelihood.evaluate(images[chunk.to(images.device)], t)
-            assert seen.log_likelihood is not None
-            means.append(seen.x_0.flatten(1))
-            gradients.append(seen.gradient.flatten(1))
-            logs.append(seen.log_likelihood)
+            evaluation = likelihood.evaluate(images[chunk.to(images.device)], t)
+            assert evaluation.log_likelihood is not None
+            means.append(evaluation.x_0.flatten(1))
+            gradients.append(evaluation.gradient.flatten(1))
+            logs.append(evaluation.log_likelihood)
         x_0, scale = self._groups(means, self.dim), float(tweedie_scale(self.prior.schedule, t))
         guided = x_0 + scale * self._groups(gradients, self.dim)
         if self.kernel == "first":
@@ -226,8 +226,8 @@ class LikelihoodTwist(Twist):
         traces = []
         for chunk in self._chunks():
             rows = chunk.to(images.device)
-            pulled = Denoised(self.prior, images[rows], t).vjp(probes[rows])
-            traces.append((pulled * probes[rows]).flatten(1).mean(1))
+            product = Denoised(self.prior, images[rows], t).vjp(probes[rows])
+            traces.append((product * probes[rows]).flatten(1).mean(1))
         return self._groups(traces, 1)
 
 
@@ -256,8 +256,8 @@ def move(level: Level, x_t: Tensor, a: Tensor, b: Tensor, v: Tensor, z: Tensor) 
     if float(v) == 0:
         return x_s, torch.zeros_like(level.log_twist)
     from_prior = x_s - a * x_t - b * level.x_0
-    ratio = 0.5 * (z.square() + (q / p).log() - from_prior.square() / p)
-    return x_s, ratio.sum(2, keepdim=True).expand_as(level.log_twist)
+    log_ratio = 0.5 * (z.square() + (q / p).log() - from_prior.square() / p)
+    return x_s, log_ratio.sum(2, keepdim=True).expand_as(level.log_twist)
 
 
 def _move_dense(level: Level, centre: Tensor, b: Tensor, v: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,16 +270,16 @@ def _move_dense(level: Level, centre: Tensor, b: Tensor, v: Tensor, z: Tensor) -
     prior_root = root(white + b**2 * level.cov)
     from_prior = (jump + b * (level.guided - level.x_0))[..., None]
     white_prior = torch.linalg.solve_triangular(prior_root, from_prior, upper=False)[..., 0]
-    ratio = 0.5 * (z.square() - white_prior.square())
-    ratio = ratio + guided_root.diagonal(dim1=2, dim2=3).log() - prior_root.diagonal(dim1=2, dim2=3).log()
+    log_ratio = 0.5 * (z.square() - white_prior.square())
+    log_ratio = log_ratio + guided_root.diagonal(dim1=2, dim2=3).log() - prior_root.diagonal(dim1=2, dim2=3).log()
     one_site = level.log_twist.shape[2] == 1
-    return centre + jump, ratio.sum(2, keepdim=True) if one_site else ratio
+    return centre + jump, log_ratio.sum(2, keepdim=True) if one_site else log_ratio
 
 
-def _pull(seen: Denoised, direction: Tensor) -> Tensor:
+def _vjp(denoised: Denoised, direction: Tensor) -> Tensor:
     """J^T e of all rows, (N, d), not counted: d of them are one evaluation with the whole Jacobian."""
-    cotangent = direction.to(seen.graph).expand_as(seen.graph)
-    (product,) = torch.autograd.grad(seen.graph, seen.x_t, cotangent, retain_graph=True)
+    cotangent = direction.to(denoised.graph).expand_as(denoised.graph)
+    (product,) = torch.autograd.grad(denoised.graph, denoised.x_t, cotangent, retain_graph=True)
     return product.flatten(1)
 
 

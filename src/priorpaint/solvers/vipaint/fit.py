@@ -143,8 +143,8 @@ def fresh_draws(family: Bound, components: int, shape: torch.Size, noise: Stream
     count, levels, pairs = samples or family.rules.mc_samples, len(family.ladder.levels), len(family.ladder.pairs)
     normal = noise.normal(components * count, levels + 1, *shape).flatten(0, 1)
     offsets = torch.arange(count, dtype=torch.float64) / count
-    place = (noise.uniform(components, 1).double().cpu() + offsets) % 1
-    pair = (place * pairs).long().clamp(max=pairs - 1)
+    u = (noise.uniform(components, 1).double().cpu() + offsets) % 1
+    pair = (u * pairs).long().clamp(max=pairs - 1)
     return Draws(normal[:, :levels], normal[:, levels], pair.flatten())
 
 

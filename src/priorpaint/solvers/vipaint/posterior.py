@@ -1,4 +1,4 @@
-"""A fitted posterior of VIPaint: it can be kept, and sampled again without fitting."""
+"""A fitted posterior of VIPaint: it can be saved, and sampled again without fitting."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ class Posterior:
         """The component of each sample, (B, num_samples).
 
         Samples stand at u, u + g, u + 2 g ... modulo 1 with the golden section g and u uniform: sample i does not
-        depend on how many there are, and any number of first samples is spread almost evenly over pi.
+        depend on how many there are, and the first samples, however many, fall almost evenly over pi.
         """
         start = Streams([derive("component", seed) for seed in seeds]).uniform(1).double()
-        place = (start + torch.arange(num_samples, dtype=torch.float64) * (math.sqrt(5) - 1) / 2) % 1
-        return choose(self.weights, place)
+        u = (start + torch.arange(num_samples, dtype=torch.float64) * (math.sqrt(5) - 1) / 2) % 1
+        return choose(self.weights, u)
 
     def sample(
         self,
@@ -195,7 +195,7 @@ class Posterior:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that the fit found, as tensors on the CPU (``safetensors.torch.save_file`` keeps it in a file);
+        """The result of the fit, as tensors on the CPU (``safetensors.torch.save_file`` writes them to a file);
         ``VIPaint.restore`` takes it back."""
         state = {f"parameters.{field.name}": getattr(self.parameters, field.name) for field in fields(Mixture)}
         state |= {f"losses.{field.name}": getattr(self.losses, field.name) for field in fields(Parts)}
@@ -218,17 +218,16 @@ class Posterior:
                 f"the posterior was fitted at the times {_numbers(state['levels'])} and these settings and prior give "
                 f"{_numbers(levels)}; use the settings and the prior of the fit"
             )
-        found = state["parameters.logits"].shape[-1]
-        if found != solver.components:
-            raise UsageError(f"the posterior has {found} components and these settings ask for {solver.components}")
-        place = {name: value.to(prior.device) for name, value in state.items() if name.startswith("parameters.")}
+        components = state["parameters.logits"].shape[-1]
+        if components != solver.components:
+            raise UsageError(f"the posterior has {components} components, these settings ask for {solver.components}")
         return cls(
             solver,
             prior,
             operator,
             state["y"].to(prior.device),
             float(state["sigma_y"]),
-            Mixture(*(place[f"parameters.{field.name}"] for field in fields(Mixture))),
+            Mixture(*(state[f"parameters.{field.name}"].to(prior.device) for field in fields(Mixture))),
             Parts(*(state[f"losses.{field.name}"] for field in fields(Parts))),
             state["objective"],
         )

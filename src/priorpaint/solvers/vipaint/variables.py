@@ -62,7 +62,7 @@ class Mixture:
         return torch.log_softmax(self.logits, 1)
 
     def rows(self, images: Tensor, component: Tensor | int) -> Variational:
-        """The chain of each row; images (R,), component (R,) or one number for all rows."""
+        """The chain of each row; images (R,), component (R,) or one for all rows."""
         images = images.to(self.mean.device)
         component = torch.as_tensor(component, device=images.device).expand(len(images))
         return Variational(*(value[images, component] for value in (self.mean, self.log_var, self.gate)))
@@ -83,7 +83,7 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Draws:
-    """Standard normal noise and pair numbers of R rows: levels (R, K, C, H, W), top (R, C, H, W), pair (R,)."""
+    """Standard normal noise and pair indices of R rows: levels (R, K, C, H, W), top (R, C, H, W), pair (R,)."""
 
     levels: Tensor
     top: Tensor
