@@ -73,7 +73,7 @@ class LPIPS:
         backbone = next((each for each in (_ALEX, _VGG) if each.convolutions == count), None)
         if backbone is None or not _fits(backbone, weights):
             raise PriorError(
-                f"{source} does not hold LPIPS weights: conv0..4 (AlexNet) or conv0..12 (VGG16) and lin0..4"
+                f"{source} does not hold LPIPS weights: conv0..4 (AlexNet) or 0..12 (VGG16) and lin0..4"
             )
         self._backbone = backbone
         self.weights = {name: tensor.to(device, torch.float32) for name, tensor in weights.items()}
