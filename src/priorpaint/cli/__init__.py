@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Annotated, TextIO
+from typing import Annotated, Any
 
 import typer
 
@@ -82,14 +82,7 @@ def _run() -> None:
         _fail(f"{type(error).__name__}: {error} (run again with {_DEBUG} to see where).", FAILED)
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """The sentence alone: where in the code it came from says nothing to a user."""
     print(f"Warning: {message}", file=sys.stderr)
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from priorpaint.lab.certify.results import Cell, Certificate
 
     from . import certify_pictures
+    from .progress import CellDisplay
+    from .stopping import Signals
 
 _PAGE, _PAGE_IMAGES = Path("docs/results"), Path("docs/images")
 
@@ -127,12 +129,13 @@ def certify(
             "--subject, --mask, --pictures, --prior, --data, --lpips and --again belong to --suite pictures."
         )
     if figures and folders:
-        _check_figures()
+        from priorpaint.lab.certify.plots import require
+
+        require()  # before minutes of work
     from rich.console import Console
 
     from priorpaint.lab.certify.problems import STANDARD
     from priorpaint.lab.certify.report import show
-    from priorpaint.lab.certify.results import FAILED
     from priorpaint.lab.certify.run import NUM_SAMPLES
     from priorpaint.lab.certify.run import certify as run_certify
 
@@ -161,28 +164,29 @@ def certify(
         print(certificate.to_json(), end="")
     else:
         show(certificate, Console(width=None if sys.stdout.isatty() else 200))
+    saved = f" and in {', '.join(map(str, folders))}" if folders else ""
+    _exit(display, cancel, saved, [cell.status for cell in certificate.cells])
+
+
+def _exit(display: CellDisplay, cancel: Signals, saved: str, statuses: list[str]) -> None:
+    """End with the code of a run that was stopped, or that has failed cells."""
+    from priorpaint.lab.certify.results import FAILED
+
     if cancel.cancelled:
-        saved = f" and in {', '.join(map(str, folders))}" if folders else ""
         display.say(f"Stopped: {display.done} of {display.total} cells are finished{saved}.")
         raise typer.Exit(cancel.exit_code)
-    if any(cell.status == FAILED for cell in certificate.cells):
+    if FAILED in statuses:
         raise typer.Exit(1)
 
 
 def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) -> None:
-    from priorpaint.lab.certify.results import FAILED
-
     from . import certify_pictures
     from .progress import CellDisplay
     from .stopping import signals
 
     with signals() as cancel, CellDisplay(quiet=quiet) as display:
         reports = certify_pictures.run(request, display, cancel, as_json=as_json)
-    if cancel.cancelled:
-        display.say(f"Stopped: {display.done} of {display.total} cells are finished.")
-        raise typer.Exit(cancel.exit_code)
-    if any(cell.status == FAILED for report in reports for cell in report.cells):
-        raise typer.Exit(1)
+    _exit(display, cancel, "", [cell.status for report in reports for cell in report.cells])
 
 
 def _save(certificate: Certificate, folder: Path, *, figures: bool, update: bool) -> None:
@@ -211,13 +215,6 @@ def _last_part(word: str) -> str:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_figures() -> None:
-    """Say before minutes of work that the figures cannot be drawn."""
-    from priorpaint.lab.certify.plots import require
-
-    require()
 
 
 def _list(suite: str) -> None:

@@ -171,7 +171,7 @@ def train(
     from priorpaint.training.machine import MLP_BATCH, end_process
     from priorpaint.training.tasks import load_autoencoder
 
-    from .progress import training_display
+    from .progress import TrainingDisplay
     from .stopping import signals
     from .train_network import NetworkOptions, usual
 
@@ -221,7 +221,7 @@ def train(
             label_dropout=label_dropout, augment=augment, whole=whole, latent=None if latent is None else str(latent),
             hold_out=hold_out,
         )  # fmt: skip
-        with signals() as cancel, training_display() as display:
+        with signals() as cancel, TrainingDisplay() as display:
             outcome = run_training(config, display, cancel)
     except PriorpaintError as error:
         typer.echo(f"error: {error}", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,8 +36,6 @@ class Picture:
 
     Attributes:
         image: the pixels, loaded, with the EXIF orientation applied once.
-        mode: the Pillow mode, one of 1, L, LA, P, RGB, RGBA, I;16.
-        size: (width, height) of the upright picture, in pixels.
         format: the file format (PNG, JPEG, ...), or None for an image from memory.
         name: how messages call it.
         icc: the bytes of the ICC profile; the values are never converted.
@@ -47,14 +45,22 @@ class Picture:
     """
 
     image: Image.Image
-    mode: str
-    size: tuple[int, int]
     format: str | None = None
     name: str = "The picture"
     icc: bytes | None = None
     exif: bytes | None = None
     alpha: NDArray[np.uint8] | None = None
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def mode(self) -> str:
+        """The Pillow mode, one of 1, L, LA, P, RGB, RGBA, I;16."""
+        return self.image.mode
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the upright picture, in pixels."""
+        return self.image.size
 
     @property
     def grey(self) -> bool:
@@ -107,39 +113,18 @@ def read_picture(source: str | Path | Image.Image) -> Picture:
         UsageError: the file is missing, damaged, animated, not a picture, of an unsupported mode or format, smaller
             than 16 pixels on a side, or larger than 40 megapixels.
     """
-    loaded = load_upright(source)
-    name, image = loaded.name, loaded.image
-    upright = _plain(image)
-    if upright.mode not in MODES:
-        raise UsageError(f"{name} is in mode {image.mode}, which is not supported; convert it to RGB, RGBA or grey.")
-    return Picture(
-        image=upright,
-        mode=upright.mode,
-        size=upright.size,
-        format=loaded.format,
-        name=name,
-        icc=image.info.get("icc_profile") or None,
-        exif=loaded.exif,
-        alpha=_alpha(upright),
-        warnings=loaded.warnings,
-    )
+    upright = load_upright(source)
+    image = _plain(upright.image)
+    if image.mode not in MODES:
+        mode = upright.mode
+        raise UsageError(f"{upright.name} is in mode {mode}, which is not supported; convert it to RGB, RGBA or grey.")
+    return replace(upright, image=image, alpha=_alpha(image))
 
 
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """A loaded, upright image and what its file said beside the pixels."""
+def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> Picture:
+    """The loaded, upright first frame of a source, in any mode; the caller's own image object keeps its pixels.
 
-    name: str
-    image: Image.Image
-    format: str | None
-    exif: bytes | None
-    warnings: tuple[str, ...]
-
-
-def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> Loaded:
-    """The loaded, upright first frame of a source; the caller's own image object keeps its pixels.
-
-    With `picture=False` (masks) the modes and depths that only matter for keeping values are let through.
+    With `picture=False` (masks) the depths that only matter for keeping values are let through.
     """
     with _quiet():
         if isinstance(source, Image.Image) and not _unread_tiff(source):
@@ -186,7 +171,7 @@ def _open_image(name: str, file: BinaryIO) -> Image.Image:
         raise _damaged(name, error) from error
 
 
-def _finish(name: str, image: Image.Image, *, picture: bool) -> Loaded:
+def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
     _check_size(name, image.size)
     try:
         frames = getattr(image, "n_frames", 1)
@@ -206,7 +191,9 @@ def _finish(name: str, image: Image.Image, *, picture: bool) -> Loaded:
         raise _damaged(name, error) from error
     _check_size(name, upright.size)
     exif, complaints = _exif_block(image, name)
-    return Loaded(name, upright, "JPEG" if image.format == "MPO" else image.format, exif, complaints)
+    file_format = "JPEG" if image.format == "MPO" else image.format
+    icc = upright.info.get("icc_profile") or None
+    return Picture(upright, file_format, name, icc, exif, warnings=complaints)
 
 
 def _damaged(name: str, error: Exception) -> UsageError:
