@@ -126,9 +126,9 @@ def test_one_learning_rate_for_all_parameters_reaches_the_optimum() -> None:
     for lr, log_var, gate in ((0.05, 1.0, 1.0), (0.1, 0.01, 0.1)):
         lam = near.start(SEEN.pinv(Y), torch.zeros(1, 4, 1, 1, 2, dtype=torch.float64))
         adam = Adam(replace(EXACT, lr=lr, lr_log_var=log_var, lr_gate=gate, iterations=10**6), lam)
-        for iteration in range(500):
+        for _ in range(500):
             total = exact_parts(near, lam).total().sum()
-            adam.step(iteration, list(torch.autograd.grad(total, lam.tensors())))
+            adam.step(list(torch.autograd.grad(total, lam.tensors())))
         gaps.append(total.item() - value)
         fits.append(lam)
     assert 0 < floor < 1.1e-4 and floor < gaps[0] < floor + 3e-4

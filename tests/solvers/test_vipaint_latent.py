@@ -197,7 +197,7 @@ def test_guidance_of_fit_and_of_samples(fit_cfg: float | None, sample_cfg: float
 def test_guidance_needs_a_condition() -> None:
     prior, operator, y = curved()
     for setting in ("fit_cfg", "sample_cfg"):
-        with pytest.raises(UsageError, match="need a prior under a condition"):
+        with pytest.raises(UsageError, match="need a condition"):
             solver("vipaint", **FAST, **{setting: 2.0}).sample(prior, operator, y)
 
 

@@ -27,7 +27,7 @@ from ..mmps import MMPS
 from ..pigdm import PiGDM
 from ..tmpd import TMPD
 from .particles import Particles, Proposal
-from .resampling import effective_share, log_mean, systematic
+from .resampling import effective_share, systematic
 from .twists import DenseTwist, Level, LikelihoodTwist, Twist, algebra_device, move, pick
 
 _MOST = 1024  # image elements up to which the whole Jacobian of every particle is computed
@@ -51,7 +51,7 @@ class Population:
         log_weights: (B, G, K) float64, normalised in each group: their exp sums to 1.
         ess: effective sample size over K at each level, before resampling, (B, G, steps); of the worst block.
         ancestors: how many of the K first particles have descendants in the end, (B, G); in the worst block.
-        log_evidence: estimate of log p(y), (B, G), in the density of the informative entries of y.
+        log_evidence: estimates of log p(y), (B, G), in the density of the informative entries of y; see `log_mean`.
         blocks: blocks that were resampled by themselves at the last level, (B, G); 1 without ``local``.
     """
 
@@ -61,11 +61,6 @@ class Population:
     ancestors: Tensor
     log_evidence: Tensor
     blocks: Tensor
-
-    @property
-    def log_evidence_of_image(self) -> Tensor:
-        """The groups' estimates of p(y) averaged, as a logarithm, (B,)."""
-        return log_mean(self.log_evidence)
 
 
 @settings(frozen=True, config=STRICT)
@@ -128,8 +123,8 @@ class SMC(Solver, name="smc"):
         calls = math.ceil(num_samples / self.num_kept) * a_group
         if self.twist == "mmps":
             return Cost(0, calls)
-        one = self._method()._one().backward * (2 if self.twist == "mmps_cg" else 1)  # log det takes as many passes
-        return Cost(0, (one + (self.kernel == "scalar")) * calls)
+        passes = 2 if self.twist == "mmps_cg" else 1  # log det takes as many as the gradient
+        return Cost(0, (passes * _METHODS[self.twist]._one().backward + (self.kernel == "scalar")) * calls)
 
     def _steps(self) -> int:
         return self.steps
@@ -209,7 +204,7 @@ class SMC(Solver, name="smc"):
         if particles.log_weights.shape[2] > 1:  # blocks of different weight do not make a particle with a weight
             u = self._uniform(task, particles.log_weights.shape[2])
             particles.resample(torch.ones_like(u, dtype=torch.bool), u, self.particles)
-        ancestors = torch.stack([_distinct(group) for group in particles.ancestors])
+        ancestors = torch.tensor([min(len(site.unique()) for site in group.mT) for group in particles.ancestors])
         blocks = (1 / particles.joined.sum(2)).sum(1).round().long()
         ess = torch.stack([level.amin(1) for level in particles.ess], 1)
         log_weights = torch.log_softmax(particles.by_block[..., 0], 1)
@@ -303,26 +298,18 @@ class SMC(Solver, name="smc"):
 
     def _twist(self, task: Task, limit: int | None) -> Twist:
         latent = task.prior.latent
-        exact = _DECODER_NOISE if latent and task.sigma_y == 0 else _FLOOR * task.prior.data_std
-        sigma_y = max(task.sigma_y, exact)
+        floor = _DECODER_NOISE if latent and task.sigma_y == 0 else _FLOOR * task.prior.data_std
+        common = task, self.particles, limit, max(task.sigma_y, floor), self.kernel
         if latent and (self.twist not in _THROUGH_DECODER or self.local):
             raise UsageError(
                 f"with a latent prior the twist is one that goes through the decoder, {', '.join(_THROUGH_DECODER)}, "
                 f"without local resampling; this is twist '{self.twist}' with local={self.local:g}"
             )
         if self.twist != "mmps":
-            return LikelihoodTwist(task, self.particles, limit, sigma_y, self.kernel, self._method())
+            return LikelihoodTwist(*common, _METHODS[self.twist])
         if math.prod(task.shape) > _MOST:
             raise UsageError(
                 f"twist 'mmps' computes the whole Jacobian, too much for {math.prod(task.shape)} elements; pass "
                 f"twist='mmps_cg' or '{'dps' if latent else 'pigdm'}' and kernel='first', with few particles"
             )
-        return DenseTwist(task, self.particles, limit, sigma_y, self.kernel, self.local)
-
-    def _method(self) -> LikelihoodSolver:
-        return _METHODS[self.twist]
-
-
-def _distinct(ancestors: Tensor) -> Tensor:
-    """Distinct values in (K, S) at the site that has fewest, 0-d."""
-    return torch.stack([site.unique().numel() * torch.ones((), dtype=torch.long) for site in ancestors.mT]).amin()
+        return DenseTwist(*common, self.local)

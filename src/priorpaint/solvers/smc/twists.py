@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,8 +24,7 @@ from .resampling import connected
 from .rows import DecodedRows, PixelRows, Rows
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """What is known about the particles at one noise level.
 
     Attributes:
@@ -44,8 +43,7 @@ class Level:
 
     def pick(self, ancestors: Tensor) -> Level:
         """The level of resampled particles; ``ancestors`` (G, K, S)."""
-        present = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{key: pick(part, ancestors) for key, part in present.items() if part is not None})
+        return Level._make(part if part is None else pick(part, ancestors) for part in self)
 
 
 def algebra_device(prior: Prior) -> torch.device:
@@ -98,8 +96,8 @@ class Twist(ABC):
 
     def _groups(self, parts: list[Tensor], *shape: int) -> Tensor:
         """Rows of chunks to (G, K, *shape), float64."""
-        wide = torch.cat([part.detach().to(self.device).double() for part in parts])
-        return wide.reshape(len(self.task.y), self.particles, *shape)
+        rows = torch.cat([part.detach().to(self.device).double() for part in parts])
+        return rows.reshape(len(self.task.y), self.particles, *shape)
 
 
 class DenseTwist(Twist):
@@ -170,8 +168,7 @@ class DenseTwist(Twist):
         correlation = (cov / std[..., None] / std[..., None, :]).abs().mean(1)
         self._links = torch.maximum(self._links, correlation)
         self.joined = connected(self._links >= self.local)
-        local: Tensor = cov * self.joined[:, None]
-        return local
+        return cov * self.joined[:, None]
 
     def _log_twist(self, root: Tensor, rows: Rows) -> Tensor:
         white = torch.linalg.solve_triangular(root, rows.residual[..., None], upper=False)[..., 0]
@@ -299,7 +296,6 @@ def positive(matrices: Tensor) -> Tensor:
 
 def root(matrices: Tensor) -> Tensor:
     """Lower Cholesky factors of positive semi-definite matrices (..., d, d), up to rounding."""
-    factors: Tensor
     factors, info = torch.linalg.cholesky_ex(matrices)
     if not bool((info > 0).any()):
         return factors

@@ -41,9 +41,7 @@ from .variables import Ladder, section
 _LOWER = (1.0, 2.0)
 
 _CORRECTED_STEPS = 25  # of phase 2 with weights, where steps are of second order or made good by the weights
-_FULL_SHARE = (
-    0.25  # of those steps are taken by all particles: modes are weighed at T_s, and few weights change further down
-)
+_FULL_SHARE = 0.25  # of those that all particles take: modes are weighed at T_s, and few weights change further down
 _SMALL = 256  # image elements up to which the whole Jacobian of every particle is cheap
 
 
@@ -161,12 +159,8 @@ class VIPaint(Solver, name="vipaint"):
         return replace(rules, **{name: value for name, value in chosen.items() if value is not None})
 
     def __post_init__(self) -> None:
-        if self.num_kept > self.particles:
-            raise UsageError(
-                f"{self.particles} particles cannot give num_kept = {self.num_kept} samples; lower num_kept"
-            )
-        rules = self.rules
-        if (self.components > 1 or self.correct) and not rules.is_bound:
+        self._refinement("mmps", 1.0)  # fewer particles than num_kept are an error there
+        if (self.components > 1 or self.correct) and not self.rules.is_bound:
             raise UsageError(f"components and correct need a bound, which preset '{self.preset}' is not; use 'exact'")
 
     def cost(self, num_samples: int = 1) -> Cost:
@@ -206,12 +200,10 @@ class VIPaint(Solver, name="vipaint"):
             t_end = _halfway_to_the_top(prior.schedule, t_start)
         if not 0 < t_start <= t_end < 1 or (self.levels > 1 and t_start == t_end):
             raise UsageError(f"VIPaint needs 0 < t_start < t_end < 1, not {t_start:.4g} and {t_end:.4g}; set both")
-        schedule = prior.schedule
-        levels = section(schedule, t_end, t_start, self.levels - 1)
-        pairs = self.rules.pairs(schedule, t_end)
+        pairs = self.rules.pairs(prior.schedule, t_end)
         if len(pairs) == 0:
             raise UsageError(f"the published grid has no step above t_end = {t_end:.4g}; lower t_end or set top_steps")
-        return Ladder(levels, pairs)
+        return Ladder(section(prior.schedule, t_end, t_start, self.levels - 1), pairs)
 
     def _time(self, prior: Prior, t: float | None, nsr: float) -> float:
         if t is not None:
@@ -251,9 +243,7 @@ class VIPaint(Solver, name="vipaint"):
         """The prior at a guidance scale; one without a condition has none, which matters if a setting asks for it."""
         changed = prior if scale is None else rescaled(prior, scale)
         if changed is None and setting is not None:
-            raise UsageError(
-                f"fit_cfg and sample_cfg need a prior under a condition; give {prior.name} a class or a text"
-            )
+            raise UsageError(f"fit_cfg and sample_cfg need a condition; give {prior.name} a class or a text")
         return prior if changed is None else changed
 
     def condition(
@@ -318,8 +308,7 @@ class VIPaint(Solver, name="vipaint"):
                 f"{self.rules.refine_guidance} replaces pixels, which a latent prior has none of; use preset 'exact' "
                 "with it"
             )
-        complaint = self.rules.complaint(self.perceptual)
-        if complaint is not None:
+        if complaint := self.rules.complaint(self.perceptual):
             warnings.warn(complaint, stacklevel=2)
 
     def bound(self, prior: Prior) -> Bound:
@@ -361,10 +350,10 @@ class VIPaint(Solver, name="vipaint"):
 
     def refinement(self, prior: Prior, shape: tuple[int, int, int]) -> Refinement:
         """Phase 2 with correction: SMC from T_s for images of this shape."""
-        t_start = self.ladder(prior).levels[-1]
-        large = "dps" if prior.latent else "pigdm"
-        twist = ("mmps" if math.prod(shape) <= _SMALL else large) if self.twist == "auto" else self.twist
-        return self._refinement(twist, float(prior.schedule.log_nsr(t_start).exp()))
+        twist: str = self.twist
+        if twist == "auto":
+            twist = "mmps" if math.prod(shape) <= _SMALL else "dps" if prior.latent else "pigdm"
+        return self._refinement(twist, float(prior.schedule.log_nsr(self.ladder(prior).levels[-1]).exp()))
 
     def _refinement(self, twist: str, top: float) -> Refinement:
         chosen: dict[str, Any] = {"twist": twist, "kernel": "dense" if twist == "mmps" else "first"}

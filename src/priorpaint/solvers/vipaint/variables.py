@@ -5,8 +5,8 @@ Levels T_e = t_1 > ... > t_K = T_s; row i of every parameter belongs to t_{i+1} 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,8 +109,7 @@ class Path:
     prior_variances: list[Tensor]
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """The five parts of the bound, one value for each row (or image, or image and iteration); see ``bound``."""
 
     reconstruction: Tensor
@@ -118,10 +117,6 @@ class Parts:
     diffusion: Tensor
     prior: Tensor
     mixing: Tensor
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Parts:
-        """Each part changed in the same way."""
-        return Parts(*(change(getattr(self, field.name)) for field in fields(self)))
 
     def kl(self) -> Tensor:
         """hierarchy + diffusion + prior + mixing: KL(q || p), what beta multiplies."""
