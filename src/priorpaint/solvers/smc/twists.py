@@ -296,6 +296,7 @@ def positive(matrices: Tensor) -> Tensor:
 
 def root(matrices: Tensor) -> Tensor:
     """Lower Cholesky factors of positive semi-definite matrices (..., d, d), up to rounding."""
+    factors: Tensor
     factors, info = torch.linalg.cholesky_ex(matrices)
     if not bool((info > 0).any()):
         return factors
