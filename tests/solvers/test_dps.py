@@ -91,7 +91,7 @@ def one_step(
     """x_s - u: what guidance adds to the unguided step with the same noise."""
     prior = toy_g(schedule)
     task = Task(prior, KNOWN, y, 0.5, Streams(range(len(x_t))), (1, 1, 2), lambda step, x_0: None)
-    x_s = run._step(task, x_t, at(t), at(s))[0]
+    x_s = run.step(task)(x_t, at(t), at(s))[0]
     with torch.no_grad():
         x_0 = prior.denoise(x_t, at(t))
     x_0 = x_0.clamp(-1, 1) if run.clip else x_0

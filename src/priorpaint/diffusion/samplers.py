@@ -16,6 +16,7 @@ from torch import Tensor
 from . import transitions
 from .denoiser import Denoiser
 from .rng import Streams
+from .schedules import Schedule
 from .transitions import like
 
 Callback = Callable[[int, int, Tensor], None]
@@ -62,9 +63,14 @@ class DDIM(Sampler):
 
     def step(self, prior: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         x_0 = prior.denoise(x_t, t)
-        if self.eta == 0:
-            return transitions.ddim(prior.schedule, x_t, x_0, t, s), x_0
-        return transitions.step(prior.schedule, x_t, x_0, t, s, noise.normal_like(x_t), self.eta), x_0
+        return ddim_step(prior.schedule, x_t, x_0, t, s, noise, self.eta), x_0
+
+
+def ddim_step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Streams, eta: float) -> Tensor:
+    """STEP(eta): x_s (N, C, H, W) from x_t and the estimate x_0; nothing is drawn where eta = 0."""
+    if eta == 0:
+        return transitions.ddim(schedule, x_t, x_0, t, s)
+    return transitions.step(schedule, x_t, x_0, t, s, noise.normal_like(x_t), eta)
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from .schedules import Schedule
 
 def like(coefficient: Tensor, x: Tensor) -> Tensor:
     """A 0-d or (N,) coefficient, cast to x's dtype and device and shaped to broadcast against x (N, ...)."""
-    coefficient = coefficient.to(device=x.device, dtype=x.dtype)
+    coefficient = coefficient.to(x)
     return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def vp_length(schedule: Schedule, t: Tensor) -> Tensor:
     """sqrt(alpha_t^2 + sigma_t^2), float64: x_t divided by it is variance preserving; D does not change."""
     alpha, sigma, _ = schedule.level(t)
-    return (alpha**2 + sigma**2).sqrt()
+    return torch.hypot(alpha, sigma)
 
 
 def forward(schedule: Schedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,12 +46,18 @@ def backward_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
 
 def backward_weights(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
     """(a, b) with E[x_s | x_t, x_0] = a x_t + b x_0 when the step adds noise of variance eta^2 v (eta = 0: DDIM)."""
+    return backward(schedule, t, s, eta)[:2]
+
+
+def backward(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """(a, b, eta sqrt(v)) of STEP(eta), x_s = a x_t + b x_0 + eta sqrt(v) z, for s < t, float64."""
     before, after = schedule.level(t), schedule.level(s)
     gap = 2 * (after.log_nsr - before.log_nsr)
-    # sqrt(sigma_s^2 - eta^2 v) = sigma_s exp(shrink), and alpha_s - a alpha_t = -alpha_s expm1(gap / 2 + shrink).
-    shrink = 0.5 * torch.log1p(eta**2 * torch.expm1(gap))
-    a = after.sigma / before.sigma * torch.exp(shrink)
-    return a, -after.alpha * torch.expm1(gap / 2 + shrink)
+    shrink = torch.expm1(gap)
+    # sqrt(sigma_s^2 - eta^2 v) = sigma_s exp(left), and alpha_s - a alpha_t = -alpha_s expm1(gap / 2 + left).
+    left = 0.5 * torch.log1p(eta**2 * shrink)
+    a = after.sigma / before.sigma * torch.exp(left)
+    return a, -after.alpha * torch.expm1(gap / 2 + left), eta * after.sigma * (-shrink).sqrt()
 
 
 def perturb(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -82,8 +88,8 @@ def step(
     schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Tensor, eta: float | Tensor = 1.0
 ) -> Tensor:
     """STEP(eta): a draw of x_s given x_t and the estimate x_0. eta = 1 is DDPM ancestral, eta = 0 is DDIM."""
-    std = eta * backward_variance(schedule, t, s).sqrt()
-    return step_mean(schedule, x_t, x_0, t, s, eta) + like(std, x_t) * noise
+    a, b, std = backward(schedule, t, s, eta)
+    return like(a, x_t) * x_t + like(b, x_t) * x_0 + like(std, x_t) * noise
 
 
 def ddim(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:

@@ -32,10 +32,11 @@ class Inpainting(LinearOperator):
         if not bool(((known == 0) | (known == 1)).all()):
             raise UsageError("a mask holds only 0 (unknown) and 1 (known); threshold it first")
         self.known = known.to(torch.float32, copy=True)  # a later change of the caller's mask changes nothing here
+        self._known = self.known > 0
 
     def __call__(self, x: Tensor) -> Tensor:
         # where, not a product: a NaN or inf in a hidden pixel must not leak.
-        return torch.where(self.mask(x) > 0, x, 0)
+        return torch.where(self._known.to(x.device), x, 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self(y)
@@ -45,7 +46,7 @@ class Inpainting(LinearOperator):
 
     def solve(self, r: Tensor, c: float | Tensor) -> Tensor:
         diagonal = self.mask(r) + torch.as_tensor(c, dtype=r.dtype, device=r.device).reshape(-1, 1, 1, 1)
-        return torch.where(diagonal > 0, r / diagonal.clamp(min=torch.finfo(r.dtype).tiny), 0)
+        return r * torch.where(diagonal > 0, 1 / diagonal.clamp(min=torch.finfo(r.dtype).tiny), 0)
 
     def filter(self, x: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
         return gain(self.mask(x)) * x
@@ -65,7 +66,7 @@ class Inpainting(LinearOperator):
         return int(y.shape[1]), int(y.shape[2]), int(y.shape[3])
 
     def project(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.where(self.mask(x) > 0, y, x)  # exact, without rounding
+        return torch.where(self._known.to(x.device), y, x)  # exact, without rounding
 
     def measured(self, y: Tensor) -> Tensor:
         return self(y) if y.ndim == 4 else y

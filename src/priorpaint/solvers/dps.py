@@ -7,29 +7,26 @@ latent prior D is decoded first: latent DPS, the baseline of PSLD (Rout et al. 2
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ..diffusion import transitions
+from ..diffusion.rng import Streams
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..errors import UsageError
 from ..operators.base import Operator
 from ..priors.base import Prior
 from ..priors.latent import decoder_gain
-from .base import STRICT, Cost, Field, Task, settings
-from .guidance import LikelihoodSolver, PosteriorDenoiser
-from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, tweedie_scale, white_variance
-
-Lever = Callable[[Tensor], tuple[Tensor, Tensor]]
-Loss = Callable[[Tensor], Tensor]
+from .base import STRICT, Cost, Field, Problem, settings
+from .guidance import LikelihoodSolver, MovingSolver, PosteriorDenoiser, towards
+from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, white_variance
 
 
 @settings(frozen=True, config=STRICT)
-class DPS(LikelihoodSolver, name="dps"):
+class DPS(MovingSolver, LikelihoodSolver, name="dps"):
     """x_s = STEP(eta)(x_t) - scale grad_{x_t} ||y - A D(x_t)||."""
 
     title: ClassVar[str] = "DPS"
@@ -66,38 +63,32 @@ class DPS(LikelihoodSolver, name="dps"):
             )
         return PointLikelihood(prior, operator, y, sigma_y, clip=self.clip, widen=self.widen)
 
-    def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> _Guided:
-        return self._guided(prior, operator, y, sigma_y, lambda t: self.lever(prior.schedule, t))
+    @property
+    def moves(self) -> bool:
+        return self.guidance == "norm"
 
-    def _guided(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float, lever: Lever) -> _Guided:
-        """The guided prior; ``lever`` gives (s, b) for t, see ``GuidedSolver.lever``."""
-        if self.guidance == "norm":
-            own = self.scale_space == "own"
-            return descending(prior, lambda x_0: self._norm(prior, operator, y, x_0), lever, own=own, clip=self.clip)
+    def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
+        """(D, -scale c grad_{x_t} ||y - A D||); arguments as in `MovingSolver`."""
+        prior = problem.prior
+        at = Denoised(prior, x_t, t)
+        with torch.enable_grad():
+            x_0 = at.graph.clamp(-1, 1) if self.clip and not prior.latent else at.graph
+            image = prior.decode(x_0)
+            residual = problem.operator(image.clamp(-1, 1) if self.clip else image) - problem.y
+            (gradient,) = torch.autograd.grad((self.scale * norm(residual)).sum(), at.x_t)
+        c = torch.ones_like(t) if self.scale_space == "own" else vp_lengths(prior.schedule, t, s)
+        return x_0.detach(), like(-c, x_t) * gradient
+
+    def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
+        if self.moves:
+            return super().guide(prior, operator, y, sigma_y)
         likelihood = self.likelihood(prior, operator, y, sigma_y)
 
-        def denoise(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            seen = likelihood.evaluate(x_t, t, density=False)
-            return seen.x_0, like(self.scale * tweedie_scale(prior.schedule, t), x_t) * seen.gradient
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            at = likelihood.evaluate(x_t, t, density=False)
+            return towards(prior, at.x_0, t, self.scale * at.gradient)
 
-        return _Guided(prior, denoise)
-
-    def _norm(self, prior: Prior, operator: Operator, y: Tensor, x_0: Tensor) -> Tensor:
-        """scale r, (N,)."""
-        image = prior.decode(x_0)
-        return self.scale * norm(y - operator(image.clamp(-1, 1) if self.clip else image))
-
-    def _step(self, task: Task, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """One STEP(eta) from t to any s < t: (x_s, estimate of x_0)."""
-        schedule = task.prior.schedule
-        b = transitions.backward_weights(schedule, t, s, self.eta)[1]
-        guided = self._guided(task.prior, task.operator, task.y, task.sigma_y, lambda _: (s, b))
-        x_t = x_t.detach()
-        x_0 = guided.denoise(x_t, t)
-        return transitions.step(schedule, x_t, x_0, t, s, task.noise.normal_like(x_t), self.eta), guided.plain
-
-    def _shown(self, guided: Prior, x_0: Tensor) -> Tensor:
-        return guided.plain if isinstance(guided, _Guided) else x_0
+        return PosteriorDenoiser(prior, denoise)
 
     def _one(self) -> Cost:
         return Cost(0, 1)
@@ -135,51 +126,16 @@ class PointLikelihood(Likelihood):
         return Evaluation(x_0.detach(), gradient, gaussian_log_density(square.detach(), log_det, self.count))
 
 
-class _Guided(PosteriorDenoiser):
-    """D + move for a function (x_t, t) -> (D, move); ``plain`` is the last D, which makes the better picture."""
-
-    plain: Tensor
-
-    def __init__(self, prior: Prior, parts: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
-        super().__init__(prior, self._sum)
-        self._parts = parts
-
-    def _sum(self, x_t: Tensor, t: Tensor) -> Tensor:
-        self.plain, move = self._parts(x_t, t)
-        return self.plain + move
-
-
-def descending(prior: Prior, loss: Loss, lever: Lever, *, own: bool = False, clip: bool = False) -> _Guided:
-    """D, moved so that x_s moves by -c grad_{x_t} loss(D).
-
-    c translates a step that is meant for variance-preserving x: x_vp = x / sqrt(alpha^2 + sigma^2), so a step of
-    x_vp(s) along the gradient by x_vp(t) is c = sqrt(alpha_t^2 + sigma_t^2) sqrt(alpha_s^2 + sigma_s^2) times longer
-    in x.
-
-    Args:
-        prior: the prior.
-        loss: of x_0 (N, C, H, W) in the prior's space, (N,).
-        lever: (s, b) for t, see ``GuidedSolver.lever``.
-        own: the step is meant for the prior's own x_t, c = 1.
-        clip: clip the images of a pixel prior to [-1, 1] before the loss.
-    """
-
-    def parts(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        seen, (s, b) = Denoised(prior, x_t, t), lever(t)
-        with torch.enable_grad():
-            x_0 = seen.graph.clamp(-1, 1) if clip and not prior.latent else seen.graph
-            (gradient,) = torch.autograd.grad(loss(x_0).sum(), seen.x_t)
-        length = torch.ones_like(t) if own else vp_lengths(prior.schedule, t, s)
-        return x_0.detach(), like(-length / b, x_t) * gradient
-
-    return _Guided(prior, parts)
-
-
 def vp_lengths(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
-    """c of `descending`, float64."""
+    """c that makes a step meant for variance-preserving x one in this schedule's x, float64 in the shape of t.
+
+    x_vp = x / sqrt(alpha^2 + sigma^2), so a step of x_vp(s) along the gradient by x_vp(t) is
+    c = sqrt(alpha_t^2 + sigma_t^2) sqrt(alpha_s^2 + sigma_s^2) times longer in x.
+    """
     return transitions.vp_length(schedule, t) * transitions.vp_length(schedule, s)
 
 
 def norm(residual: Tensor) -> Tensor:
-    """||residual|| of each row (N, ...), (N,)."""
-    return (residual.flatten(1).square().sum(1) + 1e-12).sqrt()  # 1e-12: the norm has no gradient at 0
+    """||residual|| of each row (N, ...), (N,); below 1e-6 it is flattened, so that rounding does not pull."""
+    length = torch.linalg.vector_norm(residual.flatten(1), dim=1)
+    return torch.hypot(length, length.new_tensor(1e-6))

@@ -1,7 +1,8 @@
 """Guided denoisers: methods that replace D(x_t, t) = E[x_0 | x_t] by an estimate of E[x_0 | x_t, y].
 
 With G = grad log p(y | x_t), Tweedie's formula gives E[x_0 | x_t, y] = D + (sigma_t^2 / alpha_t) G. A method that
-approximates the left side becomes a wrapper Prior -> Prior, and any sampler runs it.
+approximates the left side becomes a wrapper Prior -> Prior, and any sampler runs it. A method that is published as a
+move of x_s after a plain step is a `MovingSolver` and writes that move.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
-from ..diffusion.samplers import DDIM, EulerMaruyama, Heun, Sampler
+from ..diffusion.rng import Streams
+from ..diffusion.samplers import DDIM, EulerMaruyama, Heun, Sampler, ddim_step
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.base import Operator
-from ..priors.base import Denoising, Prior, WrappedPrior, times_of
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from ..priors.base import Denoising, Prior, WrappedPrior
+from .base import STRICT, Cost, Field, Problem, Solver, Task, settings
 from .likelihoods import Likelihood, tweedie_scale
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
+Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(x_t (N, C, H, W), t, s < t) -> (x_s, estimate of x_0)."""
 
 
 class PosteriorDenoiser(WrappedPrior):
@@ -32,7 +36,7 @@ class PosteriorDenoiser(WrappedPrior):
 
     Args:
         prior: the prior that is wrapped.
-        denoise: (x_t (N, C, H, W), t (N,) float64) -> an estimate of E[x_0 | x_t, y].
+        denoise: (x_t (N, C, H, W), t float64, 0-d or (N,)) -> an estimate of E[x_0 | x_t, y].
     """
 
     def __init__(self, prior: Prior, denoise: Denoise) -> None:
@@ -40,7 +44,7 @@ class PosteriorDenoiser(WrappedPrior):
         self._call = denoise
 
     def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
-        return Denoising(self._call(x_t, times_of(t, x_t)).to(x_t.dtype))
+        return Denoising(self._call(x_t, torch.as_tensor(t, dtype=torch.float64)).to(x_t.dtype))
 
 
 @settings(frozen=True, config=STRICT)
@@ -84,43 +88,30 @@ class GuidedSolver(Solver):
     def _steps(self) -> int:
         return self.steps
 
-    def _shown(self, guided: Prior, x_0: Tensor) -> Tensor:
-        """What a step reports: the guided estimate x_0, or a better picture."""
-        return x_0
-
-    def lever(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(s, b) for t (N,): the next time of this solver's grid, and how far x_s moves when D(x_t, t) moves by 1.
-
-        For methods whose guidance is published as a move of x_s.
-        """
-        times = schedule.grid(self.steps, self.spacing, start=self.t_init).to(t.device)
-        below = (times[None] < t[:, None] - 1e-12).double().argmax(1)
-        return times[below], self._pull(schedule, t, times[below])
-
-    def _pull(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
-        """b, the weight of D in the mean of a step from t to s; of Heun's method, in its first half."""
-        if self.sampler == "euler_maruyama":
-            return transitions.forward(schedule, s, t)[1] * schedule.alpha(t) / schedule.sigma(t) ** 2
-        return transitions.backward_weights(schedule, t, s, self.eta if self.sampler == "ddim" else 0.0)[1]
+    def _times(self, schedule: Schedule) -> Tensor:
+        """The time grid, (steps + 1,) float64."""
+        return schedule.grid(self.steps, self.spacing, start=self.t_init)
 
     def _sampler(self) -> Sampler:
         if self.sampler == "heun":
-            return Heun(self.steps, self.spacing, self.t_init)
+            return Heun(self.steps)
         if self.sampler == "euler_maruyama":
-            return EulerMaruyama(self.steps, self.spacing, self.t_init)
-        return DDIM(self.steps, self.spacing, self.t_init, eta=self.eta)
+            return EulerMaruyama(self.steps)
+        return DDIM(self.steps, eta=self.eta)
 
-    def _guided_in(self, task: Task) -> Prior:
-        """``guide`` with what the task knows."""
-        return self.guide(task.prior, task.operator, task.y, task.sigma_y)
+    def step(self, task: Task) -> Step:
+        """A step down for these rows, without a gradient graph around it."""
+        sampler, guided = self._sampler(), self.guide(task.prior, task.operator, task.y, task.sigma_y)
+        return lambda x_t, t, s: sampler.step(guided, x_t, t, s, task.noise)
 
     @torch.no_grad()
     def _run(self, task: Task) -> Tensor:
-        schedule = task.prior.schedule
-        guided = self._guided_in(task)
-        x_1 = task.start(schedule.grid(self.steps, self.spacing, start=self.t_init)[0])
-        x_0 = self._sampler()(guided, x_1, task.noise, lambda step, total, x: task.report(step, self._shown(guided, x)))
-        return x_0
+        times = self._times(task.prior.schedule)
+        x_t, step = task.start(times[0]), self.step(task)
+        for i, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+            x_t, x_0 = step(x_t, t, s)
+            task.report(i + 1, x_0)
+        return x_t
 
 
 @settings(frozen=True, config=STRICT)
@@ -135,12 +126,71 @@ class LikelihoodSolver(GuidedSolver):
         likelihood = self.likelihood(prior, operator, y, sigma_y)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            seen = likelihood.evaluate(x_t, t, density=False)
-            return towards(prior, seen.x_0, t, seen.gradient)
+            at = likelihood.evaluate(x_t, t, density=False)
+            return towards(prior, at.x_0, t, at.gradient)
 
         return PosteriorDenoiser(prior, denoise)
 
 
+@settings(frozen=True, config=STRICT)
+class MovingSolver(GuidedSolver):
+    """A method that is published as x_s = STEP(eta)(x_t, D) + move; the move stands in the method's own file."""
+
+    @abstractmethod
+    def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
+        """(D, how far x_s moves), both (N, C, H, W), of a step from t to s.
+
+        Args:
+            problem: of the N rows.
+            x_t: noisy images (N, C, H, W).
+            t, s: times, 0-d or (N,) float64.
+            noise: one stream a row, for a method whose move is random; None leaves that noise out.
+        """
+
+    @property
+    def moves(self) -> bool:
+        """Whether the settings ask for the move, and not for an estimate of E[x_0 | x_t, y] that a method has, too."""
+        return True
+
+    def step(self, task: Task) -> Step:
+        if not self.moves:
+            return super().step(task)
+        problem, schedule = Problem(task.prior, task.operator, task.y, task.sigma_y), task.prior.schedule
+        if self.sampler != "ddim":
+            sampler, guided = self._sampler(), self._estimate(problem, task.noise)
+            return lambda x_t, t, s: sampler.step(guided, x_t, t, s, task.noise)
+
+        def step(x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+            x_0, move = self.move(problem, x_t, t, s, task.noise)
+            return ddim_step(schedule, x_t, x_0, t, s, task.noise, self.eta) + move, x_0
+
+        return step
+
+    def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
+        if not self.moves:
+            return super().guide(prior, operator, y, sigma_y)  # type: ignore[safe-super]  # of the LikelihoodSolver
+        return self._estimate(Problem(prior, operator, y, sigma_y), None)
+
+    def _estimate(self, problem: Problem, noise: Streams | None) -> Prior:
+        """D + move / b, for samplers that take an estimate: b is the weight of D in their step down this grid."""
+        schedule = problem.prior.schedule
+        times = self._times(schedule)
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            below = (times.to(t.device) < t[..., None] - 1e-12).double().argmax(-1)
+            s = times.to(t.device)[below]
+            x_0, move = self.move(problem, x_t, t, s, noise)
+            return x_0 + move / like(self._weight(schedule, t, s), move)
+
+        return PosteriorDenoiser(problem.prior, denoise)
+
+    def _weight(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+        """b, the weight of D in the mean of a step from t to s; of Heun's method, in its first half."""
+        if self.sampler == "euler_maruyama":
+            return transitions.forward(schedule, s, t)[1] * schedule.alpha(t) / schedule.sigma(t) ** 2
+        return transitions.backward_weights(schedule, t, s, self.eta if self.sampler == "ddim" else 0.0)[1]
+
+
 def towards(prior: Prior, x_0: Tensor, t: Tensor, gradient: Tensor) -> Tensor:
-    """D + (sigma_t^2 / alpha_t) G for D = x_0 and G = ``gradient`` (N, C, H, W), t (N,); D itself where alpha_t = 0."""
+    """D + (sigma_t^2 / alpha_t) G for D = x_0 and G = ``gradient`` (N, C, H, W); D itself where alpha_t = 0."""
     return x_0 + like(tweedie_scale(prior.schedule, t), x_0) * gradient

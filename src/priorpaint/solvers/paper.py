@@ -47,7 +47,7 @@ class PaperSolver(GuidedSolver):
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             x_0 = self._clipped(prior.denoise(x_t, t))
-            first = t[0]
+            first = t.flatten()[0]
             if bool((t == first).all()):
                 return self._correct(prior, x_0, operator, y, sigma_y, first)
             out = torch.empty_like(x_0)
@@ -80,7 +80,7 @@ class PaperSolver(GuidedSolver):
         if self.sampler != "paper":
             return super()._run(task)
         schedule = task.prior.schedule
-        times = schedule.grid(self.steps, self.spacing, start=self.t_init).flip(0)  # times[level], level 0 clean
+        times = self._times(schedule).flip(0)  # times[level], level 0 clean
         levels = self.levels()
         x_t = self._start(task, times[-1])
         x_0, done = x_t, 0

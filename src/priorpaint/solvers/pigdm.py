@@ -11,16 +11,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..diffusion.rng import Streams
 from ..diffusion.transitions import like
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
-from .base import STRICT, Cost, Field, settings
-from .guidance import LikelihoodSolver, PosteriorDenoiser
+from .base import STRICT, Cost, Field, Problem, settings
+from .guidance import LikelihoodSolver, MovingSolver
 from .likelihoods import Denoised, Evaluation, Likelihood, Spectrum, gaussian_log_density, white_variance
 
 
 @settings(frozen=True, config=STRICT)
-class PiGDM(LikelihoodSolver, name="pigdm"):
+class PiGDM(MovingSolver, LikelihoodSolver, name="pigdm"):
     """Guidance by g = J^T A^T (A A^T + (sigma_y^2 / r_t^2) I)^-1 (y - A D)."""
 
     title: ClassVar[str] = "PiGDM"
@@ -40,18 +41,16 @@ class PiGDM(LikelihoodSolver, name="pigdm"):
         assert isinstance(operator, LinearOperator)
         return WhiteLikelihood(prior, operator, y, sigma_y)
 
-    def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
-        if self.form == "strict":
-            return super().guide(prior, operator, y, sigma_y)
-        likelihood, schedule = self.likelihood(prior, operator, y, sigma_y), prior.schedule
+    @property
+    def moves(self) -> bool:
+        return self.form == "published"
 
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            seen = likelihood.evaluate(x_t, t, density=False)
-            s, b = self.lever(schedule, t)
-            weight = schedule.alpha(s) * schedule.alpha(t) * white_variance(prior, t) / b
-            return seen.x_0 + like(weight, x_t) * seen.gradient
-
-        return PosteriorDenoiser(prior, denoise)
+    def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
+        """(D, alpha_s alpha_t g); arguments as in `MovingSolver`."""
+        prior, schedule = problem.prior, problem.prior.schedule
+        at = self.likelihood(prior, problem.operator, problem.y, problem.sigma_y).evaluate(x_t, t, density=False)
+        weight = schedule.level(s).alpha * schedule.level(t).alpha * white_variance(prior, t)
+        return at.x_0, like(weight, x_t) * at.gradient
 
     def _one(self) -> Cost:
         return Cost(0, 1)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from ..diffusion.rng import Streams
-from ..operators.base import LinearOperator, Operator
-from ..priors.base import Prior
-from .base import STRICT, Cost, Field, Graph, Task, settings
-from .dps import _Guided, descending, norm
-from .guidance import GuidedSolver
+from ..diffusion.transitions import like
+from ..operators.base import LinearOperator
+from .base import STRICT, Cost, Field, Graph, Problem, settings
+from .dps import norm, vp_lengths
+from .guidance import MovingSolver
+from .likelihoods import Denoised
 
 
 @settings(frozen=True, config=STRICT)
-class PSLD(GuidedSolver, name="psld"):
+class PSLD(MovingSolver, name="psld"):
     """z_s = STEP(eta)(z_t) - grad_{z_t} (omega ||y - A Dec(D)|| + gamma ||Enc(g) - D||), g = Dec(D) made to fit y."""
 
     title: ClassVar[str] = "PSLD"
@@ -39,35 +41,25 @@ class PSLD(GuidedSolver, name="psld"):
         "A^T y + x - A^T A x, which fits y for masks only",
     )
 
-    def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
-        return self._guided(prior, operator, y, sigma_y, None)
-
-    def _guided_in(self, task: Task) -> Prior:
-        return self._guided(task.prior, task.operator, task.y, task.sigma_y, task.noise)
-
-    def _guided(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float, noise: Streams | None) -> _Guided:
-        """The guided prior; ``noise`` is what the official program adds to the prediction."""
+    def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
+        """(D, -c grad_{z_t} (omega ||y - A Dec(D)|| + gamma ||Enc(g) - D||)); arguments as in `MovingSolver`."""
+        prior, operator, y = problem.prior, problem.operator, problem.y
         assert isinstance(operator, LinearOperator)
-        official = self.preset == "official"
-
-        def loss(z_0: Tensor) -> Tensor:
-            image = prior.decode(z_0)
-            seen = operator(image)
-            predicted = seen + sigma_y * noise.normal_like(seen) if official and noise is not None else seen
-            misfit = self.omega * norm(y - operator.measured(predicted))
-            if self.gamma == 0:
-                return misfit
-            glue = image + operator.adjoint(y - seen) if official else operator.project(image, y)
-            return misfit + self.gamma * norm(prior.encode(glue) - z_0)
-
-        return descending(prior, loss, lambda t: self.lever(prior.schedule, t))
+        official, at = self.preset == "official", Denoised(prior, x_t, t)
+        with torch.enable_grad():
+            image = prior.decode(at.graph)
+            measured = operator(image)
+            added = problem.sigma_y * noise.normal_like(measured) if official and noise is not None else 0
+            loss = self.omega * norm(y - operator.measured(measured + added))
+            if self.gamma > 0:
+                glue = image + operator.adjoint(y - measured) if official else operator.project(image, y)
+                loss = loss + self.gamma * norm(prior.encode(glue) - at.graph)
+            (gradient,) = torch.autograd.grad(loss.sum(), at.x_t)
+        return at.x_0, like(-vp_lengths(prior.schedule, t, s), x_t) * gradient
 
     @property
     def graph(self) -> Graph:
         return Graph(1, 1, int(self.gamma > 0))
-
-    def _shown(self, guided: Prior, x_0: Tensor) -> Tensor:
-        return guided.plain if isinstance(guided, _Guided) else x_0
 
     def _one(self) -> Cost:
         return Cost(0, 1)

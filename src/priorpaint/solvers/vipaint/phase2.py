@@ -14,14 +14,13 @@ from ...priors.base import Prior
 from ..base import Task
 from ..ddnm import DDNM
 from ..dps import DPS
+from ..guidance import Step
 from ..langevin import Langevin
 from .likelihood import Likelihood
 from .presets import CALM_STEPS, Rules
 
 # sigma / alpha in units of data_std below which Langevin steps change nothing but the last grain of the picture.
 _CALM = 0.2
-
-Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # (z_t, t, s) -> (z_s, estimate of x_0)
 
 
 def refine(task: Task, rules: Rules, t_start: Tensor, likelihood: Callable[[], Likelihood]) -> Tensor:
@@ -65,8 +64,7 @@ def _step(task: Task, rules: Rules, likelihood: Callable[[], Likelihood]) -> Ste
         return _projection(task, rules)
     if rules.refine_guidance == "norm":
         dps: dict[str, Any] = {"scale": rules.refine_scale, "eta": rules.refine_eta}
-        method = DPS(**dps)
-        return lambda z_t, t, s: method._step(task, z_t, t, s)
+        return DPS(**dps).step(task)
     return _gradient(task, rules, likelihood())
 
 
