@@ -25,8 +25,7 @@ FORMATS = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
-_WEBP_SIDE = 16383
-_JPEG_SIDE = 65535
+_LONGEST_SIDE = {"WEBP": 16383, "JPEG": 65535}
 
 
 def lossy(path: str | Path) -> bool:
@@ -48,7 +47,7 @@ def check_output(path: str | Path, image: Image.Image) -> None:
         raise UsageError(f"{path} cannot keep the picture's 16 bits; write PNG or TIFF instead.")
     if file_format == "TIFF" and image.mode == "I;16" and image.has_transparency_data:
         raise UsageError(f"{path} cannot keep a transparent value in 16 bits; write PNG instead.")
-    longest = {"WEBP": _WEBP_SIDE, "JPEG": _JPEG_SIDE}.get(file_format)
+    longest = _LONGEST_SIDE.get(file_format)
     if longest is not None and max(image.size) > longest:
         raise UsageError(f"{path} cannot have sides of more than {longest} pixels; write PNG or TIFF instead.")
 
@@ -82,7 +81,7 @@ def save_picture(
         raise UsageError(f"The quality of a JPEG is 1 to 100, not {quality}.")
     file_format = _format(path)
     options = _options(file_format, quality=quality, info=info or {})
-    metadata = _metadata(image, picture)
+    metadata = _metadata(picture)
     if file_format == "TIFF" and "exif" not in metadata:
         options["compression"] = "tiff_adobe_deflate"  # libtiff cannot write the sub-tables of an EXIF block
     stored = _storable(image, file_format)
@@ -156,17 +155,11 @@ def _options(file_format: str, *, quality: int, info: Mapping[str, str]) -> dict
     return {"pnginfo": texts}
 
 
-def _metadata(image: Image.Image, picture: Picture | None) -> dict[str, Any]:
-    metadata: dict[str, Any] = {}
+def _metadata(picture: Picture | None) -> dict[str, Any]:
     if picture is None:
-        return metadata
-    if picture.icc:
-        metadata["icc_profile"] = picture.icc
-    if picture.exif:
-        metadata["exif"] = picture.exif
-    if "dpi" in picture.image.info:
-        metadata["dpi"] = picture.image.info["dpi"]
-    return metadata
+        return {}
+    metadata = {"icc_profile": picture.icc, "exif": picture.exif, "dpi": picture.image.info.get("dpi")}
+    return {key: value for key, value in metadata.items() if value}
 
 
 def _storable(image: Image.Image, file_format: str) -> Image.Image:

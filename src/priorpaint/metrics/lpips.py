@@ -69,8 +69,7 @@ class LPIPS:
         """LPIPS(a, b), differentiable, 0 for equal pictures.
 
         Args:
-            a: RGB pictures (B, 3, H, W) in [-1, 1].
-            b: RGB pictures (B, 3, H, W) in [-1, 1].
+            a, b: RGB pictures (B, 3, H, W) in [-1, 1].
 
         Returns:
             (B,) float32.

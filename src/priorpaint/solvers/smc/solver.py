@@ -26,7 +26,7 @@ from ..guidance import LikelihoodSolver
 from ..mmps import MMPS
 from ..pigdm import PiGDM
 from ..tmpd import TMPD
-from .particles import Particles, Proposal
+from .particles import Particles, Proposal, start_std
 from .resampling import effective_share, systematic
 from .twists import DenseTwist, Level, LikelihoodTwist, Twist, algebra_device, move, pick
 
@@ -247,8 +247,8 @@ class SMC(Solver, name="smc"):
 
     def _start(self, task: Task, start: Proposal | None, t: Tensor, twist: Twist) -> Particles:
         """Those of the proposal, or N(0, alpha^2 data_std^2 + sigma^2) at the first level."""
-        schedule, count = task.prior.schedule, len(task.y)
-        std = float((schedule.alpha(t) ** 2 * task.prior.data_std**2 + schedule.sigma(t) ** 2).sqrt())
+        count = len(task.y)
+        std = float(start_std(task.prior, t))
         z = task.noise.normal(self.particles, twist.dim).to(twist.device).double()
         log_weights = z.new_zeros(count, self.particles, twist.sites)
         return Particles(
