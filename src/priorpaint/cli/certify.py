@@ -71,7 +71,7 @@ def certify(
     ] = "standard",
     subject: Annotated[
         str | None,
-        typer.Option(metavar="avatars|fashion|all", help="Pictures: `avatars`, `fashion` or `all`; default: avatars."),
+        typer.Option(metavar="avatars|fashion|all", help="Pictures: what they show; default: avatars."),
     ] = None,
     mask: Annotated[
         list[str] | None,

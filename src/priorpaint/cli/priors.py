@@ -20,7 +20,7 @@ _FLAGS = typer.Option(
 )
 _OFFLINE = typer.Option("--offline", help="Download nothing; take models of the hub from the cache.")
 _WIDTH = len("architecture")  # of the first column
-_DEVICE = typer.Option(metavar="cpu|cuda", help="cpu or cuda; default: the GPU where there is one.")
+_DEVICE = typer.Option(metavar="cpu|cuda", help="Default: the GPU if there is one.")
 
 
 class _Group(TyperGroup):

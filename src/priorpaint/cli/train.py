@@ -54,7 +54,7 @@ def train(
         str,
         typer.Option(
             metavar="auto|photo|flip|none",
-            help="photo (mirror, transpose), flip, none; auto: photo, wholes and classes flip, idx and mlp none.",
+            help="photo (mirror, transpose), flip or none; auto: photo, flip for wholes and classes, none for idx and mlp.",
         ),
     ] = "auto",
     channels: Annotated[
@@ -98,9 +98,7 @@ def train(
     ] = "edm",
     betas: Annotated[
         str,
-        typer.Option(
-            metavar="linear|cosine|scaled_linear", help="Noise of simple and hybrid: linear, cosine, scaled_linear."
-        ),
+        typer.Option(metavar="linear|cosine|scaled_linear", help="Noise schedule of the losses simple and hybrid."),
     ] = "linear",
     lr: Annotated[float, typer.Option(metavar="RATE", help="Learning rate of Muon.")] = 0.01,
     adam_lr: Annotated[
@@ -133,7 +131,7 @@ def train(
     ] = None,
     p_std: Annotated[float, typer.Option(metavar="STD", help="Standard deviation of ln sigma in training.")] = 1.3,
     balance: Annotated[bool, typer.Option(help="Give every noise level the same weight in the loss.")] = True,
-    precision: Annotated[str, typer.Option(metavar="auto|bf16|float32", help="auto, bf16 or float32.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="auto|bf16|float32", help="Floating-point precision.")] = "auto",
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of weights, crops and noise.")] = 0,
     resume: Annotated[bool, typer.Option(help="Continue from OUT/checkpoint.pt where it exists.")] = True,
     init: Annotated[Path | None, typer.Option(metavar="WEIGHTS", help="Weights file to start from.")] = None,
