@@ -14,7 +14,6 @@ from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.errors import Cancelled, UsageError
 from priorpaint.operators import Inpainting, MatrixOperator
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.solvers.smc.resampling import log_mean
 from priorpaint.solvers.vipaint.correction import log_above
 from priorpaint.solvers.vipaint.family import Family
 from priorpaint.solvers.vipaint.posterior import Posterior
@@ -86,7 +85,7 @@ def test_a_wrong_fit_is_put_right(levels: int) -> None:
     torch.testing.assert_close(population.log_weights.exp().sum(2), torch.ones(1, 8, dtype=torch.float64))
     assert 0.1 < float(population.ess[0, :, 0].mean()) < 0.9
     log_evidence = prior.log_evidence(KNOWN, Y, SIGMA_Y)
-    assert float(log_mean(population.log_evidence)) == pytest.approx(log_evidence, abs=0.1 * levels)
+    assert float(population.log_evidence_of_image) == pytest.approx(log_evidence, abs=0.1 * levels)
 
 
 def test_a_component_of_the_wrong_weight_is_put_right() -> None:
@@ -121,7 +120,7 @@ def test_correction_through_any_matrix() -> None:
     assert bool(((x.mean(0) - truth.mean.flatten()).abs() < 0.12 * std).all())
     assert bool(((x.std(0) / std - 1).abs() < 0.1).all())
     population = posterior.population(4, seed=2)
-    assert float(log_mean(population.log_evidence)) == pytest.approx(prior.log_evidence(operator, y, 0.2), abs=0.1)
+    assert float(population.log_evidence_of_image) == pytest.approx(prior.log_evidence(operator, y, 0.2), abs=0.1)
 
 
 # --- the house's promises ------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def train(
         str,
         typer.Option(
             metavar="auto|photo|flip|none",
-            help="photo (mirror, transpose), flip or none; auto: photo, flip for wholes and classes, none for idx and mlp.",
+            help="photo (mirror, transpose), flip, none; auto: photo; classes and wholes: flip; idx and mlp: none.",
         ),
     ] = "auto",
     channels: Annotated[

@@ -25,10 +25,7 @@ FORMATS = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"lossless": True, "exact": True},
-}
+_OPTIONS: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True, "exact": True}}
 _LONGEST_SIDE = {"WEBP": 16383, "JPEG": 65535}
 
 

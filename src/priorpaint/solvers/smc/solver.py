@@ -27,7 +27,7 @@ from ..mmps import MMPS
 from ..pigdm import PiGDM
 from ..tmpd import TMPD
 from .particles import Particles, Proposal, start_std
-from .resampling import effective_share, systematic
+from .resampling import effective_share, log_mean, systematic
 from .twists import DenseTwist, Level, LikelihoodTwist, Twist, algebra_device, move, pick
 
 _MOST = 1024  # image elements up to which the whole Jacobian of every particle is computed
@@ -51,7 +51,7 @@ class Population:
         log_weights: (B, G, K) float64, normalised in each group: their exp sums to 1.
         ess: effective sample size over K at each level, before resampling, (B, G, steps); of the worst block.
         ancestors: how many of the K first particles have descendants in the end, (B, G); in the worst block.
-        log_evidence: estimates of log p(y), (B, G), in the density of the informative entries of y; see `log_mean`.
+        log_evidence: estimate of log p(y), (B, G), in the density of the informative entries of y.
         blocks: blocks that were resampled by themselves at the last level, (B, G); 1 without ``local``.
     """
 
@@ -61,6 +61,11 @@ class Population:
     ancestors: Tensor
     log_evidence: Tensor
     blocks: Tensor
+
+    @property
+    def log_evidence_of_image(self) -> Tensor:
+        """The groups' estimates of p(y) averaged, as a logarithm, (B,)."""
+        return log_mean(self.log_evidence)
 
 
 @settings(frozen=True, config=STRICT)
@@ -302,8 +307,8 @@ class SMC(Solver, name="smc"):
         common = task, self.particles, limit, max(task.sigma_y, floor), self.kernel
         if latent and (self.twist not in _THROUGH_DECODER or self.local):
             raise UsageError(
-                f"with a latent prior the twist is one that goes through the decoder, {', '.join(_THROUGH_DECODER)}, "
-                f"without local resampling; this is twist '{self.twist}' with local={self.local:g}"
+                f"a latent prior needs a twist that goes through the decoder, {', '.join(_THROUGH_DECODER)}, and no "
+                f"local resampling, not twist '{self.twist}' with local={self.local:g}"
             )
         if self.twist != "mmps":
             return LikelihoodTwist(*common, _METHODS[self.twist])

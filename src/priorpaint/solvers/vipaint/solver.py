@@ -305,8 +305,7 @@ class VIPaint(Solver, name="vipaint"):
             return
         if self.rules.forward_only:
             raise UsageError(
-                f"{self.rules.refine_guidance} replaces pixels, which a latent prior has none of; use preset 'exact' "
-                "with it"
+                f"{self.rules.refine_guidance} replaces pixels, and a latent prior has none; use preset 'exact' with it"
             )
         if complaint := self.rules.complaint(self.perceptual):
             warnings.warn(complaint, stacklevel=2)
