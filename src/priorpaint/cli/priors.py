@@ -20,7 +20,7 @@ _FLAGS = typer.Option(
 )
 _OFFLINE = typer.Option("--offline", help="Download nothing; take models of the hub from the cache.")
 _WIDTH = len("architecture")  # of the first column
-_DEVICE = typer.Option(metavar="cpu|cuda", help="Default: the GPU if there is one.")
+_DEVICE = typer.Option(metavar="cpu|cuda", help="cpu or cuda; default: the GPU where there is one.")
 
 
 class _Group(TyperGroup):
@@ -86,11 +86,11 @@ def add(
     from priorpaint.priors.loading import PRIORS, load_prior
 
     lasting = spec if spec.startswith("hf:") or spec in PRIORS else str(Path(spec).expanduser().absolute())
-    absolute = _lasting(parse_flags(flags))
-    prior = load_prior(lasting, flags=absolute, device="cpu", offline=offline) if check else None
-    digest = prior.hash if prior else None
-    add_entry(name, Entry(lasting, absolute, digest), taken=tuple(PRIORS), overwrite=overwrite)
-    typer.echo(f"{name} is {lasting}{_words(Entry(lasting, absolute))}")
+    given = _lasting(parse_flags(flags))
+    found = load_prior(lasting, flags=given, device="cpu", offline=offline) if check else None
+    digest = found.hash if found else None
+    add_entry(name, Entry(lasting, given, digest), taken=tuple(PRIORS), overwrite=overwrite)
+    typer.echo(f"{name} is {lasting}{_words(Entry(lasting, given))}")
 
 
 @priors.command()

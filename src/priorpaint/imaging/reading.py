@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +43,7 @@ class Picture:
         icc: the bytes of the ICC profile; the values are never converted.
         exif: the EXIF block without its orientation tag.
         alpha: the opacity (H, W), uint8, 255 = opaque; None where the picture cannot be transparent.
+        sha256: of its file, in hexadecimal; None for an image from memory.
         warnings: what the user should hear about, one sentence each.
     """
 
@@ -50,6 +53,7 @@ class Picture:
     icc: bytes | None = None
     exif: bytes | None = None
     alpha: NDArray[np.uint8] | None = None
+    sha256: str | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -130,10 +134,11 @@ def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> P
         if isinstance(source, Image.Image) and not _unread_tiff(source):
             return _finish("The picture" if picture else "The mask", source, picture=picture)
         name = str(getattr(source, "filename", source))
-        with _open_file(name) as file, _open_image(name, file) as image:
+        data = _read_file(name)
+        with _open_image(name, io.BytesIO(data)) as image:
             if image.format not in FILE_FORMATS:
                 raise UsageError(f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first.")
-            return _finish(name, image, picture=picture)
+            return replace(_finish(name, image, picture=picture), sha256=hashlib.sha256(data).hexdigest())
 
 
 @contextmanager
@@ -150,9 +155,9 @@ def _unread_tiff(image: Image.Image) -> bool:
     return image.format == "TIFF" and bool(getattr(image, "tile", ())) and bool(getattr(image, "filename", ""))
 
 
-def _open_file(name: str) -> BinaryIO:
+def _read_file(name: str) -> bytes:
     try:
-        return open(name, "rb")
+        return Path(name).read_bytes()
     except FileNotFoundError as error:
         raise UsageError(f"{name} does not exist; check the path.") from error
     except OSError as error:
@@ -160,7 +165,7 @@ def _open_file(name: str) -> BinaryIO:
 
 
 def _open_image(name: str, file: BinaryIO) -> Image.Image:
-    """The image in an open file; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped."""
+    """The image in a file's bytes; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped."""
     try:
         return Image.open(file)
     except Image.DecompressionBombError as error:

@@ -113,7 +113,7 @@ def contact_sheet(
         mean: the mean of the completions.
         uncertainty: from `uncertainty_picture`.
     """
-    pictures = [("input, hole tinted", hole_overlay(original, known))]
+    pictures = [("input" if known.all() else "input, hole tinted", hole_overlay(original, known))]
     pictures += [(f"sample {k + 1}", image) for k, image in enumerate(completions)]
     pictures += [("mean", mean), ("uncertainty", uncertainty)]
     scale = _cell_scale(original.size)
