@@ -16,7 +16,6 @@ from priorpaint.errors import UsageError
 if TYPE_CHECKING:
     from priorpaint.lab.certify.results import Cell, Certificate
 
-    from . import certify_pictures
     from .progress import CellDisplay
     from .stopping import Signals
 
@@ -113,8 +112,11 @@ def certify(
     if write_docs and not _PAGE.parent.is_dir():
         raise UsageError("--write-docs writes into docs/; run it in a checkout of priorpaint, or use -o FOLDER.")
     folders = [folder for folder in (out, _PAGE if write_docs else None) if folder is not None]
+    from .progress import CellDisplay
+    from .stopping import signals
+
     if suite == "pictures":
-        from . import certify_pictures  # the subjects are loaded for this suite only
+        from .certify_pictures import Request, run  # the subjects are loaded for this suite only
 
         if problem or (budget and len(budget) > 1):
             raise UsageError("the suite of pictures has masks in place of problems, and one budget a run.")
@@ -122,7 +124,10 @@ def certify(
             raise UsageError("--seeds, --workers, --no-calibration and --no-figures belong to the standard suite.")
         targets = tuple((folder, _PAGE_IMAGES if folder == _PAGE else folder) for folder in folders)
         asked = (subject, method, mask, budget[0] if budget else None, pictures, samples, prior, data, lpips)
-        _pictures(certify_pictures.Request(*asked, targets, update, again, _command()), quiet=quiet, as_json=as_json)
+        with signals() as cancel, CellDisplay(quiet=quiet) as display:
+            request = Request(*asked, targets, update, again, _command())
+            cells = [cell for report in run(request, display, cancel, as_json=as_json) for cell in report.cells]
+        _exit(display, cancel, "", [cell.status for cell in cells])
         return
     if mask or pictures or lpips or subject or data or prior or again:
         raise UsageError(
@@ -139,10 +144,6 @@ def certify(
     from priorpaint.lab.certify.run import NUM_SAMPLES
     from priorpaint.lab.certify.run import certify as run_certify
 
-    from .progress import CellDisplay
-    from .stopping import signals
-
-    count = workers or min(8, _cores())
     with signals() as cancel, CellDisplay(quiet=quiet) as display:
         certificate = run_certify(
             method or None,
@@ -151,7 +152,7 @@ def certify(
             seeds=seeds,
             num_samples=samples or NUM_SAMPLES,
             calibrated=calibration,
-            workers=count,
+            workers=workers or min(8, _cores()),
             report=lambda done, total, cell: display.advance(done, total, _sentence(cell)),
             cancel=cancel,
         )
@@ -177,16 +178,6 @@ def _exit(display: CellDisplay, cancel: Signals, saved: str, statuses: list[str]
         raise typer.Exit(cancel.exit_code)
     if FAILED in statuses:
         raise typer.Exit(1)
-
-
-def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) -> None:
-    from . import certify_pictures
-    from .progress import CellDisplay
-    from .stopping import signals
-
-    with signals() as cancel, CellDisplay(quiet=quiet) as display:
-        reports = certify_pictures.run(request, display, cancel, as_json=as_json)
-    _exit(display, cancel, "", [cell.status for report in reports for cell in report.cells])
 
 
 def _save(certificate: Certificate, folder: Path, *, figures: bool, update: bool) -> None:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn.functional import max_pool2d
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.reading import Picture, load_upright
@@ -124,27 +122,6 @@ def parse_box(text: str) -> Box:
     except ValueError as error:
         raise UsageError(f"The box {text!r} is not x,y,width,height in whole pixels, such as 40,30,64,64.") from error
     return x, y, w, h
-
-
-def grow(known: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """The mask (H, W) with its holes grown by a square of `pixels` in every direction (the Chebyshev distance).
-
-    Raises:
-        UsageError: `pixels` is negative, or the grown holes leave nothing known.
-    """
-    if pixels < 0:
-        raise UsageError(f"A mask grows by 0 or more pixels, not by {pixels}.")
-    if pixels == 0:
-        return known.copy()
-    hole = torch.from_numpy(~known).float()[None, None]
-    reach = min(pixels, max(known.shape))
-    # Row by row and then column by column: the same square, at a cost that grows with its side only.
-    hole = max_pool2d(hole, (1, 2 * reach + 1), stride=1, padding=(0, reach))
-    hole = max_pool2d(hole, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
-    grown: NDArray[np.bool_] = (hole[0, 0] == 0).numpy()
-    if not grown.any():
-        raise UsageError(f"Grown by {pixels} pixels, the mask leaves nothing known; grow it less.")
-    return grown
 
 
 def _mask_values(image: Image.Image) -> NDArray[np.uint8]:
