@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -104,9 +103,9 @@ def _filling_times(family: Bound, components: int) -> Tensor:
 def fill(likelihood: Likelihood, x_0: Tensor, noise: Tensor, t: Tensor, batch_size: int | None) -> Tensor:
     """One round: D(x_0 noised to t), made to explain y; x_0 and noise (R, C, H, W)."""
     prior, done = likelihood.prior, []
-    for chunk in _chunks(len(x_0), batch_size):
-        near = likelihood.rows(torch.arange(len(x_0))[chunk])
-        image = prior.decode(prior.denoise(transitions.perturb(prior.schedule, x_0[chunk], t, noise[chunk]), t))
+    for row in torch.split(torch.arange(len(x_0)), batch_size or len(x_0)):
+        near = likelihood.rows(row)
+        image = prior.decode(prior.denoise(transitions.perturb(prior.schedule, x_0[row], t, noise[row]), t))
         done.append(prior.encode(near.explained(image, t)))
     return torch.cat(done)
 
@@ -122,10 +121,9 @@ def weighed(family: Bound, lam: Mixture, likelihood: Likelihood, noise: Streams,
     count = WEIGHING * rules.mc_samples
     draws = fresh_draws(family, lam.count, lam.mean.shape[3:], noise, count)
     losses, densities = [], []
-    for chunk in _chunks(len(draws.top), batch_size):
-        row = torch.arange(len(draws.top))[chunk]
+    for row in torch.split(torch.arange(len(draws.top)), batch_size or len(draws.top)):
         image, component = row // (count * lam.count), row // count % lam.count
-        part, path, _ = family.parts(lam.rows(image, component), likelihood.rows(image), draws.rows(chunk))
+        part, path, _ = family.parts(lam.rows(image, component), likelihood.rows(image), draws.rows(row))
         losses.append(part.reconstruction / rules.beta + part.kl())
         densities.append(family.log_mixture(replace(lam, logits=torch.zeros_like(lam.logits)), image, path))
     shape = images, lam.count, count
@@ -164,11 +162,10 @@ def gradient_step(family: Bound, lam: Mixture, likelihood: Likelihood, draws: Dr
     count = rows // (images * lam.count)
     gradient = [torch.zeros_like(value) for value in lam.tensors()]
     parts, objectives, estimates = [], [], []
-    for chunk in _chunks(rows, batch_size):
-        row = torch.arange(rows)[chunk]
+    for row in torch.split(torch.arange(rows), batch_size or rows):
         image, component = row // (count * lam.count), row // count % lam.count
         with torch.enable_grad():
-            part, x_0 = _row_parts(family, lam, likelihood.rows(image), draws.rows(chunk), image, component)
+            part, x_0 = _row_parts(family, lam, likelihood.rows(image), draws.rows(row), image, component)
             w_rec, w_kl = family.rules.weights(likelihood.pixels, x_0[0].numel())
             objective = w_rec * part.reconstruction + family.rules.beta * w_kl * part.kl()
             weight = lam.log_weights.exp()[image, component]
@@ -199,10 +196,6 @@ def _row_parts(
     own = component[:, None].to(weighted.device)
     log_q = (weighted - lam.log_weights[image]).gather(1, own)[:, 0]
     return part._replace(mixing=torch.logsumexp(weighted, 1) - log_q), x_0
-
-
-def _chunks(rows: int, size: int | None) -> Iterator[slice]:
-    return (slice(first, first + (size or rows)) for first in range(0, rows, size or rows))
 
 
 class Adam:

@@ -89,9 +89,9 @@ class Draws:
     top: Tensor
     pair: Tensor
 
-    def rows(self, chunk: slice) -> Draws:
+    def rows(self, index: Tensor | slice) -> Draws:
         """A part of the rows."""
-        return Draws(self.levels[chunk], self.top[chunk], self.pair[chunk])
+        return Draws(self.levels[index], self.top[index], self.pair[index])
 
 
 @dataclass(frozen=True)
