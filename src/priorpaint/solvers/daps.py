@@ -63,7 +63,9 @@ class DAPS(Solver, name="daps"):
         "level", description="of x_0 about x_hat: 'level' r^2, or 'data' 1 / (1 / r^2 + 1 / data_std^2)"
     )
     preset: Literal["corrected", "published"] = Field(
-        "corrected", description="'published': exp(-||y - A x||^2 / tau^2), without the factor 1/2, tau 0.01 and h 5e-5"
+        "corrected",
+        description="'published': exp(-||y - A x||^2 / tau^2), without the factor 1/2, tau 0.01 and h 5e-5, or half "
+        "of the largest stable step where that is less",
     )
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
 
@@ -154,15 +156,18 @@ class DAPS(Solver, name="daps"):
     def _step_size(self, task: Task, curvature: Tensor, k: int) -> Tensor:
         """h_k, (N,) float64, for the curvature of the whole target at level k."""
         decay = 1 + k / (self.steps + 1) * (self.r_min - 1)
-        h = PUBLISHED_H if self.h is None and self.preset == "published" else self.h
-        if h is None:
-            return decay / curvature
-        step = torch.full_like(curvature, h * decay)
+        bound = 2 * (1 + self.momentum) / curvature
+        if self.h is None:
+            published = (0.5 * bound).clamp(max=PUBLISHED_H)  # steep decoders: the published h would diverge
+            return decay * (published if self.preset == "published" else 1 / curvature)
+        step = torch.full_like(curvature, self.h * decay)
         # A step of h moves the stiffest direction by the factor 1 - h c; the published h = 1e-4 is just at -1.
         unstable = step * curvature > 2.01 * (1 + self.momentum)
         if isinstance(task.operator, LinearOperator) and bool(unstable.any()):
-            bound = float((2 * (1 + self.momentum) / curvature).min())
-            raise UsageError(f"h = {h:g} makes the Langevin steps of DAPS diverge; pass h below {bound:.2g}, or none")
+            largest = float(bound.min())
+            raise UsageError(
+                f"h = {self.h:g} makes the Langevin steps of DAPS diverge; pass h below {largest:.2g}, or none"
+            )
         return step
 
 

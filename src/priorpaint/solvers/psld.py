@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..diffusion.rng import Streams
-from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 from .base import STRICT, Cost, Field, Graph, Problem, settings
 from .dps import norm, vp_lengths
@@ -54,8 +53,9 @@ class PSLD(MovingSolver, name="psld"):
             if self.gamma > 0:
                 glue = image + operator.adjoint(y - measured) if official else operator.project(image, y)
                 loss = loss + self.gamma * norm(prior.encode(glue) - at.graph)
-            (gradient,) = torch.autograd.grad(loss.sum(), at.x_t)
-        return at.x_0, like(-vp_lengths(prior.schedule, t, s), x_t) * gradient
+        c = vp_lengths(prior.schedule, t, s)
+        (move,) = torch.autograd.grad(loss, at.x_t, -c.to(loss).expand_as(loss))
+        return at.x_0, move
 
     @property
     def graph(self) -> Graph:

@@ -27,7 +27,7 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
     "repaint_plus": {"gain": "paper"},
     "replacement": {"steps": 1000},  # ancestral; without the corrector steps of Song et al.
     "resample": {"preset": "official"},
-    "smc": {"twist": "pigdm", "kernel": "first", "full_share": 1.0},  # TDS: ancestral, moved by the twist's gradient
+    "smc": {"twist": "dps", "kernel": "first", "full_share": 1.0},  # TDS: ancestral, moved by the twist's gradient
     "tmpd": {"shorten": False},
     "vipaint": {"preset": "official"},
 }
