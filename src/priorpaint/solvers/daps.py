@@ -101,10 +101,10 @@ class DAPS(Solver, name="daps"):
         return schedule.time_at(poly_levels(top, bottom, self.steps)[:-1])
 
     def _ode(self, task: Task, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_hat (N, C, H, W): n_ode Euler steps from t to the ratio 0.01 (or half of t's), without the scale alpha."""
+        """x_hat (N, C, H, W): n_ode Euler steps from t to the nsr 0.01 (or half of t's), without the scale alpha."""
         schedule = task.prior.schedule
-        ratio = float(schedule.log_nsr(t).exp())
-        times = schedule.time_at(poly_levels(ratio, min(max(0.01, schedule.nsr_range[0]), ratio / 2), self.n_ode))
+        nsr = float(schedule.log_nsr(t).exp())
+        times = schedule.time_at(poly_levels(nsr, min(max(0.01, schedule.nsr_range[0]), nsr / 2), self.n_ode))
         times[0] = t
         for before, after in zip(times[:-1], times[1:], strict=True):
             x_t = transitions.ddim(schedule, x_t, task.prior.denoise(x_t, before), before, after)
@@ -134,8 +134,8 @@ class DAPS(Solver, name="daps"):
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             residual = task.y - task.operator(task.prior.decode(x))
-            (pulled,) = torch.autograd.grad(residual, x, residual)  # -J^T residual, J that of A
-        return -self._weight(task) * pulled
+            (vjp,) = torch.autograd.grad(residual, x, residual)  # -J^T residual, J that of A
+        return -self._weight(task) * vjp
 
     def _weight(self, task: Task) -> float:
         """w in p(y | x) ~ exp(-w ||y - A x||^2 / 2)."""
@@ -177,12 +177,12 @@ def steepness(task: Task, z: Tensor) -> Tensor:
     v, length = task.noise.normal_like(z), torch.ones(len(z))
     with torch.enable_grad():
         z = z.detach().requires_grad_()
-        seen = task.operator(task.prior.decode(z))
+        measured = task.operator(task.prior.decode(z))
     for _ in range(_POWER_STEPS):
         v = v / like(v.flatten(1).norm(dim=1).clamp(min=1e-12), v)
         step = _DIFFERENCE * task.prior.data_std
-        pushed = (task.operator(task.prior.decode(z.detach() + step * v)) - seen.detach()) / step
-        (v,) = torch.autograd.grad(seen, z, pushed, retain_graph=True)
+        jvp = (task.operator(task.prior.decode(z.detach() + step * v)) - measured.detach()) / step
+        (v,) = torch.autograd.grad(measured, z, jvp, retain_graph=True)
         length = v.flatten(1).norm(dim=1)
     return length.double().cpu().sqrt()
 

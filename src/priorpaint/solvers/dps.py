@@ -114,13 +114,13 @@ class PointLikelihood(Likelihood):
 
     def evaluate(self, x_t: Tensor, t: Tensor, *, density: bool = True) -> Evaluation:
         variance = self.sigma_y**2 + self._widening * white_variance(self.prior, t)
-        seen = Denoised(self.prior, x_t, t)
+        at = Denoised(self.prior, x_t, t)
         with torch.enable_grad():
-            x_0 = seen.graph.clamp(-1, 1) if self.clip and not self.prior.latent else seen.graph
+            x_0 = at.graph.clamp(-1, 1) if self.clip and not self.prior.latent else at.graph
             image = self.prior.decode(x_0)
             residual = (self.y - self.operator(image.clamp(-1, 1) if self.clip else image)).flatten(1)
             square = residual.square().sum(1) / like(variance, residual).flatten()
-            (gradient,) = torch.autograd.grad(-0.5 * square.sum(), seen.x_t)
+            (gradient,) = torch.autograd.grad(-0.5 * square.sum(), at.x_t)
         if not density:
             return Evaluation(x_0.detach(), gradient)
         log_det = self.count * variance.cpu().log()

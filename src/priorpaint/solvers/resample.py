@@ -100,11 +100,11 @@ class ReSample(Solver, name="resample"):
             z_0 = task.prior.denoise(z, t)
             gradient = torch.zeros_like(z)
         else:
-            seen = Denoised(task.prior, z, t)
+            at = Denoised(task.prior, z, t)
             with torch.enable_grad():
-                image = task.prior.decode(self._clean(schedule, seen.x_t, seen.graph, t))
-                (gradient,) = torch.autograd.grad(norm(task.y - task.operator(image)).sum(), seen.x_t)
-            z_0 = seen.x_0
+                image = task.prior.decode(self._clean(schedule, at.x_t, at.graph, t))
+                (gradient,) = torch.autograd.grad(norm(task.y - task.operator(image)).sum(), at.x_t)
+            z_0 = at.x_0
         u = transitions.step(schedule, z, z_0, t, s, task.noise.normal_like(z), self.eta)
         alpha = schedule.alpha(t) / transitions.vp_length(schedule, t)
         return u - like(self.scale * alpha**2 * vp_lengths(schedule, t, s), z) * gradient, z_0
