@@ -17,9 +17,9 @@ REPLACES = "replaces pixels, which a latent prior has none of"
 # What cannot run: (method, preset, prior or "") -> the sentence that says so. The gain of the paper on RePaint+ runs
 # away on data that are not of unit variance, as its fact sheet shows; these two presets of VIPaint paste pixels.
 REFUSED = {
-    ("repaint_plus", "paper", "avatars"): "diverges with gain",
-    ("repaint_plus", "paper", "avatars-latent"): "diverges with gain",
-    ("repaint_plus", "paper", "fashion"): "diverges with gain",
+    ("repaint_plus", "reference", "avatars"): "diverges with gain",
+    ("repaint_plus", "reference", "avatars-latent"): "diverges with gain",
+    ("repaint_plus", "reference", "fashion"): "diverges with gain",
     ("vipaint", "projected", "avatars-latent"): REPLACES,
     ("vipaint", "langevin", "avatars-latent"): REPLACES,
 }
@@ -31,9 +31,9 @@ def loaded(name: str) -> Prior:
 
 
 def presets(method: str) -> list[str]:
-    """ "paper", and the choices of the method's own field ``preset``."""
+    """ "reference", and the choices of the method's own field ``preset``."""
     hints = get_type_hints(SOLVERS[method])
-    return ["paper", *(choice for choice in get_args(hints.get("preset")) if isinstance(choice, str))]
+    return ["reference", *(choice for choice in get_args(hints.get("preset")) if isinstance(choice, str))]
 
 
 CASES = [(prior, method, preset) for prior in SIZES for method in sorted(SOLVERS) for preset in presets(method)]

@@ -84,8 +84,8 @@ def solver(name: str, **params: Any) -> Solver:
 
     Args:
         name: a key of ``SOLVERS``.
-        params: its hyper-parameters; strings are converted, as they come from a command line. ``preset="paper"`` takes
-            the settings of the paper (`published.PAPER`) for all that are not given.
+        params: its hyper-parameters; strings are converted, as they come from a command line. ``preset="reference"``
+            takes the settings of the authors (`reference.REFERENCE`) for all that are not given; "paper" says the same.
 
     Raises:
         UsageError: an unknown name or hyper-parameter, or a value out of range; the message lists what exists.

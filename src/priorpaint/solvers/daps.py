@@ -62,9 +62,9 @@ class DAPS(Solver, name="daps"):
     variance: Literal["level", "data"] = Field(
         "level", description="of x_0 about x_hat: 'level' r^2, or 'data' 1 / (1 / r^2 + 1 / data_std^2)"
     )
-    preset: Literal["corrected", "published"] = Field(
+    preset: Literal["corrected", "reference"] = Field(
         "corrected",
-        description="'published': exp(-||y - A x||^2 / tau^2), without the factor 1/2, tau 0.01 and h 5e-5, or half "
+        description="'reference': exp(-||y - A x||^2 / tau^2), without the factor 1/2, tau 0.01 and h 5e-5, or half "
         "of the largest stable step where that is less",
     )
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
@@ -139,7 +139,7 @@ class DAPS(Solver, name="daps"):
 
     def _weight(self, task: Task) -> float:
         """w in p(y | x) ~ exp(-w ||y - A x||^2 / 2)."""
-        published = self.preset == "published"
+        published = self.preset == "reference"
         tau = self.tau or (PUBLISHED_TAU if published else max(task.sigma_y, PUBLISHED_TAU))
         return (2 if published else 1) / tau**2
 
@@ -159,7 +159,7 @@ class DAPS(Solver, name="daps"):
         bound = 2 * (1 + self.momentum) / curvature
         if self.h is None:
             published = (0.5 * bound).clamp(max=PUBLISHED_H)  # steep decoders: the published h would diverge
-            return decay * (published if self.preset == "published" else 1 / curvature)
+            return decay * (published if self.preset == "reference" else 1 / curvature)
         step = torch.full_like(curvature, self.h * decay)
         # A step of h moves the stiffest direction by the factor 1 - h c; the published h = 1e-4 is just at -1.
         unstable = step * curvature > 2.01 * (1 + self.momentum)

@@ -35,7 +35,7 @@ class DDNM(PaperSolver, name="ddnm"):
 
     form: Literal["ddim", "ddpm"] = Field(
         "ddim",
-        description="step of 'paper': 'ddim', the published code's, with eta of all of sigma_s and the raw eps; "
+        description="step of 'reference': 'ddim', the published code's, with eta of all of sigma_s and the raw eps; "
         "'ddpm', the paper's listing, ancestral",
     )
     eta: float = Field(

@@ -32,8 +32,8 @@ class PiGDM(MovingSolver, LikelihoodSolver, name="pigdm"):
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = "steps forward+backward (heun: 2 steps - 1)"
 
-    form: Literal["published", "strict"] = Field(
-        "published", description="'published': x_s moves by alpha_s alpha_t g; 'strict': G = g / r_t^2 moves D"
+    form: Literal["reference", "strict"] = Field(
+        "reference", description="'reference': x_s moves by alpha_s alpha_t g; 'strict': G = g / r_t^2 moves D"
     )
 
     def likelihood(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> WhiteLikelihood:
@@ -43,7 +43,7 @@ class PiGDM(MovingSolver, LikelihoodSolver, name="pigdm"):
 
     @property
     def moves(self) -> bool:
-        return self.form == "published"
+        return self.form == "reference"
 
     def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
         """(D, alpha_s alpha_t g); arguments as in `MovingSolver`."""
