@@ -18,9 +18,9 @@ NAMES = [str(page.relative_to(ROOT)) for page in WRITTEN]
 
 @pytest.mark.parametrize("page", WRITTEN, ids=NAMES)
 def test_lines_are_shorter_than_200_characters(page: Path) -> None:
-    """But for rows of tables, which cannot be broken."""
-    lines = page.read_text(encoding="utf-8").split("\n")
-    assert not [(i, line) for i, line in enumerate(lines, 1) if len(line) >= 200 and not line.startswith("|")]
+    """But for the tables of settings, whose rows are the solvers' own words."""
+    text = TABLE.sub(lambda match: "\n" * match[0].count("\n"), page.read_text(encoding="utf-8"))
+    assert not [(i, line) for i, line in enumerate(text.split("\n"), 1) if len(line) >= 200]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
