@@ -11,7 +11,11 @@ from priorpaint.solvers import SOLVERS, explain
 from tools.settings_tables import METHODS, TABLE, renewed, shown
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "examples/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    ROOT / "examples/README.md",
+    *sorted(page for folder in ("docs", "src") for page in (ROOT / folder).rglob("*.md")),
+]
 WRITTEN = [page for page in PAGES if page.parent.name != "results"]  # those are made by programs
 NAMES = [str(page.relative_to(ROOT)) for page in WRITTEN]
 
