@@ -1,4 +1,4 @@
-"""Masks: polarity, transparency, boxes, growth, and one sentence for every mask that cannot be used."""
+"""Masks: polarity, transparency, boxes, and one sentence for every mask that cannot be used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from priorpaint.errors import UsageError
-from priorpaint.imaging import grow, mask_from_alpha, mask_from_boxes, parse_box, read_mask, read_picture
+from priorpaint.imaging import mask_from_alpha, mask_from_boxes, parse_box, read_mask, read_picture
 
 SIZE = (40, 30)
 
@@ -138,25 +138,6 @@ def test_boxes_that_cannot_be_used(boxes: list[tuple[int, int, int, int]], sente
 def test_boxes_that_cannot_be_parsed(text: str) -> None:
     with pytest.raises(UsageError, match="is not x,y,width,height in whole pixels"):
         parse_box(text)
-
-
-@pytest.mark.parametrize("pixels", [0, 1, 3, 9])
-def test_growth_is_a_square_around_every_hole_pixel(pixels: int) -> None:
-    rng = np.random.default_rng(pixels)
-    known = rng.random((30, 40)) > 0.002
-    known[0, 0] = known[20, 33] = False
-    expected = known.copy()
-    for y, x in np.argwhere(~known):
-        expected[max(0, y - pixels) : y + pixels + 1, max(0, x - pixels) : x + pixels + 1] = False
-    np.testing.assert_array_equal(grow(known, pixels), expected)
-
-
-def test_growth_that_cannot_be() -> None:
-    known = white_square() == 0
-    with pytest.raises(UsageError, match="leaves nothing known"):
-        grow(known, 1000)
-    with pytest.raises(UsageError, match="not by -1"):
-        grow(known, -1)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,18 +40,26 @@ def test_scales_end_at_short_numbers() -> None:
     ]  # fmt: skip
 
 
+def small_pixels(picture: Image.Image, known: np.ndarray) -> np.ndarray:
+    """The coloured pixels of a picture of uncertainty at their own size, without the scale below."""
+    height, width = known.shape
+    factor = max(1, math.ceil(160 / min(height, width))) if max(height, width) < 160 else 1
+    left = (picture.width - width * factor) // 2
+    return np.asarray(picture)[: height * factor : factor, left : left + width * factor : factor]
+
+
 def test_uncertainty_is_coloured_in_the_hole_only() -> None:
     known = square_hole()
     std = np.zeros(known.shape)
     std[20:40, 30:50] = np.linspace(0, 0.4, 20)
     std[0, 0] = np.nan  # known pixels are not looked at
-    picture = uncertainty_picture(std, known, top=0.4, legend=False)
-    assert (picture.mode, picture.size) == ("RGB", (80, 60))
-    pixels = np.asarray(picture)
+    picture = uncertainty_picture(std, known)
+    assert picture.mode == "RGB"
+    pixels = small_pixels(picture, known)
     np.testing.assert_array_equal(pixels[30, 30:50], colour_map(np.linspace(0, 1, 20)))
     assert (pixels[known] == pixels[0, 0]).all()
     background = Image.fromarray(np.tile(np.arange(80, dtype=np.uint8) * 3, (60, 1)))
-    pixels = np.asarray(uncertainty_picture(std, known, background=background, legend=False)).astype(int)
+    pixels = small_pixels(uncertainty_picture(std, known, background=background), known).astype(int)
     assert (pixels[known].max(axis=1) == pixels[known].min(axis=1)).all()
     assert (np.diff(pixels[0, :, 0]) >= 0).all()
     assert pixels[0, 79, 0] > pixels[0, 0, 0] + 50
@@ -59,13 +69,13 @@ def test_uncertainty_is_coloured_in_the_hole_only() -> None:
 def test_the_scale_is_added_below(size: tuple[int, int]) -> None:
     known = np.ones(size[::-1], dtype=bool)
     known[4:8, 4:8] = False
-    plain = uncertainty_picture(np.full(known.shape, 0.1), known, legend=False)
     full = uncertainty_picture(np.full(known.shape, 0.1), known)
     factor = 10 if size == (16, 16) else 1
     assert full.height > size[1] * factor
     left = (full.width - size[0] * factor) // 2
-    shown = full.crop((left, 0, left + size[0] * factor, size[1] * factor))
-    np.testing.assert_array_equal(np.asarray(shown)[::factor, ::factor], np.asarray(plain))
+    shown = np.asarray(full.crop((left, 0, left + size[0] * factor, size[1] * factor)))
+    np.testing.assert_array_equal(shown, small_pixels(full, known).repeat(factor, 0).repeat(factor, 1))
+    assert (small_pixels(full, known)[~known] == colour_map(np.array(1.0))).all()
     strip = np.asarray(full)[size[1] * factor :]
     assert (np.abs(strip.astype(int) - colour_map(np.array(0.5)).astype(int)).sum(axis=2) < 12).any()
     assert (strip == (38, 38, 42)).all(axis=2).any()  # ink: the numbers
@@ -105,9 +115,8 @@ def test_the_sheet_shows_every_picture_once(size: tuple[int, int], shown: tuple[
         completions,
         mean=Image.new("RGB", size, (80, 5, 90)),
         uncertainty=uncertainty_picture(np.zeros(known.shape), known),
-        max_width=1800,
     )
-    assert sheet.width <= 1800
+    assert sheet.width <= 2200
     pixels = np.asarray(sheet)
     for colour in [*colours, (80, 5, 90)]:
         rows, columns = np.nonzero((pixels == colour).all(axis=2))
@@ -115,12 +124,8 @@ def test_the_sheet_shows_every_picture_once(size: tuple[int, int], shown: tuple[
         assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == shown
 
 
-def test_labels_and_widths() -> None:
-    known = square_hole()
-    pictures = [Image.new("RGB", (80, 60))] * 3
-    with pytest.raises(UsageError, match="3 completions but 1 labels"):
-        contact_sheet(pictures[0], known, pictures, labels=["one"])
-    narrow = contact_sheet(pictures[0], known, pictures, max_width=1)
-    wide = contact_sheet(pictures[0], known, pictures)
-    assert narrow.height > 3 * 160 > wide.height
-    assert wide.width > 3 * 160 > narrow.width
+def test_many_pictures_go_in_rows() -> None:
+    known, picture = square_hole(), Image.new("RGB", (80, 60))
+    few, many = (contact_sheet(picture, known, [picture] * n, mean=picture, uncertainty=picture) for n in (3, 30))
+    assert few.height < 2 * 160 and few.width > 5 * 160
+    assert many.height > 3 * 160 and many.width <= 2200

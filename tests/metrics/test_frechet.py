@@ -47,8 +47,8 @@ def test_covariances_that_do_not_commute() -> None:
     a, b = torch.tensor([[2.0, 0.6], [0.6, 1.0]]).double(), torch.tensor([[1.0, -0.7], [-0.7, 3.0]]).double()
     cross = ((a @ b).trace() + 2 * (a.det() * b.det()).sqrt()).sqrt()
     expected = float(a.trace() + b.trace() - 2 * cross)
-    found = frechet_distance(gaussian(torch.zeros(2), a), gaussian(torch.zeros(2), b))
-    assert found == pytest.approx(expected) and found > 0.5
+    distance = frechet_distance(gaussian(torch.zeros(2), a), gaussian(torch.zeros(2), b))
+    assert distance == pytest.approx(expected) and distance > 0.5
 
 
 def test_covariances_without_full_rank() -> None:

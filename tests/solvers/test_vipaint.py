@@ -68,7 +68,7 @@ def test_fit_reproduces_the_exact_posterior(levels: int) -> None:
     posterior = method.fit(prior, SEEN, Y, sigma_y=SIGMA_Y)
     steps, rules = method.ladder(prior), method.rules
     lam = Variational(*(value[:, 0].double() for value in posterior.parameters.tensors()[:3]))
-    white = likelihood(prior, 1, steps.levels[-1], None).spread(steps.levels[-1])
+    white = likelihood(prior, 1, steps.levels[-1], None).std(steps.levels[-1])
     value, mean, cov = evidence(prior, steps, 1.0, white)
     gap = float(exact_parts(family(prior, steps, rules), lam, None).total()) - value
     assert 0 <= gap < 0.02
@@ -126,9 +126,9 @@ def test_one_learning_rate_for_all_parameters_reaches_the_optimum() -> None:
     for lr, log_var, gate in ((0.05, 1.0, 1.0), (0.1, 0.01, 0.1)):
         lam = near.start(SEEN.pinv(Y), torch.zeros(1, 4, 1, 1, 2, dtype=torch.float64))
         adam = Adam(replace(EXACT, lr=lr, lr_log_var=log_var, lr_gate=gate, iterations=10**6), lam)
-        for iteration in range(500):
+        for _ in range(500):
             total = exact_parts(near, lam).total().sum()
-            adam.step(iteration, list(torch.autograd.grad(total, lam.tensors())))
+            adam.step(list(torch.autograd.grad(total, lam.tensors())))
         gaps.append(total.item() - value)
         fits.append(lam)
     assert 0 < floor < 1.1e-4 and floor < gaps[0] < floor + 3e-4
@@ -343,9 +343,9 @@ def test_posterior_is_sampled_again_and_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(five[:, :2], two, rtol=0, atol=1e-5)
     torch.testing.assert_close(method.sample(prior, operator, y, num_samples=2, seed=3), two, rtol=0, atol=1e-5)
     save_file(posterior.state_dict(), tmp_path / "posterior.safetensors")
-    kept = method.restore(prior, operator, load_file(tmp_path / "posterior.safetensors"))
-    assert torch.equal(kept.sample(2, seed=3), two)
-    assert torch.equal(kept.losses.diffusion, posterior.losses.diffusion)
+    restored = method.restore(prior, operator, load_file(tmp_path / "posterior.safetensors"))
+    assert torch.equal(restored.sample(2, seed=3), two)
+    assert torch.equal(restored.losses.diffusion, posterior.losses.diffusion)
     with pytest.raises(UsageError, match="settings and the prior of the fit"):
         VIPaint(levels=3).restore(prior, operator, posterior.state_dict())
     with pytest.raises(UsageError, match="parameters.mean is missing"):

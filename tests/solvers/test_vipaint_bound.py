@@ -189,8 +189,8 @@ def test_pushed_forward_ends_agree_on_every_schedule() -> None:
         assert float(steps.pairs[0, 0]) == 1 and float(steps.pairs[-1, 1]) == float(steps.levels[0])
         near = family(prior, steps)
         m, variance = torch.full((1, 1, 1, 1), 0.3, dtype=torch.float64), torch.full((1, 1, 1, 1), 0.2).double()
-        mean, spread = near.pushed(m, variance, steps.levels[0])
-        torch.testing.assert_close((mean, spread), (m, variance), rtol=1e-12, atol=1e-12)
+        mean, marginal_variance = near.marginal(m, variance, steps.levels[0])
+        torch.testing.assert_close((mean, marginal_variance), (m, variance), rtol=1e-12, atol=1e-12)
         # q(z_Te) = p(z_Te) makes every KL vanish, but for the steps of the grid and the prior's alpha_1 > 0.
         t_end = steps.levels[0]
         own = (schedule.alpha(t_end) ** 2 + schedule.sigma(t_end) ** 2).reshape(1, 1, 1, 1)

@@ -56,11 +56,11 @@ def test_the_way_up_weighs_z_by_its_density(schedule: Schedule) -> None:
         noise = [part.reshape_as(rows).double() for part in Streams([4]).normal(60, 1500)[0]]
         log_w = log_above(near, rows, pairs, noise)
         expected = -0.5 * ((z - mean) ** 2 / variance + math.log(2 * math.pi * variance))
-        spread = float(log_w.std())
+        std = float(log_w.std())
         assert float(torch.logsumexp(log_w, 0)) - math.log(1500) == pytest.approx(
-            expected, abs=0.02 + 4 * spread / 1500**0.5
+            expected, abs=0.02 + 4 * std / 1500**0.5
         )
-        assert spread < 0.4
+        assert std < 0.4
 
 
 @pytest.mark.parametrize("levels", [1, 2])

@@ -60,7 +60,7 @@ def test_an_error_of_the_latent_is_as_wide_in_the_image_as_the_decoder_makes_it(
     t = torch.tensor(0.5, dtype=torch.float64)
     wide = VIPaint()._likelihood(prior, operator, y, 0.0, t)
     plain = VIPaint()._likelihood(law, Inpainting(torch.ones(2, 2)), prior.encode(y), 0.0, t)
-    assert wide.spread(t) == pytest.approx(g * plain.spread(t), rel=1e-4)
+    assert wide.std(t) == pytest.approx(g * plain.std(t), rel=1e-4)
     z = law.sample(1, seed=2)
     torch.testing.assert_close(wide.misfit(z, t), plain.misfit(z, t), rtol=1e-3, atol=1e-3)
     assert wide.pixels == 32 and plain.pixels == 8
@@ -95,8 +95,8 @@ def test_correction_through_a_decoder(twist: str) -> None:
     prior = LatentPrior(law, autoencoder)
     operator = Inpainting((torch.arange(16).reshape(4, 4) % 4 < 2).float())
     y = operator(prior.decode(law.sample(1, seed=1)))
-    seen = operator.known.expand(1, 2, 4, 4).flatten() > 0
-    exact = law.posterior(MatrixOperator(autoencoder.matrix[seen], (2, 2, 2)), y.flatten(1)[:, seen], sigma_y)
+    known = operator.known.expand(1, 2, 4, 4).flatten() > 0
+    exact = law.posterior(MatrixOperator(autoencoder.matrix[known], (2, 2, 2)), y.flatten(1)[:, known], sigma_y)
     std = exact.cov.diagonal().sqrt()
     plain = VIPaint(levels=1, iterations=1, refine_steps=40 if twist == "dps" else 15)
     fitted = plain.fit(prior, operator, y, sigma_y=sigma_y)
@@ -155,10 +155,10 @@ def test_perceptual_loss_is_added_with_its_weight() -> None:
     x = (0.5 * torch.randn(2, 3, 32, 32, generator=generator)).requires_grad_()
     plain = VIPaint(likelihood="laplace")._likelihood(shrinking(), operator, y, 0.0, t)
     both = VIPaint(likelihood="laplace", perceptual=str(LPIPS_FILE), perceptual_weight=0.3)
-    found = both._likelihood(shrinking(), operator, y, 0.0, t).misfit(x, t)
+    loss = both._likelihood(shrinking(), operator, y, 0.0, t).misfit(x, t)
     distance = LPIPS(LPIPS_FILE)(y, operator(x))
-    torch.testing.assert_close(found, plain.misfit(x, t) + 0.3 * 3 * 32 * 32 * distance)
-    assert torch.autograd.grad(found.sum(), x)[0].isfinite().all()
+    torch.testing.assert_close(loss, plain.misfit(x, t) + 0.3 * 3 * 32 * 32 * distance)
+    assert torch.autograd.grad(loss.sum(), x)[0].isfinite().all()
     with pytest.raises(UsageError, match="masks only"):
         both._likelihood(shrinking(), Downsampling(2), Downsampling(2)(x).detach(), 0.0, t)
 
@@ -197,7 +197,7 @@ def test_guidance_of_fit_and_of_samples(fit_cfg: float | None, sample_cfg: float
 def test_guidance_needs_a_condition() -> None:
     prior, operator, y = curved()
     for setting in ("fit_cfg", "sample_cfg"):
-        with pytest.raises(UsageError, match="need a prior under a condition"):
+        with pytest.raises(UsageError, match="need a condition"):
             solver("vipaint", **FAST, **{setting: 2.0}).sample(prior, operator, y)
 
 

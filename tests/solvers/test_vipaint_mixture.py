@@ -77,13 +77,13 @@ def test_mixing_is_the_difference_of_the_divergences() -> None:
     one = chains(1, 0.0, levels=1)[0]
     shift = torch.tensor([0.0, 1.0]).double() / float(toy(FULL).schedule.alpha(at(550)))
     lam = mixed(one, replace(one, mean=one.mean + shift))
-    found = mixing(lam, 20_000, (550,))
+    estimate = mixing(lam, 20_000, (550,))
     std = float((one.log_var[0, 0, 0, 0, 1] / 2).exp())
     z = torch.linspace(-10 * std, 10 * std + 1, 20_001, dtype=torch.float64)
     parts = torch.stack([-0.5 * ((z - m) / std) ** 2 - math.log(std * math.sqrt(2 * math.pi)) for m in (0.0, 1.0)])
     q = torch.logsumexp(parts, 0) - math.log(2)
     information = float(torch.trapezoid(parts.exp() * (parts - q), z, dim=1).mean())
-    assert found == pytest.approx(-information, abs=4 * math.log(2) / math.sqrt(40_000))
+    assert estimate == pytest.approx(-information, abs=4 * math.log(2) / math.sqrt(40_000))
 
 
 @pytest.mark.parametrize("distance", [0.1, 0.5, 3.0])
@@ -156,8 +156,8 @@ def test_any_number_of_first_samples_is_spread_over_the_components() -> None:
 
 def test_choosing() -> None:
     weights = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
-    place = torch.tensor([[0.0, 0.24, 0.26, 0.9999999], [0.0, 0.5, 0.9, 0.9999999]])
-    assert choose(weights, place).tolist() == [[0, 0, 1, 1], [0, 0, 0, 0]]
+    u = torch.tensor([[0.0, 0.24, 0.26, 0.9999999], [0.0, 0.5, 0.9, 0.9999999]])
+    assert choose(weights, u).tolist() == [[0, 0, 1, 1], [0, 0, 0, 0]]
 
 
 def test_components_with_several_images_chunks_and_a_state() -> None:
@@ -171,8 +171,8 @@ def test_components_with_several_images_chunks_and_a_state() -> None:
     posterior = method.fit(prior, KNOWN, y, seed=5)
     assert prior.nfe.backward == 3 * method.cost(0).backward and prior.nfe.forward == 3 * method.cost(0).forward
     assert posterior.parameters.mean.shape == (3, 3, 2, 1, 1, 2) and posterior.weights.shape == (3, 3)
-    kept = method.restore(prior, KNOWN, posterior.state_dict())
-    assert torch.equal(kept.sample(3, seed=5), posterior.sample(3, seed=5))
+    restored = method.restore(prior, KNOWN, posterior.state_dict())
+    assert torch.equal(restored.sample(3, seed=5), posterior.sample(3, seed=5))
     with pytest.raises(UsageError, match="3 components"):
         replace(method, components=2).restore(prior, KNOWN, posterior.state_dict())
 
@@ -205,12 +205,12 @@ def test_likelihood_has_the_constant_of_any_operator(sigma_y: float) -> None:
     y = operator(x)
     near = Likelihood(prior, operator, y, sigma_y, "gaussian", None, t).normalised()
     matrix = torch.stack([operator(e.reshape(1, 1, 1, 3)).flatten() for e in torch.eye(3)], 1).double()
-    cov = near.spread(t) ** 2 * matrix @ matrix.mT + sigma_y**2 * torch.eye(3, dtype=torch.float64)
+    cov = near.std(t) ** 2 * matrix @ matrix.mT + sigma_y**2 * torch.eye(3, dtype=torch.float64)
     residual = (y - operator(x_0)).flatten().double()
     values, vectors = torch.linalg.eigh(cov)
-    seen = values > 1e-9
-    squares = ((vectors.mT @ residual)[seen] ** 2 / values[seen]).sum()
-    expected = 0.5 * (squares + values[seen].log().sum() + int(seen.sum()) * math.log(2 * math.pi))
+    informative = values > 1e-9
+    squares = ((vectors.mT @ residual)[informative] ** 2 / values[informative]).sum()
+    expected = 0.5 * (squares + values[informative].log().sum() + int(informative.sum()) * math.log(2 * math.pi))
     assert float(near.negative_log(x_0)) == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -222,15 +222,15 @@ def test_start_explains_y_as_far_as_noise_lets_it(sigma_y: float) -> None:
     x_0, x = Streams([2]).normal(2, 3).reshape(2, 1, 1, 1, 3)
     y = operator(x)
     near = Likelihood(prior, operator, y, sigma_y, "gaussian", None, t)
-    found = near.explained(x_0, t)
+    estimate = near.explained(x_0, t)
     if sigma_y == 0:
-        torch.testing.assert_close(operator(found), y, rtol=0, atol=1e-5)
+        torch.testing.assert_close(operator(estimate), y, rtol=0, atol=1e-5)
         return
     matrix = torch.stack([operator(e.reshape(1, 1, 1, 3)).flatten() for e in torch.eye(3)], 1)
-    r = near.spread(t)
+    r = near.std(t)
     precision = matrix.mT @ matrix / sigma_y**2 + torch.eye(3) / r**2
     expected = torch.linalg.solve(precision, matrix.mT @ y.flatten() / sigma_y**2 + x_0.flatten() / r**2)
-    torch.testing.assert_close(found.flatten(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(estimate.flatten(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_fit_through_a_matrix_meets_the_posterior_of_white_data() -> None:

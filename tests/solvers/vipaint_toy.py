@@ -97,8 +97,8 @@ def exact_parts(steps: Bound, lam: Variational, scale: float | None = 0.0) -> Pa
     draws = Draws(noise, noise[:, 0], torch.zeros(len(noise), dtype=torch.long))
     near = likelihood(steps.prior, len(noise), steps.ladder.levels[-1], scale)
     parts, _, _ = steps.parts(spread_over(lam, len(noise)), near, draws)
-    mean = parts.map(lambda value: value.mean(0, keepdim=True))
-    return Parts(mean.reconstruction, mean.hierarchy, exact_diffusion(steps, *steps.top(lam)), mean.prior, mean.mixing)
+    mean = Parts(*(value.mean(0, keepdim=True) for value in parts))
+    return mean._replace(diffusion=exact_diffusion(steps, *steps.top(lam)))
 
 
 def affine_denoiser(prior: Gaussian, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -196,4 +196,4 @@ def test_grey_pictures_and_wrong_words(pictures: Path, tmp_path: Path) -> None:
     assert load_prior(tmp_path / "b", device="cpu").shape == (1, None, None)
     for wrong in (("--loss", "l2"), ("--classes", "yes"), ("--augment", "all"), ("--ema-power", "0.5")):
         result = run(*words, "--out", str(tmp_path / "c"), *wrong)
-        assert result.exit_code == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+        assert result.exit_code == 2 and result.stderr.startswith("priorpaint: ") and result.stderr.count("\n") == 1

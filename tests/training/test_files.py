@@ -66,7 +66,7 @@ def test_damaged_idx_files_are_one_sentence(tmp_path: Path) -> None:
     content = source.read_bytes()
     cases = {
         "announces": content[:-1],
-        "no idx file": b"PNG" + content[3:],
+        "not an idx file": b"PNG" + content[3:],
         "holds": content + b"x",
     }
     for words, damaged in cases.items():

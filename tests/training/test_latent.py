@@ -305,4 +305,4 @@ def test_wrong_words(waves: Path, autoencoder: Path, tmp_path: Path) -> None:
     for message, wrong in cases.items():
         result = run(*words, *wrong)
         assert result.exit_code in (1, 2) and message in result.stderr, result.output
-        assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+        assert result.stderr.startswith("priorpaint: ") and result.stderr.count("\n") == 1

@@ -244,7 +244,7 @@ def test_errors_at_the_command_line_are_one_sentence(pictures: Path, tmp_path: P
     for words, case in cases.items():
         result = run(*case)
         assert result.exit_code == (1 if "weights file" in words else 2)
-        assert result.stderr.startswith("error: ") and words in result.stderr and result.stderr.count("\n") == 1
+        assert result.stderr.startswith("priorpaint: ") and words in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_many_files_that_cannot_be_used_are_listed_in_a_file(pictures: Path, tmp_path: Path) -> None:

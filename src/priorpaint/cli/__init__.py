@@ -1,13 +1,13 @@
 """The command line: ``priorpaint``. One file a command group; errors become one sentence and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Ctrl-C (143 by SIGTERM) with what is finished kept.
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Ctrl-C (143 by SIGTERM) keeping what is finished.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from typing import Annotated, TextIO
+from typing import Annotated, Any
 
 import typer
 
@@ -51,7 +51,7 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option(_DEBUG, help="Show where an error came from (works at any place).")] = False,
+    debug: Annotated[bool, typer.Option(_DEBUG, help="Show where an error came from (works in any position).")] = False,
 ) -> None:
     pass
 
@@ -82,14 +82,7 @@ def _run() -> None:
         _fail(f"{type(error).__name__}: {error} (run again with {_DEBUG} to see where).", FAILED)
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """The sentence alone: where in the code it came from says nothing to a user."""
     print(f"Warning: {message}", file=sys.stderr)
 

@@ -16,7 +16,8 @@ from priorpaint.errors import UsageError
 if TYPE_CHECKING:
     from priorpaint.lab.certify.results import Cell, Certificate
 
-    from . import certify_pictures
+    from .progress import CellDisplay
+    from .stopping import Signals
 
 _PAGE, _PAGE_IMAGES = Path("docs/results"), Path("docs/images")
 
@@ -69,7 +70,7 @@ def certify(
     ] = "standard",
     subject: Annotated[
         str | None,
-        typer.Option(metavar="avatars|fashion|all", help="Pictures: `avatars`, `fashion` or `all`; default: avatars."),
+        typer.Option(metavar="avatars|fashion|all", help="Pictures: what they show; default: avatars."),
     ] = None,
     mask: Annotated[
         list[str] | None,
@@ -111,35 +112,38 @@ def certify(
     if write_docs and not _PAGE.parent.is_dir():
         raise UsageError("--write-docs writes into docs/; run it in a checkout of priorpaint, or use -o FOLDER.")
     folders = [folder for folder in (out, _PAGE if write_docs else None) if folder is not None]
+    from .progress import CellDisplay
+    from .stopping import signals
+
     if suite == "pictures":
-        from . import certify_pictures  # the subjects are loaded for this suite only
+        from .certify_pictures import Request, run  # the subjects are loaded for this suite only
 
         if problem or (budget and len(budget) > 1):
             raise UsageError("the suite of pictures has masks in place of problems, and one budget a run.")
         if seeds or workers or not calibration or not figures:
             raise UsageError("--seeds, --workers, --no-calibration and --no-figures belong to the standard suite.")
-        places = tuple((folder, _PAGE_IMAGES if folder == _PAGE else folder) for folder in folders)
+        targets = tuple((folder, _PAGE_IMAGES if folder == _PAGE else folder) for folder in folders)
         asked = (subject, method, mask, budget[0] if budget else None, pictures, samples, prior, data, lpips)
-        _pictures(certify_pictures.Request(*asked, places, update, again, _command()), quiet=quiet, as_json=as_json)
+        with signals() as cancel, CellDisplay(quiet=quiet) as display:
+            request = Request(*asked, targets, update, again, _command())
+            cells = [cell for report in run(request, display, cancel, as_json=as_json) for cell in report.cells]
+        _exit(display, cancel, "", [cell.status for cell in cells])
         return
     if mask or pictures or lpips or subject or data or prior or again:
         raise UsageError(
             "--subject, --mask, --pictures, --prior, --data, --lpips and --again belong to --suite pictures."
         )
     if figures and folders:
-        _check_figures()
+        from priorpaint.lab.certify.plots import require
+
+        require()  # before minutes of work
     from rich.console import Console
 
     from priorpaint.lab.certify.problems import STANDARD
     from priorpaint.lab.certify.report import show
-    from priorpaint.lab.certify.results import FAILED
     from priorpaint.lab.certify.run import NUM_SAMPLES
     from priorpaint.lab.certify.run import certify as run_certify
 
-    from .progress import CellDisplay
-    from .stopping import signals
-
-    count = workers or min(8, _cores())
     with signals() as cancel, CellDisplay(quiet=quiet) as display:
         certificate = run_certify(
             method or None,
@@ -148,7 +152,7 @@ def certify(
             seeds=seeds,
             num_samples=samples or NUM_SAMPLES,
             calibrated=calibration,
-            workers=count,
+            workers=workers or min(8, _cores()),
             report=lambda done, total, cell: display.advance(done, total, _sentence(cell)),
             cancel=cancel,
         )
@@ -161,27 +165,18 @@ def certify(
         print(certificate.to_json(), end="")
     else:
         show(certificate, Console(width=None if sys.stdout.isatty() else 200))
-    if cancel.cancelled:
-        kept = f" and in {', '.join(map(str, folders))}" if folders else ""
-        display.say(f"Stopped: {display.done} of {display.total} cells are finished{kept}.")
-        raise typer.Exit(cancel.exit_code)
-    if any(cell.status == FAILED for cell in certificate.cells):
-        raise typer.Exit(1)
+    saved = f" and in {', '.join(map(str, folders))}" if folders else ""
+    _exit(display, cancel, saved, [cell.status for cell in certificate.cells])
 
 
-def _pictures(request: certify_pictures.Request, *, quiet: bool, as_json: bool) -> None:
+def _exit(display: CellDisplay, cancel: Signals, saved: str, statuses: list[str]) -> None:
+    """End with the code of a run that was stopped, or that has failed cells."""
     from priorpaint.lab.certify.results import FAILED
 
-    from . import certify_pictures
-    from .progress import CellDisplay
-    from .stopping import signals
-
-    with signals() as cancel, CellDisplay(quiet=quiet) as display:
-        reports = certify_pictures.run(request, display, cancel, as_json=as_json)
     if cancel.cancelled:
-        display.say(f"Stopped: {display.done} of {display.total} cells are finished.")
+        display.say(f"Stopped: {display.done} of {display.total} cells are finished{saved}.")
         raise typer.Exit(cancel.exit_code)
-    if any(cell.status == FAILED for report in reports for cell in report.cells):
+    if FAILED in statuses:
         raise typer.Exit(1)
 
 
@@ -206,18 +201,11 @@ def _command() -> str:
 
 
 def _last_part(word: str) -> str:
-    return Path(word).name if "/" in word and not {":", "="} & set(word) else word  # hf:OWNER/NAME is no path
+    return Path(word).name if "/" in word and not {":", "="} & set(word) else word  # hf:OWNER/NAME is not a path
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_figures() -> None:
-    """Say before minutes of work that the figures cannot be drawn."""
-    from priorpaint.lab.certify.plots import require
-
-    require()
 
 
 def _list(suite: str) -> None:
@@ -240,7 +228,7 @@ def _sentence(cell: Cell) -> str:
     from priorpaint.lab.certify.results import DONE
 
     spent = "as given" if cell.budget is None else f"NFE {cell.budget}"
-    found = f"{cell.status} ({cell.note})"
+    result = f"{cell.status} ({cell.note})"
     if cell.status == DONE:
-        found = f"{short_number(cell.ratio)} x floor in {cell.seconds * len(cell.measures):.1f} CPU s"
-    return f"{cell.method} {cell.problem} {spent}: {found}"
+        result = f"{short_number(cell.ratio)} x floor in {cell.seconds * len(cell.measures):.1f} CPU s"
+    return f"{cell.method} {cell.problem} {spent}: {result}"

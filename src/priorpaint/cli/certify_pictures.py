@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 
 from priorpaint.errors import CancelToken, UsageError
+from priorpaint.lab.avatars.prior import avatar_prior
 from priorpaint.lab.certify.pictures.masks import ABOUT, HALVES
 from priorpaint.lab.certify.pictures.report import json_file, save, show
 from priorpaint.lab.certify.pictures.run import (
@@ -25,17 +25,13 @@ from priorpaint.lab.certify.pictures.run import (
 from priorpaint.lab.certify.pictures.subject import Distance, Subject
 from priorpaint.lab.certify.pictures.subjects import SUBJECTS, subject
 from priorpaint.lab.certify.results import DONE
+from priorpaint.metrics import LPIPS
 from priorpaint.priors.base import Prior
+
+from .progress import CellDisplay
 
 # In a report's setup: how its prior is asked for.
 _ASKED = "asked_prior"
-
-
-class Display(Protocol):
-    """Who is told of progress."""
-
-    def advance(self, done: int, total: int, sentence: str) -> None:
-        """``done`` of ``total`` cells are finished; the sentence is about the last."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +82,7 @@ class _Job:
     samples: int
 
 
-@dataclass
-class _Count:
-    """Cells of the jobs that are over, and of all."""
-
-    before: int
-    total: int
-
-
-def run(request: Request, display: Display, cancel: CancelToken, *, as_json: bool) -> list[PictureReport]:
+def run(request: Request, display: CellDisplay, cancel: CancelToken, *, as_json: bool) -> list[PictureReport]:
     """Run the suite mask by mask, save what was asked for after each, and print the tables.
 
     Raises:
@@ -103,23 +91,26 @@ def run(request: Request, display: Display, cancel: CancelToken, *, as_json: boo
     """
     jobs = list(_stored_jobs(request) if request.again else _jobs(request))
     priors = {(job.kind.name, job.prior): _prior(job.kind, job.prior) for job in jobs}
-    distance = _lpips(request.lpips)
-    count = _Count(0, sum(len(job.methods) for job in jobs))
+    distance = None if request.lpips is None else LPIPS(request.lpips)
+    before, total = 0, sum(len(job.methods) for job in jobs)
     reports: dict[tuple[str, str], PictureReport] = {}
     files: dict[Path, None] = {}
     for job in jobs:
         key = (job.kind.name, job.prior)
-        report = _run(request, job, priors[key], distance, display, count, cancel)
+        report = _run(request, job, priors[key], distance, display, (before, total), cancel)
         if report.cells:
             reports[key] = reports[key].merged(report) if key in reports else report
             files |= dict.fromkeys(_keep(request, reports[key]))
         if cancel.cancelled:
             break
-        count.before += len(job.methods)
+        before += len(job.methods)
     for path in files:
         print(path, file=sys.stderr)
     for report in reports.values():
-        _print(report, as_json=as_json)
+        if as_json:
+            print(report.to_json(), end="")
+        else:
+            show(report, Console(width=None if sys.stdout.isatty() else 200))
     return list(reports.values())
 
 
@@ -149,8 +140,8 @@ def _jobs(request: Request) -> Iterator[_Job]:
 
 def _stored_jobs(request: Request) -> Iterator[_Job]:
     """What the reports in the first folder were made of."""
-    given = (request.methods, request.masks, request.budget, request.pictures, request.samples, request.prior)
-    if not request.folders or any(given):
+    choices = (request.methods, request.masks, request.budget, request.pictures, request.samples, request.prior)
+    if not request.folders or any(choices):
         raise UsageError(
             "--again runs what the JSON files of a folder hold: name the folder with -o (or --write-docs), and leave "
             "methods, masks, sizes and --prior to them."
@@ -183,17 +174,19 @@ def _run(
     job: _Job,
     prior: Prior,
     lpips: Distance | None,
-    display: Display,
-    count: _Count,
+    display: CellDisplay,
+    cells: tuple[int, int],
     cancel: CancelToken,
 ) -> PictureReport:
-    def told(done: int, _: int, cell: PictureCell) -> None:
-        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_found(job.kind, cell)}"
-        display.advance(count.before + done, count.total, sentence)
+    """The table of a job; ``cells``: those of the jobs before it, and those of all."""
+
+    def report_cell(done: int, _: int, cell: PictureCell) -> None:
+        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_result(job.kind, cell)}"
+        display.advance(cells[0] + done, cells[1], sentence)
 
     report = certify_pictures(
         prior, job.methods, [job.mask], subject=job.kind.name, data=request.data, budget=job.budget,
-        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=told, cancel=cancel,
+        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=report_cell, cancel=cancel,
     )  # fmt: skip
     return replace(report, setup={**report.setup, _ASKED: job.prior})
 
@@ -207,13 +200,6 @@ def _keep(request: Request, report: PictureReport) -> list[Path]:
     return files
 
 
-def _print(report: PictureReport, *, as_json: bool) -> None:
-    if as_json:
-        print(report.to_json(), end="")
-    else:
-        show(report, Console(width=None if sys.stdout.isatty() else 200))
-
-
 def _masks(kind: Subject, names: list[str] | None) -> list[str]:
     if not names:
         return list(HALVES)
@@ -224,17 +210,7 @@ def _masks(kind: Subject, names: list[str] | None) -> list[str]:
 def _prior(kind: Subject, name: str) -> Prior:
     if name == "exact" and kind.name != "avatars":
         raise UsageError(f"only avatars have an exact denoiser; name a prior that was trained on {kind.name}.")
-    from priorpaint.lab.avatars.prior import avatar_prior
-
     return avatar_prior(name)
-
-
-def _lpips(path: Path | None) -> Distance | None:
-    if path is None:
-        return None
-    from priorpaint.metrics import LPIPS
-
-    return LPIPS(path)
 
 
 def _merged(report: PictureReport, folder: Path) -> PictureReport:
@@ -251,7 +227,7 @@ def _merged(report: PictureReport, folder: Path) -> PictureReport:
     return before.merged(report)
 
 
-def _found(kind: Subject, cell: PictureCell) -> str:
+def _result(kind: Subject, cell: PictureCell) -> str:
     if cell.status != DONE or cell.measures is None:
         return f"{cell.status} ({cell.note})"
     values = [(column.title, column.value(cell.measures)) for column in kind.columns]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -91,56 +88,27 @@ class CellDisplay(_Shown):
             self.say(f"{done}/{total} {sentence}")
 
 
-class TrainingLines:
-    """What the user sees of a training run in a log: a line every half minute, and after each validation."""
+class TrainingDisplay(_Shown):
+    """What the user sees of a training run: notes, validations, and a bar or, in a log, a line every half minute."""
 
     def __init__(self) -> None:
         self._last = -_TRAINING_SECONDS
+        super().__init__("reading pictures", 1.0, quiet=False)
 
     def __call__(self, report: Report) -> None:
         for note in report.notes:
-            print(note, file=sys.stderr, flush=True)
+            self.say(note)
+        state = f"{report.crops} crops  loss {report.loss:.4f}  {report.rate:.1f} images/s"
+        self._bar.update(self._task, completed=report.fraction, description=state)
         now = time.monotonic()
-        if report.psnr is None and report.fraction < 1 and (report.crops == 0 or now - self._last < _TRAINING_SECONDS):
-            return
-        self._last = now
-        print(f"{report.fraction:6.1%} {_state(report)}", file=sys.stderr, flush=True)
-
-
-class TrainingBar:
-    """What the user sees of a training run on a terminal: validation results are printed above the bar."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("reading pictures", total=1.0)
-
-    def __call__(self, report: Report) -> None:
-        for note in report.notes:
-            self._progress.console.print(note, highlight=False, markup=False)
-        if report.psnr is not None:
-            self._progress.console.print(_state(report), highlight=False, markup=False)
-        self._progress.update(self._task, completed=report.fraction, description=_state(report, psnr=False))
-
-
-@contextmanager
-def training_display() -> Iterator[TrainingLines | TrainingBar]:
-    """What `train` reports to, on this terminal or into this log."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield TrainingLines()
-        return
-    with Progress(BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), console=console) as progress:
-        yield TrainingBar(progress)
+        due = report.fraction >= 1 or (report.crops > 0 and now - self._last >= _TRAINING_SECONDS)
+        if report.psnr is not None or (due and not self.console.is_terminal):
+            self._last = now
+            levels = " ".join(f"{level}: {value:.2f}" for level, value in (report.psnr or {}).items())
+            quality = f"  held-out PSNR {levels}" if levels else ""
+            self.say(f"{report.fraction:6.1%} {state}  {clock(report.seconds_left)} left{quality}")
 
 
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds))) if seconds < float("inf") else "unknown time"
-
-
-def _state(report: Report, psnr: bool = True) -> str:
-    left = clock(report.seconds_left)
-    text = f"{report.crops} crops  loss {report.loss:.4f}  {report.rate:.1f} images/s  {left} left"
-    if report.psnr is None or not psnr:
-        return text
-    return f"{text}  held-out PSNR " + " ".join(f"{level}: {value:.2f}" for level, value in report.psnr.items())

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop soon, with what is finished kept."""
+"""Ctrl-C and SIGTERM as a wish to stop soon, keeping what is finished."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Signals(CancelToken):
     """The token that signals cancel: the first one stops the run at its next step, a second Ctrl-C at once.
 
     Attributes:
-        received: number of the first signal; 0 where none came.
+        received: number of the first signal; 0 without one.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.received = 0
 
-    def take(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
-        if self.received and number == signal.SIGINT:
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """A signal handler."""
+        if self.received and signum == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.received:
-            self.received = number
+            self.received = signum
             self.cancel()
             print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
 
@@ -40,10 +40,10 @@ class Signals(CancelToken):
 @contextmanager
 def signals() -> Iterator[Signals]:
     """Signals are taken inside; the handlers that were there before come back afterwards."""
-    taken = Signals()
-    before = {number: signal.signal(number, taken.take) for number in (signal.SIGINT, signal.SIGTERM)}
+    token = Signals()
+    before = {signum: signal.signal(signum, token.handle) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield taken
+        yield token
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.errors import UsageError
 
 from .options import Threads
 
@@ -54,7 +54,7 @@ def train(
         str,
         typer.Option(
             metavar="auto|photo|flip|none",
-            help="photo (mirror, transpose), flip, none; auto: photo, wholes and classes flip, idx and mlp none.",
+            help="photo (mirror, transpose), flip, none; auto: photo; classes and wholes: flip; idx and mlp: none.",
         ),
     ] = "auto",
     channels: Annotated[
@@ -98,9 +98,7 @@ def train(
     ] = "edm",
     betas: Annotated[
         str,
-        typer.Option(
-            metavar="linear|cosine|scaled_linear", help="Noise of simple and hybrid: linear, cosine, scaled_linear."
-        ),
+        typer.Option(metavar="linear|cosine|scaled_linear", help="Noise schedule of the losses simple and hybrid."),
     ] = "linear",
     lr: Annotated[float, typer.Option(metavar="RATE", help="Learning rate of Muon.")] = 0.01,
     adam_lr: Annotated[
@@ -133,7 +131,7 @@ def train(
     ] = None,
     p_std: Annotated[float, typer.Option(metavar="STD", help="Standard deviation of ln sigma in training.")] = 1.3,
     balance: Annotated[bool, typer.Option(help="Give every noise level the same weight in the loss.")] = True,
-    precision: Annotated[str, typer.Option(metavar="auto|bf16|float32", help="auto, bf16 or float32.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="auto|bf16|float32", help="Floating-point precision.")] = "auto",
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of weights, crops and noise.")] = 0,
     resume: Annotated[bool, typer.Option(help="Continue from OUT/checkpoint.pt where it exists.")] = True,
     init: Annotated[Path | None, typer.Option(metavar="WEIGHTS", help="Weights file to start from.")] = None,
@@ -171,61 +169,55 @@ def train(
     from priorpaint.training.machine import MLP_BATCH, end_process
     from priorpaint.training.tasks import load_autoencoder
 
-    from .progress import training_display
+    from .progress import TrainingDisplay
     from .stopping import signals
     from .train_network import NetworkOptions, usual
 
     if threads:
         torch.set_num_threads(threads)
-    try:
-        if not autoencoder and not (factor is None and latent_channels is None):
-            raise UsageError("--factor and --latent-channels are for --autoencoder.")
-        if autoencoder and not (network is None and dense is None):
-            raise UsageError(
-                "--network and --dense are for denoisers; an autoencoder is convolutional, for pictures of any size."
-            )
-        if latent is not None and grey is not None:
-            raise UsageError(
-                "The autoencoder of --latent says whether pictures are grey; leave --grey and --colour out."
-            )
-        if network not in (None, *_NETWORKS):
-            raise UsageError(f"--network is {' or '.join(_NETWORKS)}; got {network!r}.")
-        idx = any(map(is_idx, data))
-        frozen = None if latent is None or autoencoder else load_autoencoder(latent).network
-        default = usual(size, autoencoder, None if frozen is None else frozen.factor)
-        stored = stored_network(out / CHECKPOINT) if resume and (out / CHECKPOINT).exists() else None
-        asked = NetworkOptions(network, channels, blocks, dense, width, cell, factor, latent_channels)
-        planes = frozen.channels if frozen is not None else 1 if (idx if grey is None else grey) else 3
-        side = size if frozen is None else size // frozen.factor
-        if autoencoder:
-            loss = "reconstruction"
-            shape: Config = asked.autoencoder(stored, default, planes)
-        elif asked.is_mlp(stored):
-            default = replace(default, batch=MLP_BATCH)
-            shape = asked.mlp(stored, side, planes)
-        else:
-            shape = replace(asked.unet(stored, default, side, planes), learned_variance=loss == "hybrid")
-        whole = (idx or isinstance(shape, MLPConfig)) if whole is None else whole
-        noise = noise_levels(whole=whole, latent=latent is not None)
-        config = TrainConfig(
-            data=tuple(map(str, data)), out=str(out), val=tuple(map(str, val or ())), size=size, wide=wide,
-            batch=default.batch if batch is None else batch, network=shape,
-            crops=crops, hours=default.hours if crops is None and hours is None else hours,
-            lr=lr, adam_lr=adam_lr, decay=decay, ema=ema, seed=seed, p_std=p_std, sigma_data=noise["sigma_data"],
-            p_mean=noise["p_mean"] if p_mean is None else p_mean,
-            sigma_min=noise["sigma_min"] if sigma_min is None else sigma_min,
-            sigma_max=noise["sigma_max"] if sigma_max is None else sigma_max,
-            balance=balance, precision=precision,
-            init=None if init is None else str(init), resume=resume, validate_minutes=validate_minutes,
-            sheet_minutes=validate_minutes, loss=loss, betas=betas, ema_power=ema_power, classes=classes,
-            label_dropout=label_dropout, augment=augment, whole=whole, latent=None if latent is None else str(latent),
-            hold_out=hold_out,
-        )  # fmt: skip
-        with signals() as cancel, training_display() as display:
-            outcome = run_training(config, display, cancel)
-    except PriorpaintError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+    if not autoencoder and not (factor is None and latent_channels is None):
+        raise UsageError("--factor and --latent-channels are for --autoencoder.")
+    if autoencoder and not (network is None and dense is None):
+        raise UsageError(
+            "--network and --dense are for denoisers; an autoencoder is convolutional, for pictures of any size."
+        )
+    if latent is not None and grey is not None:
+        raise UsageError("The autoencoder of --latent says whether pictures are grey; leave --grey and --colour out.")
+    if network not in (None, *_NETWORKS):
+        raise UsageError(f"--network is {' or '.join(_NETWORKS)}; got {network!r}.")
+    idx = any(map(is_idx, data))
+    frozen = None if latent is None or autoencoder else load_autoencoder(latent).network
+    default = usual(size, autoencoder, None if frozen is None else frozen.factor)
+    stored = stored_network(out / CHECKPOINT) if resume and (out / CHECKPOINT).exists() else None
+    asked = NetworkOptions(network, channels, blocks, dense, width, cell, factor, latent_channels)
+    planes = frozen.channels if frozen is not None else 1 if (idx if grey is None else grey) else 3
+    side = size if frozen is None else size // frozen.factor
+    if autoencoder:
+        loss = "reconstruction"
+        shape: Config = asked.autoencoder(stored, default, planes)
+    elif asked.is_mlp(stored):
+        default = replace(default, batch=MLP_BATCH)
+        shape = asked.mlp(stored, side, planes)
+    else:
+        shape = replace(asked.unet(stored, default, side, planes), learned_variance=loss == "hybrid")
+    whole = (idx or isinstance(shape, MLPConfig)) if whole is None else whole
+    noise = noise_levels(whole=whole, latent=latent is not None)
+    config = TrainConfig(
+        data=tuple(map(str, data)), out=str(out), val=tuple(map(str, val or ())), size=size, wide=wide,
+        batch=default.batch if batch is None else batch, network=shape,
+        crops=crops, hours=default.hours if crops is None and hours is None else hours,
+        lr=lr, adam_lr=adam_lr, decay=decay, ema=ema, seed=seed, p_std=p_std, sigma_data=noise["sigma_data"],
+        p_mean=noise["p_mean"] if p_mean is None else p_mean,
+        sigma_min=noise["sigma_min"] if sigma_min is None else sigma_min,
+        sigma_max=noise["sigma_max"] if sigma_max is None else sigma_max,
+        balance=balance, precision=precision,
+        init=None if init is None else str(init), resume=resume, validate_minutes=validate_minutes,
+        sheet_minutes=validate_minutes, loss=loss, betas=betas, ema_power=ema_power, classes=classes,
+        label_dropout=label_dropout, augment=augment, whole=whole, latent=None if latent is None else str(latent),
+        hold_out=hold_out,
+    )  # fmt: skip
+    with signals() as cancel, TrainingDisplay() as display:
+        outcome = run_training(config, display, cancel)
     if outcome.cancelled:
         if outcome.speaks:
             typer.echo(f"Stopped after {outcome.crops} crops; the same command continues from there.", err=True)

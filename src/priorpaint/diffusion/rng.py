@@ -3,7 +3,7 @@
 A *stream* is the private generator of one (image, sample) pair; its k-th draw depends only on the seed, the image and
 the sample index. So sample i of image j is the same alone, in any batch, in any order and with any ``batch_size``.
 
-An image is recognised by its measurement y, not by its place in the batch: different images get independent noise,
+An image is recognised by its measurement y, not by its position in the batch: different images get independent noise,
 and copies of one image in a batch are told apart by counting them. A caller who wants other rules passes one seed an
 image. Streams are CPU generators, so a seed means the same on every device; the global generators are never touched.
 """

@@ -105,8 +105,8 @@ class Heun(Sampler):
     (In x / alpha the same rule breaks down where sigma / alpha is huge: cosine tables, flow.)
 
     Args:
-        churn: S_churn; 0 is deterministic. Each step with r in [churn_min, churn_max] first raises r by the factor
-            1 + min(churn / steps, sqrt(2) - 1).
+        churn: S_churn; 0 is deterministic. Each step with sigma/alpha in [churn_min, churn_max] first raises it by
+            the factor 1 + min(churn / steps, sqrt(2) - 1).
         churn_noise: S_noise, the standard deviation of the noise that is added.
     """
 
@@ -129,11 +129,11 @@ class Heun(Sampler):
 
     def _churn(self, prior: Denoiser, x_t: Tensor, t: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
         schedule = prior.schedule
-        ratio = float(schedule.log_nsr(t).exp())
-        gamma = min(self.churn / self.steps, 2**0.5 - 1) if self.churn_min <= ratio <= self.churn_max else 0.0
+        nsr = float(schedule.log_nsr(t).exp())
+        gamma = min(self.churn / self.steps, 2**0.5 - 1) if self.churn_min <= nsr <= self.churn_max else 0.0
         if gamma == 0:
             return x_t, t
-        up = schedule.time_at(torch.tensor(ratio * (1 + gamma), dtype=torch.float64))
+        up = schedule.time_at(torch.tensor(nsr * (1 + gamma), dtype=torch.float64))
         if float(up) <= float(t):  # already at the top of the schedule
             return x_t, t
         return transitions.noise_up(schedule, x_t, t, up, self.churn_noise * noise.normal_like(x_t)), up
@@ -150,20 +150,8 @@ class EulerMaruyama(Sampler):
         schedule = prior.schedule
         x_0 = prior.denoise(x_t, t)
         score = -transitions.epsilon(schedule, x_t, x_0, t) / like(schedule.sigma(t), x_t)
-        ratio, variance = transitions.forward(schedule, s, t)
-        x_s = like(2 - ratio, x_t) * x_t + like(variance, x_t) * score
+        alpha_ts, variance = transitions.forward(schedule, s, t)
+        x_s = like(2 - alpha_ts, x_t) * x_t + like(variance, x_t) * score
         if float(s) == 0:
             return x_s, x_0
         return x_s + like(variance.sqrt(), x_t) * noise.normal_like(x_t), x_0
-
-
-@dataclass(frozen=True)
-class ProbabilityFlow(Sampler):
-    """Euler steps of the probability-flow ODE (Song et al. 2021, Eq. 13), written as dx = D d(alpha) + eps d(sigma).
-
-    In this form, which stays finite where alpha = 0, the Euler step is the DDIM step.
-    """
-
-    def step(self, prior: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
-        x_0 = prior.denoise(x_t, t)
-        return transitions.ddim(prior.schedule, x_t, x_0, t, s), x_0

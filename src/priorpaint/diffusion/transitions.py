@@ -68,8 +68,8 @@ def perturb(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor
 
 def noise_up(schedule: Schedule, x_s: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """UP: a draw of x_t | x_s for s < t; x_s and noise (N, ...)."""
-    ratio, variance = forward(schedule, s, t)
-    return like(ratio, x_s) * x_s + like(variance.sqrt(), x_s) * noise
+    alpha_ts, variance = forward(schedule, s, t)
+    return like(alpha_ts, x_s) * x_s + like(variance.sqrt(), x_s) * noise
 
 
 def epsilon(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ Inside the library a mask says 1 where a pixel is *known*; in files white means 
 from __future__ import annotations
 
 from priorpaint.imaging.composing import compose
-from priorpaint.imaging.masks import Mask, grow, mask_from_alpha, mask_from_boxes, parse_box, read_mask
-from priorpaint.imaging.reading import MAX_PIXELS, MIN_SIDE, Picture, read_picture
+from priorpaint.imaging.masks import Mask, mask_from_alpha, mask_from_boxes, parse_box, read_mask
+from priorpaint.imaging.reading import Picture, read_picture
 from priorpaint.imaging.sheets import contact_sheet, hole_overlay, uncertainty_picture
 from priorpaint.imaging.writing import (
     check_output,
@@ -19,14 +19,11 @@ from priorpaint.imaging.writing import (
 )
 
 __all__ = [
-    "MAX_PIXELS",
-    "MIN_SIDE",
     "Mask",
     "Picture",
     "check_output",
     "compose",
     "contact_sheet",
-    "grow",
     "hole_overlay",
     "lossy",
     "mask_from_alpha",

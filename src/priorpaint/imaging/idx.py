@@ -37,7 +37,7 @@ def read_idx(path: Path) -> Pixels:
         with opened(path, "rb") as file:
             start = file.read(4)
             if len(start) < 4 or start[:3] != b"\x00\x00\x08" or not 1 <= start[3] <= 4:
-                raise UsageError(f"{path} is no idx file of unsigned bytes; give the original file.")
+                raise UsageError(f"{path} is not an idx file of unsigned bytes; give the original file.")
             shape = tuple(int(side) for side in np.frombuffer(file.read(4 * start[3]), dtype=">u4"))
             size = int(np.prod(shape, dtype=np.float64))
             content = file.read(min(size, _MOST_BYTES) + 1)
@@ -46,7 +46,7 @@ def read_idx(path: Path) -> Pixels:
             raise
         raise UsageError(f"{path} cannot be unpacked ({error}); download it again.") from None
     if len(shape) != start[3] or len(content) != size:
-        raise UsageError(f"{path} holds {len(content)} values and announces {size} ({shape}); download it again.")
+        raise UsageError(f"{path} holds {len(content)} values but announces {size} ({shape}); download it again.")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
@@ -54,11 +54,11 @@ def read_idx_pictures(path: Path) -> tuple[Pixels, Pixels | None]:
     """The pictures (N, H, W) of an idx file, and their labels (N,) where a file of labels lies beside it.
 
     Raises:
-        UsageError: a file is damaged or holds something else, or the labels are not one a picture.
+        UsageError: a file is damaged or holds something else, or there is not one label a picture.
     """
     pixels = read_idx(path)
     if pixels.ndim != 3:
-        raise UsageError(f"{path} has {pixels.ndim} axes and pictures have 3 (number, height, width).")
+        raise UsageError(f"{path} has {pixels.ndim} axes, but pictures have 3 (count, height, width).")
     file = labels_file(path)
     if file is None:
         return pixels, None

@@ -29,8 +29,6 @@ def strokes(size: Size, seed: int, fraction: tuple[float, float] = (0.05, 0.10))
     Lines are 1 px wide up to 150 px on the short side, 2-4 px at 256, and grow with the picture.
 
     Args:
-        size: (H, W) or one number.
-        seed: of the drawing.
         fraction: the missing fraction lies in this range.
 
     Raises:
@@ -60,8 +58,6 @@ def holes(
     """Square holes that do not touch each other.
 
     Args:
-        size: (H, W) or one number.
-        seed: of the places and sides.
         fraction: the missing fraction lies in this range.
         side: shortest and longest side in pixels, both included.
 
@@ -110,7 +106,6 @@ def box(size: Size, side: int | tuple[int, int] = 64, seed: int | None = None) -
     """One rectangle is missing: in the middle, or at a random place inside where a seed is given.
 
     Args:
-        size: (H, W) or one number.
         side: (height, width) of the hole, or one number.
         seed: of the place; None is the middle.
 
@@ -149,7 +144,6 @@ def half(size: Size, side: str = "left") -> Mask:
     """One half is missing.
 
     Args:
-        size: (H, W) or one number.
         side: the missing half: left, right, top or bottom; of an odd length the smaller part.
 
     Raises:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn.functional import max_pool2d
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.reading import Picture, load_upright
@@ -126,27 +124,6 @@ def parse_box(text: str) -> Box:
     return x, y, w, h
 
 
-def grow(known: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """The mask (H, W) with its holes grown by a square of `pixels` in every direction (the Chebyshev distance).
-
-    Raises:
-        UsageError: `pixels` is negative, or the grown holes leave nothing known.
-    """
-    if pixels < 0:
-        raise UsageError(f"A mask grows by 0 or more pixels, not by {pixels}.")
-    if pixels == 0:
-        return known.copy()
-    hole = torch.from_numpy(~known).float()[None, None]
-    reach = min(pixels, max(known.shape))
-    # Row by row and then column by column: the same square, at a cost that grows with its side only.
-    hole = max_pool2d(hole, (1, 2 * reach + 1), stride=1, padding=(0, reach))
-    hole = max_pool2d(hole, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
-    grown: NDArray[np.bool_] = (hole[0, 0] == 0).numpy()
-    if not grown.any():
-        raise UsageError(f"Grown by {pixels} pixels, the mask leaves nothing known; grow it less.")
-    return grown
-
-
 def _mask_values(image: Image.Image) -> NDArray[np.uint8]:
     """How white each pixel is, (H, W), 0 to 255."""
     if image.mode.startswith("I;16"):
@@ -163,8 +140,8 @@ def _mask_values(image: Image.Image) -> NDArray[np.uint8]:
 def _one_sided(name: str, *, white: bool, means: str) -> str:
     colour, other = ("white", "black") if white else ("black", "white")
     if white == (means == "repaint"):
-        return f"{name} is {colour} everywhere, so nothing is known; leave what is to be kept {other}."
-    return f"{name} is {colour} everywhere, so there is nothing to repaint; paint what is to be filled {other}."
+        return f"{name} is {colour} everywhere, so nothing is known; leave what to keep {other}."
+    return f"{name} is {colour} everywhere, so there is nothing to repaint; paint what to fill {other}."
 
 
 def _checked(known: NDArray[np.bool_], complaints: list[str]) -> Mask:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,29 +34,37 @@ _TIFF_DESCRIPTION = {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture as it was given, upright.
+    """A picture as it was read, upright.
 
     Attributes:
         image: the pixels, loaded, with the EXIF orientation applied once.
-        mode: the Pillow mode, one of 1, L, LA, P, RGB, RGBA, I;16.
-        size: (width, height) of the upright picture, in pixels.
-        format: the file format (PNG, JPEG, ...), or None for an image that was made in memory.
+        format: the file format (PNG, JPEG, ...), or None for an image from memory.
         name: how messages call it.
         icc: the bytes of the ICC profile; the values are never converted.
         exif: the EXIF block without its orientation tag.
         alpha: the opacity (H, W), uint8, 255 = opaque; None where the picture cannot be transparent.
+        sha256: of its file, in hexadecimal; None for an image from memory.
         warnings: what the user should hear about, one sentence each.
     """
 
     image: Image.Image
-    mode: str
-    size: tuple[int, int]
     format: str | None = None
     name: str = "The picture"
     icc: bytes | None = None
     exif: bytes | None = None
     alpha: NDArray[np.uint8] | None = None
-    warnings: tuple[str, ...] = field(default=())
+    sha256: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def mode(self) -> str:
+        """The Pillow mode, one of 1, L, LA, P, RGB, RGBA, I;16."""
+        return self.image.mode
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the upright picture, in pixels."""
+        return self.image.size
 
     @property
     def grey(self) -> bool:
@@ -107,48 +117,28 @@ def read_picture(source: str | Path | Image.Image) -> Picture:
         UsageError: the file is missing, damaged, animated, not a picture, of an unsupported mode or format, smaller
             than 16 pixels on a side, or larger than 40 megapixels.
     """
-    loaded = load_upright(source)
-    name, image = loaded.name, loaded.image
-    upright = _plain(image)
-    if upright.mode not in MODES:
-        raise UsageError(f"{name} is in mode {image.mode}, which cannot be kept; convert it to RGB, RGBA or grey.")
-    return Picture(
-        image=upright,
-        mode=upright.mode,
-        size=upright.size,
-        format=loaded.format,
-        name=name,
-        icc=image.info.get("icc_profile") or None,
-        exif=loaded.exif,
-        alpha=_alpha(upright),
-        warnings=loaded.warnings,
-    )
+    upright = load_upright(source)
+    image = _plain(upright.image)
+    if image.mode not in MODES:
+        mode = upright.mode
+        raise UsageError(f"{upright.name} is in mode {mode}, which is not supported; convert it to RGB, RGBA or grey.")
+    return replace(upright, image=image, alpha=_alpha(image))
 
 
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """A loaded, upright image and what its file said beside the pixels."""
+def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> Picture:
+    """The loaded, upright first frame of a source, in any mode; the caller's own image object keeps its pixels.
 
-    name: str
-    image: Image.Image
-    format: str | None
-    exif: bytes | None
-    warnings: tuple[str, ...]
-
-
-def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> Loaded:
-    """The loaded, upright first frame of a source; the caller's own image object keeps its pixels.
-
-    With `picture=False` (masks) the modes and depths that only matter for keeping values are let through.
+    With `picture=False` (masks) the depths that only matter for keeping values are let through.
     """
     with _quiet():
         if isinstance(source, Image.Image) and not _unread_tiff(source):
             return _finish("The picture" if picture else "The mask", source, picture=picture)
         name = str(getattr(source, "filename", source))
-        with _open_file(name) as file, _open_image(name, file) as image:
+        data = _read_file(name)
+        with _open_image(name, io.BytesIO(data)) as image:
             if image.format not in FILE_FORMATS:
                 raise UsageError(f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first.")
-            return _finish(name, image, picture=picture)
+            return replace(_finish(name, image, picture=picture), sha256=hashlib.sha256(data).hexdigest())
 
 
 @contextmanager
@@ -165,9 +155,9 @@ def _unread_tiff(image: Image.Image) -> bool:
     return image.format == "TIFF" and bool(getattr(image, "tile", ())) and bool(getattr(image, "filename", ""))
 
 
-def _open_file(name: str) -> BinaryIO:
+def _read_file(name: str) -> bytes:
     try:
-        return open(name, "rb")
+        return Path(name).read_bytes()
     except FileNotFoundError as error:
         raise UsageError(f"{name} does not exist; check the path.") from error
     except OSError as error:
@@ -175,7 +165,7 @@ def _open_file(name: str) -> BinaryIO:
 
 
 def _open_image(name: str, file: BinaryIO) -> Image.Image:
-    """The image in an open file; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped."""
+    """The image in a file's bytes; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped."""
     try:
         return Image.open(file)
     except Image.DecompressionBombError as error:
@@ -186,7 +176,7 @@ def _open_image(name: str, file: BinaryIO) -> Image.Image:
         raise _damaged(name, error) from error
 
 
-def _finish(name: str, image: Image.Image, *, picture: bool) -> Loaded:
+def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
     _check_size(name, image.size)
     try:
         frames = getattr(image, "n_frames", 1)
@@ -206,7 +196,9 @@ def _finish(name: str, image: Image.Image, *, picture: bool) -> Loaded:
         raise _damaged(name, error) from error
     _check_size(name, upright.size)
     exif, complaints = _exif_block(image, name)
-    return Loaded(name, upright, "JPEG" if image.format == "MPO" else image.format, exif, complaints)
+    file_format = "JPEG" if image.format == "MPO" else image.format
+    icc = upright.info.get("icc_profile") or None
+    return Picture(upright, file_format, name, icc, exif, warnings=complaints)
 
 
 def _damaged(name: str, error: Exception) -> UsageError:
@@ -234,7 +226,7 @@ def _deep_colour(image: Image.Image) -> bool:
     if tiles:
         return "16" in str(tiles[0][3])  # the raw mode, such as RGB;16B
     filename = str(getattr(image, "filename", ""))
-    if not filename or not Path(filename).is_file():  # loaded before it came here: what was lost cannot be seen
+    if not filename or not Path(filename).is_file():  # loaded before it came here: what was lost cannot be known
         return False
     with open(filename, "rb") as file:
         return file.read(25)[24:] == b"\x10"  # IHDR: the byte after width and height is the bit depth

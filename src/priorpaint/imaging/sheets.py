@@ -32,6 +32,7 @@ _MARGIN = 20
 _LABEL = 26
 _SMALLEST_CELL = 160
 _LARGEST_CELL = 512
+_WIDEST = 2200
 
 
 def colour_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -48,17 +49,16 @@ def uncertainty_picture(
     known: NDArray[np.bool_],
     *,
     background: Image.Image | None = None,
-    top: float | None = None,
-    legend: bool = True,
 ) -> Image.Image:
     """The standard deviation between completions as colours in the hole, with a scale below.
+
+    The brightest colour is a round number at or above the 99.5th percentile in the hole. Where the picture is small, it
+    is enlarged by a whole factor.
 
     Args:
         std: (H, W), in units of pixel values on the scale [-1, 1], at least 0.
         known: (H, W), bool; known pixels show the background, dimmed, or plain grey.
         background: the input, of the same size.
-        top: the value of the brightest colour; by default a round number at or above the 99.5th percentile in the hole.
-        legend: whether to add the scale below the picture, which is then enlarged by a whole factor where it is small.
 
     Raises:
         UsageError: the shapes differ, or values in the hole are negative or not finite.
@@ -67,16 +67,15 @@ def uncertainty_picture(
         raise UsageError(f"The uncertainty is {std.shape} but the mask is {known.shape}; they must be equal.")
     inside = std[~known]
     if not np.isfinite(inside).all() or (inside < 0).any():
-        raise UsageError("A standard deviation must be finite and at least 0; the given one is not.")
-    limit = _round_up(float(np.percentile(inside, 99.5)) if inside.size else 0.0) if top is None else top
+        raise UsageError("A standard deviation must be finite and at least 0; this one is not.")
+    top = _round_up(float(np.percentile(inside, 99.5)) if inside.size else 0.0)
     pixels = _dimmed(background, known.shape)
-    pixels[~known] = colour_map(np.clip(inside / limit, 0, 1))
-    picture = Image.fromarray(pixels)
-    return _with_legend(picture, limit) if legend else picture
+    pixels[~known] = colour_map(np.clip(inside / top, 0, 1))
+    return _with_legend(Image.fromarray(pixels), top)
 
 
 def hole_overlay(image: Image.Image, known: NDArray[np.bool_]) -> Image.Image:
-    """The picture as RGB with its hole (known is False) tinted, so that both the mask and what it hides are seen."""
+    """The picture as RGB with its hole (known is False) tinted, so that the mask and what it hides both show."""
     pixels = np.array(shown(image))
     pixels[~known] = np.rint(0.3 * pixels[~known] + 0.7 * _TINT).astype(np.uint8)
     return Image.fromarray(pixels)
@@ -99,35 +98,26 @@ def contact_sheet(
     known: NDArray[np.bool_],
     completions: Sequence[Image.Image],
     *,
-    mean: Image.Image | None = None,
-    uncertainty: Image.Image | None = None,
-    labels: Sequence[str] | None = None,
-    max_side: int = _LARGEST_CELL,
-    max_width: int = 2200,
+    mean: Image.Image,
+    uncertainty: Image.Image,
 ) -> Image.Image:
     """A labelled grid: the input with its hole tinted, every completion, the mean and the uncertainty picture.
+
+    No picture is shown larger than 512 pixels, and small ones are enlarged by a whole factor; the sheet is at most 2200
+    pixels wide, or one picture.
 
     Args:
         original: the input.
         known: (H, W), bool, False in the hole.
         completions: pictures of the input's size.
         mean: the mean of the completions.
-        uncertainty: from `uncertainty_picture`, with or without its scale.
-        labels: one a completion; "sample 1", "sample 2", ... by default.
-        max_side: no picture is shown larger than this, in pixels; small ones are enlarged by a whole factor.
-        max_width: of the sheet, in pixels; the number of columns follows from it.
-
-    Raises:
-        UsageError: the number of labels differs from the number of completions.
+        uncertainty: from `uncertainty_picture`.
     """
-    names = [f"sample {k + 1}" for k in range(len(completions))] if labels is None else list(labels)
-    if len(names) != len(completions):
-        raise UsageError(f"The sheet has {len(completions)} completions but {len(names)} labels; give one for each.")
-    pictures = [*zip(names, completions, strict=True), ("mean", mean), ("uncertainty", uncertainty)]
-    scale = _cell_scale(original.size, max_side)
-    cells = [("input, hole tinted", _fit(hole_overlay(original, known), original.width, scale))]
-    cells += [(name, _fit(image, original.width, scale)) for name, image in pictures if image is not None]
-    return _grid(cells, max_width)
+    pictures = [("input" if known.all() else "input, hole tinted", hole_overlay(original, known))]
+    pictures += [(f"sample {k + 1}", image) for k, image in enumerate(completions)]
+    pictures += [("mean", mean), ("uncertainty", uncertainty)]
+    scale = _cell_scale(original.size)
+    return _grid([(name, _fit(image, original.width, scale)) for name, image in pictures])
 
 
 def _lightness(rgb: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -161,7 +151,7 @@ def _dimmed(background: Image.Image | None, shape: tuple[int, ...]) -> NDArray[n
 
 def _with_legend(picture: Image.Image, top: float) -> Image.Image:
     """The picture with a scale below, whose letters grow with the picture so that they survive a reduction."""
-    factor = max(1, round(_cell_scale(picture.size, _LARGEST_CELL)))
+    factor = max(1, round(_cell_scale(picture.size)))
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     unit = max(1.0, picture.width / 420)
@@ -184,11 +174,11 @@ def _with_legend(picture: Image.Image, top: float) -> Image.Image:
     return canvas
 
 
-def _cell_scale(size: tuple[int, int], max_side: int) -> float:
+def _cell_scale(size: tuple[int, int]) -> float:
     longest = max(size)
-    if longest > max_side:
-        return max_side / longest
-    return float(max(1, min(max_side // longest, math.ceil(_SMALLEST_CELL / min(size)))))
+    if longest > _LARGEST_CELL:
+        return _LARGEST_CELL / longest
+    return float(max(1, min(_LARGEST_CELL // longest, math.ceil(_SMALLEST_CELL / min(size)))))
 
 
 def _fit(image: Image.Image, width: int, scale: float) -> Image.Image:
@@ -202,11 +192,11 @@ def _fit(image: Image.Image, width: int, scale: float) -> Image.Image:
     return rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)  # by boxes first: far faster on large pictures
 
 
-def _grid(cells: Sequence[tuple[str, Image.Image]], max_width: int) -> Image.Image:
+def _grid(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     """Cells in rows of equal columns, each with its label above, the rows as even as they get."""
     font = ImageFont.load_default(size=16)
     column = max(max(image.width, math.ceil(font.getlength(name))) for name, image in cells)
-    most = max(1, (max_width - _MARGIN) // (column + _MARGIN))
+    most = max(1, (_WIDEST - _MARGIN) // (column + _MARGIN))
     rows = math.ceil(len(cells) / most)
     columns = math.ceil(len(cells) / rows)
     heights = [
@@ -216,8 +206,8 @@ def _grid(cells: Sequence[tuple[str, Image.Image]], max_width: int) -> Image.Ima
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     for index, (name, image) in enumerate(cells):
-        row, place = divmod(index, columns)
-        left = _MARGIN + place * (column + _MARGIN)
+        row, col = divmod(index, columns)
+        left = _MARGIN + col * (column + _MARGIN)
         upper = _MARGIN + sum(heights[:row]) + row * _MARGIN
         draw.text((left, upper), name, fill=_INK, font=font)
         sheet.paste(image, (left, upper + _LABEL))

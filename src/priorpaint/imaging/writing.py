@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.reading import Picture
@@ -25,8 +25,8 @@ FORMATS = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
-_WEBP_SIDE = 16383
-_JPEG_SIDE = 65535
+_OPTIONS: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True, "exact": True}}
+_LONGEST_SIDE = {"WEBP": 16383, "JPEG": 65535}
 
 
 def lossy(path: str | Path) -> bool:
@@ -48,41 +48,29 @@ def check_output(path: str | Path, image: Image.Image) -> None:
         raise UsageError(f"{path} cannot keep the picture's 16 bits; write PNG or TIFF instead.")
     if file_format == "TIFF" and image.mode == "I;16" and image.has_transparency_data:
         raise UsageError(f"{path} cannot keep a transparent value in 16 bits; write PNG instead.")
-    longest = {"WEBP": _WEBP_SIDE, "JPEG": _JPEG_SIDE}.get(file_format)
+    longest = _LONGEST_SIDE.get(file_format)
     if longest is not None and max(image.size) > longest:
         raise UsageError(f"{path} cannot have sides of more than {longest} pixels; write PNG or TIFF instead.")
 
 
-def save_picture(
-    image: Image.Image,
-    path: str | Path,
-    picture: Picture | None = None,
-    *,
-    quality: int = 95,
-    info: Mapping[str, str] | None = None,
-) -> None:
+def save_picture(image: Image.Image, path: str | Path, picture: Picture | None = None) -> None:
     """Write a picture atomically in the format that the suffix names, replacing a file of that name.
 
     PNG, TIFF, WebP (lossless, colours under transparent pixels included) and BMP keep every pixel; JPEG does not (see
-    `lossy`) and is written with full colour resolution (4:4:4). WebP has no grey and no palette mode, so those come
-    back as equal RGB(A) colours; so do palette and single-colour transparency in TIFF. BMP has no place for metadata.
+    `lossy`) and is written with quality 95 and full colour resolution (4:4:4). WebP has no grey and no palette mode, so
+    those come back as equal RGB(A) colours; so do palette and single-colour transparency in TIFF. BMP has no metadata.
 
     Args:
         image: what to write.
         path: where to; the folder must exist.
         picture: whose ICC profile and EXIF block go into the file.
-        quality: of JPEG, 1 to 100.
-        info: texts by keyword; written into PNG files only, as iTXt.
 
     Raises:
         UsageError: the format cannot hold the picture (`check_output`), or the file cannot be written.
     """
     check_output(path, image)
-    if not 1 <= quality <= 100:
-        raise UsageError(f"The quality of a JPEG is 1 to 100, not {quality}.")
-    file_format = _format(path)
-    options = _options(file_format, quality=quality, info=info or {})
-    metadata = _metadata(image, picture)
+    file_format, metadata = _format(path), _metadata(picture)
+    options = dict(_OPTIONS.get(file_format, {}))
     if file_format == "TIFF" and "exif" not in metadata:
         options["compression"] = "tiff_adobe_deflate"  # libtiff cannot write the sub-tables of an EXIF block
     stored = _storable(image, file_format)
@@ -143,30 +131,11 @@ def _format(path: str | Path) -> str:
     return FORMATS[suffix]
 
 
-def _options(file_format: str, *, quality: int, info: Mapping[str, str]) -> dict[str, Any]:
-    if file_format == "JPEG":
-        return {"quality": quality, "subsampling": 0}
-    if file_format == "WEBP":
-        return {"lossless": True, "exact": True}
-    if file_format != "PNG" or not info:
-        return {}
-    texts = PngImagePlugin.PngInfo()
-    for keyword, text in info.items():
-        texts.add_itxt(keyword, text)
-    return {"pnginfo": texts}
-
-
-def _metadata(image: Image.Image, picture: Picture | None) -> dict[str, Any]:
-    metadata: dict[str, Any] = {}
+def _metadata(picture: Picture | None) -> dict[str, Any]:
     if picture is None:
-        return metadata
-    if picture.icc:
-        metadata["icc_profile"] = picture.icc
-    if picture.exif:
-        metadata["exif"] = picture.exif
-    if "dpi" in picture.image.info:
-        metadata["dpi"] = picture.image.info["dpi"]
-    return metadata
+        return {}
+    metadata = {"icc_profile": picture.icc, "exif": picture.exif, "dpi": picture.image.info.get("dpi")}
+    return {key: value for key, value in metadata.items() if value}
 
 
 def _storable(image: Image.Image, file_format: str) -> Image.Image:

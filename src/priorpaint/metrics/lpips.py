@@ -42,37 +42,24 @@ class LPIPS:
     """LPIPS with the AlexNet or VGG16 backbone, whichever the file holds.
 
     Args:
-        path: safetensors file with the keys of the module's docstring; half-precision weights are widened to float32.
+        weights: safetensors file with the keys of the module's docstring, or the tensors under these keys;
+            half-precision weights are widened to float32.
         device: where the features are computed.
+        source: where tensors come from, for errors.
 
     Raises:
-        PriorError: the file is missing, is not safetensors, or holds the weights of neither backbone.
+        PriorError: the file is missing or is not safetensors, or the weights are of neither backbone.
     """
 
-    def __init__(self, path: str | Path, *, device: torch.device | str = "cpu") -> None:
-        self._set(_read(Path(path)), str(path), device)
-
-    @classmethod
-    def from_weights(cls, weights: Mapping[str, Tensor], source: str, *, device: torch.device | str = "cpu") -> LPIPS:
-        """From tensors under the keys of the module's docstring.
-
-        Args:
-            weights: the tensors.
-            source: where they come from, for errors.
-            device: where the features are computed.
-
-        Raises:
-            PriorError: the weights are of neither backbone.
-        """
-        metric = cls.__new__(cls)
-        metric._set(weights, source, device)
-        return metric
-
-    def _set(self, weights: Mapping[str, Tensor], source: str, device: torch.device | str) -> None:
+    def __init__(
+        self, weights: str | Path | Mapping[str, Tensor], *, device: torch.device | str = "cpu", source: str = ""
+    ) -> None:
+        if not isinstance(weights, Mapping):
+            weights, source = _read(Path(weights)), str(weights)
         count = sum(name.startswith("conv") and name.endswith(".weight") for name in weights)
         backbone = next((each for each in (_ALEX, _VGG) if each.convolutions == count), None)
         if backbone is None or not _fits(backbone, weights):
-            raise PriorError(f"{source} holds no LPIPS weights: conv0..4 (AlexNet) or conv0..12 (VGG16) and lin0..4")
+            raise PriorError(f"{source} does not hold LPIPS weights: conv0..4 (AlexNet) or 0..12 (VGG16) and lin0..4")
         self._backbone = backbone
         self.weights = {name: tensor.to(device, torch.float32) for name, tensor in weights.items()}
         self.name = backbone.name
@@ -82,8 +69,7 @@ class LPIPS:
         """LPIPS(a, b), differentiable, 0 for equal pictures.
 
         Args:
-            a: RGB pictures (B, 3, H, W) in [-1, 1].
-            b: RGB pictures (B, 3, H, W) in [-1, 1].
+            a, b: RGB pictures (B, 3, H, W) in [-1, 1].
 
         Returns:
             (B,) float32.

@@ -51,7 +51,7 @@ def convert(network: str | Path, heads: str | Path, out: str | Path) -> LPIPS:
     for name, head in _state(heads).items():
         if lin := _HEAD.fullmatch(name):
             weights[f"lin{lin[1]}.weight"] = head.float().contiguous()
-    metric = LPIPS.from_weights(weights, f"{network} with {heads}")
+    metric = LPIPS(weights, source=f"{network} with {heads}")
     try:
         save_file(metric.weights, out)
     except (OSError, SafetensorError) as error:

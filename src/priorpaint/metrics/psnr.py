@@ -12,8 +12,7 @@ def psnr(a: Tensor, b: Tensor, region: Tensor | None = None, peak: float = 2.0) 
     """10 log10(peak^2 / mean squared difference), one number a picture, in dB.
 
     Args:
-        a: pictures (B, C, H, W).
-        b: pictures (B, C, H, W).
+        a, b: pictures (B, C, H, W).
         region: (1|B, 1|C, H, W), True where pixels count; None is everywhere. For the hidden part of an inpainting
             problem pass ``~known``.
         peak: width of the value range: 2 for [-1, 1], 1 for [0, 1], 255 for bytes.

@@ -18,8 +18,7 @@ def ssim(a: Tensor, b: Tensor, peak: float = 2.0) -> Tensor:
     The window only visits places where it lies inside the picture; channels are averaged.
 
     Args:
-        a: pictures (B, C, H, W), height and width at least 11.
-        b: pictures (B, C, H, W).
+        a, b: pictures (B, C, H, W), height and width at least 11.
         peak: width of the value range: 2 for [-1, 1], 1 for [0, 1], 255 for bytes.
 
     Returns:

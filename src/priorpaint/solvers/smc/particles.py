@@ -7,8 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...priors.base import Prior
 from .resampling import log_mean, systematic
 from .twists import pick
+
+
+def start_std(prior: Prior, t: Tensor) -> Tensor:
+    """Standard deviation of the first noise of a chain that starts at t, float64."""
+    return (prior.schedule.alpha(t) ** 2 * prior.data_std**2 + prior.schedule.sigma(t) ** 2).sqrt()
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Proposal:
     log_weights: Tensor
 
     def groups(self, first: int, count: int) -> Proposal:
-        """``count`` groups from number ``first`` on."""
+        """``count`` groups from the index ``first`` on."""
         return Proposal(self.x[first : first + count], self.log_weights[first : first + count])
 
 

@@ -36,8 +36,8 @@ def systematic(log_weights: Tensor, u: Tensor, count: int) -> Tensor:
     """
     cumulative = torch.softmax(log_weights, 1).cumsum(1).mT.contiguous()  # (G, S, K)
     cumulative = cumulative / cumulative[..., -1:]
-    places = torch.arange(count, dtype=u.dtype, device=u.device)
-    quantiles = ((places + u[..., None]) / count).clamp(max=1 - 1e-15)
+    i = torch.arange(count, dtype=u.dtype, device=u.device)
+    quantiles = ((i + u[..., None]) / count).clamp(max=1 - 1e-15)
     chosen = torch.searchsorted(cumulative, quantiles, right=True)
     return chosen.clamp(max=log_weights.shape[1] - 1).mT
 

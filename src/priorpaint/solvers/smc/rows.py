@@ -48,15 +48,15 @@ class PixelRows:
         useful[0] = True  # one row stays where nothing is known
         self.matrix = matrix[:, useful]
         self._y = task.y.flatten(1).to(device).double()[:, useful]
-        self._seen = (self.matrix != 0).any(2)
+        self._informative = (self.matrix != 0).any(2)
         # A row of zeros says nothing; with variance 1 it has log det 0 and no gain.
-        self._variance = torch.where(self._seen, sigma_y**2, 1.0)
+        self._variance = torch.where(self._informative, sigma_y**2, 1.0)
 
     def __call__(self, x_0: Tensor) -> Rows:
         """The rows at D = x_0 (G, K, d), float64."""
-        matrix, seen = self.matrix[:, None], self._seen[:, None]
-        residual = torch.where(seen, self._y[:, None] - (matrix @ x_0[..., None])[..., 0], 0)
-        constant = -0.5 * math.log(2 * math.pi) * seen
+        matrix, informative_row = self.matrix[:, None], self._informative[:, None]
+        residual = torch.where(informative_row, self._y[:, None] - (matrix @ x_0[..., None])[..., 0], 0)
+        constant = -0.5 * math.log(2 * math.pi) * informative_row
         return Rows(matrix, residual, self._variance[:, None], constant.expand_as(residual).to(x_0))
 
 
@@ -96,11 +96,11 @@ class DecodedRows:
     def _turned(self, z: Tensor, of_group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """R (N, m, d) and Q^T r (N, m) with Q R = A dDec/dz, r = y - A Dec(z), and ||r||^2 - ||Q^T r||^2, (N,)."""
         task = self._task
-        place = task.prior.device
+        device = task.prior.device
         operator = task.linear.select(of_group)
-        decoded = Decoded(task.prior, z.reshape(-1, *task.shape).to(device=place, dtype=torch.float32))
+        decoded = Decoded(task.prior, z.reshape(-1, *task.shape).to(device=device, dtype=torch.float32))
         residual = (task.y[of_group.to(task.y.device)] - operator(decoded.image)).flatten(1).to(z)
-        basis = torch.eye(z.shape[1], device=place).reshape(-1, *task.shape)
+        basis = torch.eye(z.shape[1], device=device).reshape(-1, *task.shape)
         columns = [operator(decoded.jvp(e.expand(len(z), *task.shape))).flatten(1) for e in basis]
         turn, matrix = torch.linalg.qr(torch.stack(columns, 2).to(z))
         turned = (turn.mT @ residual[..., None])[..., 0]

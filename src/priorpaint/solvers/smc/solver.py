@@ -26,7 +26,7 @@ from ..guidance import LikelihoodSolver
 from ..mmps import MMPS
 from ..pigdm import PiGDM
 from ..tmpd import TMPD
-from .particles import Particles, Proposal
+from .particles import Particles, Proposal, start_std
 from .resampling import effective_share, log_mean, systematic
 from .twists import DenseTwist, Level, LikelihoodTwist, Twist, algebra_device, move, pick
 
@@ -72,8 +72,8 @@ class Population:
 class SMC(Solver, name="smc"):
     """x_s ~ q(x_s | x_t, y), weighted by p(x_s | x_t) tw_s(x_s) / (q(x_s | x_t) tw_t(x_t)), resampled where ESS is low.
 
-    Samples come from groups of particles that are always simulated whole: sample i of an image is number
-    i % num_kept of group i // num_kept.
+    Samples come from groups of particles that are always simulated whole: sample i of an image is
+    particle i % num_kept of group i // num_kept.
     """
 
     title: ClassVar[str] = "SMC (twisted diffusion sampler)"
@@ -128,8 +128,8 @@ class SMC(Solver, name="smc"):
         calls = math.ceil(num_samples / self.num_kept) * a_group
         if self.twist == "mmps":
             return Cost(0, calls)
-        one = self._method()._one().backward * (2 if self.twist == "mmps_cg" else 1)  # log det takes as many passes
-        return Cost(0, (one + (self.kernel == "scalar")) * calls)
+        passes = 2 if self.twist == "mmps_cg" else 1  # log det takes as many as the gradient
+        return Cost(0, (passes * _METHODS[self.twist]._one().backward + (self.kernel == "scalar")) * calls)
 
     def _steps(self) -> int:
         return self.steps
@@ -209,7 +209,7 @@ class SMC(Solver, name="smc"):
         if particles.log_weights.shape[2] > 1:  # blocks of different weight do not make a particle with a weight
             u = self._uniform(task, particles.log_weights.shape[2])
             particles.resample(torch.ones_like(u, dtype=torch.bool), u, self.particles)
-        ancestors = torch.stack([_distinct(group) for group in particles.ancestors])
+        ancestors = torch.tensor([min(len(site.unique()) for site in group.mT) for group in particles.ancestors])
         blocks = (1 / particles.joined.sum(2)).sum(1).round().long()
         ess = torch.stack([level.amin(1) for level in particles.ess], 1)
         log_weights = torch.log_softmax(particles.by_block[..., 0], 1)
@@ -245,15 +245,15 @@ class SMC(Solver, name="smc"):
             a, b = transitions.backward_weights(schedule, t, s)
             v = transitions.backward_variance(schedule, t, s)
             z = task.noise.normal(*particles.x.shape[1:]).to(particles.x)
-            particles.x, ratio = move(level, particles.x, a, b, v, z)
-            particles.log_weights = particles.log_weights + ratio
+            particles.x, log_ratio = move(level, particles.x, a, b, v, z)
+            particles.log_weights = particles.log_weights + log_ratio
             last_twist = level.log_twist
         return particles
 
     def _start(self, task: Task, start: Proposal | None, t: Tensor, twist: Twist) -> Particles:
         """Those of the proposal, or N(0, alpha^2 data_std^2 + sigma^2) at the first level."""
-        schedule, count = task.prior.schedule, len(task.y)
-        std = float((schedule.alpha(t) ** 2 * task.prior.data_std**2 + schedule.sigma(t) ** 2).sqrt())
+        count = len(task.y)
+        std = float(start_std(task.prior, t))
         z = task.noise.normal(self.particles, twist.dim).to(twist.device).double()
         log_weights = z.new_zeros(count, self.particles, twist.sites)
         return Particles(
@@ -298,31 +298,23 @@ class SMC(Solver, name="smc"):
         if bottom >= top:
             raise UsageError(f"the levels run from {top:.3g} down to {bottom:.3g}; raise top or lower bottom")
         ends = torch.tensor([top, bottom], dtype=torch.float64) ** (1 / self.rho)
-        ratios = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, self.steps, dtype=torch.float64)) ** self.rho
-        return torch.cat([prior.schedule.time_at(ratios), torch.zeros(1, dtype=torch.float64)])
+        nsr = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, self.steps, dtype=torch.float64)) ** self.rho
+        return torch.cat([prior.schedule.time_at(nsr), torch.zeros(1, dtype=torch.float64)])
 
     def _twist(self, task: Task, limit: int | None) -> Twist:
         latent = task.prior.latent
-        exact = _DECODER_NOISE if latent and task.sigma_y == 0 else _FLOOR * task.prior.data_std
-        sigma_y = max(task.sigma_y, exact)
+        floor = _DECODER_NOISE if latent and task.sigma_y == 0 else _FLOOR * task.prior.data_std
+        common = task, self.particles, limit, max(task.sigma_y, floor), self.kernel
         if latent and (self.twist not in _THROUGH_DECODER or self.local):
             raise UsageError(
-                f"with a latent prior the twist is one that goes through the decoder, {', '.join(_THROUGH_DECODER)}, "
-                f"without local resampling; this is twist '{self.twist}' with local={self.local:g}"
+                f"a latent prior needs a twist that goes through the decoder, {', '.join(_THROUGH_DECODER)}, and no "
+                f"local resampling, not twist '{self.twist}' with local={self.local:g}"
             )
         if self.twist != "mmps":
-            return LikelihoodTwist(task, self.particles, limit, sigma_y, self.kernel, self._method())
+            return LikelihoodTwist(*common, _METHODS[self.twist])
         if math.prod(task.shape) > _MOST:
             raise UsageError(
                 f"twist 'mmps' computes the whole Jacobian, too much for {math.prod(task.shape)} elements; pass "
                 f"twist='mmps_cg' or '{'dps' if latent else 'pigdm'}' and kernel='first', with few particles"
             )
-        return DenseTwist(task, self.particles, limit, sigma_y, self.kernel, self.local)
-
-    def _method(self) -> LikelihoodSolver:
-        return _METHODS[self.twist]
-
-
-def _distinct(ancestors: Tensor) -> Tensor:
-    """Distinct values in (K, S) at the site that has fewest, 0-d."""
-    return torch.stack([site.unique().numel() * torch.ones((), dtype=torch.long) for site in ancestors.mT]).amin()
+        return DenseTwist(*common, self.local)

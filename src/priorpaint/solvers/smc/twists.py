@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,8 +24,7 @@ from .resampling import connected
 from .rows import DecodedRows, PixelRows, Rows
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """What is known about the particles at one noise level.
 
     Attributes:
@@ -44,8 +43,7 @@ class Level:
 
     def pick(self, ancestors: Tensor) -> Level:
         """The level of resampled particles; ``ancestors`` (G, K, S)."""
-        present = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{key: pick(part, ancestors) for key, part in present.items() if part is not None})
+        return Level._make(part if part is None else pick(part, ancestors) for part in self)
 
 
 def algebra_device(prior: Prior) -> torch.device:
@@ -89,7 +87,7 @@ class Twist(ABC):
         self.particles = particles
 
     def _chunks(self) -> Iterator[Tensor]:
-        """Row numbers of the G K particles, ``limit`` at a time."""
+        """Indices of the G K particles, ``limit`` at a time."""
         yield from torch.split(torch.arange(len(self.task.y) * self.particles), self.limit)
 
     def _images(self, x: Tensor) -> Tensor:
@@ -98,8 +96,8 @@ class Twist(ABC):
 
     def _groups(self, parts: list[Tensor], *shape: int) -> Tensor:
         """Rows of chunks to (G, K, *shape), float64."""
-        wide = torch.cat([part.detach().to(self.device).double() for part in parts])
-        return wide.reshape(len(self.task.y), self.particles, *shape)
+        rows = torch.cat([part.detach().to(self.device).double() for part in parts])
+        return rows.reshape(len(self.task.y), self.particles, *shape)
 
 
 class DenseTwist(Twist):
@@ -125,11 +123,11 @@ class DenseTwist(Twist):
         if task.prior.latent:
             self._rows = DecodedRows(task, sigma_y, self.limit)
             return
-        self._rows = seen = PixelRows(task, sigma_y, self.device)
+        self._rows = pixel_rows = PixelRows(task, sigma_y, self.device)
         if local > 0:
             self.sites = self.dim
-            self._links = (seen.matrix.mT @ seen.matrix != 0).double()
-            self._home = torch.nn.functional.one_hot(seen.matrix.abs().argmax(2), self.dim).double()  # (G, m, d)
+            self._links = (pixel_rows.matrix.mT @ pixel_rows.matrix != 0).double()
+            self._home = torch.nn.functional.one_hot(pixel_rows.matrix.abs().argmax(2), self.dim).double()  # (G, m, d)
 
     def evaluate(self, x_t: Tensor, t: Tensor, noise: Streams) -> Level:
         x_0, cov = self._moments(x_t, t)
@@ -138,9 +136,9 @@ class DenseTwist(Twist):
         cov = positive(cov)
         rows = self._rows(x_0)
         matrix = rows.matrix
-        seen_cov = matrix @ cov  # A V
-        root = torch.linalg.cholesky(seen_cov @ matrix.mT + torch.diag_embed(rows.variance))
-        gain = torch.cholesky_solve(seen_cov, root).mT
+        cross_cov = matrix @ cov  # A V
+        root = torch.linalg.cholesky(cross_cov @ matrix.mT + torch.diag_embed(rows.variance))
+        gain = torch.cholesky_solve(cross_cov, root).mT
         guided = x_0 + (gain @ rows.residual[..., None])[..., 0]
         log_twist = self._log_twist(root, rows)
         if self.kernel == "first":
@@ -156,10 +154,10 @@ class DenseTwist(Twist):
         images = self._images(x_t)
         means, rows = [], []
         for chunk in self._chunks():
-            seen = Denoised(self.prior, images[chunk.to(images.device)], t)
-            pulled = [_pull(seen, e) for e in torch.eye(self.dim).reshape(-1, *self.task.shape)]
-            means.append(seen.x_0.flatten(1))
-            rows.append(torch.stack(pulled, 1))
+            denoised = Denoised(self.prior, images[chunk.to(images.device)], t)
+            products = [_vjp(denoised, e) for e in torch.eye(self.dim).reshape(-1, *self.task.shape)]
+            means.append(denoised.x_0.flatten(1))
+            rows.append(torch.stack(products, 1))
         jacobian = self._groups(rows, self.dim, self.dim)
         scale = float(tweedie_scale(self.prior.schedule, t))
         return self._groups(means, self.dim), scale / 2 * (jacobian + jacobian.mT)
@@ -170,8 +168,7 @@ class DenseTwist(Twist):
         correlation = (cov / std[..., None] / std[..., None, :]).abs().mean(1)
         self._links = torch.maximum(self._links, correlation)
         self.joined = connected(self._links >= self.local)
-        local: Tensor = cov * self.joined[:, None]
-        return local
+        return cov * self.joined[:, None]
 
     def _log_twist(self, root: Tensor, rows: Rows) -> Tensor:
         white = torch.linalg.solve_triangular(root, rows.residual[..., None], upper=False)[..., 0]
@@ -208,11 +205,11 @@ class LikelihoodTwist(Twist):
         images = self._images(x_t)
         means, gradients, logs = [], [], []
         for chunk, likelihood in zip(self._chunks(), self._parts, strict=True):
-            seen = likelihood.evaluate(images[chunk.to(images.device)], t)
-            assert seen.log_likelihood is not None
-            means.append(seen.x_0.flatten(1))
-            gradients.append(seen.gradient.flatten(1))
-            logs.append(seen.log_likelihood)
+            evaluation = likelihood.evaluate(images[chunk.to(images.device)], t)
+            assert evaluation.log_likelihood is not None
+            means.append(evaluation.x_0.flatten(1))
+            gradients.append(evaluation.gradient.flatten(1))
+            logs.append(evaluation.log_likelihood)
         x_0, scale = self._groups(means, self.dim), float(tweedie_scale(self.prior.schedule, t))
         guided = x_0 + scale * self._groups(gradients, self.dim)
         if self.kernel == "first":
@@ -226,8 +223,8 @@ class LikelihoodTwist(Twist):
         traces = []
         for chunk in self._chunks():
             rows = chunk.to(images.device)
-            pulled = Denoised(self.prior, images[rows], t).vjp(probes[rows])
-            traces.append((pulled * probes[rows]).flatten(1).mean(1))
+            product = Denoised(self.prior, images[rows], t).vjp(probes[rows])
+            traces.append((product * probes[rows]).flatten(1).mean(1))
         return self._groups(traces, 1)
 
 
@@ -256,8 +253,8 @@ def move(level: Level, x_t: Tensor, a: Tensor, b: Tensor, v: Tensor, z: Tensor) 
     if float(v) == 0:
         return x_s, torch.zeros_like(level.log_twist)
     from_prior = x_s - a * x_t - b * level.x_0
-    ratio = 0.5 * (z.square() + (q / p).log() - from_prior.square() / p)
-    return x_s, ratio.sum(2, keepdim=True).expand_as(level.log_twist)
+    log_ratio = 0.5 * (z.square() + (q / p).log() - from_prior.square() / p)
+    return x_s, log_ratio.sum(2, keepdim=True).expand_as(level.log_twist)
 
 
 def _move_dense(level: Level, centre: Tensor, b: Tensor, v: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,16 +267,16 @@ def _move_dense(level: Level, centre: Tensor, b: Tensor, v: Tensor, z: Tensor) -
     prior_root = root(white + b**2 * level.cov)
     from_prior = (jump + b * (level.guided - level.x_0))[..., None]
     white_prior = torch.linalg.solve_triangular(prior_root, from_prior, upper=False)[..., 0]
-    ratio = 0.5 * (z.square() - white_prior.square())
-    ratio = ratio + guided_root.diagonal(dim1=2, dim2=3).log() - prior_root.diagonal(dim1=2, dim2=3).log()
+    log_ratio = 0.5 * (z.square() - white_prior.square())
+    log_ratio = log_ratio + guided_root.diagonal(dim1=2, dim2=3).log() - prior_root.diagonal(dim1=2, dim2=3).log()
     one_site = level.log_twist.shape[2] == 1
-    return centre + jump, ratio.sum(2, keepdim=True) if one_site else ratio
+    return centre + jump, log_ratio.sum(2, keepdim=True) if one_site else log_ratio
 
 
-def _pull(seen: Denoised, direction: Tensor) -> Tensor:
+def _vjp(denoised: Denoised, direction: Tensor) -> Tensor:
     """J^T e of all rows, (N, d), not counted: d of them are one evaluation with the whole Jacobian."""
-    cotangent = direction.to(seen.graph).expand_as(seen.graph)
-    (product,) = torch.autograd.grad(seen.graph, seen.x_t, cotangent, retain_graph=True)
+    cotangent = direction.to(denoised.graph).expand_as(denoised.graph)
+    (product,) = torch.autograd.grad(denoised.graph, denoised.x_t, cotangent, retain_graph=True)
     return product.flatten(1)
 
 

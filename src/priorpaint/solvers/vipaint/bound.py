@@ -69,10 +69,10 @@ class Bound(Family):
         v_s var_{t|s} / v_t.
         """
         t, s = self.ladder.pairs[pair.to(self.ladder.pairs.device)].unbind(1)
-        (mean_t, v_t), (mean_s, v_s) = self.pushed(m, variance, t), self.pushed(m, variance, s)
+        (mean_t, v_t), (mean_s, v_s) = self.marginal(m, variance, t), self.marginal(m, variance, s)
         z_t = mean_t + v_t.sqrt() * noise
-        ratio, added = transitions.forward(self.schedule, s, t)
-        q_mean = mean_s + like(ratio, m) * v_s * v_t.rsqrt() * noise
+        alpha_ts, added = transitions.forward(self.schedule, s, t)
+        q_mean = mean_s + like(alpha_ts, m) * v_s * v_t.rsqrt() * noise
         q_var = v_s * like(added, m) / v_t
         p_mean = transitions.step_mean(self.schedule, z_t, self.denoise(z_t, t), t, s)
         p_var = like(transitions.backward_variance(self.schedule, t, s), m)
@@ -80,6 +80,6 @@ class Bound(Family):
 
     def prior_part(self, m: Tensor, variance: Tensor) -> Tensor:
         """KL(q(z_1) || p(z_1)), (R,)."""
-        mean, spread = self.pushed(m, variance, torch.ones((), dtype=torch.float64))
+        mean_1, v_1 = self.marginal(m, variance, torch.ones((), dtype=torch.float64))
         width = self.prior.initial(torch.ones_like(m[:1]))
-        return over_elements(gaussian_kl(mean, spread, torch.zeros_like(mean), width.square()))
+        return over_elements(gaussian_kl(mean_1, v_1, torch.zeros_like(mean_1), width.square()))

@@ -3,7 +3,7 @@
 The density p(z_Ts) of the prior is not available, but a chain that leads there is: z_Ts is carried up to pure noise by
 the forward process, and the path is weighed by the prior's chain that would have come down,
     B = p(z_1) prod_{t > T_s} p(z_s | z_t) / fwd(z_t | z_s),    E[B | z_Ts] = p(z_Ts).
-With the levels z_Te, ..., above z_Ts as further variables that the forward process would have given,
+With the levels z_Te, ..., above z_Ts as further variables that the forward process would have drawn,
     W = B prod over jumps fwd(z_t | z_s) / q(z_Te, ..., z_Ts)
 is a proper weight of z_Ts under the prior (importance sampling on an extended space), and with W tw(z_Ts) the particles
 enter a twisted SMC at T_s (Wu et al. 2023), whose last weights are those of p(x_0 | y). q is the whole mixture: a
@@ -23,7 +23,7 @@ from ...diffusion.rng import Streams
 from ...diffusion.transitions import like
 from ...priors.base import Prior
 from ..base import STRICT, settings
-from ..smc.particles import Proposal
+from ..smc.particles import Proposal, start_std
 from ..smc.solver import SMC
 from ..smc.twists import algebra_device
 from .family import Denoise, Family, log_normal
@@ -40,11 +40,11 @@ class Refinement(SMC):
         return neighbours(section(prior.schedule, first, float(t_start), steps))
 
 
-def choose(weights: Tensor, place: Tensor) -> Tensor:
-    """The component at each ``place`` (B, n) in (0, 1) of the cumulated weights (B, M); (B, n) on the CPU."""
+def choose(weights: Tensor, u: Tensor) -> Tensor:
+    """The component at each quantile u (B, n) in (0, 1) of the weights (B, M); (B, n) on the CPU."""
     cumulative = weights.detach().cpu().double().cumsum(1)
-    places = place.cpu().double() * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, places, right=True).clamp(max=weights.shape[1] - 1)
+    quantiles = u.cpu().double() * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, quantiles, right=True).clamp(max=weights.shape[1] - 1)
 
 
 @torch.no_grad()
@@ -69,9 +69,9 @@ def propose(
         batch_size: rows denoised at a time.
     """
     prior, groups = family.prior, len(seeds[0])
-    place = algebra_device(prior)
+    device = algebra_device(prior)
     exact = replace(family, denoise=_denoiser(prior, batch_size))
-    wide = Mixture(*(value.to(place).double() for value in lam.tensors()))
+    wide = Mixture(*(value.to(device).double() for value in lam.tensors()))
     wide = replace(wide, log_var=wide.log_var + torch.tensor(widen).log().to(wide.log_var))
     images = torch.arange(len(seeds)).repeat_interleave(groups)
     done: list[tuple[Tensor, Tensor]] = []
@@ -79,16 +79,16 @@ def propose(
     # Some groups at a time: what a row needs here is little next to what the denoiser does with it.
     for chunk in torch.split(torch.arange(len(images)), max(1, (batch_size or 4096) // particles)):
         noise = Streams([seeds[int(g) // groups][int(g) % groups] for g in chunk])
-        spread = (noise.uniform(1).double() + torch.arange(particles) / particles) % 1
-        component = choose(lam.log_weights.exp()[images[chunk].to(lam.logits.device)], spread)
+        u = (noise.uniform(1).double() + torch.arange(particles) / particles) % 1
+        component = choose(lam.log_weights.exp()[images[chunk].to(lam.logits.device)], u)
         rows = images[chunk].repeat_interleave(particles)
-        normal = noise.normal(particles, *shape).flatten(0, 1).to(place).double()
-        path = exact.path(wide.rows(rows, component.flatten().to(place)), normal)
+        normal = noise.normal(particles, *shape).flatten(0, 1).to(device).double()
+        path = exact.path(wide.rows(rows, component.flatten().to(device)), normal)
         log_w = -torch.logsumexp(exact.log_mixture(wide, rows, path), 1)
         for level, (z_t, z_s) in enumerate(zip(path.levels[:-1], path.levels[1:], strict=True)):
-            ratio, added = transitions.forward(prior.schedule, *family.ladder.levels[level : level + 2].flip(0))
-            log_w = log_w + log_normal(z_t, like(ratio, z_s) * z_s, like(added, z_s))
-        up = [noise.normal(particles, *shape[1:]).flatten(0, 1).to(place).double() for _ in range(len(pairs))]
+            alpha_ts, added = transitions.forward(prior.schedule, *family.ladder.levels[level : level + 2].flip(0))
+            log_w = log_w + log_normal(z_t, like(alpha_ts, z_s) * z_s, like(added, z_s))
+        up = [noise.normal(particles, *shape[1:]).flatten(0, 1).to(device).double() for _ in range(len(pairs))]
         log_w = log_w + log_above(exact, path.levels[-1], pairs, up)
         done.append((path.levels[-1].reshape(len(chunk), particles, -1), log_w.reshape(len(chunk), particles)))
     x, log_weights = (torch.cat(parts) for parts in zip(*done, strict=True))
@@ -106,17 +106,12 @@ def log_above(family: Family, z: Tensor, pairs: Tensor, noise: list[Tensor]) -> 
     total = z.new_zeros(len(z))
     for (t, s), up in zip(pairs.flip(0), noise, strict=True):
         z_s = z
-        ratio, added = transitions.forward(schedule, s, t)
-        z = like(ratio, z_s) * z_s + like(added.sqrt(), z_s) * up
+        alpha_ts, added = transitions.forward(schedule, s, t)
+        z = like(alpha_ts, z_s) * z_s + like(added.sqrt(), z_s) * up
         mean = transitions.step_mean(schedule, z, family.denoise(z, t), t, s)
         total = total + log_normal(z_s, mean, like(transitions.backward_variance(schedule, t, s), z))
-        total = total - log_normal(z, like(ratio, z_s) * z_s, like(added, z_s))
-    return total + log_normal(z, torch.zeros_like(z), like(_width(family.prior, pairs[0, 0]) ** 2, z))
-
-
-def _width(prior: Prior, t: Tensor) -> Tensor:
-    """Standard deviation of the first noise of a chain that starts at t, as in SMC."""
-    return (prior.schedule.alpha(t) ** 2 * prior.data_std**2 + prior.schedule.sigma(t) ** 2).sqrt()
+        total = total - log_normal(z, like(alpha_ts, z_s) * z_s, like(added, z_s))
+    return total + log_normal(z, torch.zeros_like(z), like(start_std(family.prior, pairs[0, 0]) ** 2, z))
 
 
 def _denoiser(prior: Prior, batch_size: int | None) -> Denoise:

@@ -3,7 +3,7 @@
 A component is a chain on the levels T_e = t_1 > ... > t_K = T_s:
     q(z_Te)         = N(m, tau_0^2),                          m = alpha mu_0
     q(z_s | z_t)    = N(g E_p[z_s | z_t] + (1 - g) alpha_s mu_s, tau_s^2)       (Agarwal et al., Eq. 12)
-    q(z_t), t > T_e : q(z_Te) pushed through the forward process
+    q(z_t), t > T_e : q(z_Te) through the forward process
 and the whole is a mixture q = sum_m pi_m q_m of M chains.
 
 Shapes: R rows are (image, component, Monte-Carlo sample).
@@ -136,7 +136,7 @@ class Family:
         parts = [self.log_q(lam.rows(images, m), path) for m in range(lam.count)]
         return lam.log_weights[images.to(lam.logits.device)] + torch.stack(parts, 1)
 
-    def pushed(self, m: Tensor, variance: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def marginal(self, m: Tensor, variance: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of q(z_t), t >= T_e: N(m, variance) through the forward process; t 0-d or (R,)."""
-        ratio, added = transitions.forward(self.schedule, self.ladder.levels[0].expand_as(t), t)
-        return like(ratio, m) * m, like(added, m) + like(ratio**2, m) * variance
+        alpha_ts, added = transitions.forward(self.schedule, self.ladder.levels[0].expand_as(t), t)
+        return like(alpha_ts, m) * m, like(added, m) + like(alpha_ts**2, m) * variance

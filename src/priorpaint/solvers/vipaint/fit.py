@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,18 +47,18 @@ def fit(
     with torch.no_grad():
         lam = start(family, likelihood, components, noise, batch_size)
     optimiser = Adam(rules, lam)
-    history = []
+    parts, objectives = [], []
     for iteration in range(rules.iterations):
         draws = fresh_draws(family, components, lam.mean.shape[3:], noise)
         step = gradient_step(family, lam, likelihood, draws, batch_size)
-        history.append((step.parts, step.objective))
-        optimiser.step(iteration, step.gradient)
+        parts.append(step.parts)
+        objectives.append(step.objective)
+        optimiser.step(step.gradient)
         if callback is not None:
             callback(iteration + 1, rules.iterations, step.x_0)
     if components > 1:
         lam = weighed(family, lam, likelihood, noise, batch_size)
-    parts, objectives = zip(*history, strict=True)
-    losses = Parts(*(torch.stack([getattr(part, field.name) for part in parts], 1) for field in fields(Parts)))
+    losses = Parts(*(torch.stack(column, 1) for column in zip(*parts, strict=True)))
     return Fitted(Mixture(*(value.detach() for value in lam.tensors())), losses, torch.stack(objectives, 1))
 
 
@@ -104,9 +103,9 @@ def _filling_times(family: Bound, components: int) -> Tensor:
 def fill(likelihood: Likelihood, x_0: Tensor, noise: Tensor, t: Tensor, batch_size: int | None) -> Tensor:
     """One round: D(x_0 noised to t), made to explain y; x_0 and noise (R, C, H, W)."""
     prior, done = likelihood.prior, []
-    for chunk in _chunks(len(x_0), batch_size):
-        near = likelihood.rows(torch.arange(len(x_0))[chunk])
-        image = prior.decode(prior.denoise(transitions.perturb(prior.schedule, x_0[chunk], t, noise[chunk]), t))
+    for row in torch.split(torch.arange(len(x_0)), batch_size or len(x_0)):
+        near = likelihood.rows(row)
+        image = prior.decode(prior.denoise(transitions.perturb(prior.schedule, x_0[row], t, noise[row]), t))
         done.append(prior.encode(near.explained(image, t)))
     return torch.cat(done)
 
@@ -122,10 +121,9 @@ def weighed(family: Bound, lam: Mixture, likelihood: Likelihood, noise: Streams,
     count = WEIGHING * rules.mc_samples
     draws = fresh_draws(family, lam.count, lam.mean.shape[3:], noise, count)
     losses, densities = [], []
-    for chunk in _chunks(len(draws.top), batch_size):
-        row = torch.arange(len(draws.top))[chunk]
+    for row in torch.split(torch.arange(len(draws.top)), batch_size or len(draws.top)):
         image, component = row // (count * lam.count), row // count % lam.count
-        part, path, _ = family.parts(lam.rows(image, component), likelihood.rows(image), draws.rows(chunk))
+        part, path, _ = family.parts(lam.rows(image, component), likelihood.rows(image), draws.rows(row))
         losses.append(part.reconstruction / rules.beta + part.kl())
         densities.append(family.log_mixture(replace(lam, logits=torch.zeros_like(lam.logits)), image, path))
     shape = images, lam.count, count
@@ -143,8 +141,8 @@ def fresh_draws(family: Bound, components: int, shape: torch.Size, noise: Stream
     count, levels, pairs = samples or family.rules.mc_samples, len(family.ladder.levels), len(family.ladder.pairs)
     normal = noise.normal(components * count, levels + 1, *shape).flatten(0, 1)
     offsets = torch.arange(count, dtype=torch.float64) / count
-    place = (noise.uniform(components, 1).double().cpu() + offsets) % 1
-    pair = (place * pairs).long().clamp(max=pairs - 1)
+    u = (noise.uniform(components, 1).double().cpu() + offsets) % 1
+    pair = (u * pairs).long().clamp(max=pairs - 1)
     return Draws(normal[:, :levels], normal[:, levels], pair.flatten())
 
 
@@ -164,11 +162,10 @@ def gradient_step(family: Bound, lam: Mixture, likelihood: Likelihood, draws: Dr
     count = rows // (images * lam.count)
     gradient = [torch.zeros_like(value) for value in lam.tensors()]
     parts, objectives, estimates = [], [], []
-    for chunk in _chunks(rows, batch_size):
-        row = torch.arange(rows)[chunk]
+    for row in torch.split(torch.arange(rows), batch_size or rows):
         image, component = row // (count * lam.count), row // count % lam.count
         with torch.enable_grad():
-            part, x_0 = _row_parts(family, lam, likelihood.rows(image), draws.rows(chunk), image, component)
+            part, x_0 = _row_parts(family, lam, likelihood.rows(image), draws.rows(row), image, component)
             w_rec, w_kl = family.rules.weights(likelihood.pixels, x_0[0].numel())
             objective = w_rec * part.reconstruction + family.rules.beta * w_kl * part.kl()
             weight = lam.log_weights.exp()[image, component]
@@ -176,7 +173,7 @@ def gradient_step(family: Bound, lam: Mixture, likelihood: Likelihood, draws: Dr
             new = torch.autograd.grad(loss, lam.tensors(), allow_unused=True)
         for total, value in zip(gradient, new, strict=True):
             total += 0 if value is None else value  # the gate of a single level is unused
-        parts.append(part.map(Tensor.detach))
+        parts.append([value.detach() for value in part])
         objectives.append(objective.detach())
         estimates.append(x_0.detach())
     weights = lam.log_weights.detach().exp()
@@ -184,8 +181,7 @@ def gradient_step(family: Bound, lam: Mixture, likelihood: Likelihood, draws: Dr
     def over_components(values: Tensor) -> Tensor:
         return (weights * values.reshape(images, lam.count, count).mean(2)).sum(1)
 
-    merged = (torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Parts))
-    whole = Parts(*merged).map(over_components)
+    whole = Parts(*(over_components(torch.cat(column)) for column in zip(*parts, strict=True)))
     return Step(whole, over_components(torch.cat(objectives)), gradient, torch.cat(estimates))
 
 
@@ -199,29 +195,22 @@ def _row_parts(
     weighted = family.log_mixture(lam, image, path)
     own = component[:, None].to(weighted.device)
     log_q = (weighted - lam.log_weights[image]).gather(1, own)[:, 0]
-    mixing = torch.logsumexp(weighted, 1) - log_q
-    return Parts(part.reconstruction, part.hierarchy, part.diffusion, part.prior, mixing), x_0
-
-
-def _chunks(rows: int, size: int | None) -> Iterator[slice]:
-    return (slice(first, first + (size or rows)) for first in range(0, rows, size or rows))
+    return part._replace(mixing=torch.logsumexp(weighted, 1) - log_q), x_0
 
 
 class Adam:
     """Adam on lambda with the rates of the preset; elementwise, so images do not feel each other."""
 
     def __init__(self, rules: Rules, lam: Mixture | Variational) -> None:
-        self.rules = rules
-        self.parameters = [value.requires_grad_() for value in lam.tensors()]
-        rates = (rules.lr, rules.lr * rules.lr_log_var, rules.lr * rules.lr_gate, rules.lr)[: len(self.parameters)]
-        groups = [{"params": [value], "lr": rate} for value, rate in zip(self.parameters, rates, strict=True)]
-        self._optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        self._rates = rates
+        rates = (rules.lr, rules.lr * rules.lr_log_var, rules.lr * rules.lr_gate, rules.lr)
+        self._parameters = [value.requires_grad_() for value in lam.tensors()]
+        groups = [{"params": [value], "lr": rate} for value, rate in zip(self._parameters, rates, strict=False)]
+        self._adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self._rate = torch.optim.lr_scheduler.LambdaLR(self._adam, rules.rate)
 
-    def step(self, iteration: int, gradient: list[Tensor]) -> None:
-        """One update; ``iteration`` from 0."""
-        for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
-            group["lr"] = rate * self.rules.rate(iteration)
-        for value, slope in zip(self.parameters, gradient, strict=True):
+    def step(self, gradient: list[Tensor]) -> None:
+        """One update."""
+        for value, slope in zip(self._parameters, gradient, strict=True):
             value.grad = slope
-        self._optimiser.step()
+        self._adam.step()
+        self._rate.step()

@@ -62,14 +62,14 @@ class Likelihood:
 
     def rows(self, index: Tensor) -> Likelihood:
         """The likelihood of some rows, which may repeat."""
-        place = index.to(self.y.device)
-        constant = None if self.constant is None else self.constant[place]
-        return replace(self, operator=self.operator.select(index), y=self.y[place], constant=constant)
+        row = index.to(self.y.device)
+        constant = None if self.constant is None else self.constant[row]
+        return replace(self, operator=self.operator.select(index), y=self.y[row], constant=constant)
 
-    def spread(self, t: Tensor) -> float:
+    def std(self, t: Tensor) -> float:
         """r_t; t 0-d."""
-        white = _white_spread(self.prior, t)
-        return self.gain * white if self.scale is None else self.scale * white / _white_spread(self.prior, self.t_start)
+        white = _white_std(self.prior, t)
+        return self.gain * white if self.scale is None else self.scale * white / _white_std(self.prior, self.t_start)
 
     def negative_log(self, x_0: Tensor) -> Tensor:
         """-log p(y | D = x_0) at T_s, (R,), for x_0 (R, C, H, W) in the prior's space."""
@@ -78,11 +78,11 @@ class Likelihood:
 
     def misfit(self, x_0: Tensor, t: Tensor) -> Tensor:
         """-log p(y | D = x_0) at a 0-d t without its constant, (R,): the part that has a gradient."""
-        y, seen = self.y.to(x_0.dtype), self.operator(self.prior.decode(x_0))
-        loss = self._elementwise(y - seen, self.spread(t))
+        y, y_hat = self.y.to(x_0.dtype), self.operator(self.prior.decode(x_0))
+        loss = self._elementwise(y - y_hat, self.std(t))
         if self.perceptual is None:
             return loss
-        return loss + self.perceptual_weight * self.pixels * self.perceptual(y, seen)
+        return loss + self.perceptual_weight * self.pixels * self.perceptual(y, y_hat)
 
     def _elementwise(self, residual: Tensor, r: float) -> Tensor:
         if self.kind == "laplace":
@@ -95,7 +95,7 @@ class Likelihood:
     def explained(self, x_0: Tensor, t: Tensor) -> Tensor:
         """The mean of x_0' given y under N(x_0', x_0, r_t^2 I), for images x_0 (R, C, H, W): with sigma_y = 0, the
         image nearest to x_0 that agrees with y."""
-        r = self.spread(t)
+        r = self.std(t)
         if self.sigma_y == 0:
             return self.operator.project(x_0, self.y.to(x_0))
         if r == 0:
@@ -108,18 +108,18 @@ class Likelihood:
 
     def _constant(self) -> Tensor:
         entries = informative(self.operator, self.y)
-        r = self.spread(self.t_start)
+        r = self.std(self.t_start)
         if self.kind == "laplace":
             return entries * math.log(2 * self._width(r))
         if r == 0:
             return 0.5 * entries * math.log(2 * math.pi * self.sigma_y**2)
         spectrum = Spectrum(self.operator, self.operator.adjoint(self.y))
         if self.sigma_y == 0:
-            seen = spectrum.trace(lambda s: torch.where(s > 0, 2 * s.log() + math.log(2 * math.pi * r**2), 0))
-            return 0.5 * seen.to(entries).expand_as(entries)
+            log_det = spectrum.trace(lambda s: torch.where(s > 0, 2 * s.log() + math.log(2 * math.pi * r**2), 0))
+            return 0.5 * log_det.to(entries).expand_as(entries)
         more = spectrum.trace(lambda s: (s * r / self.sigma_y).square().log1p())
         return 0.5 * (entries * math.log(2 * math.pi * self.sigma_y**2) + more.to(entries))
 
 
-def _white_spread(prior: Prior, t: Tensor) -> float:
+def _white_std(prior: Prior, t: Tensor) -> float:
     return float(white_variance(prior, t).sqrt())

@@ -128,18 +128,18 @@ class OfficialBound(Bound):
 
     def _from_end(self, t: Tensor, alpha: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha_{t|e}, var_{t|e}) with a signal scale and a variance at T_e that need not be the schedule's."""
-        ratio = like(self.schedule.alpha(t), variance) / alpha
+        rise = like(self.schedule.alpha(t), variance) / alpha
         # 1e-6: a learned variance above the schedule's at t would give a negative number.
-        return ratio, (like(self.schedule.sigma(t) ** 2, variance) - ratio.square() * variance).clamp(min=1e-6)
+        return rise, (like(self.schedule.sigma(t) ** 2, variance) - rise.square() * variance).clamp(min=1e-6)
 
     def _between(
         self, z_t: Tensor, z_end: Tensor, t: Tensor, s: Tensor, alpha: Tensor, variance: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(mean, variance) of z_s | z_t, z_Te for T_e < s < t."""
-        ratio, added = (like(value, z_t) for value in transitions.forward(self.schedule, s, t))
-        rise, spread = self._from_end(s, alpha, variance)
-        precision = 1 / spread + ratio.square() / added
-        return (rise * z_end / spread + ratio * z_t / added) / precision, 1 / precision
+        alpha_ts, added = (like(value, z_t) for value in transitions.forward(self.schedule, s, t))
+        rise, added_s = self._from_end(s, alpha, variance)
+        precision = 1 / added_s + alpha_ts.square() / added
+        return (rise * z_end / added_s + alpha_ts * z_t / added) / precision, 1 / precision
 
 
 def released_pairs(end: float) -> Tensor:

@@ -83,18 +83,18 @@ def _projection(task: Task, rules: Rules) -> Step:
 def _gradient(task: Task, rules: Rules, likelihood: Likelihood) -> Step:
     """STEP(refine_eta) and a gradient of each sample's own loss."""
     schedule = task.prior.schedule
-    own_spread = rules.refine_guidance == "likelihood"
+    own_std = rules.refine_guidance == "likelihood"
 
     def step(z_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
             x_0 = task.prior.denoise(z_t, t)
-            loss = likelihood.misfit(x_0, t if own_spread else likelihood.t_start)
+            loss = likelihood.misfit(x_0, t if own_std else likelihood.t_start)
             (gradient,) = torch.autograd.grad(loss.sum(), z_t)
         z_t, x_0 = z_t.detach(), x_0.detach()
         noise = task.noise.normal_like(z_t) if rules.refine_noise else torch.zeros_like(z_t)
         u = transitions.step(schedule, z_t, x_0, t, s, noise, rules.refine_eta)
-        if own_spread:
+        if own_std:
             weight = transitions.guidance_weight(schedule, t, s, rules.refine_eta)
         else:
             weight = torch.tensor(rules.weights(likelihood.pixels, z_t[0].numel())[0], dtype=torch.float64)

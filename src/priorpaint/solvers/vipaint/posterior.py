@@ -1,4 +1,4 @@
-"""A fitted posterior of VIPaint: it can be kept, and sampled again without fitting."""
+"""A fitted posterior of VIPaint: it can be saved, and sampled again without fitting."""
 
 from __future__ import annotations
 
@@ -31,8 +31,6 @@ class Method(Protocol):
     def correct(self) -> bool: ...
     @property
     def particles(self) -> int: ...
-    @property
-    def num_kept(self) -> int: ...
     @property
     def up_steps(self) -> int: ...
     @property
@@ -99,11 +97,11 @@ class Posterior:
         """The component of each sample, (B, num_samples).
 
         Samples stand at u, u + g, u + 2 g ... modulo 1 with the golden section g and u uniform: sample i does not
-        depend on how many there are, and any number of first samples is spread almost evenly over pi.
+        depend on how many there are, and the first samples, however many, fall almost evenly over pi.
         """
         start = Streams([derive("component", seed) for seed in seeds]).uniform(1).double()
-        place = (start + torch.arange(num_samples, dtype=torch.float64) * (math.sqrt(5) - 1) / 2) % 1
-        return choose(self.weights, place)
+        u = (start + torch.arange(num_samples, dtype=torch.float64) * (math.sqrt(5) - 1) / 2) % 1
+        return choose(self.weights, u)
 
     def sample(
         self,
@@ -125,9 +123,7 @@ class Posterior:
             UsageError: num_samples or batch_size below 1.
             Cancelled: from the callback.
         """
-        if num_samples < 1 or (batch_size is not None and batch_size < 1):
-            raise UsageError(f"num_samples and batch_size must be at least 1, not {num_samples} and {batch_size}")
-        return self.draw(self._job(num_samples, image_seeds(seed, self.y), batch_size, callback))
+        return self.draw(self._job("num_samples", num_samples, seed, batch_size, callback))
 
     def expanded(self, count: int) -> Posterior:
         """The posterior of one image as that of ``count`` copies of it, each with its own seed; itself for as many."""
@@ -141,11 +137,12 @@ class Posterior:
 
     def draw(self, job: Job) -> Tensor:
         """``sample`` with checked arguments."""
+        job = replace(job, operator=self.operator)
         if self.solver.correct:
-            start = self._proposal(job, math.ceil(job.num_samples / self.solver.num_kept))
-            return self._refinement(job).samples(replace(job, operator=self.operator), start)
+            refinement = self.solver.refinement(self.prior, job.shape)
+            return refinement.samples(job, self._proposal(job, math.ceil(job.num_samples / refinement.num_kept)))
         z = self._ancestral(job.num_samples, job.seeds, job.batch_size)
-        return self.solver.refine(replace(job, operator=self.operator, initial=z))
+        return self.solver.refine(replace(job, initial=z))
 
     def population(
         self,
@@ -168,18 +165,15 @@ class Posterior:
             PriorError: weights or Jacobians that are not finite.
             Cancelled: from the callback.
         """
-        if groups < 1 or (batch_size is not None and batch_size < 1):
-            raise UsageError(f"groups and batch_size must be at least 1, not {groups} and {batch_size}")
-        job = self._job(groups, image_seeds(seed, self.y), batch_size, callback)
-        return self._refinement(job).populations(job, self._proposal(job, groups))
+        job = self._job("groups", groups, seed, batch_size, callback)
+        return self.solver.refinement(self.prior, job.shape).populations(job, self._proposal(job, groups))
 
-    def _job(self, num_samples: int, seeds: list[int], batch_size: int | None, callback: Callback | None) -> Job:
+    def _job(self, name: str, count: int, seed: Seed, batch_size: int | None, callback: Callback | None) -> Job:
+        if count < 1 or (batch_size is not None and batch_size < 1):
+            raise UsageError(f"{name} and batch_size must be at least 1, not {count} and {batch_size}")
         channels, height, width = self.parameters.mean.shape[3:]
-        problem = self.prior, self.operator, self.y, self.sigma_y
-        return Job(*problem, num_samples, seeds, batch_size, callback, (channels, height, width))
-
-    def _refinement(self, job: Job) -> Refinement:
-        return self.solver.refinement(self.prior, job.shape)
+        problem, seeds = (self.prior, self.operator, self.y, self.sigma_y), image_seeds(seed, self.y)
+        return Job(*problem, count, seeds, batch_size, callback, (channels, height, width))
 
     def _proposal(self, job: Job, groups: int) -> Proposal:
         """``groups`` weighted groups of particles at T_s for each image."""
@@ -189,16 +183,16 @@ class Posterior:
             self.parameters,
             [[derive("proposal", seed, group) for group in range(groups)] for seed in job.seeds],
             self.solver.particles,
-            self._refinement(job).above(self.prior, job.shape, t_start, self.solver.up_steps),
+            self.solver.refinement(self.prior, job.shape).above(self.prior, job.shape, t_start, self.solver.up_steps),
             self.solver.widen,
             job.batch_size,
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that the fit found, as tensors on the CPU (``safetensors.torch.save_file`` keeps it in a file);
+        """The result of the fit, as tensors on the CPU (``safetensors.torch.save_file`` writes them to a file);
         ``VIPaint.restore`` takes it back."""
         state = {f"parameters.{field.name}": getattr(self.parameters, field.name) for field in fields(Mixture)}
-        state |= {f"losses.{field.name}": getattr(self.losses, field.name) for field in fields(Parts)}
+        state |= {f"losses.{name}": value for name, value in self.losses._asdict().items()}
         state |= {"objective": self.objective, "y": self.y}
         state["sigma_y"] = torch.tensor(self.sigma_y, dtype=torch.float64)
         state["levels"] = self.solver.ladder(self.prior).levels
@@ -208,7 +202,7 @@ class Posterior:
     def from_state(cls, solver: Method, prior: Prior, operator: LinearOperator, state: dict[str, Tensor]) -> Posterior:
         """See ``VIPaint.restore``."""
         expected = {f"parameters.{field.name}" for field in fields(Mixture)}
-        expected |= {f"losses.{field.name}" for field in fields(Parts)} | {"objective", "y", "sigma_y", "levels"}
+        expected |= {f"losses.{name}" for name in Parts._fields} | {"objective", "y", "sigma_y", "levels"}
         missing = ", ".join(sorted(expected - state.keys()))
         if missing:
             raise UsageError(f"this is not the state of a VIPaint posterior: {missing} is missing")
@@ -218,18 +212,17 @@ class Posterior:
                 f"the posterior was fitted at the times {_numbers(state['levels'])} and these settings and prior give "
                 f"{_numbers(levels)}; use the settings and the prior of the fit"
             )
-        found = state["parameters.logits"].shape[-1]
-        if found != solver.components:
-            raise UsageError(f"the posterior has {found} components and these settings ask for {solver.components}")
-        place = {name: value.to(prior.device) for name, value in state.items() if name.startswith("parameters.")}
+        components = state["parameters.logits"].shape[-1]
+        if components != solver.components:
+            raise UsageError(f"the posterior has {components} components, these settings ask for {solver.components}")
         return cls(
             solver,
             prior,
             operator,
             state["y"].to(prior.device),
             float(state["sigma_y"]),
-            Mixture(*(place[f"parameters.{field.name}"] for field in fields(Mixture))),
-            Parts(*(state[f"losses.{field.name}"] for field in fields(Parts))),
+            Mixture(*(state[f"parameters.{field.name}"].to(prior.device) for field in fields(Mixture))),
+            Parts(*(state[f"losses.{name}"] for name in Parts._fields)),
             state["objective"],
         )
 

@@ -29,7 +29,7 @@ class Rules:
     beta: float
     top_steps: int  # pairs of neighbouring times above T_e
     likelihood: Literal["gaussian", "laplace"]
-    likelihood_scale: float | None  # spread of D(z_Ts) about x_0 in image units; None is that of white data
+    likelihood_scale: float | None  # standard deviation of D(z_Ts) about x_0 in image units; None is that of white data
     perceptual_weight: float  # of LPIPS in the reconstruction, in nats an image value, where the loss is asked for
     fit_cfg: float | None  # guidance scale of a conditioned prior in phase 1; None is the prior's own
     # Family and its starting point.
@@ -49,7 +49,7 @@ class Rules:
     # Of refine_guidance "langevin" alone.
     refine_inner: int = 14  # steps at each of refine_steps levels
     refine_dt: float = 0.5  # their length, in units of sigma_t^2
-    refine_lam: float = 32.0  # how hard unknown pixels push on known ones
+    refine_lam: float = 32.0  # how strongly unknown pixels act on known ones
 
     @property
     def forward_only(self) -> bool:

@@ -41,9 +41,7 @@ from .variables import Ladder, section
 _LOWER = (1.0, 2.0)
 
 _CORRECTED_STEPS = 25  # of phase 2 with weights, where steps are of second order or made good by the weights
-_FULL_SHARE = (
-    0.25  # of those steps are taken by all particles: modes are weighed at T_s, and few weights change further down
-)
+_FULL_SHARE = 0.25  # of those that all particles take: modes are weighed at T_s, and few weights change further down
 _SMALL = 256  # image elements up to which the whole Jacobian of every particle is cheap
 
 
@@ -101,7 +99,9 @@ class VIPaint(Solver, name="vipaint"):
         None, description="p(y | z_Ts): 'gaussian' or 'laplace', which is an L1 loss (gaussian, laplace)"
     )
     likelihood_scale: float | None = Field(
-        None, ge=0, description="spread of the denoised z_Ts about x_0 in image units (that of white data, 1)"
+        None,
+        ge=0,
+        description="std of the denoised z_Ts about x_0 in image units (that of white data, 1)",
     )
     perceptual: str | None = Field(
         None,
@@ -124,7 +124,7 @@ class VIPaint(Solver, name="vipaint"):
     refine_inner: int | None = Field(None, ge=0, description="langevin: steps at each level (14)")
     refine_dt: float | None = Field(None, gt=0, description="langevin: their length, in units of sigma_t^2 (0.5)")
     refine_lam: float | None = Field(
-        None, ge=0, description="langevin: how hard unknown pixels push on known ones; 0 is plain (32)"
+        None, ge=0, description="langevin: how strongly unknown pixels act on known ones; 0 is plain (32)"
     )
     refine_scale: float | None = Field(None, ge=0, description="guidance step of phase 2 of one sample (1, none, 0.2)")
     refine_eta: float | None = Field(None, ge=0, le=1, description="noise of phase 2; 1 is DDPM (1, 0.85, 0, 0.2)")
@@ -152,19 +152,15 @@ class VIPaint(Solver, name="vipaint"):
     @property
     def rules(self) -> Rules:
         """The preset with the settings that are not None."""
-        given = {field.name: getattr(self, field.name, None) for field in fields(Rules)}
+        chosen = {field.name: getattr(self, field.name, None) for field in fields(Rules)}
         if self.correct and self.refine_steps is None:
-            given["refine_steps"] = _CORRECTED_STEPS
+            chosen["refine_steps"] = _CORRECTED_STEPS
         rules = OFFICIAL if self.preset == "official" else PRESETS[self.preset]
-        return replace(rules, **{name: value for name, value in given.items() if value is not None})
+        return replace(rules, **{name: value for name, value in chosen.items() if value is not None})
 
     def __post_init__(self) -> None:
-        if self.num_kept > self.particles:
-            raise UsageError(
-                f"{self.particles} particles cannot give num_kept = {self.num_kept} samples; lower num_kept"
-            )
-        rules = self.rules
-        if (self.components > 1 or self.correct) and not rules.is_bound:
+        self._refinement("mmps", 1.0)  # fewer particles than num_kept are an error there
+        if (self.components > 1 or self.correct) and not self.rules.is_bound:
             raise UsageError(f"components and correct need a bound, which preset '{self.preset}' is not; use 'exact'")
 
     def cost(self, num_samples: int = 1) -> Cost:
@@ -204,17 +200,15 @@ class VIPaint(Solver, name="vipaint"):
             t_end = _halfway_to_the_top(prior.schedule, t_start)
         if not 0 < t_start <= t_end < 1 or (self.levels > 1 and t_start == t_end):
             raise UsageError(f"VIPaint needs 0 < t_start < t_end < 1, not {t_start:.4g} and {t_end:.4g}; set both")
-        schedule = prior.schedule
-        levels = section(schedule, t_end, t_start, self.levels - 1)
-        pairs = self.rules.pairs(schedule, t_end)
+        pairs = self.rules.pairs(prior.schedule, t_end)
         if len(pairs) == 0:
             raise UsageError(f"the published grid has no step above t_end = {t_end:.4g}; lower t_end or set top_steps")
-        return Ladder(levels, pairs)
+        return Ladder(section(prior.schedule, t_end, t_start, self.levels - 1), pairs)
 
-    def _time(self, prior: Prior, given: float | None, ratio: float) -> float:
-        if given is not None:
-            return given
-        return float(prior.schedule.time_at(torch.tensor(ratio * prior.data_std, dtype=torch.float64)))
+    def _time(self, prior: Prior, t: float | None, nsr: float) -> float:
+        if t is not None:
+            return t
+        return float(prior.schedule.time_at(torch.tensor(nsr * prior.data_std, dtype=torch.float64)))
 
     def _likelihood(
         self, prior: Prior, operator: LinearOperator, y: Tensor, sigma_y: float, t_start: Tensor
@@ -245,13 +239,11 @@ class VIPaint(Solver, name="vipaint"):
 
         return LPIPS(self.perceptual, device=prior.device)
 
-    def _cfg(self, prior: Prior, scale: float | None, given: float | None) -> Prior:
+    def _cfg(self, prior: Prior, scale: float | None, setting: float | None) -> Prior:
         """The prior at a guidance scale; one without a condition has none, which matters if a setting asks for it."""
         changed = prior if scale is None else rescaled(prior, scale)
-        if changed is None and given is not None:
-            raise UsageError(
-                f"fit_cfg and sample_cfg need a prior under a condition; give {prior.name} a class or a text"
-            )
+        if changed is None and setting is not None:
+            raise UsageError(f"fit_cfg and sample_cfg need a condition; give {prior.name} a class or a text")
         return prior if changed is None else changed
 
     def condition(
@@ -305,19 +297,17 @@ class VIPaint(Solver, name="vipaint"):
         operator, family = job.linear.to(y.device), self.bound(prior)
         likelihood = self._likelihood(prior, operator, y, job.sigma_y, family.ladder.levels[-1]).normalised()
         noise = Streams([derive("fit", image) for image in job.seeds], device=prior.device)
-        found = vipaint_fit.fit(family, likelihood, self.components, noise, job.batch_size, job.callback)
-        return Posterior(self, job.prior, operator, y, job.sigma_y, found.parameters, found.losses, found.objective)
+        fitted = vipaint_fit.fit(family, likelihood, self.components, noise, job.batch_size, job.callback)
+        return Posterior(self, job.prior, operator, y, job.sigma_y, fitted.parameters, fitted.losses, fitted.objective)
 
     def _check_latent(self, prior: Prior) -> None:
         if not prior.latent:
             return
         if self.rules.forward_only:
             raise UsageError(
-                f"{self.rules.refine_guidance} replaces pixels, which a latent prior has none of; use preset 'exact' "
-                "with it"
+                f"{self.rules.refine_guidance} replaces pixels, and a latent prior has none; use preset 'exact' with it"
             )
-        complaint = self.rules.complaint(self.perceptual)
-        if complaint is not None:
+        if complaint := self.rules.complaint(self.perceptual):
             warnings.warn(complaint, stacklevel=2)
 
     def bound(self, prior: Prior) -> Bound:
@@ -359,10 +349,10 @@ class VIPaint(Solver, name="vipaint"):
 
     def refinement(self, prior: Prior, shape: tuple[int, int, int]) -> Refinement:
         """Phase 2 with correction: SMC from T_s for images of this shape."""
-        t_start = self.ladder(prior).levels[-1]
-        large = "dps" if prior.latent else "pigdm"
-        twist = ("mmps" if math.prod(shape) <= _SMALL else large) if self.twist == "auto" else self.twist
-        return self._refinement(twist, float(prior.schedule.log_nsr(t_start).exp()))
+        twist: str = self.twist
+        if twist == "auto":
+            twist = "mmps" if math.prod(shape) <= _SMALL else "dps" if prior.latent else "pigdm"
+        return self._refinement(twist, float(prior.schedule.log_nsr(self.ladder(prior).levels[-1]).exp()))
 
     def _refinement(self, twist: str, top: float) -> Refinement:
         chosen: dict[str, Any] = {"twist": twist, "kernel": "dense" if twist == "mmps" else "first"}
@@ -390,8 +380,8 @@ class VIPaint(Solver, name="vipaint"):
 
 def _halfway_to_the_top(schedule: Schedule, t: float) -> float:
     """The time whose sigma/alpha is the geometric mean of that of t and the schedule's largest."""
-    ratio = float(schedule.log_nsr(torch.tensor(t, dtype=torch.float64)).exp())
-    return float(schedule.time_at(torch.tensor(math.sqrt(ratio * schedule.nsr_range[1]), dtype=torch.float64)))
+    nsr = float(schedule.log_nsr(torch.tensor(t, dtype=torch.float64)).exp())
+    return float(schedule.time_at(torch.tensor(math.sqrt(nsr * schedule.nsr_range[1]), dtype=torch.float64)))
 
 
 def _part_of(callback: Callback | None, before: int, total: int) -> Callback | None:

@@ -5,8 +5,8 @@ Levels T_e = t_1 > ... > t_K = T_s; row i of every parameter belongs to t_{i+1} 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class Mixture:
         return torch.log_softmax(self.logits, 1)
 
     def rows(self, images: Tensor, component: Tensor | int) -> Variational:
-        """The chain of each row; images (R,), component (R,) or one number for all rows."""
+        """The chain of each row; images (R,), component (R,) or one for all rows."""
         images = images.to(self.mean.device)
         component = torch.as_tensor(component, device=images.device).expand(len(images))
         return Variational(*(value[images, component] for value in (self.mean, self.log_var, self.gate)))
@@ -83,15 +83,15 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Draws:
-    """Standard normal noise and pair numbers of R rows: levels (R, K, C, H, W), top (R, C, H, W), pair (R,)."""
+    """Standard normal noise and pair indices of R rows: levels (R, K, C, H, W), top (R, C, H, W), pair (R,)."""
 
     levels: Tensor
     top: Tensor
     pair: Tensor
 
-    def rows(self, chunk: slice) -> Draws:
+    def rows(self, index: Tensor | slice) -> Draws:
         """A part of the rows."""
-        return Draws(self.levels[chunk], self.top[chunk], self.pair[chunk])
+        return Draws(self.levels[index], self.top[index], self.pair[index])
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ class Path:
     prior_variances: list[Tensor]
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """The five parts of the bound, one value for each row (or image, or image and iteration); see ``bound``."""
 
     reconstruction: Tensor
@@ -118,10 +117,6 @@ class Parts:
     diffusion: Tensor
     prior: Tensor
     mixing: Tensor
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Parts:
-        """Each part changed in the same way."""
-        return Parts(*(change(getattr(self, field.name)) for field in fields(self)))
 
     def kl(self) -> Tensor:
         """hierarchy + diffusion + prior + mixing: KL(q || p), what beta multiplies."""
