@@ -52,7 +52,7 @@ _SHOWN, _COLUMNS, _ZOOM = 40, 20, 2
 _INTRO = """# The prior `fashion`, measured
 
 Unconditional samples against the test pictures 0 to 8999 of [Fashion-MNIST](../fashion.md). The Frechet distance is
-that of Gaussians fitted to 64 features of priorpaint's classifier; it is no FID and cannot be compared with one. All
+that of Gaussians fitted to 64 features of priorpaint's classifier; it is not an FID and not comparable with one. All
 pictures are 28 x 28 in a black border of two pixels: of 32 x 32 samples the middle is cut out and gets the same border
 again. "real" are as many train pictures: the floor. `ddpm_fashion` is the network of
 BrianPulfer/PapersReimplementations (MIT), sampled with {walk}.

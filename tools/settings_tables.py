@@ -6,20 +6,20 @@ import re
 from pathlib import Path
 
 from priorpaint.solvers import SOLVERS, explain
-from priorpaint.solvers.reference import PAPER
+from priorpaint.solvers.reference import REFERENCE
 
 METHODS = Path(__file__).parents[1] / "docs" / "methods"
 TABLE = re.compile(r"<!-- settings: (\w+) -->\n.*?<!-- end of settings -->", re.DOTALL)
 
 
 def table(name: str) -> str:
-    """The Markdown table of a method: setting, default, value with ``preset="paper"`` where there are any, meaning."""
-    paper = PAPER.get(name, {})
-    head = ["setting", "default", "paper", "meaning"] if paper else ["setting", "default", "meaning"]
+    """The Markdown table of a method: setting, default, value of ``preset="reference"`` if there are any, meaning."""
+    paper = REFERENCE.get(name, {})
+    head = ["setting", "default", "reference", "meaning"] if paper else ["setting", "default", "meaning"]
     rows = [head, ["---"] * len(head)]
     for setting, (_, default, meaning) in explain(SOLVERS[name]).items():
-        reference = [_shown(paper[setting]) if setting in paper else ""] if paper else []
-        rows.append([f"`{setting}`", _shown(default), *reference, meaning.replace("|", r"\|")])
+        reference = [shown(paper[setting]) if setting in paper else ""] if paper else []
+        rows.append([f"`{setting}`", shown(default), *reference, meaning.replace("|", r"\|")])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -28,7 +28,8 @@ def renewed(text: str) -> str:
     return TABLE.sub(lambda m: f"<!-- settings: {m[1]} -->\n{table(m[1])}\n<!-- end of settings -->", text)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A setting's value as the tables write it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return "none" if value is None else f"`{value}`" if isinstance(value, str) else str(value)

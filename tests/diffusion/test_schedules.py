@@ -95,7 +95,8 @@ def test_float32_times_are_computed_in_float64(schedule: Schedule) -> None:
 @pytest.mark.parametrize("spacing", [None, *SPACINGS])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 18, 100])
 def test_grids(schedule: Schedule, spacing: str | None, steps: int) -> None:
-    if spacing == "respaced" and not (isinstance(schedule, VP) and 2 <= steps <= len(schedule.betas)):
+    entries = len(schedule.betas) if isinstance(schedule, VP) else 900
+    if spacing == "respaced" and not 2 <= steps <= entries:
         with pytest.raises(UsageError, match="respac"):
             schedule.grid(steps, spacing)
         return
@@ -128,6 +129,17 @@ def test_karras_published_sigmas() -> None:
 def test_ve_is_geometric() -> None:
     t = torch.tensor([0.25, 0.5, 1.0], dtype=torch.float64)
     torch.testing.assert_close(VE(0.01, 100.0).sigma(t), torch.tensor([0.1, 1.0, 100.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("other", [VE(0.01, 100.0), EDM(), Flow(), Flow(3.0)])
+def test_respaced_levels_without_a_table_are_those_of_the_linear_one(other: Schedule) -> None:
+    table = VP().log_nsr(torch.arange(1, 1001, dtype=torch.float64) / 1000)
+    levels = other.log_nsr(other.grid(40, "respaced")[1:-1])
+    nearest = (levels[:, None] - table[None]).abs().amin(1)
+    assert float(nearest.max()) < 1e-9
+    assert float(levels[-1]) == pytest.approx(float(table[0]))
+    gaps = torch.searchsorted(table, levels + 1e-9).diff()
+    assert int(gaps.max()) - int(gaps.min()) <= 1  # even steps of the table's index
 
 
 def test_respaced_levels_are_those_of_ddpm() -> None:

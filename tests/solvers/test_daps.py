@@ -76,12 +76,12 @@ def test_underdamped_form(momentum: float) -> None:
 
 def test_published_form_has_no_one_half() -> None:
     """exp(-r^2 / tau^2): the variance of a pixel that only y tells is tau^2 / 2 there and tau^2 with the 1/2."""
-    for preset, want in (("published", 0.125), ("corrected", 0.25)):
+    for preset, want in (("reference", 0.125), ("corrected", 0.25)):
         _, cov = langevin_moments(DAPS(tau=0.5, h=1e-3, n_mc=400, preset=preset, smax=200.0), 50.0, 400)  # type: ignore[arg-type]
         assert cov[0, 0].item() == pytest.approx(want, rel=0.05)
 
 
-@pytest.mark.parametrize("preset", ["corrected", "published"])
+@pytest.mark.parametrize("preset", ["corrected", "reference"])
 def test_a_step_that_diverges_is_refused(preset: str) -> None:
     """h c > 2: each step would move known pixels further away. The published h = 1e-4 is just at the limit."""
     with pytest.raises(UsageError, match="pass h below"):
@@ -89,7 +89,7 @@ def test_a_step_that_diverges_is_refused(preset: str) -> None:
     solver("daps", steps=2, n_mc=3, h=1e-4, preset=preset).sample(toy_g(), KNOWN, Y)
     twice = MatrixOperator(torch.tensor([[2.0, 0.0]]))
     with pytest.raises(UsageError, match="pass h below"):
-        solver("daps", steps=2, n_mc=3, h=1e-4, preset="published").sample(toy_g(), twice, torch.ones(1, 1))
+        solver("daps", steps=2, n_mc=3, h=1e-4, preset="reference").sample(toy_g(), twice, torch.ones(1, 1))
     assert solver("daps", steps=3, n_mc=50).sample(toy_g(), twice, torch.ones(1, 1)).isfinite().all()
 
 
@@ -192,7 +192,7 @@ def chain(
     [
         ({}, 1e4, None, level_variance),
         ({"h": 2e-5}, 1e4, 2e-5, level_variance),
-        ({"preset": "published"}, 2e4, 5e-5, level_variance),
+        ({"preset": "reference"}, 2e4, 5e-5, level_variance),
         ({"tau": 0.5, "variance": "data"}, 4.0, None, data_variance),
     ],
 )

@@ -28,7 +28,7 @@ def at(value: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("schedule", [VP(), VE(), EDM(), Flow()], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("form", ["published", "strict"])
+@pytest.mark.parametrize("form", ["reference", "strict"])
 @pytest.mark.parametrize("sigma_y", [0.0, 0.4])
 def test_guided_denoiser(schedule: Schedule, form: str, sigma_y: float) -> None:
     """Published: STEP(eta) with D' is STEP(eta) with D plus alpha_s alpha_t g; strict: D' - D = sigma^2/(alpha r^2) g.
@@ -86,14 +86,14 @@ def chain(
         move = np.sqrt(a_s) * j + eps * (EYE - np.sqrt(a_t) * j) / np.sqrt(1 - a_t)
         r2 = 1 - a_t
         b = np.sqrt(a_s) - eps * np.sqrt(a_t / (1 - a_t))
-        gain = np.sqrt(a_s * a_t) if form == "published" else b / np.sqrt(a_t)
+        gain = np.sqrt(a_s * a_t) if form == "reference" else b / np.sqrt(a_t)
         pull = gain / (1 + sigma_y**2 / r2) * j.T @ SEEN
         move = move - pull @ j
         mean, var = move @ mean + pull @ [1.0, 0.0], move @ var @ move.T + eta**2 * v * EYE
     return mean, var
 
 
-@pytest.mark.parametrize(("form", "eta"), [("published", 1.0), ("published", 0.0), ("strict", 1.0), ("strict", 0.0)])
+@pytest.mark.parametrize(("form", "eta"), [("reference", 1.0), ("reference", 0.0), ("strict", 1.0), ("strict", 0.0)])
 @pytest.mark.parametrize("sigma_y", [0.0, 0.5])
 def test_chain_on_toy_g_exactly(monkeypatch: pytest.MonkeyPatch, form: str, eta: float, sigma_y: float) -> None:
     run = solver("pigdm", steps=60, form=form, eta=eta, spacing="respaced", paste=False)
@@ -107,8 +107,8 @@ def test_chain_on_toy_g_exactly(monkeypatch: pytest.MonkeyPatch, form: str, eta:
 @pytest.mark.parametrize(
     ("form", "eta", "steps", "mean", "var"),
     [
-        ("published", 1.0, 100, 0.980, 0.131),
-        ("published", 0.0, 100, 1.021, 0.127),
+        ("reference", 1.0, 100, 0.980, 0.131),
+        ("reference", 0.0, 100, 1.021, 0.127),
         ("strict", 1.0, 1000, 0.857, 0.206),
         ("strict", 0.0, 100, 0.834, 0.225),
     ],
@@ -128,7 +128,7 @@ def test_strict_is_exact_for_white_data_and_published_is_not() -> None:
     mean, cov = chain(1000, "strict", 1.0, 0.5, EYE)
     np.testing.assert_allclose(mean, [0.8, 0.0], atol=0.015)
     np.testing.assert_allclose(np.diag(cov), [0.2, 1.0], atol=0.015)
-    mean, cov = chain(1000, "published", 1.0, 0.5, EYE)
+    mean, cov = chain(1000, "reference", 1.0, 0.5, EYE)
     assert mean[0] == pytest.approx(1.0, abs=1e-3) and cov[0, 0] == pytest.approx(0.0093, abs=1e-4)
 
 
@@ -141,7 +141,7 @@ def test_heun_makes_the_strict_form_exact_for_white_data(monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("form", "weights"), [("published", (0.61, 0.39, 0.00)), ("strict", (0.60, 0.39, 0.01))])
+@pytest.mark.parametrize(("form", "weights"), [("reference", (0.61, 0.39, 0.00)), ("strict", (0.60, 0.39, 0.01))])
 def test_toy_m_mode_weights(form: str, weights: tuple[float, float, float]) -> None:
     """Reported to two digits; plus four standard errors of 3000 samples here and as many there."""
     out = solver("pigdm", steps=100, form=form, spacing="respaced").sample(toy_m(), KNOWN, Y, num_samples=3000, seed=0)

@@ -85,14 +85,14 @@ def test_official_adds_noise_to_the_prediction() -> None:
         sigma_y = settings.pop("sigma_y", 0.0)
         return solver("psld", steps=4, **settings).sample(prior, operator, y, sigma_y=sigma_y, seed=[3])
 
-    torch.testing.assert_close(run(preset="official"), run())  # masks: A^T is A^+, and there is no noise to add
-    assert not torch.equal(run(preset="official", sigma_y=0.2), run(sigma_y=0.2))
+    torch.testing.assert_close(run(preset="reference"), run())  # masks: A^T is A^+, and there is no noise to add
+    assert not torch.equal(run(preset="reference", sigma_y=0.2), run(sigma_y=0.2))
 
 
 def test_official_gluing_is_no_projection_for_other_measurements() -> None:
     prior, operator = pictures(), Downsampling(2)
     y = operator(prior.decode(prior.inner.sample(1, seed=1)))
-    out = [solver("psld", steps=4, preset=preset).sample(prior, operator, y) for preset in ("corrected", "official")]
+    out = [solver("psld", steps=4, preset=preset).sample(prior, operator, y) for preset in ("corrected", "reference")]
     assert not torch.allclose(*out)
 
 

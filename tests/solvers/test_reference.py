@@ -9,7 +9,7 @@ import pytest
 
 from priorpaint import SOLVERS, UsageError, solver
 from priorpaint.inpainting.method import choose_solver
-from priorpaint.solvers.reference import PAPER
+from priorpaint.solvers.reference import REFERENCE
 
 
 def settings(name: str, **params: Any) -> dict[str, Any]:
@@ -18,19 +18,23 @@ def settings(name: str, **params: Any) -> dict[str, Any]:
 
 
 def test_every_method_and_nothing_else_has_an_entry() -> None:
-    assert set(PAPER) == set(SOLVERS)
+    assert set(REFERENCE) == set(SOLVERS)
 
 
 @pytest.mark.parametrize("name", sorted(SOLVERS))
 def test_the_paper_preset_is_the_default_with_the_entry(name: str) -> None:
-    default, paper = settings(name), settings(name, preset="paper")
-    assert paper == default | dict(PAPER[name])
-    assert {key for key in default if default[key] != paper[key]} == set(PAPER[name])
+    default, paper = settings(name), settings(name, preset="reference")
+    assert paper == default | dict(REFERENCE[name])
+    assert {key for key in default if default[key] != paper[key]} == set(REFERENCE[name])
+
+
+def test_paper_is_another_word_for_it() -> None:
+    assert all(settings(name, preset="paper") == settings(name, preset="reference") for name in SOLVERS)
 
 
 def test_given_settings_win() -> None:
-    assert settings("ddrm", preset="paper", steps=7)["steps"] == 7
-    assert settings("dps", preset="paper", steps="10")["scale"] == 0.5
+    assert settings("ddrm", preset="reference", steps=7)["steps"] == 7
+    assert settings("dps", preset="reference", steps="10")["scale"] == 0.5
 
 
 def test_other_presets_stay_the_methods_own() -> None:
@@ -40,5 +44,5 @@ def test_other_presets_stay_the_methods_own() -> None:
 
 
 def test_the_default_method_with_the_paper_preset_is_not_tuned() -> None:
-    assert choose_solver(None, {"preset": "paper"}) == solver("ddnm", preset="paper")
+    assert choose_solver(None, {"preset": "reference"}) == solver("ddnm", preset="reference")
     assert choose_solver(None, {}) != solver("ddnm")

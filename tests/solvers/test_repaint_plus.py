@@ -147,7 +147,7 @@ def test_the_papers_gain_recovers_a_linear_manifold(algorithm: str, family: str)
     operator = Inpainting(torch.tensor([[1, 1, 0, 1], [1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]]))
     x_0 = prior.sample(3, seed=1)
     rounds = {"two": {"level": 1.0, "resamplings": 60}, "multi": {"steps": 20, "resamplings": 3}}[algorithm]
-    run = solver("repaint_plus", algorithm=algorithm, gain="paper", **rounds)
+    run = solver("repaint_plus", algorithm=algorithm, gain="reference", **rounds)
     out = run.sample(prior, operator, operator(x_0), num_samples=2)
     torch.testing.assert_close(out, x_0[:, None].expand_as(out), rtol=0, atol=2e-4)
 
@@ -205,15 +205,15 @@ def test_divergence_is_an_error(settings: dict[str, object]) -> None:
     prior, operator = power_law(), Inpainting(BOX)
     y = operator(prior.sample(2, seed=0))
     rounds = {"resamplings": 200} if "algorithm" in settings else {"steps": 20}
-    with pytest.raises(UsageError, match="diverges with gain 'paper'"):
-        solver("repaint_plus", gain="paper", **rounds, **settings).sample(prior, operator, y)
+    with pytest.raises(UsageError, match="diverges with gain 'reference'"):
+        solver("repaint_plus", gain="reference", **rounds, **settings).sample(prior, operator, y)
     assert solver("repaint_plus", **rounds, **settings).sample(prior, operator, y).abs().max() < 5
 
 
 def test_slow_divergence_is_seen_before_it_is_large() -> None:
     """Latent variance 4, sigma^2 = .9: radius 1.14 and 20 rounds; the images are still of ordinary size."""
     prior = LinearManifold([[2**0.5], [2**0.5]])
-    run = solver("repaint_plus", algorithm="two", level=3.0, gain="paper", resamplings=20)
+    run = solver("repaint_plus", algorithm="two", level=3.0, gain="reference", resamplings=20)
     with pytest.raises(UsageError, match="diverges"):
         run.sample(prior, KNOWN, Y)
 
@@ -226,7 +226,7 @@ def test_a_prior_that_is_not_finite() -> None:
 
 def test_the_papers_gain_and_noise() -> None:
     with pytest.raises(UsageError, match="gain 'one'"):
-        solver("repaint_plus", gain="paper").sample(toy_g(), KNOWN, Y, sigma_y=0.1)
+        solver("repaint_plus", gain="reference").sample(toy_g(), KNOWN, Y, sigma_y=0.1)
 
 
 # -- not a sampler -----------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_clean_estimates(schedule: Any) -> None:
     unit = z / float(length)
     eps = (unit - alpha * d) / sigma
     wanted = (unit - sigma**2 * eps) / alpha
-    torch.testing.assert_close(ReSample(preset="official")._clean(schedule, z, d, t), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ReSample(preset="reference")._clean(schedule, z, d, t), wanted, rtol=1e-4, atol=1e-5)
 
 
 def job(prior: LatentPrior, operator: Any, y: torch.Tensor, sigma_y: float = 0.0) -> Task:
@@ -146,7 +146,7 @@ def test_official_threshold_counts_hidden_pixels_and_ignores_noise() -> None:
     y = operator(prior.decode(prior.inner.sample(1, seed=1)))
     x = torch.zeros(1, 2, 8, 8)
     here = job(prior, operator, y, 0.3)
-    right, published = (run._misfit(here, lambda x: x)(x) for run in (ReSample(), ReSample(preset="official")))
+    right, published = (run._misfit(here, lambda x: x)(x) for run in (ReSample(), ReSample(preset="reference")))
     assert float(right / published) == pytest.approx(4)
 
 

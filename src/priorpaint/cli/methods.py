@@ -41,7 +41,7 @@ def methods(
 def _show(name: str, cls: type[Solver]) -> None:
     from priorpaint.inpainting.method import DEFAULT_METHOD, NARROW_SETTINGS, WIDE, WIDE_SETTINGS
     from priorpaint.solvers import explain
-    from priorpaint.solvers.reference import PAPER
+    from priorpaint.solvers.reference import REFERENCE
 
     typer.echo(f"{name}: {cls.title}")
     typer.echo(f"  {cls.about}")
@@ -52,8 +52,8 @@ def _show(name: str, cls: type[Solver]) -> None:
     for setting, (kind, default, meaning) in explain(cls).items():
         typer.echo(f"    {setting} = {_value(default)}  ({kind})")
         typer.echo(textwrap.fill(meaning, 100, initial_indent="        ", subsequent_indent="        "))
-    if PAPER.get(name):
-        typer.echo(f"  The paper's settings, --set preset=paper: {_list(PAPER[name])}")
+    if REFERENCE.get(name):
+        typer.echo(f"  The authors' settings, --set preset=reference: {_list(REFERENCE[name])}")
     if name == DEFAULT_METHOD:
         typer.echo(f"  Without --method it runs with {_list(NARROW_SETTINGS)}, and where a hole is more than")
         typer.echo(f"  {WIDE} pixels wide with {_list(WIDE_SETTINGS)}.")

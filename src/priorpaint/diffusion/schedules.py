@@ -100,13 +100,14 @@ class Schedule(ABC):
             steps: number of steps, >= 1; each goes from one time to the next.
             spacing: ``uniform`` in t, ``quad`` (1 - t is the root of a uniform grid, dense at low noise; DiffPIR's),
                 ``logsnr`` (uniform in log sigma/alpha), ``karras`` (uniform in
-                (sigma/alpha)^(1/rho), Karras et al. 2022, Eq. 5) or ``respaced`` (a table only: the indices
-                round(k (T-1)/(steps-1)) of DDPM respacing); None is the schedule's own habit.
+                (sigma/alpha)^(1/rho), Karras et al. 2022, Eq. 5) or ``respaced`` (the entries
+                round(k (T-1)/(steps-1)) of a table of betas, DDPM respacing; without a table, the noise levels of
+                those of the linear table of 1000); None is the schedule's own habit.
             rho: exponent of ``karras``.
             start: the first time, in (0, 1].
 
         Raises:
-            UsageError: steps < 1, an unknown spacing, ``start`` out of range, or ``respaced`` without a table.
+            UsageError: steps < 1, an unknown spacing, ``start`` out of range, or more steps than ``respaced`` knows.
         """
         if steps < 1:
             raise UsageError(f"a time grid needs at least 1 step, not {steps}")
@@ -145,7 +146,13 @@ class Schedule(ABC):
         return times
 
     def _respaced(self, steps: int) -> Tensor:
-        raise UsageError("spacing 'respaced' needs a schedule with a table of betas; use 'uniform' or 'karras'")
+        """DDPM respacing: of the 1000 linear betas of Ho et al., carried over as noise levels, as far up as they go."""
+        levels = VP().nsr()
+        levels = levels[levels <= self.nsr_range[1]]
+        index = _respacing(steps, len(levels))
+        times = torch.cat([self.time_at(levels[index]), torch.zeros(1, dtype=torch.float64)])
+        times[0] = 1
+        return times
 
 
 class VP(Schedule):
@@ -216,11 +223,13 @@ class VP(Schedule):
     def sigma(self, t: Tensor) -> Tensor:
         return torch.sigmoid(2 * self.log_nsr(t)).sqrt().to(t.dtype)
 
+    def nsr(self) -> Tensor:
+        """sigma / alpha of the entries of the table, the cleanest first, (T,) float64."""
+        return self._knots.exp()
+
     def _respaced(self, steps: int) -> Tensor:
-        if not 2 <= steps <= self._count:
-            raise UsageError(f"respacing takes 2 to {self._count} steps, not {steps}")
-        index = torch.linspace(self._count - 1, 0, steps, dtype=torch.float64).round()
-        return torch.cat([(index + 1) / self._count, torch.zeros(1, dtype=torch.float64)])
+        index = _respacing(steps, self._count)
+        return torch.cat([(index + 1).double() / self._count, torch.zeros(1, dtype=torch.float64)])
 
 
 class _AlphaOne(Schedule):
@@ -343,6 +352,13 @@ class Flow(Schedule):
     def time_at(self, nsr: Tensor) -> Tensor:
         # 1 / (1 + 1/r) is right at r = 0 and at r = inf, where r / (1 + r) is not.
         return (1 / (1 + 1 / nsr.to(torch.float64))).to(_float(nsr))
+
+
+def _respacing(steps: int, count: int) -> Tensor:
+    """``steps`` indices of a table of ``count`` entries, int64, the last entry first and the first one last."""
+    if not 2 <= steps <= count:
+        raise UsageError(f"respacing takes 2 to {count} steps, not {steps}")
+    return torch.linspace(count - 1, 0, steps, dtype=torch.float64).round().long()
 
 
 def _float(like: Tensor) -> torch.dtype:

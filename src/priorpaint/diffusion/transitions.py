@@ -88,8 +88,8 @@ def step(
     schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Tensor, eta: float | Tensor = 1.0
 ) -> Tensor:
     """STEP(eta): a draw of x_s given x_t and the estimate x_0. eta = 1 is DDPM ancestral, eta = 0 is DDIM."""
-    a, b, std = backward(schedule, t, s, eta)
-    return like(a, x_t) * x_t + like(b, x_t) * x_0 + like(std, x_t) * noise
+    a, b, std = (like(weight, x_t) for weight in backward(schedule, t, s, eta))
+    return torch.addcmul(torch.addcmul(a * x_t, b, x_0), std, noise)  # a x_t + b x_0 + std noise, in three passes
 
 
 def ddim(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:

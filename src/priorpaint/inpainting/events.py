@@ -24,7 +24,8 @@ class Step:
     """One step of the solver.
 
     Attributes:
-        done, total: units of work, of the whole run; ``done`` never falls.
+        done: units of work that are over; never falls.
+        total: units of work of the whole run.
         window: (x, y, width, height) in pixels of the full-size picture, what the prior sees; it may reach beyond the
             picture, which is reflected there.
         scale: 1 is full size, 2 is half the size, ...

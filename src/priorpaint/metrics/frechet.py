@@ -1,6 +1,6 @@
 """Frechet distance between Gaussians that are fitted to features (Dowson and Landau 1982).
 
-This is the formula behind FID, but FID means the features of one certain network; with other features it is no FID.
+This is the formula behind FID, but FID means the features of one certain network; with other features it is not an FID.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ def solver(name: str, **params: Any) -> Solver:
 
     Args:
         name: a key of ``SOLVERS``.
-        params: its hyper-parameters; strings are converted, as they come from a command line. ``preset="paper"`` takes
-            the settings of the paper (`published.PAPER`) for all that are not given.
+        params: its hyper-parameters; strings are converted, as they come from a command line. ``preset="reference"``
+            takes the settings of the authors (`reference.REFERENCE`) for all that are not given; "paper" says the same.
 
     Raises:
         UsageError: an unknown name or hyper-parameter, or a value out of range; the message lists what exists.
@@ -99,7 +99,7 @@ def solver(name: str, **params: Any) -> Solver:
         if key not in known:
             raise UsageError(f"{name} has no setting {key!r}; its settings are {', '.join(known)}")
     try:
-        made = cls(**params)
+        built = cls(**params)
     except ValidationError as error:
         first = error.errors()[0]
         whole = first.get("ctx", {}).get("error")
@@ -107,7 +107,7 @@ def solver(name: str, **params: Any) -> Solver:
             raise UsageError(f"{name}: {whole}") from None
         key = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{name}: {key} = {first['input']!r} is not valid: {first['msg'].lower()}") from None
-    for key, value in asdict(made).items():  # type: ignore[call-overload]
+    for key, value in asdict(built).items():  # type: ignore[call-overload]
         if isinstance(value, int) and value > MAX_COUNT:
             raise UsageError(f"{name}: {key} = {value} is more than {MAX_COUNT}; no method gains from so many")
-    return made
+    return built

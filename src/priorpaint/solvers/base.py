@@ -212,7 +212,7 @@ class Solver(ABC):
         rows = [(image, sample) for image in range(len(job.y)) for sample in range(job.num_samples)]
         size = job.batch_size or max(len(rows), 1)
         chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
-        for number, chunk in enumerate(chunks):
+        for i, chunk in enumerate(chunks):
             images = torch.tensor([image for image, _ in chunk])
             seeds = [job.seeds[image] for image, _ in chunk]
             yield Task(
@@ -222,7 +222,7 @@ class Solver(ABC):
                 job.sigma_y,
                 Streams.for_samples(seeds, [sample for _, sample in chunk], device=job.prior.device),
                 job.shape,
-                _reporter(job.callback, number * self._steps(), len(chunks) * self._steps()),
+                _reporter(job.callback, i * self._steps(), len(chunks) * self._steps()),
                 None if job.initial is None else torch.stack([job.initial[i, k] for i, k in chunk]),
             )
 

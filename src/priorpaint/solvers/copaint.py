@@ -78,12 +78,12 @@ class CoPaint(Solver, name="copaint"):
                 climbing = True
                 continue
             x_t, x_0 = self._search(task, x_t, t, before, times[1])
-            shown = x_0.clamp(-1, 1) if self.clip and not task.prior.latent else x_0
+            clipped = x_0.clamp(-1, 1) if self.clip and not task.prior.latent else x_0
             # The published step goes to the clipped estimate but keeps the noise that the network saw.
-            x_t = transitions.ddim(schedule, x_t, x_0, t, s) + like(schedule.alpha(s), x_t) * (shown - x_0)
+            x_t = transitions.ddim(schedule, x_t, x_0, t, s) + like(schedule.alpha(s), x_t) * (clipped - x_0)
             climbing = False
             down += 1
-            task.report(down, shown)
+            task.report(down, clipped)
         return x_t
 
     def _search(self, task: Task, x_t: Tensor, t: Tensor, level: int, first: Tensor) -> tuple[Tensor, Tensor]:

@@ -62,8 +62,10 @@ class DAPS(Solver, name="daps"):
     variance: Literal["level", "data"] = Field(
         "level", description="of x_0 about x_hat: 'level' r^2, or 'data' 1 / (1 / r^2 + 1 / data_std^2)"
     )
-    preset: Literal["corrected", "published"] = Field(
-        "corrected", description="'published': exp(-||y - A x||^2 / tau^2), without the factor 1/2, tau 0.01 and h 5e-5"
+    preset: Literal["corrected", "reference"] = Field(
+        "corrected",
+        description="'reference': exp(-||y - A x||^2 / tau^2), without the factor 1/2, tau 0.01 and h 5e-5, or half "
+        "of the largest stable step where that is less",
     )
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
 
@@ -99,10 +101,10 @@ class DAPS(Solver, name="daps"):
         return schedule.time_at(poly_levels(top, bottom, self.steps)[:-1])
 
     def _ode(self, task: Task, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_hat (N, C, H, W): n_ode Euler steps from t to the ratio 0.01 (or half of t's), without the scale alpha."""
+        """x_hat (N, C, H, W): n_ode Euler steps from t to the nsr 0.01 (or half of t's), without the scale alpha."""
         schedule = task.prior.schedule
-        ratio = float(schedule.log_nsr(t).exp())
-        times = schedule.time_at(poly_levels(ratio, min(max(0.01, schedule.nsr_range[0]), ratio / 2), self.n_ode))
+        nsr = float(schedule.log_nsr(t).exp())
+        times = schedule.time_at(poly_levels(nsr, min(max(0.01, schedule.nsr_range[0]), nsr / 2), self.n_ode))
         times[0] = t
         for before, after in zip(times[:-1], times[1:], strict=True):
             x_t = transitions.ddim(schedule, x_t, task.prior.denoise(x_t, before), before, after)
@@ -132,12 +134,12 @@ class DAPS(Solver, name="daps"):
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             residual = task.y - task.operator(task.prior.decode(x))
-            (pulled,) = torch.autograd.grad(residual, x, residual)  # -J^T residual, J that of A
-        return -self._weight(task) * pulled
+            (vjp,) = torch.autograd.grad(residual, x, residual)  # -J^T residual, J that of A
+        return -self._weight(task) * vjp
 
     def _weight(self, task: Task) -> float:
         """w in p(y | x) ~ exp(-w ||y - A x||^2 / 2)."""
-        published = self.preset == "published"
+        published = self.preset == "reference"
         tau = self.tau or (PUBLISHED_TAU if published else max(task.sigma_y, PUBLISHED_TAU))
         return (2 if published else 1) / tau**2
 
@@ -154,15 +156,18 @@ class DAPS(Solver, name="daps"):
     def _step_size(self, task: Task, curvature: Tensor, k: int) -> Tensor:
         """h_k, (N,) float64, for the curvature of the whole target at level k."""
         decay = 1 + k / (self.steps + 1) * (self.r_min - 1)
-        h = PUBLISHED_H if self.h is None and self.preset == "published" else self.h
-        if h is None:
-            return decay / curvature
-        step = torch.full_like(curvature, h * decay)
+        bound = 2 * (1 + self.momentum) / curvature
+        if self.h is None:
+            published = (0.5 * bound).clamp(max=PUBLISHED_H)  # steep decoders: the published h would diverge
+            return decay * (published if self.preset == "reference" else 1 / curvature)
+        step = torch.full_like(curvature, self.h * decay)
         # A step of h moves the stiffest direction by the factor 1 - h c; the published h = 1e-4 is just at -1.
         unstable = step * curvature > 2.01 * (1 + self.momentum)
         if isinstance(task.operator, LinearOperator) and bool(unstable.any()):
-            bound = float((2 * (1 + self.momentum) / curvature).min())
-            raise UsageError(f"h = {h:g} makes the Langevin steps of DAPS diverge; pass h below {bound:.2g}, or none")
+            largest = float(bound.min())
+            raise UsageError(
+                f"h = {self.h:g} makes the Langevin steps of DAPS diverge; pass h below {largest:.2g}, or none"
+            )
         return step
 
 
@@ -172,12 +177,12 @@ def steepness(task: Task, z: Tensor) -> Tensor:
     v, length = task.noise.normal_like(z), torch.ones(len(z))
     with torch.enable_grad():
         z = z.detach().requires_grad_()
-        seen = task.operator(task.prior.decode(z))
+        measured = task.operator(task.prior.decode(z))
     for _ in range(_POWER_STEPS):
         v = v / like(v.flatten(1).norm(dim=1).clamp(min=1e-12), v)
         step = _DIFFERENCE * task.prior.data_std
-        pushed = (task.operator(task.prior.decode(z.detach() + step * v)) - seen.detach()) / step
-        (v,) = torch.autograd.grad(seen, z, pushed, retain_graph=True)
+        jvp = (task.operator(task.prior.decode(z.detach() + step * v)) - measured.detach()) / step
+        (v,) = torch.autograd.grad(measured, z, jvp, retain_graph=True)
         length = v.flatten(1).norm(dim=1)
     return length.double().cpu().sqrt()
 

@@ -35,7 +35,7 @@ class DDNM(PaperSolver, name="ddnm"):
 
     form: Literal["ddim", "ddpm"] = Field(
         "ddim",
-        description="step of 'paper': 'ddim', the published code's, with eta of all of sigma_s and the raw eps; "
+        description="step of 'reference': 'ddim', the published code's, with eta of all of sigma_s and the raw eps; "
         "'ddpm', the paper's listing, ancestral",
     )
     eta: float = Field(
@@ -65,9 +65,9 @@ class DDNM(PaperSolver, name="ddnm"):
         mended = x_0 + misfit(operator, task.y, x_0)
         # eps of x_0, not of mended: it overshoots the known pixels, a guidance that the method's figures rest on.
         eps = transitions.epsilon(schedule, x_t, x_0, t)
-        spread = self.eta * z + math.sqrt(1 - self.eta**2) * eps
+        eps_s = self.eta * z + math.sqrt(1 - self.eta**2) * eps
         level = schedule.level(s)
-        return like(level.alpha, x_t) * mended + like(level.sigma, x_t) * spread
+        return like(level.alpha, x_t) * mended + like(level.sigma, x_t) * eps_s
 
     def _ancestral(self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, z: Tensor) -> Tensor:
         """a x_t + b D' + sqrt(g) z: STEP(1) where the noise of y that D' carries, b sigma_y / S, leaves room for it.

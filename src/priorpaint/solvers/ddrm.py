@@ -41,19 +41,19 @@ class DDRM(PaperSolver, name="ddrm"):
         """alpha_t A^+ y and the noise that y lacks where y is cleaner than x_t; elsewhere the prior's start."""
         operator, schedule = task.linear, task.prior.schedule
         alpha, sigma, log_nsr = schedule.level(t)
-        ratio = log_nsr.exp()
+        nsr = log_nsr.exp()
 
         def cleaner(singular: Tensor) -> Tensor:
-            return (relative(singular, ratio, task.sigma_y) >= 1).to(singular)
+            return (relative(singular, nsr, task.sigma_y) >= 1).to(singular)
 
         def missing(singular: Tensor) -> Tensor:
-            q = relative(singular, ratio, task.sigma_y).clamp(min=1)
+            q = relative(singular, nsr, task.sigma_y).clamp(min=1)
             return cleaner(singular) * (1 - q**-2).sqrt()
 
         free = task.start(t)
         free = free - operator.filter(free, cleaner)
-        seen = like(alpha, free) * operator.filter(operator.pinv(task.y), cleaner)
-        return free + seen + like(sigma, free) * operator.filter(task.noise.normal_like(free), missing)
+        known = like(alpha, free) * operator.filter(operator.pinv(task.y), cleaner)
+        return free + known + like(sigma, free) * operator.filter(task.noise.normal_like(free), missing)
 
     def _update(self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:
         noise = task.noise.normal_like(x_t)

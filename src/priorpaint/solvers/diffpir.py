@@ -53,9 +53,9 @@ class DiffPIR(PaperSolver, name="diffpir"):
         schedule = task.prior.schedule
         mended = self._correct(task.prior, x_0, task.linear, task.y, task.sigma_y, t)
         eps = transitions.epsilon(schedule, x_t, mended, t)
-        spread = math.sqrt(1 - self.zeta) * eps + math.sqrt(self.zeta) * task.noise.normal_like(x_t)
+        eps_s = math.sqrt(1 - self.zeta) * eps + math.sqrt(self.zeta) * task.noise.normal_like(x_t)
         level = schedule.level(s)
-        return like(level.alpha, x_t) * mended + like(level.sigma, x_t) * spread
+        return like(level.alpha, x_t) * mended + like(level.sigma, x_t) * eps_s
 
 
 def proximal(x_0: Tensor, operator: LinearOperator, y: Tensor, rho: float) -> Tensor:

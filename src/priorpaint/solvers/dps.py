@@ -75,9 +75,10 @@ class DPS(MovingSolver, LikelihoodSolver, name="dps"):
             x_0 = at.graph.clamp(-1, 1) if self.clip and not prior.latent else at.graph
             image = prior.decode(x_0)
             residual = problem.operator(image.clamp(-1, 1) if self.clip else image) - problem.y
-            (gradient,) = torch.autograd.grad((self.scale * norm(residual)).sum(), at.x_t)
+            r = norm(residual)
         c = torch.ones_like(t) if self.scale_space == "own" else vp_lengths(prior.schedule, t, s)
-        return x_0.detach(), like(-c, x_t) * gradient
+        (move,) = torch.autograd.grad(r, at.x_t, (-self.scale * c).to(r).expand_as(r))
+        return x_0.detach(), move
 
     def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
         if self.moves:
@@ -113,13 +114,13 @@ class PointLikelihood(Likelihood):
 
     def evaluate(self, x_t: Tensor, t: Tensor, *, density: bool = True) -> Evaluation:
         variance = self.sigma_y**2 + self._widening * white_variance(self.prior, t)
-        seen = Denoised(self.prior, x_t, t)
+        at = Denoised(self.prior, x_t, t)
         with torch.enable_grad():
-            x_0 = seen.graph.clamp(-1, 1) if self.clip and not self.prior.latent else seen.graph
+            x_0 = at.graph.clamp(-1, 1) if self.clip and not self.prior.latent else at.graph
             image = self.prior.decode(x_0)
             residual = (self.y - self.operator(image.clamp(-1, 1) if self.clip else image)).flatten(1)
             square = residual.square().sum(1) / like(variance, residual).flatten()
-            (gradient,) = torch.autograd.grad(-0.5 * square.sum(), seen.x_t)
+            (gradient,) = torch.autograd.grad(-0.5 * square.sum(), at.x_t)
         if not density:
             return Evaluation(x_0.detach(), gradient)
         log_det = self.count * variance.cpu().log()
@@ -137,5 +138,5 @@ def vp_lengths(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
 
 def norm(residual: Tensor) -> Tensor:
     """||residual|| of each row (N, ...), (N,); below 1e-6 it is flattened, so that rounding does not pull."""
-    length = torch.linalg.vector_norm(residual.flatten(1), dim=1)
+    length = torch.linalg.vector_norm(residual, dim=tuple(range(1, residual.ndim)))
     return torch.hypot(length, length.new_tensor(1e-6))

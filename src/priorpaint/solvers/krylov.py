@@ -30,12 +30,12 @@ def conjugate_gradients(apply: Apply, b: Tensor, iterations: int) -> tuple[Tenso
     enough = _DONE**2 * square
     image = None
     for _ in range(iterations):
-        product, seen = apply(direction)
+        product, mapped = apply(direction)
         curvature = dot(direction, product)
         active = (curvature > 0) & (square > enough)
         step = torch.where(active, square / torch.where(active, curvature, 1), 0)
         u = u + like(step, u) * direction
-        image = like(step, seen) * seen + (0 if image is None else image)
+        image = like(step, mapped) * mapped + (0 if image is None else image)
         residual = residual - like(step, u) * product
         left = dot(residual, residual)
         turn = torch.where(active, left / torch.where(active, square, 1), 0)
@@ -78,8 +78,8 @@ def arnoldi(apply: Apply, b: Tensor, iterations: int) -> Krylov:
     basis, images = [_scaled(b, length)], []
     hessenberg = torch.zeros(len(b), iterations + 1, iterations, dtype=torch.float64)
     for k in range(iterations):
-        product, seen = apply(basis[k])
-        images.append(seen)
+        product, mapped = apply(basis[k])
+        images.append(mapped)
         size = dot(product, product).sqrt()
         for _ in range(2):  # twice is enough: once leaves rounding errors that grow
             for i, q in enumerate(basis):

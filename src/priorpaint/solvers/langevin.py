@@ -141,8 +141,8 @@ class _Level:
         """1 / A of known and unknown pixels: the drift is (mean - u) A."""
         if self.above:
             return self.gap / (1 + self.lam), self.sigma**2
-        spread = -self.gap
-        return self.sigma**2 * spread / (self.sigma**2 + spread), self.sigma**2
+        variance = -self.gap
+        return self.sigma**2 * variance / (self.sigma**2 + variance), self.sigma**2
 
     def mean(self, u: Tensor) -> Tensor:
         """Where the drift at u pulls to.
@@ -184,8 +184,8 @@ class _Overdamped(_Dynamics):
 
     def flow(self, u: Tensor, mean: Tensor, part: float) -> Tensor:
         decay = torch.exp(-part * self.dt / self.variance)
-        spread = (self.variance * (1 - decay.square())).sqrt()
-        return mean + decay * (u - mean) + spread * self.noise.normal_like(u)
+        std = (self.variance * (1 - decay.square())).sqrt()
+        return mean + decay * (u - mean) + std * self.noise.normal_like(u)
 
     def kick(self, u: Tensor, change: Tensor) -> Tensor:
         return u + self.dt / self.variance * change

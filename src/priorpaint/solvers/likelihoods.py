@@ -118,12 +118,12 @@ class Denoised:
         if self._double is None:
             with torch.enable_grad():
                 u = torch.zeros_like(self.graph, requires_grad=True)
-                (pulled,) = torch.autograd.grad(self.graph, self.x_t, u, create_graph=True)
+                (vjp,) = torch.autograd.grad(self.graph, self.x_t, u, create_graph=True)
             self._count()
-            self._double = u, pulled
-        u, pulled = self._double
+            self._double = u, vjp
+        u, vjp = self._double
         self._count()
-        (product,) = torch.autograd.grad(pulled, u, v.to(pulled.dtype), retain_graph=True)
+        (product,) = torch.autograd.grad(vjp, u, v.to(vjp.dtype), retain_graph=True)
         return product
 
     def _count(self) -> None:
@@ -165,10 +165,10 @@ class Decoded:
         if self._double is None:
             with torch.enable_grad():
                 u = torch.zeros_like(self._graph, requires_grad=True)
-                (pulled,) = torch.autograd.grad(self._graph, self._z, u, create_graph=True)
-            self._double = u, pulled
-        u, pulled = self._double
-        (product,) = torch.autograd.grad(pulled, u, v.to(pulled.dtype), retain_graph=True)
+                (vjp,) = torch.autograd.grad(self._graph, self._z, u, create_graph=True)
+            self._double = u, vjp
+        u, vjp = self._double
+        (product,) = torch.autograd.grad(vjp, u, v.to(vjp.dtype), retain_graph=True)
         return product
 
 

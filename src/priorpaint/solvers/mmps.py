@@ -111,22 +111,20 @@ class MomentLikelihood(Likelihood):
         self._probe = operator.measured(signs.expand_as(y))
 
     def evaluate(self, x_t: Tensor, t: Tensor, *, density: bool = True) -> Evaluation:
-        seen = Denoised(self.prior, x_t, t)
-        decoded = Decoded(self.prior, seen.x_0)
+        at = Denoised(self.prior, x_t, t)
+        decoded = Decoded(self.prior, at.x_0)
         residual = self.y - self.operator(decoded.image)
         scale = like(tweedie_scale(self.prior.schedule, t), residual)
 
         def apply(p: Tensor) -> tuple[Tensor, Tensor]:
             """(S p, J A^T p), with J^T for J unless symmetrised: J is symmetric where D is E[x_0 | x_t]."""
             v = decoded.vjp(self.operator.adjoint(p))
-            pulled = (seen.vjp(v) + seen.jvp(v)) / 2 if self.symmetric else seen.vjp(v)
-            return self.noise * p + scale * self.operator(decoded.jvp(pulled)), pulled
+            vjp = (at.vjp(v) + at.jvp(v)) / 2 if self.symmetric else at.vjp(v)
+            return self.noise * p + scale * self.operator(decoded.jvp(vjp)), vjp
 
         solved, gradient = self._solve(apply, residual, self.iterations)
         if not density:
-            return Evaluation(seen.x_0, gradient)
+            return Evaluation(at.x_0, gradient)
         square = dot(residual, solved)
         space: Krylov = arnoldi(apply, self._probe, self.iterations)
-        return Evaluation(
-            seen.x_0, gradient, gaussian_log_density(square, log_quadratic(space, self.noise), self.count)
-        )
+        return Evaluation(at.x_0, gradient, gaussian_log_density(square, log_quadratic(space, self.noise), self.count))

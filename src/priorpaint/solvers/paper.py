@@ -20,9 +20,9 @@ from .guidance import GuidedSolver, PosteriorDenoiser
 class PaperSolver(GuidedSolver):
     """A guided denoiser that by default runs the update of its paper; a method says what that is."""
 
-    sampler: Literal["paper", "ddim", "heun", "euler_maruyama"] = Field(  # type: ignore[assignment]  # one choice more
-        "paper",
-        description="'paper': the paper's update; the others run the method's estimate of E[x_0 | x_t, y] instead: "
+    sampler: Literal["reference", "ddim", "heun", "euler_maruyama"] = Field(  # type: ignore[assignment]  # one choice more
+        "reference",
+        description="'reference': the paper's update; the others run the method's estimate of E[x_0 | x_t, y] instead: "
         "'ddim': STEP(eta); 'heun': second order, deterministic; 'euler_maruyama': reverse SDE",
     )
     clip: bool = Field(False, description="clip the prior's estimate of x_0 to [-1, 1]")
@@ -60,11 +60,11 @@ class PaperSolver(GuidedSolver):
         return PosteriorDenoiser(prior, denoise)
 
     def levels(self) -> list[int]:
-        """The levels of the time grid that 'paper' visits, from ``steps`` (noisiest) to 0 (clean)."""
+        """The levels of the time grid that 'reference' visits, from ``steps`` (noisiest) to 0 (clean)."""
         return list(range(self.steps, -1, -1))
 
     def evaluations(self) -> int:
-        if self.sampler != "paper":
+        if self.sampler != "reference":
             return super().evaluations()
         levels = self.levels()
         return sum(after < before for before, after in zip(levels, levels[1:], strict=False))
@@ -73,11 +73,11 @@ class PaperSolver(GuidedSolver):
         return Cost(1, 0)
 
     def _steps(self) -> int:
-        return self.evaluations() if self.sampler == "paper" else self.steps
+        return self.evaluations() if self.sampler == "reference" else self.steps
 
     @torch.no_grad()
     def _run(self, task: Task) -> Tensor:
-        if self.sampler != "paper":
+        if self.sampler != "reference":
             return super()._run(task)
         schedule = task.prior.schedule
         times = self._times(schedule).flip(0)  # times[level], level 0 clean

@@ -32,8 +32,8 @@ class PiGDM(MovingSolver, LikelihoodSolver, name="pigdm"):
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "linear"})
     cost_formula: ClassVar[str] = "steps forward+backward (heun: 2 steps - 1)"
 
-    form: Literal["published", "strict"] = Field(
-        "published", description="'published': x_s moves by alpha_s alpha_t g; 'strict': G = g / r_t^2 moves D"
+    form: Literal["reference", "strict"] = Field(
+        "reference", description="'reference': x_s moves by alpha_s alpha_t g; 'strict': G = g / r_t^2 moves D"
     )
 
     def likelihood(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> WhiteLikelihood:
@@ -43,7 +43,7 @@ class PiGDM(MovingSolver, LikelihoodSolver, name="pigdm"):
 
     @property
     def moves(self) -> bool:
-        return self.form == "published"
+        return self.form == "reference"
 
     def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
         """(D, alpha_s alpha_t g); arguments as in `MovingSolver`."""
@@ -70,15 +70,15 @@ class WhiteLikelihood(Likelihood):
 
     def evaluate(self, x_t: Tensor, t: Tensor, *, density: bool = True) -> Evaluation:
         variance = white_variance(self.prior, t)
-        seen = Denoised(self.prior, x_t, t)
-        residual = self.y - self.operator(seen.x_0)
-        ratio = (self.sigma_y**2 / variance).to(residual)
-        solved = self.operator.solve(residual, ratio) / like(variance, residual)
-        gradient = seen.vjp(self.operator.adjoint(solved))
+        at = Denoised(self.prior, x_t, t)
+        residual = self.y - self.operator(at.x_0)
+        damping = (self.sigma_y**2 / variance).to(residual)
+        solved = self.operator.solve(residual, damping) / like(variance, residual)
+        gradient = at.vjp(self.operator.adjoint(solved))
         if not density:
-            return Evaluation(seen.x_0, gradient)
+            return Evaluation(at.x_0, gradient)
         square = (residual * solved).flatten(1).sum(1)
-        return Evaluation(seen.x_0, gradient, self._log_density(seen.x_0, square, variance))
+        return Evaluation(at.x_0, gradient, self._log_density(at.x_0, square, variance))
 
     def _log_density(self, x_0: Tensor, square: Tensor, variance: Tensor) -> Tensor:
         """log N(y; A D, S) for r^T S^-1 r = ``square`` (N,) and r_t^2 = ``variance``, 0-d or (N,)."""

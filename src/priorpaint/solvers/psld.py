@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..diffusion.rng import Streams
-from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 from .base import STRICT, Cost, Field, Graph, Problem, settings
 from .dps import norm, vp_lengths
@@ -35,9 +34,9 @@ class PSLD(MovingSolver, name="psld"):
     eta: float = Field(0.0, ge=0, le=1, description="noise of a step: 0 is DDIM, 1 is DDPM ancestral")
     omega: float = Field(0.1, ge=0, description="weight of the misfit, in units of variance-preserving latents")
     gamma: float = Field(0.1, ge=0, description="weight of the gluing term; 0 is latent DPS")
-    preset: Literal["corrected", "official"] = Field(
+    preset: Literal["corrected", "reference"] = Field(
         "corrected",
-        description="'official': as the published program, noise is added to the prediction at every step and glue is "
+        description="'reference': as the published program, noise is added to the prediction at every step and glue is "
         "A^T y + x - A^T A x, which fits y for masks only",
     )
 
@@ -45,7 +44,7 @@ class PSLD(MovingSolver, name="psld"):
         """(D, -c grad_{z_t} (omega ||y - A Dec(D)|| + gamma ||Enc(g) - D||)); arguments as in `MovingSolver`."""
         prior, operator, y = problem.prior, problem.operator, problem.y
         assert isinstance(operator, LinearOperator)
-        official, at = self.preset == "official", Denoised(prior, x_t, t)
+        official, at = self.preset == "reference", Denoised(prior, x_t, t)
         with torch.enable_grad():
             image = prior.decode(at.graph)
             measured = operator(image)
@@ -54,8 +53,9 @@ class PSLD(MovingSolver, name="psld"):
             if self.gamma > 0:
                 glue = image + operator.adjoint(y - measured) if official else operator.project(image, y)
                 loss = loss + self.gamma * norm(prior.encode(glue) - at.graph)
-            (gradient,) = torch.autograd.grad(loss.sum(), at.x_t)
-        return at.x_0, like(-vp_lengths(prior.schedule, t, s), x_t) * gradient
+        c = vp_lengths(prior.schedule, t, s)
+        (move,) = torch.autograd.grad(loss, at.x_t, -c.to(loss).expand_as(loss))
+        return at.x_0, move
 
     @property
     def graph(self) -> Graph:

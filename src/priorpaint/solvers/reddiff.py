@@ -92,8 +92,8 @@ class RedDiff(Solver, name="reddiff"):
         """w_t (eps_net - eps) = lam g(r) (mu - D), free of divisions by a small sigma_t; t is 0-d or (N,)."""
         schedule = task.prior.schedule
         x_t = transitions.perturb(schedule, mu, t, task.noise.normal_like(mu))
-        ratio = torch.exp(schedule.log_nsr(t)).clamp(max=schedule.nsr_range[1])  # infinite at t = 1 of a flow
-        return like(self.lam * _WEIGHTS[self.weight](ratio), mu) * (mu - task.prior.denoise(x_t, t))
+        nsr = torch.exp(schedule.log_nsr(t)).clamp(max=schedule.nsr_range[1])  # infinite at t = 1 of a flow
+        return like(self.lam * _WEIGHTS[self.weight](nsr), mu) * (mu - task.prior.denoise(x_t, t))
 
     def _data_gradient(self, task: Task, mu: Tensor) -> Tensor:
         """obs_weight times the gradient of ||y - A mu||^2 / 2; the network takes no part in it."""

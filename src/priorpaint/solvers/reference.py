@@ -1,7 +1,8 @@
 """What the papers, or their released programs, run for filling in images, where that differs from our defaults.
 
-`solver(name, preset="paper")` takes these settings; any that is given beside it wins. Where a paper has one setting a
-data set, the entry says which. The docs page of a method says what else its published program does otherwise.
+`solver(name, preset="reference")` takes these settings, and "paper" says the same; any that is given beside it wins.
+Where a paper has one setting a data set, the entry says which. The docs page of a method says what else its published
+program does otherwise.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-PAPER: Mapping[str, Mapping[str, Any]] = {
+REFERENCE: Mapping[str, Mapping[str, Any]] = {
     "copaint": {"clip": True, "spacing": "respaced"},  # ImageNet
     "copaint_tt": {"clip": True, "spacing": "respaced"},  # ImageNet
-    "daps": {"preset": "published"},
+    "daps": {"preset": "reference"},
     "ddnm": {},
     "ddrm": {"steps": 20},
     "diffpir": {"spacing": "quad", "clip": True, "lam": 0.25},  # its lambda 1 in our units; 100 steps as in its tables
@@ -22,19 +23,19 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
     "pigdm": {},
     "reddiff": {},
     "reddiff_v": {},
-    "psld": {"preset": "official"},
+    "psld": {"preset": "reference"},
     "repaint": {"clip": True},
-    "repaint_plus": {"gain": "paper"},
+    "repaint_plus": {"gain": "reference"},
     "replacement": {"steps": 1000},  # ancestral; without the corrector steps of Song et al.
-    "resample": {"preset": "official"},
-    "smc": {"twist": "pigdm", "kernel": "first", "full_share": 1.0},  # TDS: ancestral, moved by the twist's gradient
+    "resample": {"preset": "reference"},
+    "smc": {"twist": "dps", "kernel": "first", "full_share": 1.0},  # TDS: ancestral, moved by the twist's gradient
     "tmpd": {"shorten": False},
     "vipaint": {"preset": "official"},
 }
 
 
 def with_preset(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """``params``, with the published settings below them where they hold ``preset="paper"``."""
-    if params.get("preset") != "paper":
+    """``params``, with the published settings below them where they hold ``preset="reference"``."""
+    if params.get("preset") not in ("reference", "paper"):
         return dict(params)
-    return {**PAPER.get(name, {}), **{key: value for key, value in params.items() if key != "preset"}}
+    return {**REFERENCE.get(name, {}), **{key: value for key, value in params.items() if key != "preset"}}

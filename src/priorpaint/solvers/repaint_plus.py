@@ -66,8 +66,9 @@ class RePaintPlus(Solver, name="repaint_plus"):
     steps: int = Field(100, ge=1, description="levels of the time grid ('multi')")
     resamplings: int = Field(10, ge=1, description="sweeps at each level (R)")
     level: float = Field(0.1, gt=0, description="sigma / alpha of the only level of 'two', in units of image values")
-    gain: Literal["one", "paper"] = Field(
-        "one", description="g_t: 'one', or 'paper': alpha_t^2, exact on unit-variance linear models, else may diverge"
+    gain: Literal["one", "reference"] = Field(
+        "one",
+        description="g_t: 'one', or 'reference': alpha_t^2, exact on unit-variance linear models, else may diverge",
     )
     tol: float = Field(0.0, ge=0, description="end a level when a sweep moves a sample by less (rms); 0: never")
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1]")
@@ -82,8 +83,8 @@ class RePaintPlus(Solver, name="repaint_plus"):
 
     @torch.no_grad()
     def _run(self, task: Task) -> Tensor:
-        if self.gain == "paper" and task.sigma_y > 0:
-            raise UsageError("gain 'paper' takes y for exact and cannot use sigma_y > 0; use gain 'one'")
+        if self.gain == "reference" and task.sigma_y > 0:
+            raise UsageError("gain 'reference' takes y for exact and cannot use sigma_y > 0; use gain 'one'")
         # In the scale of x_0: x_1 / alpha_1 would start with an error of 1 / alpha_1.
         x = task.prior.data_std * task.noise.normal(*task.shape) if task.initial is None else task.initial
         x = u = task.operator.project(x, task.y)
@@ -124,9 +125,9 @@ class RePaintPlus(Solver, name="repaint_plus"):
     def _check(self, task: Task, x: Tensor, *, grew: bool) -> None:
         """Raise where images run away, or where the sweeps of the last level still move one more and more."""
         bounded = bool((_rms(x) <= _RUNAWAY * _size(task)).all())  # NaN is not
-        if self.gain == "paper" and (grew or not bounded):
+        if self.gain == "reference" and (grew or not bounded):
             raise UsageError(
-                "RePaint+ diverges with gain 'paper', which is meant for priors of unit variance; use gain 'one'"
+                "RePaint+ diverges with gain 'reference', which is meant for priors of unit variance; use gain 'one'"
             )
         if not bounded:
             raise PriorError(

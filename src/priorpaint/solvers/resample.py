@@ -56,9 +56,9 @@ class ReSample(Solver, name="resample"):
     tol: float = Field(
         1e-3, gt=0, description="root mean square misfit at which y counts as explained; sigma_y where that is larger"
     )
-    preset: Literal["corrected", "official"] = Field(
+    preset: Literal["corrected", "reference"] = Field(
         "corrected",
-        description="'official': as the published program, with sigma_t^2 for sigma_t in the clean estimate, weight "
+        description="'reference': as the published program, with sigma_t^2 for sigma_t in the clean estimate, weight "
         "decay, and a threshold that ignores sigma_y and averages over hidden pixels too",
     )
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
@@ -100,11 +100,11 @@ class ReSample(Solver, name="resample"):
             z_0 = task.prior.denoise(z, t)
             gradient = torch.zeros_like(z)
         else:
-            seen = Denoised(task.prior, z, t)
+            at = Denoised(task.prior, z, t)
             with torch.enable_grad():
-                image = task.prior.decode(self._clean(schedule, seen.x_t, seen.graph, t))
-                (gradient,) = torch.autograd.grad(norm(task.y - task.operator(image)).sum(), seen.x_t)
-            z_0 = seen.x_0
+                image = task.prior.decode(self._clean(schedule, at.x_t, at.graph, t))
+                (gradient,) = torch.autograd.grad(norm(task.y - task.operator(image)).sum(), at.x_t)
+            z_0 = at.x_0
         u = transitions.step(schedule, z, z_0, t, s, task.noise.normal_like(z), self.eta)
         alpha = schedule.alpha(t) / transitions.vp_length(schedule, t)
         return u - like(self.scale * alpha**2 * vp_lengths(schedule, t, s), z) * gradient, z_0
@@ -130,7 +130,7 @@ class ReSample(Solver, name="resample"):
 
     def _consistent(self, task: Task, z_0: Tensor, stage: str) -> Tensor:
         """z_0 moved until its image explains y, by its pixels or by itself."""
-        prior, official = task.prior, self.preset == "official"
+        prior, official = task.prior, self.preset == "reference"
         if stage == "latent" and prior.latent:
             loss = self._misfit(task, prior.decode)
             return self._optimised(z_0, loss, task, self.latent_lr, self.latent_iterations, _PATIENCE)
@@ -165,7 +165,7 @@ class ReSample(Solver, name="resample"):
         patience: int | None,
     ) -> Tensor:
         """AdamW on x (N, ...); a row stops for good where its loss is below the threshold or has stopped falling."""
-        official = self.preset == "official"
+        official = self.preset == "reference"
         threshold = self.tol**2 if official else max(self.tol, task.sigma_y) ** 2
         x = x.detach().clone().requires_grad_()
         adam = torch.optim.AdamW([x], lr=lr, weight_decay=_WEIGHT_DECAY if official else 0.0)

@@ -20,13 +20,13 @@ from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 
 
-def relative(singular: Tensor, ratio: Tensor, sigma_y: float) -> Tensor:
-    """q for singular values in any shape, at the level with sigma / alpha = ``ratio`` (0-d).
+def relative(singular: Tensor, nsr: Tensor, sigma_y: float) -> Tensor:
+    """q for singular values in any shape, at the level with sigma / alpha = ``nsr`` (0-d).
 
     With sigma_y = 0 every seen direction has q = inf, also at the clean level, where x is then y. (The published DDRM
     compares strictly, 0 > 0, and so returns the prior's estimate in the known pixels.)
     """
-    scale = math.inf if sigma_y == 0 else float(ratio) / sigma_y
+    scale = math.inf if sigma_y == 0 else float(nsr) / sigma_y
     return torch.where(singular > 0, singular * scale, 0)
 
 
@@ -36,12 +36,12 @@ def misfit(operator: LinearOperator, y: Tensor, x_0: Tensor) -> Tensor:
 
 
 def corrected(
-    x_0: Tensor, operator: LinearOperator, y: Tensor, sigma_y: float, ratio: Tensor, eta_b: float = 1.0
+    x_0: Tensor, operator: LinearOperator, y: Tensor, sigma_y: float, nsr: Tensor, eta_b: float = 1.0
 ) -> Tensor:
     """An estimate of E[x_0 | x_t, y]: x_0 moved towards A^+ y by eta_b where q >= 1 and by q below."""
 
     def gain(singular: Tensor) -> Tensor:
-        q = relative(singular, ratio, sigma_y)
+        q = relative(singular, nsr, sigma_y)
         return torch.where(q >= 1, eta_b, q)
 
     return x_0 + operator.filter(misfit(operator, y, x_0), gain)
@@ -69,22 +69,22 @@ def spectral_step(
     All x are (N, C, H, W); t > s are 0-d float64 times.
     """
     level = schedule.level(s)
-    ratio = level.log_nsr.exp()
-    kept = math.sqrt(1 - eta**2)
+    nsr = level.log_nsr.exp()
+    carried = math.sqrt(1 - eta**2)
 
     def towards_y(singular: Tensor) -> Tensor:
-        q = relative(singular, ratio, sigma_y)
-        return torch.where(q >= 1, eta_b, kept * q)
+        q = relative(singular, nsr, sigma_y)
+        return torch.where(q >= 1, eta_b, carried * q)
 
     def fresh(singular: Tensor) -> Tensor:
-        q = relative(singular, ratio, sigma_y).clamp(min=1)  # below 1 the other branch counts
+        q = relative(singular, nsr, sigma_y).clamp(min=1)  # below 1 the other branch counts
         above = (1 - (eta_b / q) ** 2).sqrt()
-        return torch.where(relative(singular, ratio, sigma_y) >= 1, above, eta)
+        return torch.where(relative(singular, nsr, sigma_y) >= 1, above, eta)
 
     def unseen(singular: Tensor) -> Tensor:
-        return kept * (singular == 0).to(singular)
+        return carried * (singular == 0).to(singular)
 
     mean = x_0 + operator.filter(misfit(operator, y, x_0), towards_y)
     eps = operator.filter(transitions.epsilon(schedule, x_t, x_0, t), unseen)
-    spread = eps + operator.filter(noise, fresh)
-    return like(level.alpha, x_0) * mean + like(level.sigma, x_0) * spread
+    eps_s = eps + operator.filter(noise, fresh)
+    return like(level.alpha, x_0) * mean + like(level.sigma, x_0) * eps_s

@@ -70,20 +70,20 @@ class RowSumLikelihood(Likelihood):
         self.shorten = shorten
 
     def evaluate(self, x_t: Tensor, t: Tensor, *, density: bool = True) -> Evaluation:
-        seen = Denoised(self.prior, x_t, t)
-        residual = self.y - self.operator(seen.x_0)
+        at = Denoised(self.prior, x_t, t)
+        residual = self.y - self.operator(at.x_0)
         scale = like(tweedie_scale(self.prior.schedule, t), residual)
         informative = self.operator.measured(torch.ones_like(self.y))
-        sums = scale * self.operator(seen.vjp(self.operator.adjoint(informative)))
+        sums = scale * self.operator(at.vjp(self.operator.adjoint(informative)))
         variance = self.sigma_y**2 + sums.abs()
         solved = residual / variance
-        gradient = seen.vjp(self.operator.adjoint(solved))
+        gradient = at.vjp(self.operator.adjoint(solved))
         length = dot(solved, residual)
         if self.shorten:
             needed = self.sigma_y**2 * dot(solved, solved) + dot(solved, scale * self.operator(gradient))
             step = torch.where(needed > length, length / torch.where(needed > length, needed, 1), 1)
             gradient, length = like(step, gradient) * gradient, step * length
         if not density:
-            return Evaluation(seen.x_0, gradient)
+            return Evaluation(at.x_0, gradient)
         log_det = torch.where(informative != 0, variance.log(), 0).flatten(1).sum(1).cpu().double()
-        return Evaluation(seen.x_0, gradient, gaussian_log_density(length, log_det, self.count))
+        return Evaluation(at.x_0, gradient, gaussian_log_density(length, log_det, self.count))

@@ -200,12 +200,12 @@ def flux(folder: Path, *, distilled: bool = True) -> Any:
     return transformer
 
 
-def dit(folder: Path) -> Any:
-    """Write DiT with six classes; the transformer."""
+def dit(folder: Path, classes: int = 6) -> Any:
+    """Write DiT; the transformer."""
     transformer = randomised(
         diffusers.DiTTransformer2DModel(
             num_attention_heads=2, attention_head_dim=4, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
-            num_embeds_ada_norm=6, norm_num_groups=4,
+            num_embeds_ada_norm=classes, norm_num_groups=4,
         )
     )  # fmt: skip
     save(folder, diffusers.DDIMScheduler(), vae=kl(), transformer=transformer)

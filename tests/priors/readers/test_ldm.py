@@ -286,13 +286,13 @@ class TestFormat:
 class TestClasses:
     WIDE = ADMConfig(4, 4, 32, (32, 32), 1, frozenset({1}), "conv", False, Heads(2), 0, Transformer(2, 12))
 
-    def write(self, path: Path, **more: Any) -> LatentPrior:
+    def write(self, path: Path, num_classes: int = 6, **more: Any) -> LatentPrior:
         condition = {
             "target": "ldm.modules.encoders.modules.ClassEmbedder",
-            "params": {"n_classes": 6, "embed_dim": 12, "key": "class_label"},
+            "params": {"n_classes": num_classes, "embed_dim": 12, "key": "class_label"},
         }
         config = configuration(KL, self.WIDE, cond_stage_config=condition, conditioning_key="crossattn")
-        state = {**tensors(KL, self.WIDE), "cond_stage_model.embedding.weight": images(6, 12)}
+        state = {**tensors(KL, self.WIDE), "cond_stage_model.embedding.weight": images(num_classes, 12)}
         return read(write(path / "a.ckpt", state, config), **more)
 
     def test_a_class_is_a_token(self, tmp_path: Path) -> None:

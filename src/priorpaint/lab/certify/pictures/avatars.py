@@ -180,7 +180,7 @@ AVATARS = Subject(
     name="avatars",
     about="""Problem A32: half hidden [avatars](../avatars.md), 32 x 32 pictures put together from 16 independent
 parts. All completions that are possible, and their probabilities, are known exactly; a completion is read back into its
-parts, or into "this is no avatar".""",
+parts, or found not to be an avatar.""",
     draw=lambda mask, count, seed, folder: AvatarCase.draw(mask, count, seed=seed),
     measures=AvatarMeasures,
     masks=tuple(MASKS),
