@@ -265,14 +265,6 @@ def test_a_component_on_the_plane_beats_one_around_it() -> None:
     assert near.weights[0] > 0.999
 
 
-def test_with_schedule_keeps_the_distribution() -> None:
-    a = mixture()
-    b = a.with_schedule(EDM())
-    x = points(a, 0.5)
-    torch.testing.assert_close(a.log_prob(x), b.log_prob(x))
-    assert isinstance(b.schedule, EDM) and b.shape == a.shape
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -61,7 +61,6 @@ def test_samples_are_decoded_latents_and_evaluations_are_those_of_the_denoiser()
     latents = prior.inner.sample(3, seed=1, sampler=DDIM(4))
     torch.testing.assert_close(images, prior.decode(latents))
     assert prior.nfe is prior.inner.nfe and prior.nfe.forward == 2 * 3 * (1 + 4)
-    assert prior.decodes == 3 + 3 and prior.encodes == 0
 
 
 def test_weights_of_both_parts_are_found() -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from priorpaint import load_prior
 from priorpaint.errors import CheckpointError, UsageError
 from priorpaint.priors.native.mlp import MLP, MLPConfig
-from priorpaint.priors.native.weights_file import WeightsMetadata, load_weights, save_weights
+from priorpaint.priors.native.weights_file import WeightsMetadata, read_weights, save_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.loop import train
 from priorpaint.training.loss import NoiseLevels
@@ -122,7 +122,8 @@ def test_files_keep_the_network_and_are_priors(tmp_path: Path) -> None:
     path, network = tmp_path / "w.safetensors", shaken(TINY)
     metadata = WeightsMetadata(0.4, 0.02, 40.0, prediction="x0", size=(8, 8), class_names=("a", "b"))
     save_weights(path, network, metadata, torch.float32)
-    found, known = load_weights(path)
+    weights = read_weights(path)
+    found, known = weights.denoiser, weights.metadata
     assert found.config == TINY and known == metadata
     prior, x, sigma = load_prior(str(path)), torch.randn(2, 3, 8, 8), 0.7
     assert (prior.shape, prior.classes, prior.data_std) == ((3, 8, 8), 2, 0.4)
@@ -142,7 +143,7 @@ def test_a_file_cannot_ask_for_a_larger_network_than_it_holds(tmp_path: Path) ->
     entry["config"]["width"] = 10**9
     save_file(load_file(path), path, {"priorpaint": json.dumps(entry)})
     with pytest.raises(CheckpointError, match="at least"):  # and not built first
-        load_weights(path)
+        read_weights(path)
 
 
 def test_runs_say_what_the_network_needs(coins: Path, tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_a_run_goes_on(coins: Path, tmp_path: Path) -> None:
     part = replace(config, out=str(tmp_path / "parts"))
     train(replace(part, crops=16))
     train(part)
-    one, other = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("whole", "parts"))
+    one, other = (read_weights(tmp_path / name / "weights.safetensors").denoiser for name in ("whole", "parts"))
     assert one.config == other.config
     assert (tmp_path / "parts" / "samples.png").exists()
     assert not torch.equal(one.head.weight, MLP(replace(TINY, classes=0)).head.weight)

@@ -72,10 +72,6 @@ class GaussianMixture(Prior):
             raise UsageError("a covariance is not positive semi-definite")
         self._values = values.clamp(min=0)
 
-    def with_schedule(self, schedule: Schedule) -> GaussianMixture:
-        """The same distribution under another noise schedule."""
-        return GaussianMixture(self.weights, self.means, self.covs, self.shape, schedule)
-
     @property
     def mean(self) -> Tensor:
         """E[x_0], (*shape,) float64."""

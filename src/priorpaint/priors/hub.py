@@ -16,7 +16,6 @@ from typing import Any
 from ..errors import CheckpointError, MissingExtra, PriorError, UsageError
 from .readers.diffusers_folder import MODEL_INDEX, WEIGHTS, Folder, weight_names
 
-PREFIX = "hf:"
 _FORM = re.compile(
     r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/(pr|convert)/[\w.-]+|[^/@\s]+))?(/(?P<inside>[^@\s]+?))?/?"
 )

@@ -55,9 +55,6 @@ class LatentPrior(WrappedPrior):
 
     Raises:
         UsageError: the two have different numbers of latent channels, or ``inner`` has a decoder of its own.
-
-    Attributes:
-        encodes, decodes: rows encoded and decoded so far.
     """
 
     def __init__(self, inner: Prior, autoencoder: Autoencoder, name: str | None = None) -> None:
@@ -71,16 +68,13 @@ class LatentPrior(WrappedPrior):
         channels = autoencoder.image_channels
         super().__init__(inner, latent=True, factor=autoencoder.factor, image_channels=channels)
         self.autoencoder, self.name = autoencoder, name or inner.name
-        self.encodes = self.decodes = 0
 
     def encode(self, image: Tensor) -> Tensor:
         """Image (N, C, H, W) to latent (N, c, H / f, W / f), differentiable."""
-        self.encodes += len(image)
         return self.autoencoder.encode(image).to(image.dtype)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latent (N, c, h, w) to image (N, C, f h, f w), differentiable."""
-        self.decodes += len(latent)
         return self.autoencoder.decode(latent).to(latent.dtype)
 
     def parameters(self) -> Iterator[Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...diffusion.schedules import EDM, VP, Schedule
+from ...errors import CheckpointError
 from ..latent import LatentPrior
 from ..network import NetworkPrior
 from .autoencoder import ConvAutoencoder
@@ -97,11 +98,15 @@ def trained_prior(
     Raises:
         CheckpointError: it holds an autoencoder alone.
     """
-    denoiser = weights.needed_denoiser(source)
-    for network in (denoiser, weights.autoencoder):
+    if weights.denoiser is None:
+        raise CheckpointError(
+            f"{source} holds an autoencoder, which is half of a latent prior; train the denoiser of its latents with "
+            f"`priorpaint train --latent {source} ...`."
+        )
+    for network in (weights.denoiser, weights.autoencoder):
         if network is not None:
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    prior = LoadedPrior(denoiser, weights.metadata, source, name, dtype)
+    prior = LoadedPrior(weights.denoiser, weights.metadata, source, name, dtype)
     if weights.autoencoder is None:
         return prior
     return LoadedLatentPrior(prior, weights.autoencoder, weights.metadata, dtype)

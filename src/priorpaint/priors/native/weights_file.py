@@ -73,15 +73,6 @@ class Weights:
     autoencoder: ConvAutoencoder | None
     metadata: WeightsMetadata
 
-    def needed_denoiser(self, path: str | Path) -> Denoiser:
-        """The denoiser; CheckpointError where the file, which is ``path``, has none."""
-        if self.denoiser is not None:
-            return self.denoiser
-        raise CheckpointError(
-            f"{path} holds an autoencoder, which is half of a latent prior; train the denoiser of its latents with "
-            f"`priorpaint train --latent {path} ...`."
-        )
-
 
 def save_weights(
     path: str | Path,
@@ -161,17 +152,6 @@ def read_weights(path: str | Path) -> Weights:
     denoiser = next((network for network in networks.values() if isinstance(network, Denoiser)), None)
     autoencoder = next((network for network in networks.values() if isinstance(network, ConvAutoencoder)), None)
     return Weights(denoiser, autoencoder, metadata)
-
-
-def load_weights(path: str | Path) -> tuple[Denoiser, WeightsMetadata]:
-    """The denoiser of `read_weights`, and the metadata.
-
-    Raises:
-        PriorError: there is no such file.
-        CheckpointError: as `read_weights`, or the file holds an autoencoder alone.
-    """
-    weights = read_weights(path)
-    return weights.needed_denoiser(path), weights.metadata
 
 
 def _further(metadata: WeightsMetadata) -> dict[str, Any]:

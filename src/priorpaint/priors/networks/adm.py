@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from .layers import GroupNorm, Marker, attend, timestep_embedding
 from .transformer import SpatialTransformer
 
-RESAMPLINGS = ("block", "conv", "pool")
-
 
 @dataclass(frozen=True)
 class Heads:
