@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import GroupNorm, Marker, attend, timestep_embedding
-from .transformer import SpatialTransformer
 
 
 @dataclass(frozen=True)
@@ -43,17 +42,27 @@ class Heads:
 
 @dataclass(frozen=True)
 class Transformer:
-    """Attention as a transformer with a context (LDM).
+    """Attention as a transformer with a context (LDM): diffusers' own, whose weights have the published names.
 
     Attributes:
         depth: number of its blocks.
-        context: channels of the context; None: it looks at itself.
+        context: channels of the context.
         linear: whether its first and last layers are linear ones rather than 1x1 convolutions.
     """
 
-    depth: int = 1
-    context: int | None = None
+    depth: int
+    context: int
     linear: bool = False
+
+    def build(self, channels: int, heads: int) -> nn.Module:
+        """Called with x (N, channels, H, W) and encoder_hidden_states (N, tokens, context)."""
+        from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+        network: nn.Module = Transformer2DModel(
+            heads, channels // heads, in_channels=channels, num_layers=self.depth,
+            cross_attention_dim=self.context, use_linear_projection=self.linear,
+        )  # fmt: skip
+        return network
 
 
 @dataclass(frozen=True)
@@ -151,9 +160,7 @@ class ADM(nn.Module):
         if transformer is None:
             return SelfAttention(channels, heads.of(channels, up), heads.split_first)
         # The published decoder's transformers have the heads of the encoder.
-        return SpatialTransformer(
-            channels, heads.of(channels), transformer.depth, transformer.context, transformer.linear
-        )
+        return transformer.build(channels, heads.of(channels))
 
     def _resample(self, channels: int, change: str) -> nn.Module:
         if self.config.resampling == "block":
@@ -180,8 +187,8 @@ def _run(parts: nn.Module, x: Tensor, embedding: Tensor, context: Tensor | None)
     for part in parts.children():
         if isinstance(part, ResidualBlock):
             x = part(x, embedding)
-        elif isinstance(part, SpatialTransformer):
-            x = part(x, context)
+        elif hasattr(part, "transformer_blocks"):
+            x = part(x, encoder_hidden_states=context, return_dict=False)[0]
         else:
             x = part(x)
     return x

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .edm_layers import Block, BlockStyle, Conv, Fourier, norm, positional
+from .edm_layers import Block, BlockStyle, Conv, Fourier, List, Positive, Taps, Whole, norm, positional
 
 _HEAD = 64  # channels of an attention head in the ADM variant
 
@@ -27,21 +28,23 @@ class EDMConfig:
         heads: heads of a block by its name, where the file says so; else one, or a head for each 64 channels.
     """
 
-    img_resolution: int
-    in_channels: int
-    out_channels: int
-    label_dim: int = 0
-    augment_dim: int = 0
-    model_channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
-    channel_mult_emb: int = 4
-    num_blocks: int = 4
-    attn_resolutions: tuple[int, ...] = (16,)
-    embedding_type: str = "positional"
-    channel_mult_noise: int = 1
-    encoder_type: str = "standard"
-    decoder_type: str = "standard"
-    resample_filter: tuple[float, ...] = (1, 1)
+    __pydantic_config__ = {"extra": "forbid"}
+
+    img_resolution: Positive
+    in_channels: Positive
+    out_channels: Positive
+    label_dim: Whole = 0
+    augment_dim: Whole = 0
+    model_channels: Positive = 128
+    channel_mult: List = (1, 2, 2, 2)
+    channel_mult_emb: Whole = 4
+    num_blocks: Whole = 4
+    attn_resolutions: tuple[Whole, ...] = (16,)
+    embedding_type: Literal["positional", "fourier"] = "positional"
+    channel_mult_noise: Whole = 1
+    encoder_type: Literal["standard", "skip", "residual"] = "standard"
+    decoder_type: Literal["standard", "skip"] = "standard"
+    resample_filter: Taps = (1, 1)
     heads: Mapping[str, int] = field(default_factory=dict)
 
     @property

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .edm_layers import List, Positive, Share, Taps, Whole
 from .layers import attend
 
 _EPS = 1e-4
@@ -25,31 +26,38 @@ class EDM2Config:
     """Shape of the network; the fields are the published constructor's arguments.
 
     Attributes:
-        channel_mult_noise, channel_mult_emb: 0: the first, and the largest, of the levels' widths.
+        channel_mult_noise, channel_mult_emb: None: the first, and the largest, of the levels' widths.
         heads: heads of a block by its name, where the file says so.
     """
 
-    img_resolution: int
-    img_channels: int
-    label_dim: int
-    model_channels: int = 192
-    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
-    channel_mult_noise: int = 0
-    channel_mult_emb: int = 0
-    num_blocks: int = 3
-    attn_resolutions: tuple[int, ...] = (16, 8)
-    label_balance: float = 0.5
-    concat_balance: float = 0.5
-    resample_filter: tuple[float, ...] = (1, 1)
-    channels_per_head: int = 64
-    res_balance: float = 0.3
-    attn_balance: float = 0.3
+    __pydantic_config__ = {"extra": "forbid"}
+
+    img_resolution: Positive
+    img_channels: Positive
+    label_dim: Whole
+    model_channels: Positive = 192
+    channel_mult: List = (1, 2, 3, 4)
+    channel_mult_noise: Whole | None = None
+    channel_mult_emb: Whole | None = None
+    num_blocks: Whole = 3
+    attn_resolutions: tuple[Whole, ...] = (16, 8)
+    label_balance: Share = 0.5
+    concat_balance: Share = 0.5
+    resample_filter: Taps = (1, 1)
+    channels_per_head: Positive = 64
+    res_balance: Share = 0.3
+    attn_balance: Share = 0.3
     clip_act: float | None = 256
     heads: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def in_channels(self) -> int:
         """Channels of the picture."""
+        return self.img_channels
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output, which are those of the picture."""
         return self.img_channels
 
 
@@ -60,8 +68,8 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         widths = [config.model_channels * multiplier for multiplier in config.channel_mult]
-        noise = config.model_channels * config.channel_mult_noise or widths[0]
-        self._embedding = config.model_channels * config.channel_mult_emb or max(widths)
+        noise = config.model_channels * (config.channel_mult_noise or 0) or widths[0]
+        self._embedding = config.model_channels * (config.channel_mult_emb or 0) or max(widths)
         self.out_gain = nn.Parameter(torch.empty(()))
         self.emb_fourier = Fourier(noise)
         self.emb_noise = Weighted(noise, self._embedding)

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -128,9 +128,7 @@ class Folder:
         """SHA-256 over the names and contents of all files that were read, in the order of their names."""
         total = hashlib.sha256()
         for path in sorted(self._read, key=lambda read: read.relative_to(self.root).as_posix()):
-            with open(path, "rb") as file:
-                digest = _digest(file)
-            total.update(f"{path.relative_to(self.root).as_posix()} {digest.hexdigest()}\n".encode())
+            total.update(f"{path.relative_to(self.root).as_posix()} {safe.file_hash(path)}\n".encode())
         return total.hexdigest()
 
     def _components(self) -> dict[str, str]:
@@ -258,11 +256,11 @@ def quiet() -> Iterator[None]:
             logger.set_verbosity(level)
 
 
-def libraries() -> None:
-    """Raise MissingExtra where diffusers, transformers or accelerate are not installed."""
+def libraries(what: str = "a diffusers model") -> None:
+    """Raise MissingExtra where diffusers, transformers or accelerate, which read ``what``, are not installed."""
     missing = [name for name in ("diffusers", "transformers", "accelerate") if find_spec(name) is None]
     if missing:
-        raise MissingExtra(f"reading a diffusers model needs {missing[0]}; run: pip install 'priorpaint[hub]'")
+        raise MissingExtra(f"reading {what} needs {missing[0]}; run: pip install 'priorpaint[hub]'")
 
 
 def _logs(library: str) -> bool:
@@ -290,10 +288,3 @@ def _allowed(name: str, value: list[Any], path: Path) -> str:
             "and code of a model's folder is never run."
         )
     return cls
-
-
-def _digest(file: BinaryIO) -> hashlib._Hash:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest

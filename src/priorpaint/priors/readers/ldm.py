@@ -22,6 +22,7 @@ from ..networks.autoencoder import AutoencoderConfig, LatentAutoencoder
 from .adm_shapes import check_layers, infer, of_latent_diffusion
 from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
+from .diffusers_folder import libraries
 from .flags import Flags
 from .ldm_config import LDMConfig, find, load
 from .training_words import TRAINING
@@ -72,7 +73,7 @@ def read(request: Request) -> Prior:
     Raises:
         CheckpointError: one of the two is damaged, unsafe, of another network, or they contradict each other.
         UsageError: no YAML is found, or a flag is unknown.
-        MissingExtra: PyYAML is not installed.
+        MissingExtra: PyYAML is not installed or, for a model with classes, diffusers.
     """
     with safe.interpreting(request.source):
         return _read(request)
@@ -87,6 +88,8 @@ def _read(request: Request) -> Prior:
     schedule = _schedule(config, parts)
     weights, average = parts.denoiser(config.ema)
     shape = _denoiser_shape(config, weights, path)
+    if shape.transformer is not None:
+        libraries("a latent diffusion model with classes")
     network: nn.Module = _assembled(lambda: ADM(shape), weights, request, "the denoiser", request.dtype)
     multiple = network.multiple if isinstance(network, ADM) else 1
     null = _null_class(config, flags)

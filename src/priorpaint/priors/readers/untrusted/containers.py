@@ -7,6 +7,7 @@ states that nobody reads cost no memory, and nothing is allocated because a file
 from __future__ import annotations
 
 import io
+import mmap
 import struct
 import zipfile
 import zlib
@@ -50,33 +51,6 @@ def read_container(data: memoryview, vocabulary: Vocabulary) -> Any:
     return _read_legacy(data, vocabulary)
 
 
-class _View(io.RawIOBase):
-    """A file over a memoryview that copies only what is read."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data, self._position = data, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        start = (0, self._position, len(self._data))[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        end = len(self._data) if size is None or size < 0 else self._position + size
-        found = bytes(self._data[self._position : end])
-        self._position += len(found)
-        return found
-
-
 def _read_zip(data: memoryview, vocabulary: Vocabulary) -> Any:
     records = _records(data)
     top = {name.split("/")[0] for name in records}
@@ -109,8 +83,10 @@ def _read_zip(data: memoryview, vocabulary: Vocabulary) -> Any:
 
 def _records(data: memoryview) -> dict[str, memoryview]:
     """Name -> bytes of each record; none compressed, none overlapping another, checksums right."""
+    whole = isinstance(data.obj, mmap.mmap) and len(data) == len(data.obj)
+    file: Any = data.obj if whole else io.BytesIO(data)  # a file inside another one is small
     try:
-        with zipfile.ZipFile(_View(data)) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
         if bytes(data[:4]) == ZIP_START and b"PK\x05\x06" not in bytes(data[-66_000:]):

@@ -20,25 +20,8 @@ from torch import Tensor, nn
 
 from ....errors import CheckpointError, PriorpaintError
 from .containers import ZIP_START, is_container, read_container
-from .pickle_machine import Damaged, Incomplete, Machine, Name, Opaque, Vocabulary
+from .pickle_machine import Damaged, Incomplete, Machine, Vocabulary
 from .pickle_values import TENSORS
-
-__all__ = [
-    "Name",
-    "Opaque",
-    "assemble",
-    "check_count",
-    "check_finite",
-    "check_fit",
-    "container_start",
-    "file_hash",
-    "interpreting",
-    "is_plain_pickle",
-    "load_pickle",
-    "load_safetensors",
-    "load_torch",
-    "looks_like",
-]
 
 MAX_BYTES = 1 << 38
 _HEADER = 100_000_000  # of safetensors, as its own library has it
