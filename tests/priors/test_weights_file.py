@@ -116,7 +116,7 @@ def test_a_pixel_feels_its_neighbourhood_and_not_the_size_of_the_picture(network
 
 @pytest.mark.parametrize("shape", [(1, 3, 6, 8), (1, 3, 8, 10), (1, 1, 8, 8), (3, 8, 8)])
 def test_pictures_that_do_not_fit_are_refused(network: UNet, shape: tuple[int, ...]) -> None:
-    assert network.multiple == 4
+    assert network.config.multiple == 4
     with pytest.raises(UsageError):
         network(torch.zeros(shape), torch.zeros(1))
 

@@ -150,6 +150,15 @@ class NetworkPrior(Prior):
         return (x_t - like(sigma, x_t) * raw) / like(alpha + sigma, x_t)
 
 
+def labels_or(null: int) -> Embed:
+    """An `Embed` of labels alone, with the class ``null`` where there is none."""
+
+    def embed(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
+        return {"labels": torch.tensor([null]) if labels is None else labels}
+
+    return embed
+
+
 def _identity(t: Tensor) -> Tensor:
     return t
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.writing import write_bytes_atomic
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.unet import UNetConfig
-from priorpaint.priors.native.weights_file import Config, write_atomically
+from priorpaint.priors.native.weights_file import Config
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1
@@ -34,7 +35,8 @@ def save_checkpoint(path: Path, state: dict[str, Any], progress: Progress) -> No
     """Write the state atomically; a crash leaves the previous checkpoint."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state, **asdict(progress)}, buffer)
-    write_atomically(path, buffer.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, buffer.getvalue())
 
 
 def stored_network(path: Path) -> Config:

@@ -15,7 +15,7 @@ from torch import Tensor
 from priorpaint.errors import CancelToken, PriorError, UsageError
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
-from priorpaint.priors.native.weights_file import Config, Network
+from priorpaint.priors.native.weights_file import Config, Network, new_network
 from priorpaint.training.checkpoint import CHECKPOINT, Progress, held_out_before, load_checkpoint, save_checkpoint
 from priorpaint.training.checks import remarks
 from priorpaint.training.config import TrainConfig
@@ -24,7 +24,7 @@ from priorpaint.training.ema import EMA
 from priorpaint.training.forecast import forecast
 from priorpaint.training.machine import accelerator
 from priorpaint.training.optim import Optimizers, parameter_count, rate_factor
-from priorpaint.training.tasks import WEIGHTS, load_autoencoder, new_network, stored_weights, task_of
+from priorpaint.training.tasks import WEIGHTS, load_autoencoder, stored_weights, task_of
 
 VALIDATION_SIDE = 128
 SKIPPED = "skipped.txt"
@@ -148,7 +148,7 @@ class _Run:
 
     def _start(self) -> tuple[Network, Progress, dict[str, Any] | None]:
         path = self.config.folder / CHECKPOINT
-        network = new_network(self.config)
+        network = new_network(self.config.network, self.config.seed)
         if self.config.resume and path.exists():
             state, progress = load_checkpoint(path, self.config.network, self.config.loss, self.autoencoder)
             network.load_state_dict(state["network"])

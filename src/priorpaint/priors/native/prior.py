@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from ...diffusion.schedules import EDM, VP, Schedule
 from ...errors import CheckpointError
 from ..latent import LatentPrior
-from ..network import NetworkPrior
+from ..network import NetworkPrior, labels_or
+from ..readers.untrusted.reading import file_hash
 from .autoencoder import ConvAutoencoder
 from .weights_file import Denoiser, Weights, WeightsMetadata
 
@@ -34,9 +34,6 @@ class LoadedPrior(NetworkPrior):
     ) -> None:
         config, schedule = network.config, schedule_of(metadata)
 
-        def embed(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
-            return {"labels": torch.tensor([config.classes]) if labels is None else labels}
-
         super().__init__(
             network if dtype == torch.float32 else _LowPrecision(network, dtype),
             schedule,
@@ -44,14 +41,14 @@ class LoadedPrior(NetworkPrior):
             prediction=metadata.prediction,
             condition=lambda t: schedule.log_nsr(t) / 4,
             sigma_data=metadata.sigma_data,
-            multiple=network.multiple,
+            multiple=config.multiple,
             name=name,
-            embed=embed if config.classes else None,
+            embed=labels_or(config.classes) if config.classes else None,
             classes=config.classes,
         )
         self.learned_variance = config.learned_variance
         self.data_std = 1.0 if metadata.prediction == "eps" else metadata.sigma_data
-        self.hash = hashlib.sha256(source.read_bytes()).hexdigest()
+        self.hash = file_hash(source)
         self.source, self.metadata = source, metadata
         self._module: nn.Module = network
         edm = {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max, "sigma_data": metadata.sigma_data}

@@ -114,11 +114,6 @@ class _UNet(nn.Module):
     def _beside_decoder(self, level: int, side: int, channels: int) -> None:
         pass
 
-    @property
-    def multiple(self) -> int:
-        """Height and width must be a multiple of this."""
-        return int(2 ** (len(self.config.channel_mult) - 1))
-
 
 class SongUNet(_UNet):
     """DDPM++ and NCSN++: call with x (N, C, H, W), noise condition (N,) and one-hot classes (N, classes) or None."""

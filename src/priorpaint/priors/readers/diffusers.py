@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
 from ..latent import LatentPrior
-from ..network import Embed
+from ..network import Embed, labels_or
 from .base import Reader, Request
 from .checkpoint_prior import CheckpointPrior
 from .diffusers_autoencoder import DiffusersAutoencoder
@@ -185,7 +185,7 @@ def _unet(folder: Folder, state: dict[str, Tensor], request: Request, flags: Fla
     null = flags.whole("null_class")
     if null is not None and not 0 <= null < classes:
         raise UsageError(f"null_class is {null!r}, but the model knows the classes 0 to {classes - 1}.")
-    embed = None if null is None else _labels_or(null)
+    embed = None if null is None else labels_or(null)
     return _Denoiser(wrapped, config, multiple, embed, classes)
 
 
@@ -251,16 +251,7 @@ def _dit(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flag
             f"{folder.path('transformer')}: norm_type is {config.get('norm_type')!r}; expected 'ada_norm_zero', of DiT."
         )
     # The row after the last class is what training put in place of a dropped label.
-    return _Denoiser(DiT(network), config, config["patch_size"], _labels_or(classes), classes)
-
-
-def _labels_or(null: int) -> Embed:
-    """``labels`` as they are, and the class ``null`` where there is none."""
-
-    def embed(labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
-        return {"labels": torch.tensor([null]) if labels is None else labels}
-
-    return embed
+    return _Denoiser(DiT(network), config, config["patch_size"], labels_or(classes), classes)
 
 
 def _check_width(embed: Embed, wanted: Any, where: Path) -> None:

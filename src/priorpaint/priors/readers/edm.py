@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from ...diffusion.schedules import EDM, VE, VP, Schedule
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
+from ..network import labels_or
 from ..networks.edm import NETWORKS, EDMConfig, Labelled
 from ..networks.edm2 import EDM2Config
 from ..networks.edm2 import UNet as EDM2UNet
-from .base import Reader, Request
+from .base import Reader, Request, explained
 from .checkpoint_prior import CheckpointPrior
 from .edm_tree import VOCABULARY, Node, node, plain
 from .flags import Flags
@@ -142,7 +143,7 @@ def _prior(
         dtype=request.dtype,
         name=request.source.stem,
         classes=classes,
-        embed=_embed if classes else None,
+        embed=labels_or(-1) if classes else None,  # a negative label is a state without a class
     )
     prior.source, prior.hash = request.source, safe.file_hash(request.source)
     prior.facts = {
@@ -159,11 +160,6 @@ def _prior(
         "parameters": sum(weight.numel() for weight in network.parameters()),
     }
     return prior
-
-
-def _embed(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
-    """These networks know a state without a class: a negative label."""
-    return {"labels": torch.tensor([-1]) if labels is None else labels}
 
 
 def _network(found: Any, key: str | None, path: Path) -> Node:
@@ -189,15 +185,14 @@ def _unknown(kind: str, known: Iterable[str], path: Path) -> CheckpointError:
 def _config(inner: Node) -> EDMConfig | EDM2Config:
     """The network's shape from its constructor's arguments, all checked."""
     kind, _, order = _NETWORKS[inner.kind]
-    arguments = {name: plain(value) for name, value in inner.arguments(order).items()}
-    arguments = {**_DEFAULTS.get(inner.kind, {}), **{n: v for n, v in arguments.items() if n not in _IGNORED}}
+    arguments = dict(_DEFAULTS.get(inner.kind, {}))
+    for name, value in inner.arguments(order).items():
+        if name not in _IGNORED:
+            arguments[name] = [plain(part) for part in value] if isinstance(value, (list, tuple)) else plain(value)
     try:
         config = TypeAdapter(kind).validate_python({**arguments, "heads": _heads(inner)})
     except ValidationError as error:
-        wrong = error.errors()[0]
-        name = ".".join(map(str, wrong["loc"]))
-        value = "missing" if wrong["type"] == "missing" else repr(wrong["input"])
-        raise CheckpointError(f"{inner.path}: {name} of {inner.kind} is {value} ({wrong['msg'].lower()}).") from None
+        raise CheckpointError(f"{inner.path}: in {inner.kind}, {explained(error)}; download it again.") from None
     halvings = len(config.channel_mult) - 1
     if config.img_resolution % 2**halvings:
         raise CheckpointError(

@@ -133,4 +133,4 @@ def plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, NumpyArray):
         return value.value.item() if value.value.size == 1 else value.value.tolist()
-    return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+    return value
