@@ -144,10 +144,12 @@ def test_an_autoencoder_alone(
 ) -> None:
     path = tmp_path / "ae" / "weights.safetensors"
     save_autoencoder(path, autoencoder, {"crops": 5}, dtype)
-    found = read_weights(path)
-    assert found.denoiser is None and found.autoencoder is not None and found.metadata.training == {"crops": 5}
-    assert found.autoencoder.config == TINY
-    torch.testing.assert_close(found.autoencoder.state_dict(), autoencoder.state_dict(), atol=tolerance, rtol=tolerance)
+    stored = read_weights(path)
+    assert stored.denoiser is None and stored.autoencoder is not None and stored.metadata.training == {"crops": 5}
+    assert stored.autoencoder.config == TINY
+    torch.testing.assert_close(
+        stored.autoencoder.state_dict(), autoencoder.state_dict(), atol=tolerance, rtol=tolerance
+    )
     with pytest.raises(CheckpointError, match="half of a latent prior; train the denoiser .* --latent"):
         load_prior(path)
     with pytest.raises(CheckpointError, match="half of a latent prior"):

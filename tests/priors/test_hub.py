@@ -107,9 +107,11 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 def run(home: Path, url: str, code: str, **more: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own: huggingface_hub reads its variables once."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_") and "proxy" not in key.lower()}
+    plain = {
+        key: value for key, value in os.environ.items() if not key.startswith("HF_") and "proxy" not in key.lower()
+    }
     environment = {
-        **kept, "HF_HOME": str(home), "HF_ENDPOINT": url, "PRIORPAINT_HOME": str(home / "own"),
+        **plain, "HF_HOME": str(home), "HF_ENDPOINT": url, "PRIORPAINT_HOME": str(home / "own"),
         "PYTHONPATH": str(Path(priorpaint.__file__).parents[1]), "OMP_NUM_THREADS": "1", **more,
     }  # fmt: skip
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)

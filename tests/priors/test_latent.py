@@ -105,9 +105,9 @@ def test_smooth_fill() -> None:
     known = (torch.rand(2, 1, 13, 10, generator=generator) > 0.8).float()
     image = torch.randn(2, 3, 13, 10, generator=generator)
     filled = smooth_fill(torch.where(known > 0, image, torch.nan), known)
-    seen = known.expand_as(image) > 0
-    assert torch.equal(filled[seen], image[seen]) and filled.isfinite().all()
-    assert filled.amax() <= image[seen].amax() and filled.amin() >= image[seen].amin()
+    visible = known.expand_as(image) > 0
+    assert torch.equal(filled[visible], image[visible]) and filled.isfinite().all()
+    assert filled.amax() <= image[visible].amax() and filled.amin() >= image[visible].amin()
     torch.testing.assert_close(smooth_fill(torch.full_like(image, 0.3), known), torch.full_like(image, 0.3))
     assert torch.equal(smooth_fill(image, torch.zeros(1, 1, 13, 10)), torch.zeros_like(image))
 

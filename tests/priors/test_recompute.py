@@ -29,15 +29,15 @@ def prior() -> LatentPrior:
 
 def kept_bytes(call: object, z: Tensor) -> int:
     """Bytes that the graph of a call holds."""
-    seen: dict[int, int] = {}
+    storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         call(z)  # type: ignore[operator]
-    return sum(seen.values())
+    return sum(storages.values())
 
 
 def loss_of(some: object, z: Tensor) -> Tensor:

@@ -43,8 +43,8 @@ def test_round_trip(network: UNet, tmp_path: Path, dtype: torch.dtype, tolerance
     metadata = WeightsMetadata(0.5, 0.02, 6.0, {"crops": 12})
     save_weights(tmp_path / "a" / "w.safetensors", network, metadata, dtype)
     weights = read_weights(tmp_path / "a" / "w.safetensors")
-    loaded, found = weights.denoiser, weights.metadata
-    assert found == metadata and loaded.config == TINY and not loaded.training
+    loaded, stored = weights.denoiser, weights.metadata
+    assert stored == metadata and loaded.config == TINY and not loaded.training
     torch.testing.assert_close(loaded.state_dict(), network.state_dict(), atol=tolerance, rtol=tolerance)
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["w.safetensors"]
 

@@ -76,8 +76,8 @@ def test_files_keep_what_is_new_and_old_files_stay_as_they_were(tmp_path: Path) 
     metadata = WeightsMetadata(prediction="eps", betas="cosine", size=(16, 16), class_names=("blue", "red"))
     save_weights(tmp_path / "new", net, metadata)
     weights = read_weights(tmp_path / "new")
-    loaded, found = weights.denoiser, weights.metadata
-    assert loaded.config == net.config and found == metadata
+    loaded, stored = weights.denoiser, weights.metadata
+    assert loaded.config == net.config and stored == metadata
     save_weights(tmp_path / "plain", UNet(TINY), WeightsMetadata())
     text = (tmp_path / "plain").read_bytes()[:2000]
     assert b'\\"format\\": 1' in text and b"classes" not in text and b"prediction" not in text

@@ -99,10 +99,10 @@ def test_files_keep_dense_blocks_and_say_so(tmp_path: Path) -> None:
     path, network = tmp_path / "w.safetensors", shaken(DENSE)
     save_weights(path, network, WeightsMetadata(size=(16, 16)), torch.float32)
     weights = read_weights(path)
-    found, metadata = weights.denoiser, weights.metadata
-    assert found.config == DENSE and metadata.size == (16, 16)
+    stored, metadata = weights.denoiser, weights.metadata
+    assert stored.config == DENSE and metadata.size == (16, 16)
     x, level = torch.randn(2, 3, 16, 16), torch.tensor([0.1, -0.4])
-    torch.testing.assert_close(found(x, level), network(x, level))
+    torch.testing.assert_close(stored(x, level), network(x, level))
     with safe_open(str(path), framework="pt") as file:
         entry = json.loads(file.metadata()["priorpaint"])
     entry["config"]["dense"] = [24, 10**9]
@@ -143,9 +143,9 @@ def test_far_pixels_agree(twins: Path, tmp_path: Path) -> None:
     first, last = x_t[:, 0, :2, :2].sum((1, 2)), x_t[:, 0, -2:, -2:].sum((1, 2))
     with torch.no_grad():
         answer = prior.denoise(x_t, prior.schedule.time_at(torch.tensor(sigma, dtype=torch.float64)))
-    found = answer[:, 0, -2:, -2:].mean((1, 2))
+    stored = answer[:, 0, -2:, -2:].mean((1, 2))
     exact, near = torch.tanh((first + last) / sigma**2), torch.tanh(last / sigma**2)
-    assert (found - exact).square().mean().sqrt() < 0.5 * (near - exact).square().mean().sqrt()
+    assert (stored - exact).square().mean().sqrt() < 0.5 * (near - exact).square().mean().sqrt()
 
 
 def test_a_dense_run_goes_on(twins: Path, tmp_path: Path) -> None:

@@ -150,26 +150,26 @@ class _CancelAt:
 
 def test_another_thread_cancels_within_a_step_and_the_checkpoint_is_kept(pictures: Path, tmp_path: Path) -> None:
     """Training in a thread, where Python has no signals, and stopped by the main one."""
-    cancel, trained, seen = CancelToken(), threading.Event(), []
+    cancel, trained, crops_so_far = CancelToken(), threading.Event(), []
     outcomes: list[Outcome] = []
 
     def on_progress(report: Report) -> None:
-        seen.append(report.crops)
+        crops_so_far.append(report.crops)
         if report.crops >= 80:
             trained.set()
             while not cancel.cancelled:  # holds the run inside its step until it is cancelled
                 time.sleep(0.001)
 
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    made = config(pictures, tmp_path / "out", 10**7, report_seconds=0.0)
-    thread = threading.Thread(target=lambda: outcomes.append(train(made, on_progress, cancel)), daemon=True)
+    asked = config(pictures, tmp_path / "out", 10**7, report_seconds=0.0)
+    thread = threading.Thread(target=lambda: outcomes.append(train(asked, on_progress, cancel)), daemon=True)
     thread.start()
     assert trained.wait(60)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     cancel.cancel()
     thread.join(60)
     assert not thread.is_alive()
-    assert outcomes[0].cancelled and outcomes[0].crops == seen[-1] == state(tmp_path / "out")["crops"] == 80
+    assert outcomes[0].cancelled and outcomes[0].crops == crops_so_far[-1] == state(tmp_path / "out")["crops"] == 80
     assert (tmp_path / "out" / "weights.safetensors").exists()
     assert train(config(pictures, tmp_path / "out", 96)).crops == 96  # goes on from there
 

@@ -91,9 +91,9 @@ def test_the_loss_is_that_of_edm_on_the_picture_itself() -> None:
     losses = wanted.losses(lambda x, c_noise: torch.full_like(x, 0.1), x_0, torch.Generator().manual_seed(0))
     expected = 0.6**2 * (sigma**2 + 0.25) / (0.5 * sigma) ** 2
     torch.testing.assert_close(losses.plain, expected.expand(4), atol=1e-4, rtol=1e-4)
-    seen = []
-    wanted.denoise(lambda x, c: seen.append((x, c)) or x, x_0, torch.full((4,), 2.0))  # type: ignore[func-returns-value]
-    assert torch.equal(seen[0][0], x_0) and torch.allclose(4 * seen[0][1], torch.tensor(2.0).log())
+    calls = []
+    wanted.denoise(lambda x, c: calls.append((x, c)) or x, x_0, torch.full((4,), 2.0))  # type: ignore[func-returns-value]
+    assert torch.equal(calls[0][0], x_0) and torch.allclose(4 * calls[0][1], torch.tensor(2.0).log())
 
 
 def test_adam_takes_all_weights() -> None:
@@ -123,8 +123,8 @@ def test_files_keep_the_network_and_are_priors(tmp_path: Path) -> None:
     metadata = WeightsMetadata(0.4, 0.02, 40.0, prediction="x0", size=(8, 8), class_names=("a", "b"))
     save_weights(path, network, metadata, torch.float32)
     weights = read_weights(path)
-    found, known = weights.denoiser, weights.metadata
-    assert found.config == TINY and known == metadata
+    stored, known = weights.denoiser, weights.metadata
+    assert stored.config == TINY and known == metadata
     prior, x, sigma = load_prior(str(path)), torch.randn(2, 3, 8, 8), 0.7
     assert (prior.shape, prior.classes, prior.data_std) == ((3, 8, 8), 2, 0.4)
     time = prior.schedule.time_at(torch.tensor(sigma, dtype=torch.float64))

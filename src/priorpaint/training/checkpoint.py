@@ -80,10 +80,10 @@ def load_checkpoint(
             f"{path} was trained on {_learned(state.get('autoencoder'))} and not on {_learned(autoencoder)}; ask for "
             "the same, start afresh with --no-resume, or use another --out."
         )
-    found = _network(state)
-    if found != network:
+    held = _network(state)
+    if held != network:
         raise UsageError(
-            f"{path} holds a network with {found}; ask for the same, start afresh with --no-resume, or use another "
+            f"{path} holds a network with {held}; ask for the same, start afresh with --no-resume, or use another "
             "--out."
         )
     return state, Progress(int(state["step"]), int(state["crops"]), float(state["seconds"]))
@@ -108,6 +108,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (RuntimeError, OSError, EOFError, TypeError, pickle.UnpicklingError):
         raise UsageError(f"{path} is not a readable checkpoint; delete it, or start afresh with --no-resume.") from None
     if missing or state.get("format") != FORMAT:
-        raise UsageError(f"{path} is no checkpoint of this version; start afresh with --no-resume, or another --out.")
+        raise UsageError(
+            f"{path} is not a checkpoint of this version; start afresh with --no-resume, or another --out."
+        )
     loaded: dict[str, Any] = state
     return loaded

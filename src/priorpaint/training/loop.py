@@ -225,9 +225,9 @@ class _Run:
         return max(by_crops, by_time)
 
     def _submit(self, pool: ThreadPoolExecutor, step: int) -> Future[tuple[Tensor, Tensor]]:
-        return pool.submit(self.pictures.labelled_batch, self._number(step), self.config.batch, seed=self.config.seed)
+        return pool.submit(self.pictures.labelled_batch, self._index(step), self.config.batch, seed=self.config.seed)
 
-    def _number(self, step: int) -> int:
+    def _index(self, step: int) -> int:
         return int(step * self.accelerator.num_processes + self.accelerator.process_index)
 
     def _skipped(self) -> tuple[str, ...]:
@@ -254,7 +254,7 @@ class _Run:
         device = self.accelerator.device
         x_0 = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
         # Noise follows the batch number, so that a resumed run sees what an uninterrupted one would have seen.
-        seed = self.config.seed * 1_000_003 + self._number(self.progress.step)
+        seed = self.config.seed * 1_000_003 + self._index(self.progress.step)
         losses = self.task.losses(self.wrapped, x_0, labels.to(device), seed)
         self.accelerator.backward(losses.weighed.mean())
         self.optimizers.step(rate_factor(self.progress.step, self.spent, self.config.decay))

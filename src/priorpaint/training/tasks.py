@@ -280,11 +280,11 @@ def stored_weights(path: str, config: TrainConfig) -> Network:
         UsageError: it holds another network than that of the run.
     """
     weights = read_weights(path)
-    found = weights.autoencoder if isinstance(config.network, AutoencoderConfig) else weights.denoiser
-    if found is None or found.config != config.network:
-        held = "no such network" if found is None else f"a network with {found.config}"
+    stored = weights.autoencoder if isinstance(config.network, AutoencoderConfig) else weights.denoiser
+    if stored is None or stored.config != config.network:
+        held = "no such network" if stored is None else f"a network with {stored.config}"
         raise UsageError(f"{path} holds {held}, and this run has {config.network}; ask for the same.")
-    return found
+    return stored
 
 
 def _round_trip(network: ConvAutoencoder, pictures: Tensor) -> Tensor:

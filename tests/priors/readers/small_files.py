@@ -189,5 +189,5 @@ def refusals(reader: str, files: list[tuple[Path, Mapping[str, Any]]], megabytes
         timeout=600,
     )
     assert run.returncode == 0, run.stderr
-    found: dict[str, str] = json.loads(run.stdout)
-    return found
+    said: dict[str, str] = json.loads(run.stdout)
+    return said

@@ -50,7 +50,6 @@ class LoadedPrior(NetworkPrior):
         self.data_std = 1.0 if metadata.prediction == "eps" else metadata.sigma_data
         self.hash = file_hash(source)
         self.source, self.metadata = source, metadata
-        self._module: nn.Module = network
         edm = {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max, "sigma_data": metadata.sigma_data}
         self.facts = {
             "format": "priorpaint",
@@ -63,10 +62,6 @@ class LoadedPrior(NetworkPrior):
             **({"learned_variance": True} if config.learned_variance else {}),
             "training": dict(metadata.training),
         }
-
-    def parameters(self) -> Iterator[Tensor]:
-        """The network's weights."""
-        return iter(self._module.parameters())
 
 
 class LoadedLatentPrior(LatentPrior):

@@ -204,7 +204,7 @@ def _run(blocks: Any, h: Tensor, embedding: Tensor) -> Tensor:
 
 
 def parse_counts(text: str | Sequence[int], name: str) -> tuple[int, ...]:
-    """``"48,80,128"`` -> (48, 80, 128); raises `UsageError` naming ``name`` where it is no list of whole numbers."""
+    """``"48,80,128"`` -> (48, 80, 128); raises `UsageError` naming ``name`` where it is not a list of whole numbers."""
     if not isinstance(text, str):
         return tuple(text)
     try:

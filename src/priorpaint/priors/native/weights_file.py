@@ -219,12 +219,12 @@ def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], We
 
 
 def _config(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
-    """The shape of a network; ValueError for what is unknown here or no whole number."""
+    """The shape of a network; ValueError for what is unknown here or not a whole number."""
     unknown = set(values) - {f.name for f in fields(kind)}
     if unknown:
         raise ValueError(f"it has network options {sorted(unknown)} that are unknown here; update priorpaint")
     for key, value in values.items():
-        if not all(isinstance(number, int) for number in (value if isinstance(value, list) else [value])):
+        if not all(isinstance(each, int) for each in (value if isinstance(value, list) else [value])):
             raise ValueError(f"{key} is {value!r}")
     return kind(**values)
 

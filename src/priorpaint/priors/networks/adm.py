@@ -108,11 +108,11 @@ class ADM(nn.Module):
         if config.classes:
             # With its weight given: torch draws the first weights of an embedding even on the meta device.
             self.label_emb = nn.Embedding(config.classes, 4 * width, _weight=torch.empty(config.classes, 4 * width))
-        kept: list[int] = []
-        self.input_blocks = nn.ModuleList(nn.ModuleList(parts) for parts in self._encoder(kept))
+        widths: list[int] = []
+        self.input_blocks = nn.ModuleList(nn.ModuleList(parts) for parts in self._encoder(widths))
         wide = config.levels[-1]
         self.middle_block = nn.ModuleList([self._block(wide, wide), self._attention(wide), self._block(wide, wide)])
-        self.output_blocks = nn.ModuleList(nn.ModuleList(parts) for parts in self._decoder(kept))
+        self.output_blocks = nn.ModuleList(nn.ModuleList(parts) for parts in self._decoder(widths))
         self.out = nn.Sequential(
             GroupNorm(32, config.levels[0]),
             nn.SiLU(),
@@ -124,10 +124,10 @@ class ADM(nn.Module):
         """Height and width must be a multiple of this."""
         return int(2 ** (len(self.config.levels) - 1))
 
-    def _encoder(self, kept: list[int]) -> Iterator[list[nn.Module]]:
+    def _encoder(self, widths: list[int]) -> Iterator[list[nn.Module]]:
         config, channels = self.config, self.config.levels[0]
         yield [nn.Conv2d(config.in_channels, channels, 3, padding=1)]
-        kept.append(channels)
+        widths.append(channels)
         for level, width in enumerate(config.levels):
             for _ in range(config.blocks):
                 parts = [self._block(channels, width)]
@@ -135,16 +135,16 @@ class ADM(nn.Module):
                 if level in config.attention:
                     parts.append(self._attention(channels))
                 yield parts
-                kept.append(channels)
+                widths.append(channels)
             if level < len(config.levels) - 1:
                 yield [self._resample(channels, "down")]
-                kept.append(channels)
+                widths.append(channels)
 
-    def _decoder(self, kept: list[int]) -> Iterator[list[nn.Module]]:
+    def _decoder(self, widths: list[int]) -> Iterator[list[nn.Module]]:
         config, channels = self.config, self.config.levels[-1]
         for level, width in reversed(list(enumerate(config.levels))):
             for index in range(config.blocks + 1):
-                parts = [self._block(channels + kept.pop(), width)]
+                parts = [self._block(channels + widths.pop(), width)]
                 channels = width
                 if level in config.attention:
                     parts.append(self._attention(channels, up=True))
@@ -172,13 +172,13 @@ class ADM(nn.Module):
         embedding = self.time_embed(timestep_embedding(t, self.config.model_channels).to(x.dtype))
         if self.config.classes:
             embedding = embedding + self.label_emb(labels)
-        kept = []
+        skips = []
         for parts in self.input_blocks:
             x = _run(parts, x, embedding, context)
-            kept.append(x)
+            skips.append(x)
         x = _run(self.middle_block, x, embedding, context)
         for parts in self.output_blocks:
-            x = _run(parts, torch.cat([x, kept.pop()], dim=1), embedding, context)
+            x = _run(parts, torch.cat([x, skips.pop()], dim=1), embedding, context)
         out: Tensor = self.out(x)
         return out
 
@@ -241,8 +241,8 @@ class SelfAttention(nn.Module):
         else:
             parts = mixed.reshape(rows, self.heads, 3, channels // self.heads, length).unbind(2)
         q, k, v = (part.transpose(-1, -2) for part in parts)
-        seen = attend(q, k, v).transpose(-1, -2).reshape(rows, channels, length)
-        out: Tensor = flat + self.proj_out(seen)
+        attended = attend(q, k, v).transpose(-1, -2).reshape(rows, channels, length)
+        out: Tensor = flat + self.proj_out(attended)
         return out.reshape(x.shape)
 
 

@@ -73,7 +73,7 @@ class _UNet(nn.Module):
     def _build(self) -> int:
         """Encoder and decoder without what goes around them; channels at the end."""
         config, out = self.config, self.config.in_channels
-        kept: list[int] = []
+        widths: list[int] = []
         for level, (side, width) in enumerate(config.levels):
             if level == 0:
                 out = self._first_channels()
@@ -81,13 +81,13 @@ class _UNet(nn.Module):
             else:
                 self.enc[f"{side}x{side}_down"] = self._block(f"enc.{side}x{side}_down", out, out, "down")
                 self._beside_encoder(side, out)
-            kept.append(out)
+            widths.append(out)
             for index in range(config.num_blocks):
                 name = f"{side}x{side}_block{index}"
                 attends = side in config.attn_resolutions
                 self.enc[name] = self._block(f"enc.{name}", out, width, attends=attends)
                 out = width
-                kept.append(out)
+                widths.append(out)
         for level, (side, width) in reversed(list(enumerate(config.levels))):
             if level == len(config.levels) - 1:
                 self.dec[f"{side}x{side}_in0"] = self._block(f"dec.{side}x{side}_in0", out, out, attends=True)
@@ -97,7 +97,7 @@ class _UNet(nn.Module):
             for index in range(config.num_blocks + 1):
                 name = f"{side}x{side}_block{index}"
                 attends = side in config.attn_resolutions and self._decoder_attends(index)
-                self.dec[name] = self._block(f"dec.{name}", out + kept.pop(), width, attends=attends)
+                self.dec[name] = self._block(f"dec.{name}", out + widths.pop(), width, attends=attends)
                 out = width
             self._beside_decoder(level, side, out)
         return out
@@ -155,18 +155,18 @@ class SongUNet(_UNet):
 
     def forward(self, x: Tensor, noise: Tensor, classes: Tensor | None = None) -> Tensor:
         embedding = self._embedding(x, noise, classes)
-        kept: list[Tensor] = []
+        skips: list[Tensor] = []
         beside = x
         for name, layer in self.enc.items():
             if "aux_down" in name:
                 beside = layer(beside)
             elif "aux_skip" in name:
-                x = kept[-1] = x + layer(beside)
+                x = skips[-1] = x + layer(beside)
             elif "aux_residual" in name:
-                x = kept[-1] = beside = (x + layer(beside)) / sqrt(2)
+                x = skips[-1] = beside = (x + layer(beside)) / sqrt(2)
             else:
                 x = layer(x, embedding) if isinstance(layer, Block) else layer(x)
-                kept.append(x)
+                skips.append(x)
         out: Tensor | None = None
         normed = x
         for name, layer in self.dec.items():
@@ -178,7 +178,7 @@ class SongUNet(_UNet):
                 added = layer(F.silu(normed))
                 out = added if out is None else added + out
             else:
-                x = layer(torch.cat([x, kept.pop()], dim=1) if "block" in name else x, embedding)
+                x = layer(torch.cat([x, skips.pop()], dim=1) if "block" in name else x, embedding)
         assert out is not None
         return out
 
@@ -219,12 +219,12 @@ class DhariwalUNet(_UNet):
         if self.config.label_dim:
             embedding = embedding + self.map_label(_rows(classes, x, self.config))
         embedding = F.silu(embedding)
-        kept: list[Tensor] = []
+        skips: list[Tensor] = []
         for layer in self.enc.values():
             x = layer(x, embedding) if isinstance(layer, Block) else layer(x)
-            kept.append(x)
+            skips.append(x)
         for name, layer in self.dec.items():
-            x = layer(torch.cat([x, kept.pop()], dim=1) if "block" in name else x, embedding)
+            x = layer(torch.cat([x, skips.pop()], dim=1) if "block" in name else x, embedding)
         out: Tensor = self.out_conv(F.silu(self.out_norm(x)))
         return out
 

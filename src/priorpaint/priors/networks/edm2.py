@@ -81,17 +81,17 @@ class UNet(nn.Module):
     def _build(self, widths: list[int]) -> int:
         config, out = self.config, widths[0]
         sides = [config.img_resolution >> level for level in range(len(widths))]
-        kept: list[int] = []
+        skip_widths: list[int] = []
         for level, (side, width) in enumerate(zip(sides, widths, strict=True)):
             if level == 0:
                 self.enc[f"{side}x{side}_conv"] = Weighted(config.img_channels + 1, out, 3)
             else:
                 self._add("enc", f"{side}x{side}_down", out, out, "down")
-            kept.append(out)
+            skip_widths.append(out)
             for index in range(config.num_blocks):
                 self._add("enc", f"{side}x{side}_block{index}", out, width, attends=side in config.attn_resolutions)
                 out = width
-                kept.append(out)
+                skip_widths.append(out)
         for level, (side, width) in reversed(list(enumerate(zip(sides, widths, strict=True)))):
             if level == len(widths) - 1:
                 self._add("dec", f"{side}x{side}_in0", out, out, attends=True)
@@ -100,7 +100,7 @@ class UNet(nn.Module):
                 self._add("dec", f"{side}x{side}_up", out, out, "up")
             for index in range(config.num_blocks + 1):
                 attends = side in config.attn_resolutions
-                self._add("dec", f"{side}x{side}_block{index}", out + kept.pop(), width, attends=attends)
+                self._add("dec", f"{side}x{side}_block{index}", out + skip_widths.pop(), width, attends=attends)
                 out = width
         return out
 
@@ -118,16 +118,16 @@ class UNet(nn.Module):
         config = self.config
         embedding = self.emb_noise(self.emb_fourier(noise).to(x.dtype))
         if self.emb_label is not None:
-            given = x.new_zeros(len(x), config.label_dim) if classes is None else classes.to(x.dtype)
-            embedding = blend(embedding, self.emb_label(given * sqrt(config.label_dim)), config.label_balance)
+            one_hot = x.new_zeros(len(x), config.label_dim) if classes is None else classes.to(x.dtype)
+            embedding = blend(embedding, self.emb_label(one_hot * sqrt(config.label_dim)), config.label_balance)
         embedding = silu(embedding)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        kept = []
+        skips = []
         for layer in self.enc.values():
             x = layer(x, embedding) if isinstance(layer, Block) else layer(x)
-            kept.append(x)
+            skips.append(x)
         for name, layer in self.dec.items():
-            x = layer(join(x, kept.pop(), config.concat_balance) if "block" in name else x, embedding)
+            x = layer(join(x, skips.pop(), config.concat_balance) if "block" in name else x, embedding)
         out: Tensor = self.out_conv(x) * self.out_gain
         return out
 

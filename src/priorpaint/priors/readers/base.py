@@ -21,7 +21,7 @@ class Request:
     Attributes:
         source: the file, or the folder of formats that are folders.
         flags: what the format cannot say about itself, for example ``{"num_head_channels": 64}``.
-        device: where the network shall run.
+        device: where the network runs.
         dtype: of the network's weights.
     """
 

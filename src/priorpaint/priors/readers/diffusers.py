@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
 from ..latent import LatentPrior
-from ..network import Embed, labels_or
+from ..network import Embed, NetworkPrior, labels_or
 from .base import Reader, Request
-from .checkpoint_prior import CheckpointPrior
 from .diffusers_autoencoder import DiffusersAutoencoder
 from .diffusers_folder import MODEL_INDEX, Folder, build, fill, libraries
 from .diffusers_networks import (
@@ -152,8 +151,8 @@ def _denoiser(folder: Folder, factor: int, request: Request, flags: Flags) -> _D
         "Transformer2DModel": _dit,
     }
     state = folder.weights(part)
-    made = makers[folder.class_of(part)]
-    return made(folder, state, request, flags) if made is not _text_unet else _text_unet(folder, state, request, factor)
+    make = makers[folder.class_of(part)]
+    return make(folder, state, request, flags) if make is not _text_unet else _text_unet(folder, state, request, factor)
 
 
 def _built(
@@ -199,10 +198,10 @@ def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, facto
         )
     if folder.settings.get("requires_aesthetics_score"):
         raise CheckpointError(f"{folder.root} is a refiner, which no prior is made of; use the base model.")
-    numbers = [number for number in ("", "_2") if folder.has(f"text_encoder{number}")]
-    if not numbers:
+    suffixes = [suffix for suffix in ("", "_2") if folder.has(f"text_encoder{suffix}")]
+    if not suffixes:
         raise CheckpointError(f"{folder.root} has no text encoder, which its U-Net needs; download the whole model.")
-    encoders = tuple(read_encoder(folder, number, request.device, request.dtype) for number in numbers)
+    encoders = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in suffixes)
     zeros = folder.settings.get("force_zeros_for_empty_prompt", True)
     xl = config["addition_embed_type"] == "text_time"
     embed: Embed = SDXLText(encoders, bool(zeros)) if xl else StableDiffusionText(encoders[0])
@@ -215,10 +214,10 @@ def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, facto
 def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
     length = flags.positive("max_sequence_length") or _SD3_TOKENS
-    for number in ("", "_2"):
-        if not folder.has(f"text_encoder{number}"):
-            raise CheckpointError(f"{folder.root} has no text_encoder{number}; download the whole model.")
-    clips = tuple(read_encoder(folder, number, request.device, request.dtype) for number in ("", "_2"))
+    for suffix in ("", "_2"):
+        if not folder.has(f"text_encoder{suffix}"):
+            raise CheckpointError(f"{folder.root} has no text_encoder{suffix}; download the whole model.")
+    clips = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in ("", "_2"))
     t5 = None
     if folder.has("text_encoder_3"):
         t5 = read_encoder(folder, "_3", request.device, request.dtype, length)
@@ -230,9 +229,9 @@ def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flag
 
 def _flux(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
-    for number in ("", "_2"):
-        if not folder.has(f"text_encoder{number}"):
-            raise CheckpointError(f"{folder.root} has no text_encoder{number}; download the whole model.")
+    for suffix in ("", "_2"):
+        if not folder.has(f"text_encoder{suffix}"):
+            raise CheckpointError(f"{folder.root} has no text_encoder{suffix}; download the whole model.")
     length = flags.positive("max_sequence_length") or _FLUX_TOKENS
     clip = read_encoder(folder, "", request.device, request.dtype)
     embed = FluxText(clip, read_encoder(folder, "_2", request.device, request.dtype, length))
@@ -256,22 +255,22 @@ def _dit(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flag
 
 def _check_width(embed: Embed, wanted: Any, where: Path) -> None:
     """That the network takes states as wide as the text encoders make them."""
-    found = embed(None, "")["states"].shape[-1]
+    width = embed(None, "")["states"].shape[-1]
     widths = set(wanted) if isinstance(wanted, (list, tuple)) else {wanted}
-    if widths != {found}:
+    if widths != {width}:
         raise CheckpointError(
-            f"{where} expects text states of width {wanted} and the text encoders make {found}; they are of two models."
+            f"{where} expects text states of width {wanted} and the text encoders make {width}; they are of two models."
         )
 
 
 def _channels(denoiser: _Denoiser, wanted: int, folder: Folder) -> int:
     """Channels of the latent, where denoiser and autoencoder agree on them."""
     packed = 4 if type(denoiser.network).__name__ == "FluxTransformer" else 1
-    found = denoiser.config["in_channels"]
-    if found != wanted * packed:
-        hint = " (a model for inpainting: take the plain one)" if found == 2 * wanted + 1 else ""
+    channels = denoiser.config["in_channels"]
+    if channels != wanted * packed:
+        hint = " (a model for inpainting: take the plain one)" if channels == 2 * wanted + 1 else ""
         raise CheckpointError(
-            f"{folder.root}: the denoiser takes {found} channels and the autoencoder makes {wanted * packed}{hint}."
+            f"{folder.root}: the denoiser takes {channels} channels and the autoencoder makes {wanted * packed}{hint}."
         )
     return wanted
 
@@ -296,8 +295,8 @@ def _network_prior(
     channels: int,
     size: tuple[int | None, int | None],
     dtype: torch.dtype,
-) -> CheckpointPrior:
-    return CheckpointPrior(
+) -> NetworkPrior:
+    return NetworkPrior(
         Negated(denoiser.network) if noise.negate else denoiser.network,
         noise.schedule,
         (channels, *size),
@@ -314,7 +313,7 @@ def _network_prior(
 
 
 def _described(
-    prior: CheckpointPrior | LatentPrior,
+    prior: NetworkPrior | LatentPrior,
     folder: Folder,
     denoiser: _Denoiser,
     noise: Noise,

@@ -136,14 +136,14 @@ class Folder:
         path = self.root / MODEL_INDEX
         if not path.is_file():
             return self._single()
-        index, found = self.json(path), {}
+        index, parts = self.json(path), {}
         self.settings = {key: value for key, value in index.items() if not isinstance(value, list)}
         for name, value in index.items():
             if isinstance(value, list) and not name.startswith("_") and name not in UNUSED and value != [None, None]:
-                found[name] = _allowed(name, value, path)
+                parts[name] = _allowed(name, value, path)
         if isinstance(index.get("_class_name"), list):
             raise CheckpointError(f"{path} names a pipeline in a Python file of its own, which is never run.")
-        return found
+        return parts
 
     def _single(self) -> dict[str, str]:
         path = self.root / "config.json"
@@ -167,15 +167,9 @@ class Folder:
         raise CheckpointError(f"{where / wanted} is missing: there are no weights; download the whole model again.")
 
     def _shards(self, index: Path) -> dict[str, Tensor]:
-        where = self.json(index).get("weight_map")
-        if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
-            raise CheckpointError(f"{index} has no weight_map from tensors to files; download it again.")
+        where = shards(index, self.json(index))
         state: dict[str, Tensor] = {}
         for name in sorted(set(where.values())):
-            if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-                raise CheckpointError(
-                    f"{index} names the file {name!r}; shards must be .safetensors files that lie beside it."
-                )
             if not (index.parent / name).is_file():
                 raise CheckpointError(f"{index.parent / name} is missing, one of the files that {index.name} lists.")
             state.update(safe.load_safetensors(self.note(index.parent / name)))
@@ -199,6 +193,21 @@ def weight_names(stem: str, variant: str | None) -> list[str]:
         dotted = f".{one}" if one else ""
         names += [f"{stem}{dotted}.safetensors", f"{stem}.safetensors.index{dotted}.json"]
     return names
+
+
+def shards(path: Path, index: Any) -> dict[str, str]:
+    """Tensor -> file beside it, of an index, whose own file is ``path``.
+
+    Raises:
+        CheckpointError: it has no such table, or a file lies elsewhere or is not a safetensors file.
+    """
+    where = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise CheckpointError(f"{path} has no weight_map from tensors to files; download it again.")
+    for name in where.values():
+        if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{path} names the file {name!r}; shards must be .safetensors files beside it.")
+    return where
 
 
 def build(cls: type[nn.Module], make: Any, config: Mapping[str, Any], where: Path, tensors: int) -> nn.Module:

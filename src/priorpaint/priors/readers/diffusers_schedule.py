@@ -145,9 +145,9 @@ def _betas(name: str, config: Mapping[str, Any], path: Path) -> tuple[Tensor, st
     wanted = {key: config[key] for key in known if key in config}
     try:
         with quiet():
-            made = getattr(diffusers, _SAME_TABLE.get(name, name)).from_config(wanted)
-        table = "trained_betas" if made.config.get("trained_betas") is not None else made.config.beta_schedule
-        return torch.as_tensor(made.betas, dtype=torch.float64), table
+            scheduler = getattr(diffusers, _SAME_TABLE.get(name, name)).from_config(wanted)
+        table = "trained_betas" if scheduler.config.get("trained_betas") is not None else scheduler.config.beta_schedule
+        return torch.as_tensor(scheduler.betas, dtype=torch.float64), table
     except Exception as error:  # whatever a wrong setting runs into inside diffusers
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(

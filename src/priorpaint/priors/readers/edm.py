@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from ...diffusion.schedules import EDM, VE, VP, Schedule
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
-from ..network import labels_or
+from ..network import NetworkPrior, labels_or
 from ..networks.edm import NETWORKS, EDMConfig, Labelled
 from ..networks.edm2 import EDM2Config
 from ..networks.edm2 import UNet as EDM2UNet
 from .base import Reader, Request, explained
-from .checkpoint_prior import CheckpointPrior
 from .edm_tree import VOCABULARY, Node, node, plain
 from .flags import Flags
 from .untrusted import reading as safe
@@ -132,7 +131,7 @@ def _prior(
     """The prior around a network."""
     classes = config.label_dim
     side = config.img_resolution
-    prior = CheckpointPrior(
+    prior = NetworkPrior(
         Labelled(network, classes, conditioning.sign),
         conditioning.schedule,
         (config.in_channels, side, side),
@@ -162,17 +161,17 @@ def _prior(
     return prior
 
 
-def _network(found: Any, key: str | None, path: Path) -> Node:
+def _network(content: Any, key: str | None, path: Path) -> Node:
     """The network that the pickle holds, alone or in a dictionary."""
-    if not isinstance(found, Mapping):
-        return node(found, path)
-    if key is not None and found.get(key) is None:
-        raise UsageError(f"{path} has no network {key!r}; it holds {', '.join(map(str, found)) or 'nothing'}.")
-    chosen = key or next((name for name in _KEYS if found.get(name) is not None), None)
+    if not isinstance(content, Mapping):
+        return node(content, path)
+    if key is not None and content.get(key) is None:
+        raise UsageError(f"{path} has no network {key!r}; it holds {', '.join(map(str, content)) or 'nothing'}.")
+    chosen = key or next((name for name in _KEYS if content.get(name) is not None), None)
     if chosen is None:
-        held = ", ".join(map(str, list(found)[:6])) or "nothing"
+        held = ", ".join(map(str, list(content)[:6])) or "nothing"
         raise CheckpointError(f"{path} does not hold a network: expected the entry 'ema' of EDM, found {held}.")
-    return node(found[chosen], path)
+    return node(content[chosen], path)
 
 
 def _unknown(kind: str, known: Iterable[str], path: Path) -> CheckpointError:
@@ -280,15 +279,15 @@ def _vp(top: Node, flags: Flags) -> Preconditioning:
 
 def _iddpm(top: Node, flags: Flags) -> Preconditioning:
     """As VP, on a table u of noise levels; the network is told the index of the nearest, counted from low noise."""
-    found = top.tensors().get("u")
-    if found is None or found.ndim != 1 or len(found) < 3:
+    table = top.tensors().get("u")
+    if table is None or table.ndim != 1 or len(table) < 3:
         raise CheckpointError(f"{top.path}: iDDPMPrecond lacks its table u of noise levels; download it again.")
-    levels = found.double()
+    levels = table.double()
     rising = levels[:-1].flip(0)
     if not bool(torch.isfinite(levels).all()) or not bool((rising.diff() > 0).all()) or float(rising[0]) <= 0:
         raise CheckpointError(f"{top.path}: the table u of iDDPMPrecond is not strictly falling; download it again.")
-    kept = torch.cat([torch.ones(1, dtype=torch.float64), 1 / (1 + rising**2)])  # abar, from the clean picture on
-    schedule = VP(1 - kept[1:] / kept[:-1])
+    abar = torch.cat([torch.ones(1, dtype=torch.float64), 1 / (1 + rising**2)])  # abar, from the clean picture on
+    schedule = VP(1 - abar[1:] / abar[:-1])
 
     def condition(t: Tensor) -> Tensor:
         sigma = schedule.log_nsr(t).exp()

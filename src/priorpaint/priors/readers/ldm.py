@@ -17,12 +17,11 @@ from ...diffusion.schedules import VP
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
 from ..latent import LatentPrior
-from ..network import labels_or
+from ..network import NetworkPrior, labels_or
 from ..networks.adm import ADM, ADMConfig
 from ..networks.autoencoder import AutoencoderConfig, LatentAutoencoder
 from .adm_shapes import check_layers, infer, of_latent_diffusion
 from .base import Reader, Request
-from .checkpoint_prior import CheckpointPrior
 from .diffusers_folder import libraries
 from .flags import Flags
 from .ldm_config import ClassEmbedder, LDMConfig, find, load
@@ -97,7 +96,7 @@ def _read(request: Request) -> Prior:
     if config.classes is not None:
         network = _with_classes(network, config.classes, parts, request)
     autoencoder = _autoencoder(config.autoencoder, _scale(config, parts), parts, request)
-    inner = CheckpointPrior(
+    inner = NetworkPrior(
         network,
         schedule,
         (config.channels, config.image_size, config.image_size),
@@ -172,12 +171,12 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
-    found = safe.load_torch(path, vocabulary=TRAINING)
-    state = found.get("state_dict", found) if isinstance(found, Mapping) else None
+    content = safe.load_torch(path, vocabulary=TRAINING)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(
             f"{path} does not hold a state_dict: expected the dictionary of a training program, found "
-            f"{type(found).__name__}."
+            f"{type(content).__name__}."
         )
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
@@ -204,8 +203,8 @@ def _schedule(config: LDMConfig, parts: _Parts) -> VP:
         betas = torch.linspace(low, high, steps, dtype=torch.float64) ** 0.5
     else:
         level = (torch.arange(steps + 1, dtype=torch.float64) / steps + config.cosine_s) / (1 + config.cosine_s)
-        kept = (level * torch.pi / 2).cos() ** 2
-        betas = (1 - kept[1:] / kept[:-1]).clamp(max=0.999)
+        abar = (level * torch.pi / 2).cos() ** 2
+        betas = (1 - abar[1:] / abar[:-1]).clamp(max=0.999)
     inside = parts.rest.get("betas")
     if inside is not None:
         if inside.shape != betas.shape or not torch.allclose(inside.double(), betas, rtol=_SAME_BETAS, atol=1e-6):
@@ -265,10 +264,10 @@ def _with_classes(network: nn.Module, classes: ClassEmbedder, parts: _Parts, req
     if "embedding.weight" not in embedding or unknown:
         name = unknown[0] if unknown else "embedding.weight (missing)"
         raise CheckpointError(f"{parts.path}: expected {_CONDITION}embedding.weight alone, found {_CONDITION}{name}.")
-    wanted, found = (classes.n_classes, classes.embed_dim), tuple(embedding["embedding.weight"].shape)
-    if wanted != found:
+    wanted, held = (classes.n_classes, classes.embed_dim), tuple(embedding["embedding.weight"].shape)
+    if wanted != held:
         raise CheckpointError(
-            f"{parts.path}: {_CONDITION}embedding.weight has the shape {found}; the YAML expects {wanted}."
+            f"{parts.path}: {_CONDITION}embedding.weight has the shape {held}; the YAML expects {wanted}."
         )
     safe.check_finite(embedding, parts.path)
     with torch.device("meta"):

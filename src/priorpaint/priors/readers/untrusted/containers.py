@@ -75,8 +75,8 @@ def _read_zip(data: memoryview, vocabulary: Vocabulary) -> Any:
             if len(record) < count * dtype.itemsize:
                 raise Damaged(f"the record data/{key} of {len(record)} bytes for {count} numbers")
             storages[key] = Storage(dtype, count, record)
-        found = storages[key]
-        return found if found.dtype == dtype else Storage(dtype, count, found.data)
+        stored = storages[key]
+        return stored if stored.dtype == dtype else Storage(dtype, count, stored.data)
 
     return Machine(records[f"{folder}/data.pkl"], vocabulary, storage).run()
 
@@ -94,7 +94,7 @@ def _records(data: memoryview) -> dict[str, memoryview]:
         raise Damaged(f"a zip archive ({error})") from None
     if len(entries) > _RECORDS:
         raise CheckpointError(f"is a zip archive of {len(entries)} records; expected at most {_RECORDS}")
-    found: dict[str, memoryview] = {}
+    records: dict[str, memoryview] = {}
     end = 0
     # torch writes no checksums after torch.serialization.set_crc32_options(False).
     summed = any(entry.CRC for entry in entries)
@@ -110,12 +110,12 @@ def _records(data: memoryview) -> dict[str, memoryview]:
         end = start + entry.file_size
         if end > len(data):
             raise Incomplete
-        if entry.filename in found or entry.flag_bits & 1:
+        if entry.filename in records or entry.flag_bits & 1:
             raise Damaged(f"the record {entry.filename}")
-        found[entry.filename] = data[start:end]
+        records[entry.filename] = data[start:end]
         if summed:
-            _check_sum(found[entry.filename], entry)
-    return found
+            _check_sum(records[entry.filename], entry)
+    return records
 
 
 def _start(data: memoryview, entry: zipfile.ZipInfo) -> int:
@@ -220,9 +220,9 @@ def nested(vocabulary: Vocabulary) -> Callable[[Any], Any]:
     def build(*args: Any) -> Storage:
         if len(args) != 1 or not isinstance(args[0], (bytes, memoryview)):
             raise Damaged("a storage")
-        found = read_container(memoryview(args[0]), vocabulary)
-        if not isinstance(found, Storage):
-            raise CheckpointError(f"holds {_kind(found)} where a run of numbers was expected")
-        return found
+        content = read_container(memoryview(args[0]), vocabulary)
+        if not isinstance(content, Storage):
+            raise CheckpointError(f"holds {_kind(content)} where a run of numbers was expected")
+        return content
 
     return build
