@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import GroupNorm, Marker, attend, timestep_embedding
+from .layers import GroupNorm, Marker, Upsample, attend, timestep_embedding
 
 
 @dataclass(frozen=True)
@@ -256,15 +256,3 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         halved: Tensor = self.op(x)
         return halved
-
-
-class Upsample(nn.Module):
-    """Twice the resolution: repeated pixels, and a convolution where it has weights."""
-
-    def __init__(self, channels: int, with_weights: bool) -> None:
-        super().__init__()
-        self.conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1) if with_weights else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        doubled: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return doubled

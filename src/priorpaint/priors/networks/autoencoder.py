@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import GroupNorm, attend
+from .layers import GroupNorm, Upsample, attend
 
 
 @dataclass(frozen=True)
@@ -253,18 +253,6 @@ class Downsample(nn.Module):
             return F.avg_pool2d(x, 2)
         out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
         return out
-
-
-class Upsample(nn.Module):
-    """Twice the resolution: repeated pixels, and a convolution."""
-
-    def __init__(self, channels: int, with_conv: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if with_conv else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return x if self.conv is None else self.conv(x)
 
 
 def _norm(channels: int) -> GroupNorm:

@@ -90,11 +90,11 @@ def read(request: Request) -> Prior:
     folder = Folder(request.source, flags.text("variant"))
     if "scheduler" not in folder.index:
         raise CheckpointError(f"{folder.root / MODEL_INDEX} names no scheduler; download the whole model again.")
-    autoencoder = next((name for name in ("vae", "vqvae") if folder.has(name)), None)
+    autoencoder = next((name for name in ("vae", "vqvae") if name in folder.index), None)
     try:
         if autoencoder is not None:
             return _latent(folder, autoencoder, request, flags)
-        if not folder.has("unet") or folder.class_of("unet") != "UNet2DModel":
+        if "unet" not in folder.index or folder.index["unet"] != "UNet2DModel":
             raise CheckpointError(f"{folder.root} has no autoencoder; without one, a unet of UNet2DModel is expected.")
         return _pixel(folder, request, flags)
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
@@ -133,13 +133,13 @@ def _latent(folder: Folder, name: str, request: Request, flags: Flags) -> Prior:
     size = _size(flags, own, autoencoder.factor, denoiser.multiple)
     inner = _network_prior(folder, denoiser, noise, channels, size, request.dtype)
     prior = LatentPrior(inner, autoencoder, inner.name)
-    facts = {"autoencoder": folder.class_of(name), "factor": autoencoder.factor, "latent_channels": channels}
+    facts = {"autoencoder": folder.index[name], "factor": autoencoder.factor, "latent_channels": channels}
     return _described(prior, folder, denoiser, noise, facts)
 
 
 def _denoiser(folder: Folder, factor: int, request: Request, flags: Flags) -> _Denoiser:
     """The denoiser of latents, by its class."""
-    part = next((part for part in ("unet", "transformer") if folder.has(part)), None)
+    part = next((part for part in ("unet", "transformer") if part in folder.index), None)
     if part is None:
         raise CheckpointError(f"{folder.root / MODEL_INDEX} names no unet and no transformer, so nothing can denoise.")
     makers: dict[str, Callable[..., _Denoiser]] = {
@@ -151,7 +151,7 @@ def _denoiser(folder: Folder, factor: int, request: Request, flags: Flags) -> _D
         "Transformer2DModel": _dit,
     }
     state = folder.weights(part)
-    make = makers[folder.class_of(part)]
+    make = makers[folder.index[part]]
     return make(folder, state, request, flags) if make is not _text_unet else _text_unet(folder, state, request, factor)
 
 
@@ -161,7 +161,7 @@ def _built(
     """(network with its weights, its configuration with all defaults)."""
     import diffusers
 
-    cls = getattr(diffusers, folder.class_of(name))
+    cls = getattr(diffusers, folder.index[name])
     where = folder.path(name)
     network = build(cls, cls.from_config, folder.config(name), where, len(state))
     state = dict(state)
@@ -198,7 +198,7 @@ def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, facto
         )
     if folder.settings.get("requires_aesthetics_score"):
         raise CheckpointError(f"{folder.root} is a refiner, which no prior is made of; use the base model.")
-    suffixes = [suffix for suffix in ("", "_2") if folder.has(f"text_encoder{suffix}")]
+    suffixes = [suffix for suffix in ("", "_2") if f"text_encoder{suffix}" in folder.index]
     if not suffixes:
         raise CheckpointError(f"{folder.root} has no text encoder, which its U-Net needs; download the whole model.")
     encoders = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in suffixes)
@@ -214,12 +214,9 @@ def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, facto
 def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
     length = flags.positive("max_sequence_length") or _SD3_TOKENS
-    for suffix in ("", "_2"):
-        if not folder.has(f"text_encoder{suffix}"):
-            raise CheckpointError(f"{folder.root} has no text_encoder{suffix}; download the whole model.")
     clips = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in ("", "_2"))
     t5 = None
-    if folder.has("text_encoder_3"):
+    if "text_encoder_3" in folder.index:
         t5 = read_encoder(folder, "_3", request.device, request.dtype, length)
     embed = SD3Text(clips, t5, length, config["joint_attention_dim"])
     _check_width(embed, config["joint_attention_dim"], folder.path("transformer"))
@@ -229,9 +226,6 @@ def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flag
 
 def _flux(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
-    for suffix in ("", "_2"):
-        if not folder.has(f"text_encoder{suffix}"):
-            raise CheckpointError(f"{folder.root} has no text_encoder{suffix}; download the whole model.")
     length = flags.positive("max_sequence_length") or _FLUX_TOKENS
     clip = read_encoder(folder, "", request.device, request.dtype)
     embed = FluxText(clip, read_encoder(folder, "_2", request.device, request.dtype, length))
@@ -320,11 +314,11 @@ def _described(
     more: Mapping[str, Any] | None = None,
 ) -> Prior:
     prior.source, prior.hash = folder.root, folder.hash()
-    part = "unet" if folder.has("unet") else "transformer"
+    part = "unet" if "unet" in folder.index else "transformer"
     prior.facts = {
         "format": "diffusers",
         "pipeline": folder.settings.get("_class_name"),
-        "architecture": folder.class_of(part),
+        "architecture": folder.index[part],
         **noise.facts,
         **(more or {}),
         "parameters": sum(weight.numel() for weight in prior.parameters()),

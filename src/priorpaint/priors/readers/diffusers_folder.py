@@ -51,6 +51,10 @@ class Folder:
     Args:
         root: a folder with ``model_index.json``, or the folder of one network with ``config.json``.
         variant: of the weights (``fp16``); None prefers the files without one.
+
+    Attributes:
+        index: part of the pipeline -> its class, from the lists here.
+        settings: of the pipeline.
     """
 
     def __init__(self, root: Path, variant: str | None = None) -> None:
@@ -58,14 +62,6 @@ class Folder:
         self._read: list[Path] = []
         self.settings: dict[str, Any] = {}
         self.index = self._components()
-
-    def has(self, name: str) -> bool:
-        """Whether the pipeline has this part."""
-        return name in self.index
-
-    def class_of(self, name: str) -> str:
-        """The class of a part, from the lists here."""
-        return self.index[name]
 
     def path(self, name: str) -> Path:
         """Where a part lies: its own folder, or, in old models with one network, the top folder."""
@@ -206,7 +202,9 @@ def shards(path: Path, index: Any) -> dict[str, str]:
         raise CheckpointError(f"{path} has no weight_map from tensors to files; download it again.")
     for name in where.values():
         if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{path} names the file {name!r}; shards must be .safetensors files beside it.")
+            raise CheckpointError(
+                f"{path} names the file {name!r}; shards must be .safetensors files that lie beside it."
+            )
     return where
 
 

@@ -8,6 +8,12 @@ from torch import Tensor, nn
 FLUX_PATCH = 2  # latents are packed 2 x 2 into the channels of one token
 
 
+class _Wrapper(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+
 class PixelUNet(nn.Module):
     """UNet2DModel; condition: ``labels`` (N,) int64 where it knows classes."""
 
@@ -21,15 +27,11 @@ class PixelUNet(nn.Module):
         return out
 
 
-class ScoreUNet(nn.Module):
+class ScoreUNet(_Wrapper):
     """A UNet2DModel of Song et al. 2021: pictures in [0, 1], told sigma on that scale, predicts the score there.
 
     On [-1, 1] the noise is twice as large and eps, which is -sigma score, the same.
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         out: Tensor = self.network((x + 1) / 2, sigma).sample
@@ -58,12 +60,8 @@ class TextUNet(nn.Module):
         return out
 
 
-class SD3Transformer(nn.Module):
+class SD3Transformer(_Wrapper):
     """SD3Transformer2DModel."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: Tensor, step: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
         out: Tensor = self.network(
@@ -105,24 +103,16 @@ class FluxTransformer(nn.Module):
         return out.permute(0, 3, 1, 4, 2, 5).reshape(rows, channels, height, width)
 
 
-class DiT(nn.Module):
+class DiT(_Wrapper):
     """DiTTransformer2DModel; condition: ``labels`` (N,) int64."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: Tensor, step: Tensor, labels: Tensor) -> Tensor:
         out: Tensor = self.network(x, timestep=step, class_labels=labels).sample
         return out
 
 
-class Negated(nn.Module):
+class Negated(_Wrapper):
     """A network whose prediction has the other sign."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: Tensor, step: Tensor, **condition: Tensor) -> Tensor:
         out: Tensor = self.network(x, step, **condition)

@@ -56,9 +56,10 @@ def read_encoder(folder: Folder, suffix: str, device: torch.device, dtype: torch
     import transformers
 
     name, words = f"text_encoder{suffix}", f"tokenizer{suffix}"
-    if not folder.has(words):
-        raise CheckpointError(f"{folder.root} has the part {name!r} but not {words!r}; download the whole model again.")
-    cls = getattr(transformers, folder.class_of(name))
+    for part in (name, words):
+        if part not in folder.index:
+            raise CheckpointError(f"{folder.root} has no {part}, which its network needs; download the whole model.")
+    cls = getattr(transformers, folder.index[name])
     config = folder.config(name)
     for key in ("dtype", "torch_dtype"):
         config.pop(key, None)
@@ -70,7 +71,7 @@ def read_encoder(folder: Folder, suffix: str, device: torch.device, dtype: torch
         return network
 
     network = build(cls, make, config, where, len(state))
-    if folder.class_of(name) == "T5EncoderModel" and dtype == torch.float16:
+    if folder.index[name] == "T5EncoderModel" and dtype == torch.float16:
         dtype = torch.bfloat16  # T5 overflows in float16
     fill(network, _renamed(state, network), where, dtype, device)
     if hasattr(network, "tie_weights"):
@@ -114,7 +115,7 @@ def _tokenizer(folder: Folder, name: str) -> Any:
             folder.note(file)
     try:
         with quiet():
-            cls = getattr(transformers, folder.class_of(name))
+            cls = getattr(transformers, folder.index[name])
             return cls.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever damaged files run into inside transformers
         reason = " ".join(str(error).split())[:200]

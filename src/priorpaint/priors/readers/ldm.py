@@ -258,24 +258,10 @@ def _denoiser_shape(config: LDMConfig, weights: Mapping[str, Tensor], path: Path
 
 
 def _with_classes(network: nn.Module, classes: ClassEmbedder, parts: _Parts, request: Request) -> nn.Module:
-    embedding = parts.condition
-    joined = {f"unet.{name}": value for name, value in network.state_dict().items()}
-    unknown = sorted(set(embedding) - {"embedding.weight"})
-    if "embedding.weight" not in embedding or unknown:
-        name = unknown[0] if unknown else "embedding.weight (missing)"
-        raise CheckpointError(f"{parts.path}: expected {_CONDITION}embedding.weight alone, found {_CONDITION}{name}.")
-    wanted, held = (classes.n_classes, classes.embed_dim), tuple(embedding["embedding.weight"].shape)
-    if wanted != held:
-        raise CheckpointError(
-            f"{parts.path}: {_CONDITION}embedding.weight has the shape {held}; the YAML expects {wanted}."
-        )
-    safe.check_finite(embedding, parts.path)
-    with torch.device("meta"):
-        wrapped = ClassContext(nn.Identity(), *wanted)
-    weight = embedding["embedding.weight"].to(device=request.device, dtype=request.dtype, copy=True)
-    wrapped.load_state_dict({"embedding.weight": weight}, assign=True)
+    make = lambda: ClassContext(nn.Identity(), classes.n_classes, classes.embed_dim)  # noqa: E731
+    what = f"the embedding of classes ({_CONDITION}*)"
+    wrapped = _assembled(make, parts.condition, request, what, request.dtype)
     wrapped.unet = network
-    assert wrapped.state_dict().keys() == joined.keys() | {"embedding.weight"}
     return wrapped
 
 
