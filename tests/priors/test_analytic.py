@@ -317,8 +317,8 @@ def test_denoiser_of_a_linear_manifold_projects(family: str) -> None:
 def test_posterior_on_a_linear_manifold_of_64_pixels(known: int, sigma_y: float) -> None:
     """In latent coordinates: z | y ~ N(S A_K^T y / s^2, S), S = (I + A_K^T A_K / s^2)^-1; pseudo-inverse at s = 0."""
     prior = LinearManifold.random(64, 16, seed=1, shape=(1, 8, 8))
-    places = torch.randperm(64, generator=torch.Generator().manual_seed(0))[:known]
-    mask = torch.zeros(64).index_fill(0, places, 1.0)
+    indices = torch.randperm(64, generator=torch.Generator().manual_seed(0))[:known]
+    mask = torch.zeros(64).index_fill(0, indices, 1.0)
     operator = Inpainting(mask.reshape(8, 8))
     noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     y = operator(prior.sample(1, seed=2) + sigma_y * noise)

@@ -228,9 +228,9 @@ def test_truncated_files(both: Path, share: float) -> None:
 def test_flipped_bits_are_noticed_or_harmless(both: Path) -> None:
     data = both.read_bytes()
     length = int.from_bytes(data[:8], "little")
-    for place in range(0, 8 + length, 37):
+    for index in range(0, 8 + length, 37):
         changed = bytearray(data)
-        changed[place] ^= 1 << (place % 7)
+        changed[index] ^= 1 << (index % 7)
         both.write_bytes(bytes(changed))
         try:
             read_weights(both)

@@ -29,21 +29,21 @@ def faces() -> tuple[Tensor, Tensor]:
     """64 avatars (64, 3, 32, 32) and their hair styles, the classes."""
     law = standard()
     parts = law.draw(64, seed=UNSEEN)
-    place = [part.name for part in law.parts].index("hair")
-    return as_tensor(law.compose(parts)), torch.from_numpy(parts[:, place].copy()).long()
+    index = [part.name for part in law.parts].index("hair")
+    return as_tensor(law.compose(parts)), torch.from_numpy(parts[:, index].copy()).long()
 
 
 def decibels(actual: Tensor, wanted: Tensor, peak: float) -> float:
     return float((10 * torch.log10(peak**2 / (actual - wanted).square().mean((1, 2, 3)))).mean())
 
 
-def denoised(prior: Prior, x_0: Tensor, ratio: float, label: Tensor | None = None) -> Tensor:
+def denoised(prior: Prior, x_0: Tensor, nsr: float, label: Tensor | None = None) -> Tensor:
     """E[x_0 | x_t] at a noise level sigma / alpha, for all rows together; every prior here has alpha = 1."""
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
     conditional = prior if label is None else CFGPrior(prior, label=label)
     with torch.no_grad():
         return conditional.denoise(
-            x_0 + ratio * noise, conditional.schedule.time_at(torch.tensor(ratio, dtype=torch.float64))
+            x_0 + nsr * noise, conditional.schedule.time_at(torch.tensor(nsr, dtype=torch.float64))
         )
 
 

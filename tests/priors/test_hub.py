@@ -158,13 +158,13 @@ def test_fetched_once_then_from_the_cache(hub: Hub, tmp_path: Path) -> None:
 
 def test_weights_in_pickles_only_are_not_fetched(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    [found] = loads(tmp_path / "home", hub.url, ("hf:o/n", False))
-    assert found[0] == "PriorError" and "no safetensors weights of its unet" in found[1]
+    [answer] = loads(tmp_path / "home", hub.url, ("hf:o/n", False))
+    assert answer[0] == "PriorError" and "no safetensors weights of its unet" in answer[1]
     assert "unet/diffusion_pytorch_model.bin" not in hub.asked
 
 
 def test_code_in_the_model_is_refused_before_weights_are_fetched(hub: Hub, tmp_path: Path) -> None:
     models.edit(tmp_path / "model" / "model_index.json", unet=["my_unet", "MyUNet"])
-    [found] = loads(tmp_path / "home", hub.url, ("hf:o/n", False))
-    assert found[0] == "CheckpointError" and "my_unet.MyUNet" in found[1]
+    [answer] = loads(tmp_path / "home", hub.url, ("hf:o/n", False))
+    assert answer[0] == "CheckpointError" and "my_unet.MyUNet" in answer[1]
     assert not any("diffusion_pytorch_model" in name for name in hub.asked)

@@ -167,9 +167,9 @@ def test_the_power_function_average_weighs_updates_by_their_power() -> None:
         with torch.no_grad():
             net.head.bias.fill_(float(step + 1))
         average.update(net, step)
-    place = torch.arange(1, count + 1, dtype=torch.float64)
-    weights = (place / count) ** gamma
-    expected = float((weights / weights.sum() * place).sum())
+    index = torch.arange(1, count + 1, dtype=torch.float64)
+    weights = (index / count) ** gamma
+    expected = float((weights / weights.sum() * index).sum())
     assert float(average.network.head.bias[0]) == pytest.approx(expected, rel=5e-3)
 
 

@@ -160,12 +160,12 @@ def test_another_thread_cancels_within_a_step_and_the_checkpoint_is_kept(picture
             while not cancel.cancelled:  # holds the run inside its step until it is cancelled
                 time.sleep(0.001)
 
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     asked = config(pictures, tmp_path / "out", 10**7, report_seconds=0.0)
     thread = threading.Thread(target=lambda: outcomes.append(train(asked, on_progress, cancel)), daemon=True)
     thread.start()
     assert trained.wait(60)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == handlers
     cancel.cancel()
     thread.join(60)
     assert not thread.is_alive()

@@ -183,9 +183,9 @@ def test_the_bound_of_the_exact_reverse_step_is_that_of_the_paper() -> None:
     noise: list[Tensor] = []
 
     def knows(x: Tensor, c_noise: Tensor) -> Tensor:
-        ratio = (4 * c_noise.double()).exp()[:, None, None, None]
-        alpha = (1 + ratio**2).rsqrt()
-        noise.append(((x - alpha * x_0) / (alpha * ratio)).float())
+        nsr = (4 * c_noise.double()).exp()[:, None, None, None]
+        alpha = (1 + nsr**2).rsqrt()
+        noise.append(((x - alpha * x_0) / (alpha * nsr)).float())
         return torch.cat([noise[-1], -torch.ones_like(x)], dim=1)
 
     plain = wanted.losses(knows, x_0, torch.Generator().manual_seed(0)).plain

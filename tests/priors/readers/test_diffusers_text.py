@@ -129,10 +129,10 @@ def test_flux(tmp_path: Path, distilled: bool) -> None:
     )
     x, t = noise(1, 4, 8, 6), torch.tensor([0.4], dtype=torch.float64)
     packed = pipe._pack_latents(x, 1, 4, 8, 6)
-    places = pipe._prepare_latent_image_ids(1, 4, 3, "cpu", torch.float32)
+    positions = pipe._prepare_latent_image_ids(1, 4, 3, "cpu", torch.float32)
     told = torch.tensor([2.0]) if distilled else None
     raw = transformer(
-        packed, states, pooled, torch.tensor([0.4]), img_ids=places, txt_ids=text_ids, guidance=told
+        packed, states, pooled, torch.tensor([0.4]), img_ids=positions, txt_ids=text_ids, guidance=told
     ).sample
     raw = pipe._unpack_latents(raw, 16, 12, 2)
     assert torch.allclose(prior.denoise(x, t, condition), x - 0.4 * raw, atol=1e-4)

@@ -146,8 +146,8 @@ class TestPublishedOutputs:
                 pairs.append((null, stored["raw_uncond"], 1e-4))
         for actual, wanted, limit in pairs:
             assert float((actual - wanted).abs().max()) < limit * float(wanted.abs().max())
-        ratio = prior.schedule.sigma(t) / prior.schedule.alpha(t)
-        limits = 1e-4 * ratio.clamp(min=1)[:, None, None, None]
+        nsr = prior.schedule.sigma(t) / prior.schedule.alpha(t)
+        limits = 1e-4 * nsr.clamp(min=1)[:, None, None, None]
         assert bool(((x_0 - stored["x0"]).abs() < limits).all())
         assert prior.facts["scale_factor"] == pytest.approx(about["scale_factor"]["value"], rel=1e-7)
         assert prior.facts["weights"] == "moving average"

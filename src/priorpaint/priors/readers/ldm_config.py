@@ -31,7 +31,7 @@ def _one(blocks: Any) -> Any:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, protected_namespaces=())  # of its own: model_channels
 
 
 class _UNet(_Section):
