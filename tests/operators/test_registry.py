@@ -6,10 +6,13 @@ the operator written out as a matrix.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,6 +146,41 @@ def test_every_operator_is_here() -> None:
     public = {c for _, c in inspect.getmembers(priorpaint, inspect.isclass) if issubclass(c, Operator)}
     assert public - {Operator, LinearOperator} == set(OPERATORS.values())
     assert list(OPERATORS) == sorted(OPERATORS)
+
+
+_MODULE = '''
+from priorpaint import Operator
+
+
+class Negative(Operator{name}):
+    """y = -x."""
+
+    title = "the negative"
+
+    def __call__(self, x):
+        return -x
+
+    def image_shape(self, y):
+        return tuple(y.shape[1:])
+
+    def guess(self, y):
+        return -y
+'''
+
+
+@pytest.mark.parametrize("name", ["", ', name="negative"'])
+def test_a_class_with_a_name_registers_itself(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "negative_module.py").write_text(_MODULE.format(name=name), encoding="utf-8")
+    before = dict(OPERATORS)
+    try:
+        cls = importlib.import_module("negative_module").Negative
+        assert (OPERATORS.get("negative") is cls) == bool(name)
+        assert list(OPERATORS) == sorted({**before, **({"negative": cls} if name else {})})
+    finally:
+        OPERATORS.clear()
+        OPERATORS.update(before)
+        sys.modules.pop("negative_module", None)
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+OPERATORS: dict[str, type[Operator]] = {}
+"""Every operator by name, in their order, filled by the classes: ``class Blur(LinearOperator, name="blur")``."""
 
 
 class Operator(ABC):
     """A differentiable map from images x (B, C, H, W) to measurements y (B, ...).
 
     An operator may hold parameters for each image of a batch (masks, kernels); ``select`` picks those of some rows.
+    A class with a name is registered in ``OPERATORS``; one without is not.
 
     Class attributes:
-        title: one line for lists; an operator in the registry has one.
+        title: one line for lists; an operator with a name has one.
     """
 
     title: ClassVar[str]
+
+    def __init_subclass__(cls, *, name: str | None = None, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if name is not None:
+            OPERATORS[name] = cls
+            for key in sorted(OPERATORS):  # whatever the order of the imports
+                OPERATORS[key] = OPERATORS.pop(key)
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from .spectral import Basis, Constants, Shape, SpectralOperator, check_rtol, image_shape, without_small
 
 
-class Blur(SpectralOperator):
+class Blur(SpectralOperator, name="blur"):
     """Circular convolution with a kernel, the same in every channel: the image goes on at its opposite border.
 
     Frequencies that the kernel damps below ``rtol`` are deleted for good, as in `GaussianBlur`: A itself is without
@@ -79,7 +79,7 @@ class Blur(SpectralOperator):
         )
 
 
-class MotionBlur(Blur):
+class MotionBlur(Blur, name="motion_blur"):
     """The camera moved along a line during the exposure; circular at the border, see `Blur`.
 
     The weight of a pixel is the length of the line inside it, so 5 pixels at angle 0 weigh 1/5 each.

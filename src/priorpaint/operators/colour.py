@@ -15,7 +15,7 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in ITU-R BT.601; they sum to 1."""
 
 
-class Grayscale(SpectralOperator):
+class Grayscale(SpectralOperator, name="grayscale"):
     """y = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601) in each pixel: (B, 3, H, W) -> (B, 1, H, W)."""
 
     title: ClassVar[str] = "grey values of a colour image (colorisation)"

@@ -14,7 +14,7 @@ from .inpainting import Inpainting
 from .spectral import Basis, Constants, Shape, SpectralOperator
 
 
-class RandomPixels(Inpainting):
+class RandomPixels(Inpainting, name="random_pixels"):
     """A mask of pixels known at random, the same for all channels and images: round(keep H W) of them.
 
     Args:
@@ -37,7 +37,7 @@ class RandomPixels(Inpainting):
         super().__init__(known.reshape(height, width))
 
 
-class WalshHadamard(SpectralOperator):
+class WalshHadamard(SpectralOperator, name="walsh_hadamard"):
     """y = R W D x in each channel: random signs D, the orthonormal Walsh-Hadamard transform W, kept rows R.
 
     All channels and images share D and R. The rows of A are orthonormal, so A^+ = A^T. The transform is the fast one,

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from .base import LinearOperator
 
 
-class Inpainting(LinearOperator):
+class Inpainting(LinearOperator, name="inpainting"):
     """y = m x; y keeps the full size and is 0 where unknown.
 
     Args:

@@ -37,7 +37,7 @@ _CHROMINANCE = (
 )
 
 
-class JPEG(Operator):
+class JPEG(Operator, name="jpeg"):
     """y = the picture after JPEG compression and decompression, an image of the same size.
 
     Forward it is baseline JPEG as libjpeg does it: JFIF colours, chroma averaged over 2 x 2 pixels and interpolated

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from .spectral import Basis, Constants, Shape, SpectralOperator, check_rtol
 
 
-class MatrixOperator(SpectralOperator):
+class MatrixOperator(SpectralOperator, name="matrix"):
     """y = A x for a dense A on flattened images: (B, C, H, W) -> (B, m).
 
     Meant for certification on vectors dressed as images; the decomposition is computed once, in float64.
