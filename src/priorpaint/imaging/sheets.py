@@ -125,7 +125,8 @@ def contact_sheet(
         raise UsageError(f"The sheet has {len(completions)} completions but {len(names)} labels; give one for each.")
     pictures = [*zip(names, completions, strict=True), ("mean", mean), ("uncertainty", uncertainty)]
     scale = _cell_scale(original.size, max_side)
-    cells = [("input, hole tinted", _fit(hole_overlay(original, known), original.width, scale))]
+    first = "input" if known.all() else "input, hole tinted"
+    cells = [(first, _fit(hole_overlay(original, known), original.width, scale))]
     cells += [(name, _fit(image, original.width, scale)) for name, image in pictures if image is not None]
     return _grid(cells, max_width)
 

@@ -1,4 +1,7 @@
-"""The main job: ``plan`` reads, checks and loads, ``Plan.run`` draws the completions; ``inpaint`` is both at once."""
+"""The main job: ``plan`` reads, checks and loads, ``Plan.run`` draws the completions; ``inpaint`` is both at once.
+
+Another kind of job, such as `restore`, is a `PictureJob` of its own that goes through `planned`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,17 +21,17 @@ import torch
 from .. import __version__
 from ..diffusion.rng import Seed
 from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError
-from ..imaging import Mask, Picture, read_picture
+from ..imaging import Picture, read_picture
 from ..priors import CFGPrior, Prior
 from ..priors.cfg import condition_inside
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
 from ..solvers import Cost, Solver
 from .events import Completion, Event, Loading, OnEvent, Step, ignore
-from .inputs import Source, about_source, as_image, resolve_mask
-from .job import CancellablePrior, InpaintJob, fitted
+from .inputs import Source, about_picture, about_source, as_image, resolve_mask
+from .job import CancellablePrior, InpaintJob, PictureJob, fitted
 from .memory import parse_bytes
-from .method import choose_solver, method_name, sample_seeds, settings_of
+from .method import choose_solver, for_width, method_name, sample_seeds, settings_of
 from .result import Result
 from .windows import thickness
 
@@ -48,28 +51,23 @@ class Plan:
     """A run that is ready to start: everything is read, checked and loaded, and nothing is drawn.
 
     Attributes:
-        picture: the input.
-        mask: what is known of it.
+        picture: the input, or of a restoration what the results look like.
         prior: ready for pictures of this size, under the condition that was asked for.
         solver: the method with its settings.
         seeds: of the samples.
         batch_size: samples computed together.
+        warnings: what the user should hear before any work, one sentence each.
     """
 
     picture: Picture
-    mask: Mask
     prior: Prior
     solver: Solver
     seeds: list[int]
     batch_size: int
-    _job: InpaintJob = field(repr=False)
+    warnings: tuple[str, ...]
+    _job: PictureJob = field(repr=False)
     _call: dict[str, Any] = field(repr=False)
     _about: dict[str, Any] = field(repr=False)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the user should hear before any work, one sentence each."""
-        return (*self.picture.warnings, *self.mask.warnings)
 
     @property
     def windows(self) -> list[dict[str, Any]]:
@@ -112,14 +110,12 @@ class Plan:
         spent = self.prior.nfe - nfe
         info = {
             "call": self._call,
-            "prior": self._about["prior"],
+            **self._about,
             "sample_seeds": self.seeds[: len(job.images)],
             "finished_samples": len(job.images),
             "nfe": {"forward": spent.forward, "backward": spent.backward},
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
             "seconds": {"total": round(time.time() - started, 3), "samples": [round(s, 3) for s in job.seconds_taken]},
-            "image": self._about["image"],
-            "mask": self._about["mask"],
             "windows": self.windows,
             "versions": _versions(),
             "machine": _machine(self.prior),
@@ -131,6 +127,77 @@ class Plan:
         if stopped:
             raise Stopped(f"stopped after {len(job.images)} of {len(self.seeds)} completions", result)
         return result
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every job can be asked for, whatever was measured; see `plan`, of which these are arguments."""
+
+    batch_size: int | None = None
+    device: torch.device | str | None = None
+    label: int | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    guidance_scale: float = 1.0
+    fit: str = "windows"
+    max_memory: str | int | None = None
+    prior_flags: Mapping[str, Any] | str | None = None
+    offline: bool = False
+
+
+def planned(
+    job_of: Callable[..., PictureJob],
+    prior: str | Path | Prior,
+    solver: Solver,
+    num_samples: int,
+    seed: Seed,
+    options: Options,
+    call: dict[str, Any],
+    about: dict[str, Any],
+    warnings: tuple[str, ...],
+    on_event: OnEvent | None,
+    size: tuple[int, int] | None = None,
+) -> Plan:
+    """The part of a plan that begins with loading the prior, which all jobs share.
+
+    Args:
+        job_of: the job, given the fields of `PictureJob` that are left: prior, cancellable, solver and seeds.
+        call, about: for run.json, to which this adds.
+        size: see `fitted`.
+    """
+    seeds = sample_seeds(seed, num_samples)
+    batch_size = options.batch_size
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+    flags = parse_flags(options.prior_flags)
+    if isinstance(prior, Prior):
+        if flags or options.offline:
+            raise UsageError("prior_flags and offline are for a prior by name or path; a ready prior takes none.")
+        loaded = prior
+    else:
+        (on_event or ignore)(Loading(f"the prior {prior}"))
+        loaded = load_prior(prior, flags=flags, device=options.device, offline=options.offline)
+    condition = {name: getattr(options, name) for name in ("label", "prompt", "negative_prompt", "guidance_scale")}
+    cancellable = CancellablePrior(loaded)
+    ready = _conditioned(fitted(cancellable, options.fit, size), **condition)
+    job = job_of(prior=ready, cancellable=cancellable, solver=solver, seeds=seeds)
+    if options.max_memory is not None:
+        batch_size = job.keep_below(parse_bytes(options.max_memory), batch_size).rows
+    batch_size = job.rows(batch_size)
+    call = {
+        "method": method_name(solver),
+        "num_samples": num_samples,
+        "seed": seed if isinstance(seed, int) else list(seed),
+        **call,
+        "batch_size": batch_size,
+        **condition,
+        "fit": options.fit,
+        "max_memory": options.max_memory,
+        "prior_flags": flags or None,
+        **settings_of(solver),
+    }
+    about = {"prior": _about_prior(prior, ready), **about}
+    return Plan(job.picture, ready, solver, seeds, batch_size, warnings, job, call, about)
 
 
 def plan(
@@ -185,56 +252,39 @@ def plan(
         UsageError: arguments, picture or mask that cannot be used.
         PriorError: the prior cannot be read.
     """
+    solver = choose_solver(method, params)  # first: a wrong setting is told before anything is read
     picture = image if isinstance(image, Picture) else read_picture(as_image(image))
     from_alpha = isinstance(mask, str) and mask == "alpha"
     known = resolve_mask(picture, mask, boxes, mask_means)
-    seeds = sample_seeds(seed, num_samples)
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, not {batch_size}")
-    solver = choose_solver(method, params, thickness(~known.known))
-    flags = parse_flags(prior_flags)
-    if isinstance(prior, Prior):
-        if flags or offline:
-            raise UsageError("prior_flags and offline are for a prior by name or path; a ready prior takes none.")
-        loaded = prior
-    else:
-        (on_event or ignore)(Loading(f"the prior {prior}"))
-        loaded = load_prior(prior, flags=flags, device=device, offline=offline)
-    condition = {
-        "label": label,
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "guidance_scale": guidance_scale,
-    }
-    cancellable = CancellablePrior(loaded)
-    ready = _conditioned(fitted(cancellable, fit), **condition)
-    job = InpaintJob(picture, known.known, from_alpha, ready, cancellable, solver, seeds)
-    if max_memory is not None:
-        batch_size = job.keep_below(parse_bytes(max_memory), batch_size).rows
-    batch_size = job.rows(batch_size)
-    call = {
-        "method": method_name(solver),
-        "num_samples": num_samples,
-        "seed": seed if isinstance(seed, int) else list(seed),
-        "boxes": [list(box) for box in boxes] if boxes else None,
-        "mask_means": mask_means,
-        "batch_size": batch_size,
-        **condition,
-        "fit": fit,
-        "max_memory": max_memory,
-        "prior_flags": flags or None,
-        **settings_of(solver),
-    }
+    if method is None:
+        solver = for_width(solver, params, thickness(~known.known))
+    options = Options(
+        batch_size=batch_size,
+        device=device,
+        label=label,
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        guidance_scale=guidance_scale,
+        fit=fit,
+        max_memory=max_memory,
+        prior_flags=prior_flags,
+        offline=offline,
+    )
+
+    def job(**common: Any) -> PictureJob:
+        return InpaintJob(picture=picture, known=known.known, opaque_holes=from_alpha, **common)
+
+    call = {"boxes": [list(box) for box in boxes] if boxes else None, "mask_means": mask_means}
     about = {
-        "prior": _about_prior(prior, ready),
-        "image": {**about_source(image), "size": list(picture.size), "mode": picture.mode, "format": picture.format},
+        "image": about_picture(image, picture),
         "mask": {
             **({"alpha": True} if from_alpha else {} if mask is None else about_source(mask)),
             "known_sha256": hashlib.sha256(np.packbits(known.known).tobytes()).hexdigest(),
             "hole_share": known.hole_share,
         },
     }
-    return Plan(picture, known, ready, solver, seeds, batch_size, job, call, about)
+    warnings = (*picture.warnings, *known.warnings)
+    return planned(job, prior, solver, num_samples, seed, options, call, about, warnings, on_event)
 
 
 def inpaint(

@@ -63,6 +63,11 @@ def _mask_image(mask: NDArray[Any]) -> Image.Image:
     return Image.fromarray((mask != 0).astype(np.uint8) * 255)
 
 
+def about_picture(source: Source | Picture, picture: Picture) -> dict[str, Any]:
+    """The input, for run.json."""
+    return {**about_source(source), "size": list(picture.size), "mode": picture.mode, "format": picture.format}
+
+
 def about_source(source: Source | Picture) -> dict[str, Any]:
     """Path and hash, for run.json."""
     if isinstance(source, Picture):

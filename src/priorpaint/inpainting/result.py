@@ -140,7 +140,8 @@ class Output:
         heat = uncertainty_picture(result.uncertainty, result.known, background=result.picture.image)
         save_picture(heat, uncertainty)
         write_array_atomic(array, result.uncertainty)
-        page = contact_sheet(result.picture.image, result.known, result.images, mean=result.mean, uncertainty=heat)
+        tinted = result.known if result.known.any() else ~result.known  # a whole picture is not shown as a hole
+        page = contact_sheet(result.picture.image, tinted, result.images, mean=result.mean, uncertainty=heat)
         save_picture(page, sheet)
         return self._summary()
 
