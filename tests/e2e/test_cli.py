@@ -80,7 +80,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_file_in_place_of_the_folder_is_known_by_every_suffix_that_can_be_written() -> None:
-    assert tuple(FORMATS) == sys.modules["priorpaint.cli.inpaint"]._PICTURE_SUFFIXES
+    assert tuple(FORMATS) == sys.modules["priorpaint.cli.running"].PICTURE_SUFFIXES
 
 
 def test_a_run_its_files_its_protection_and_its_reproduction(
@@ -204,6 +204,8 @@ def test_errors_are_one_sentence_and_an_exit_code(photo: Path, mask: Path, prior
         (["{photo}", "{mask}", "--set", "steps"], 2, "KEY=VALUE"),
         (["{photo}", "{mask}", "--set", "steps=many"], 2, "steps = 'many'"),
         (["{photo}", "{mask}", "--set", "seed=1"], 2, "no setting 'seed'"),
+        (["{photo}", "{mask}", "--set", "steps=[3"], 2, "a list is written like"),
+        (["{tmp}/gone.png", "{mask}", "--set", "speed=3"], 2, "its settings are steps"),
         (["{photo}", "{mask}", "--prior", "magic"], 2, "no prior and no file"),
         (["{photo}", "{mask}", "--prior", "hf:owner/name", "--offline"], 1, "not in the cache"),
         (["{photo}", "{mask}", "--format", "gif"], 2, "png, jpg, webp, tiff or same"),

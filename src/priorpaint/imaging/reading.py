@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,6 +44,7 @@ class Picture:
         icc: the bytes of the ICC profile; the values are never converted.
         exif: the EXIF block without its orientation tag.
         alpha: the opacity (H, W), uint8, 255 = opaque; None where the picture cannot be transparent.
+        sha256: of its file, in hexadecimal; None for an image that was made in memory.
         warnings: what the user should hear about, one sentence each.
     """
 
@@ -54,6 +56,7 @@ class Picture:
     icc: bytes | None = None
     exif: bytes | None = None
     alpha: NDArray[np.uint8] | None = None
+    sha256: str | None = None
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -121,6 +124,7 @@ def read_picture(source: str | Path | Image.Image) -> Picture:
         icc=image.info.get("icc_profile") or None,
         exif=loaded.exif,
         alpha=_alpha(upright),
+        sha256=loaded.sha256,
         warnings=loaded.warnings,
     )
 
@@ -134,6 +138,7 @@ class Loaded:
     format: str | None
     exif: bytes | None
     warnings: tuple[str, ...]
+    sha256: str | None = None
 
 
 def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> Loaded:
@@ -145,10 +150,14 @@ def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> L
         if isinstance(source, Image.Image) and not _unread_tiff(source):
             return _finish("The picture" if picture else "The mask", source, picture=picture)
         name = str(getattr(source, "filename", source))
-        with _open_file(name) as file, _open_image(name, file) as image:
-            if image.format not in FILE_FORMATS:
-                raise UsageError(f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first.")
-            return _finish(name, image, picture=picture)
+        with _open_file(name) as file:
+            digest = _sha256(name, file)
+            with _open_image(name, file) as image:
+                if image.format not in FILE_FORMATS:
+                    raise UsageError(
+                        f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first."
+                    )
+                return replace(_finish(name, image, picture=picture), sha256=digest)
 
 
 @contextmanager
@@ -172,6 +181,18 @@ def _open_file(name: str) -> BinaryIO:
         raise UsageError(f"{name} does not exist; check the path.") from error
     except OSError as error:
         raise UsageError(f"{name} cannot be opened ({error.strerror}); check the file.") from error
+
+
+def _sha256(name: str, file: BinaryIO) -> str:
+    """The hash of an open file, which is at its beginning afterwards."""
+    digest = hashlib.sha256()
+    try:
+        while block := file.read(1 << 20):
+            digest.update(block)
+        file.seek(0)
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read ({error.strerror}); check the file.") from error
+    return digest.hexdigest()
 
 
 def _open_image(name: str, file: BinaryIO) -> Image.Image:

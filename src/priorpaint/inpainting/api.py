@@ -5,7 +5,6 @@ Another kind of job, such as `restore`, is a `PictureJob` of its own that goes t
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import sys
 import time
@@ -15,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .. import __version__
@@ -28,7 +26,7 @@ from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
 from ..solvers import Cost, Solver
 from .events import Completion, Event, Loading, OnEvent, Step, ignore
-from .inputs import Source, about_picture, about_source, as_image, resolve_mask
+from .inputs import Source, about_mask, about_picture, as_image, resolve_mask
 from .job import CancellablePrior, InpaintJob, PictureJob, fitted
 from .memory import parse_bytes
 from .method import choose_solver, for_width, method_name, sample_seeds, settings_of
@@ -275,14 +273,7 @@ def plan(
         return InpaintJob(picture=picture, known=known.known, opaque_holes=from_alpha, **common)
 
     call = {"boxes": [list(box) for box in boxes] if boxes else None, "mask_means": mask_means}
-    about = {
-        "image": about_picture(image, picture),
-        "mask": {
-            **({"alpha": True} if from_alpha else {} if mask is None else about_source(mask)),
-            "known_sha256": hashlib.sha256(np.packbits(known.known).tobytes()).hexdigest(),
-            "hole_share": known.hole_share,
-        },
-    }
+    about = {"image": about_picture(picture), "mask": about_mask(mask, known)}
     warnings = (*picture.warnings, *known.warnings)
     return planned(job, prior, solver, num_samples, seed, options, call, about, warnings, on_event)
 

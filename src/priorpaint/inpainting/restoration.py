@@ -25,7 +25,7 @@ from ..solvers.base import Problem
 from .api import Options, Plan, planned
 from .coarse_to_fine import WindowSampler, Work
 from .events import OnEvent
-from .inputs import Source, about_picture, about_source, as_image
+from .inputs import Source, about_picture, about_values, as_image
 from .job import MAX_RESIZED, PictureJob
 from .levels import Level
 from .method import choose_solver, restoration_default
@@ -182,13 +182,13 @@ def _measurement(y: Source | Picture | Tensor) -> tuple[Tensor, Picture | None, 
     """y as (1, ...), float32, the picture that it came from, and what run.json says of it."""
     if not isinstance(y, Tensor):
         picture = y if isinstance(y, Picture) else read_picture(as_image(y))
-        return picture.to_tensor(1 if picture.grey else 3), picture, about_picture(y, picture)
+        return picture.to_tensor(1 if picture.grey else 3), picture, about_picture(picture)
     if y.ndim < 2 or len(y) != 1:
         raise UsageError(f"y is the measurement of one picture, a tensor (1, ...), and not {tuple(y.shape)}")
     if not bool(torch.isfinite(y).all()):
         raise UsageError("y holds values that are not finite (NaN or infinity)")
     values = y.detach().to(device="cpu", dtype=torch.float32)
-    return values, None, {**about_source(values.numpy()), "shape": list(values.shape)}
+    return values, None, {**about_values(values.numpy()), "shape": list(values.shape)}
 
 
 def _shown(y: Tensor, operator: Operator, shape: tuple[int, int, int], picture: Picture | None) -> Picture:
