@@ -57,6 +57,7 @@ CHEAP = {
 # What makes a command short, by its first words.
 SHORT = {
     "priorpaint inpaint": "--samples 1 --threads 1 --overwrite",
+    "priorpaint restore": "--samples 1 --threads 1 --set steps=2",
     "priorpaint certify": "-n 8 --seeds 1 --no-calibration --workers 1",
     "priorpaint train": "--crops 8 --batch 4 --threads 1",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import hashlib
 import inspect
+import io
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,11 @@ def test_files_are_opened_and_the_solver_is_built_once(tmp_path: Path, monkeypat
     PICTURE.save(files[0])
     Image.fromarray(hole().astype(np.uint8) * 255).save(files[1])
     opened, builds = [], []
-    really_open, build = builtins.open, api.choose_solver
-    monkeypatch.setattr(builtins, "open", lambda name, *a, **k: opened.append(str(name)) or really_open(name, *a, **k))
+    really_open, build = open, api.choose_solver
+    for module in (builtins, io):
+        monkeypatch.setattr(
+            module, "open", lambda name, *a, **k: opened.append(str(name)) or really_open(name, *a, **k)
+        )
     monkeypatch.setattr(api, "choose_solver", lambda *a: builds.append(a) or build(*a))
     info = priorpaint.inpaint(*files, half(), num_samples=2, **FAST).info
     monkeypatch.undo()

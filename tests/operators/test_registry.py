@@ -111,9 +111,9 @@ def linear(request: pytest.FixtureRequest) -> Case:
 
 
 def operator(case: Case) -> LinearOperator:
-    made = case.make()
-    assert isinstance(made, LinearOperator)
-    return made
+    linear = case.make()
+    assert isinstance(linear, LinearOperator)
+    return linear
 
 
 def images(case: Case, seed: int = 0) -> Tensor:
@@ -303,16 +303,16 @@ def test_filters_are_symmetric_linear_and_commute(linear: Case, gain: Callable[[
 def test_gain_sees_singular_values(linear: Case) -> None:
     """Four axes, >= 0, in the precision of the image, at most ``norm``, which is reached."""
     a, x = operator(linear), images(linear).float()
-    seen: list[Tensor] = []
+    singular_values: list[Tensor] = []
 
     def watch(s: Tensor) -> Tensor:
-        seen.append(s)
+        singular_values.append(s)
         return s
 
     a.filter(x, watch)
-    for s in seen:
+    for s in singular_values:
         assert s.ndim == 4 and len(s) in (1, BATCH) and s.dtype == torch.float32 and (s >= 0).all()
-    assert max(float(s.max()) for s in seen) == pytest.approx(a.norm(), rel=1e-6, abs=1e-9)
+    assert max(float(s.max()) for s in singular_values) == pytest.approx(a.norm(), rel=1e-6, abs=1e-9)
 
 
 def test_one_gain_an_image(linear: Case) -> None:

@@ -19,8 +19,8 @@ Settings = Annotated[
 ]
 PriorName = Annotated[str, typer.Option("--prior", metavar="NAME|PATH", help="See `priorpaint priors`; or a path.")]
 Label = Annotated[int | None, typer.Option(metavar="CLASS", help="Class of the picture, for priors that know classes.")]
-Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="What the picture shows, for priors that take text.")]
-NegativePrompt = Annotated[str | None, typer.Option(metavar="TEXT", help="What to avoid.")]
+Prompt = Annotated[str | None, typer.Option(metavar="WORDS", help="What the picture shows, for priors that take text.")]
+NegativePrompt = Annotated[str | None, typer.Option(metavar="WORDS", help="What to avoid.")]
 Guidance = Annotated[
     float,
     typer.Option(

@@ -48,7 +48,7 @@ def run(ready: Plan, image: Path, out: Path, format: str, *, overwrite: bool, qu
     output = Output(out, stem_of(image), suffix_for(ready.picture, format))
     output.check(ready.picture, samples, overwrite=overwrite)
     with taken_signals() as signals, Display(samples, quiet=quiet) as display:
-        if lossy(output.completion(0)):
+        if ready.known.any() and lossy(output.completion(0)):
             display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
         for warning in ready.warnings:  # before the work: a mask that is the wrong way round is seen at once
             display.say(f"Warning: {warning}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -150,14 +151,11 @@ def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> L
         if isinstance(source, Image.Image) and not _unread_tiff(source):
             return _finish("The picture" if picture else "The mask", source, picture=picture)
         name = str(getattr(source, "filename", source))
-        with _open_file(name) as file:
-            digest = _sha256(name, file)
-            with _open_image(name, file) as image:
-                if image.format not in FILE_FORMATS:
-                    raise UsageError(
-                        f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first."
-                    )
-                return replace(_finish(name, image, picture=picture), sha256=digest)
+        data = _read_file(name)
+        with _open_image(name, io.BytesIO(data)) as image:
+            if image.format not in FILE_FORMATS:
+                raise UsageError(f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first.")
+            return replace(_finish(name, image, picture=picture), sha256=hashlib.sha256(data).hexdigest())
 
 
 @contextmanager
@@ -174,29 +172,17 @@ def _unread_tiff(image: Image.Image) -> bool:
     return image.format == "TIFF" and bool(getattr(image, "tile", ())) and bool(getattr(image, "filename", ""))
 
 
-def _open_file(name: str) -> BinaryIO:
+def _read_file(name: str) -> bytes:
     try:
-        return open(name, "rb")
+        return Path(name).read_bytes()
     except FileNotFoundError as error:
         raise UsageError(f"{name} does not exist; check the path.") from error
     except OSError as error:
         raise UsageError(f"{name} cannot be opened ({error.strerror}); check the file.") from error
 
 
-def _sha256(name: str, file: BinaryIO) -> str:
-    """The hash of an open file, which is at its beginning afterwards."""
-    digest = hashlib.sha256()
-    try:
-        while block := file.read(1 << 20):
-            digest.update(block)
-        file.seek(0)
-    except OSError as error:
-        raise UsageError(f"{name} cannot be read ({error.strerror}); check the file.") from error
-    return digest.hexdigest()
-
-
 def _open_image(name: str, file: BinaryIO) -> Image.Image:
-    """The image in an open file; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped."""
+    """The image in a file's bytes; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped."""
     try:
         return Image.open(file)
     except Image.DecompressionBombError as error:

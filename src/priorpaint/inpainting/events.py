@@ -61,7 +61,3 @@ class Completion:
 
 Event = Loading | Step | Completion
 OnEvent = Callable[[Event], None]
-
-
-def ignore(event: Event) -> None:
-    """For callers that do not listen."""

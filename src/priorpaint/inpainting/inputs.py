@@ -65,27 +65,21 @@ def _mask_image(mask: NDArray[Any]) -> Image.Image:
 
 def about_picture(picture: Picture) -> dict[str, Any]:
     """The input, for run.json."""
-    source = about_values(picture.image) if picture.sha256 is None else about_file(picture.name, picture.sha256)
+    source = about(picture.name, picture.sha256, picture.image)
     return {**source, "size": list(picture.size), "mode": picture.mode, "format": picture.format}
 
 
 def about_mask(source: Source | None, mask: Mask) -> dict[str, Any]:
-    """The mask and where it came from, for run.json."""
-    about: dict[str, Any] = {}
-    if isinstance(source, str) and source == "alpha":
-        about = {"alpha": True}
-    elif source is not None:
-        about = about_values(source) if mask.sha256 is None else about_file(source, mask.sha256)
+    """The mask, for run.json."""
+    alpha = isinstance(source, str) and source == "alpha"
+    origin = {"alpha": True} if alpha else {} if source is None else about(source, mask.sha256, source)
     digest = hashlib.sha256(np.packbits(mask.known).tobytes()).hexdigest()
-    return {**about, "known_sha256": digest, "hole_share": mask.hole_share}
+    return {**origin, "known_sha256": digest, "hole_share": mask.hole_share}
 
 
-def about_file(path: Any, sha256: str) -> dict[str, Any]:
-    """A file, for run.json."""
-    return {"path": str(path), "sha256": sha256}
-
-
-def about_values(values: Any) -> dict[str, Any]:
-    """An image or an array that came from no file, for run.json."""
+def about(path: Any, sha256: str | None, values: Any) -> dict[str, Any]:
+    """A file with this hash, or without one an image or array that came from no file, for run.json."""
+    if sha256 is not None:
+        return {"path": str(path), "sha256": sha256}
     digest = hashlib.sha256(np.ascontiguousarray(np.asarray(values)).tobytes())
     return {"path": None, "pixels_sha256": digest.hexdigest()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ..solvers.base import Problem
 from .api import Options, Plan, planned
 from .coarse_to_fine import WindowSampler, Work
 from .events import OnEvent
-from .inputs import Source, about_picture, about_values, as_image
+from .inputs import Source, about, about_picture, as_image
 from .job import MAX_RESIZED, PictureJob
 from .levels import Level
 from .method import choose_solver, restoration_default
@@ -102,7 +103,7 @@ def plan_restoration(
         sigma_y: standard deviation of the noise in y, in units of image values on [-1, 1]; >= 0.
         operator_settings: arguments of an operator by name, such as ``{"factor": 2}``.
         on_event: hears `Loading` before the prior is read.
-        options: those of `plan` that are not about a mask, and settings of the method.
+        options: fields of `Options`, and settings of the method.
 
     Raises:
         UsageError: arguments, picture or operator that do not fit together.
@@ -114,26 +115,27 @@ def plan_restoration(
         operator = make_operator(operator, **(operator_settings or {}))
     elif operator_settings:
         raise UsageError("operator_settings are for an operator by name; a ready operator takes none.")
-    common = Options(**{field.name: options.pop(field.name) for field in fields(Options) if field.name in options})
-    solver = choose_solver(method, options, restoration_default(operator, sigma_y))
+    common, params = Options.split(options)
+    solver = choose_solver(method, params, restoration_default(operator, sigma_y))
     _check_needs(solver, operator)
     values, picture, image = _measurement(y)
     shape = operator.image_shape(values)
-    shown = _shown(values, operator, shape, picture)
-    known = np.zeros(shape[1:], dtype=bool)
-
-    def job(**common: Any) -> PictureJob:
-        return RestoreJob(picture=shown, known=known, operator=measured_by, y=values, sigma_y=sigma_y, **common)
-
-    measured_by = operator
-    call = {"operator": name_of(operator), "operator_settings": settings_of(operator), "sigma_y": sigma_y}
+    job = partial(
+        RestoreJob,
+        picture=_shown(values, operator, shape, picture),
+        known=np.zeros(shape[1:], dtype=bool),
+        solver=solver,
+        operator=operator,
+        y=values,
+        sigma_y=sigma_y,
+    )
     warnings = () if picture is None else picture.warnings
     if picture is not None and picture.alpha is not None and (picture.alpha < 255).any():
         warnings = (*warnings, f"{picture.name} is transparent in parts; the restored pictures are opaque.")
-    about = {"image": image, "operator": {"name": name_of(operator), "settings": settings_of(operator)}}
-    return planned(
-        job, prior, solver, num_samples, seed, common, call, about, warnings, on_event, size=(shape[1], shape[2])
-    )
+    name, arguments = name_of(operator), settings_of(operator)
+    call = {"operator": name, "operator_settings": arguments, "sigma_y": sigma_y}
+    origin = {"image": image, "operator": {"name": name, "settings": arguments}}
+    return planned(job, prior, num_samples, seed, common, call, origin, warnings, on_event, (shape[1], shape[2]))
 
 
 def restore(
@@ -188,7 +190,7 @@ def _measurement(y: Source | Picture | Tensor) -> tuple[Tensor, Picture | None, 
     if not bool(torch.isfinite(y).all()):
         raise UsageError("y holds values that are not finite (NaN or infinity)")
     values = y.detach().to(device="cpu", dtype=torch.float32)
-    return values, None, {**about_values(values.numpy()), "shape": list(values.shape)}
+    return values, None, {**about(None, None, values), "shape": list(values.shape)}
 
 
 def _shown(y: Tensor, operator: Operator, shape: tuple[int, int, int], picture: Picture | None) -> Picture:

@@ -92,9 +92,9 @@ class Output:
         """FOLDER/STEM_ENDING."""
         return Path(self.folder) / f"{self.stem}_{ending}"
 
-    def completion(self, number: int) -> Path:
-        """The file of completion ``number``, counted from 0."""
-        return self.path(f"{number}{self.suffix}")
+    def completion(self, index: int) -> Path:
+        """The file of completion ``index``, counted from 0."""
+        return self.path(f"{index}{self.suffix}")
 
     def files(self, num_samples: int) -> list[Path]:
         """All files of a run."""
@@ -125,9 +125,9 @@ class Output:
         except OSError as error:
             raise UsageError(f"{self.folder} cannot be made ({error.strerror}); choose another folder.") from None
 
-    def write_completion(self, number: int, image: Image.Image, picture: Picture) -> Path:
-        """Write completion ``number`` with the input's ICC profile and EXIF block."""
-        path = self.completion(number)
+    def write_completion(self, index: int, image: Image.Image, picture: Picture) -> Path:
+        """Write completion ``index`` with the input's ICC profile and EXIF block."""
+        path = self.completion(index)
         save_picture(image, path, picture)
         return path
 
@@ -147,11 +147,13 @@ class Output:
 
     def _check_folder(self) -> None:
         folder = Path(self.folder)
-        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not place.is_dir():
-            raise UsageError(f"{place} is a file, but results go into a folder; choose another one.")
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise UsageError(f"the folder {place} cannot be written to; choose another one or change its permissions.")
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise UsageError(f"{existing} is a file, but results go into a folder; choose another one.")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise UsageError(
+                f"the folder {existing} cannot be written to; choose another one or change its permissions."
+            )
 
     def _summary(self) -> list[Path]:
         names = (f"mean{self.suffix}", "uncertainty.png", "uncertainty.npy", "sheet.png")

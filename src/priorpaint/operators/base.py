@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 OPERATORS: dict[str, type[Operator]] = {}
 """Every operator by name, in their order, filled by the classes: ``class Blur(LinearOperator, name="blur")``."""
@@ -56,11 +57,11 @@ class Operator(ABC):
         """y with entries that carry no information (pixels off a mask) set to 0."""
         return y
 
-    def select(self, rows: Tensor) -> Operator:
+    def select(self, rows: Tensor) -> Self:
         """The operator of the images ``rows`` (N,) of the batch; itself where all images share it."""
         return self
 
-    def to(self, device: torch.device) -> Operator:
+    def to(self, device: torch.device) -> Self:
         """The same operator on a device."""
         return self
 
@@ -99,9 +100,3 @@ class LinearOperator(Operator):
     def project(self, x: Tensor, y: Tensor) -> Tensor:
         """The image nearest to x (B, C, H, W) with A x = y: x + A^+ (y - A x)."""
         return x + self.pinv(y - self(x))
-
-    def select(self, rows: Tensor) -> LinearOperator:
-        return self
-
-    def to(self, device: torch.device) -> LinearOperator:
-        return self

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .spectral import Basis, Constants, Shape, SpectralOperator, check_rtol, image_shape, without_small
+from .spectral import Basis, Constants, Shape, SpectralOperator, check_rtol, without_small
 
 
 class Blur(SpectralOperator, name="blur"):
@@ -38,9 +38,6 @@ class Blur(SpectralOperator, name="blur"):
         self.kernel = weights / weights.sum()
         self.rtol = check_rtol(rtol)
         self._constants = Constants(self._spectrum)
-
-    def image_shape(self, y: Tensor) -> Shape:
-        return image_shape(y)
 
     def norm(self) -> float:
         """1: a constant image is kept, and weights >= 0 that sum to 1 amplify nothing."""
@@ -116,5 +113,5 @@ def line_kernel(length: float, angle: float) -> Tensor:
     u = torch.cat([*cuts, ends]).clamp(-0.5, 0.5).sort().values
     middle = (u[1:] + u[:-1]) / 2
     kernel = torch.zeros(2 * radius + 1, 2 * radius + 1, dtype=torch.float64)
-    place = ((middle * down).round().long() + radius, (middle * across).round().long() + radius)
-    return kernel.index_put_(place, u.diff(), accumulate=True)
+    index = ((middle * down).round().long() + radius, (middle * across).round().long() + radius)
+    return kernel.index_put_(index, u.diff(), accumulate=True)

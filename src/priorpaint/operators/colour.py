@@ -39,8 +39,8 @@ class Grayscale(SpectralOperator, name="grayscale"):
         (unit,) = self._constants.get((), like)
         return Basis(
             torch.full((1, 1, 1, 1), self.norm(), dtype=like.dtype, device=like.device),
-            left=_same,
-            left_t=_same,
+            left=lambda z: z,
+            left_t=lambda y: y,
             right=lambda z: unit * z,
             right_t=lambda x: (unit * x).sum(1, keepdim=True),
         )
@@ -49,7 +49,3 @@ class Grayscale(SpectralOperator, name="grayscale"):
 def _direction() -> tuple[Tensor, ...]:
     weights = torch.tensor(LUMA, dtype=torch.float64)
     return ((weights / weights.norm()).reshape(1, 3, 1, 1),)
-
-
-def _same(z: Tensor) -> Tensor:
-    return z

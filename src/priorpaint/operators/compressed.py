@@ -30,7 +30,7 @@ class RandomPixels(Inpainting, name="random_pixels"):
 
     def __init__(self, size: tuple[int, int], keep: float = 0.1, seed: int = 0) -> None:
         height, width = _sides(size)
-        count = _kept(keep, height * width)
+        count = _count(keep, height * width)
         draw = Streams([derive("random pixels", seed)]).normal(height * width)[0]
         known = torch.zeros(height * width)
         known[draw.argsort(stable=True)[:count]] = 1
@@ -64,7 +64,7 @@ class WalshHadamard(SpectralOperator, name="walsh_hadamard"):
         self.size, self.keep, self.seed = (height, width), float(keep), int(seed)
         draw = Streams([derive("walsh-hadamard", seed)])
         self._signs = torch.where(draw.normal(height * width)[0] < 0, -1.0, 1.0).reshape(height, width)
-        chosen = draw.normal(height * width)[0].argsort(stable=True)[: _kept(keep, height * width)]
+        chosen = draw.normal(height * width)[0].argsort(stable=True)[: _count(keep, height * width)]
         self.rows = chosen.sort().values
         self._constants = Constants(self._parts)
 
@@ -120,7 +120,7 @@ def _sides(size: tuple[int, int]) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def _kept(keep: float, total: int) -> int:
+def _count(keep: float, total: int) -> int:
     if not 0 < keep <= 1:
         raise UsageError(f"keep is the share that is measured; pass a number in (0, 1], not {keep}")
     return max(round(keep * total), 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from ..errors import UsageError
 from .base import LinearOperator
@@ -70,8 +72,13 @@ class Inpainting(LinearOperator, name="inpainting"):
     def measured(self, y: Tensor) -> Tensor:
         return self(y) if y.ndim == 4 else y
 
-    def select(self, rows: Tensor) -> Inpainting:
-        return self if self.known.shape[0] == 1 else Inpainting(self.known[rows.to(self.known.device)])
+    def select(self, rows: Tensor) -> Self:
+        return self if self.known.shape[0] == 1 else self._with(self.known[rows.to(self.known.device)])
 
-    def to(self, device: torch.device) -> Inpainting:
-        return Inpainting(self.known.to(device))
+    def to(self, device: torch.device) -> Self:
+        return self._with(self.known.to(device))
+
+    def _with(self, known: Tensor) -> Self:
+        other = copy.copy(self)
+        other.known = known
+        return other

@@ -26,7 +26,9 @@ def operator(name: str, **settings: Any) -> Operator:
         UsageError: an unknown name or setting, or a value out of range; the message lists what exists.
     """
     if name not in OPERATORS:
-        raise UsageError(f"there is no operator {name!r}; the operators are {', '.join(OPERATORS)}")
+        raise UsageError(
+            f"there is no operator {name!r}; the operators are {', '.join(OPERATORS)} (see `priorpaint operators`)"
+        )
     cls = OPERATORS[name]
     hints, known = get_type_hints(cls.__init__), inspect.signature(cls).parameters
     for key, value in settings.items():

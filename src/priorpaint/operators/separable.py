@@ -128,9 +128,6 @@ class GaussianBlur(SeparableOperator, name="gaussian_blur"):
         super().__init__(rtol=check_rtol(rtol))
         self.sigma, self.rtol = float(sigma), float(rtol)
 
-    def image_shape(self, y: Tensor) -> Shape:
-        return image_shape(y)
-
     def _matrix(self, side: int) -> Tensor:
         radius = max(math.ceil(4 * self.sigma), 1)
         pixels = torch.arange(-radius, side + radius, dtype=torch.float64)
