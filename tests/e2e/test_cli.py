@@ -375,6 +375,18 @@ def test_restore_takes_an_operator_with_its_settings(
     assert not (tmp_path / "c").exists()
 
 
+def test_results_that_exist_are_told_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "gone_1.png").write_bytes(b"")
+    arguments = ["inpaint", "gone.png", "--box", "1,2,3,4", "--prior", "gone", "-o", tmp_path / "out"]
+    assert exit_code(monkeypatch, *arguments) == 2
+    assert "gone_1.png exists already" in capsys.readouterr().err
+    assert exit_code(monkeypatch, *arguments, "-n", "1") == 2
+    assert "gone.png does not exist" in capsys.readouterr().err
+
+
 def test_operators_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(monkeypatch, "operators") == 0
     lines = capsys.readouterr().out.splitlines()

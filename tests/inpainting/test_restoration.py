@@ -152,6 +152,16 @@ def test_the_plan_knows_its_cost_and_the_run_tells_where_it_is() -> None:
     assert np.array_equal(ready.run().images[1], result.images[1])
 
 
+def test_work_that_samples_share_is_done_once_and_memory_is_kept_to() -> None:
+    fast = {"levels": 1, "iterations": 2, "mc_samples": 1, "refine_steps": 2, "top_steps": 4}
+    method = solver("vipaint", **fast)
+    result = restore(noise_picture(), Downsampling(1), half(), method, num_samples=3, batch_size=1, sigma_y=0.1)
+    cost = method.cost(3)
+    assert result.info["nfe"] == {"forward": cost.forward, "backward": cost.backward}
+    tight = plan_restoration(noise_picture(), Downsampling(2), half(), "dps", 8, steps=2, max_memory="1.2MB")
+    assert tight.batch_size < 8 == plan_restoration(noise_picture(), Downsampling(2), half(), "dps", 8).batch_size
+
+
 def test_cancelling_keeps_what_is_finished() -> None:
     token = CancelToken()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -83,8 +84,7 @@ def inpaint(
         prior_flags=prior_flags,
         offline=offline,
     )
-    ready = plan(**arguments)
-    run(ready, image, out, format, overwrite=overwrite, quiet=quiet, as_json=as_json)
+    run(partial(plan, **arguments), image, samples, out, format, overwrite=overwrite, quiet=quiet, as_json=as_json)
 
 
 def _check_mask(mask: Path | None, box: list[str] | None, alpha: bool, means: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -82,7 +83,8 @@ def restore(
         prior_flags=prior_flags,
         offline=offline,
     )
-    run(plan_restoration(**arguments), image, out, format, overwrite=overwrite, quiet=quiet, as_json=as_json)
+    job = partial(plan_restoration, **arguments)
+    run(job, image, samples, out, format, overwrite=overwrite, quiet=quiet, as_json=as_json)
 
 
 def operators() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,18 @@ def check_options(out: Path, negative_prompt: str | None, guidance: float) -> No
         raise UsageError("--negative-prompt has weight only with guidance; add --guidance 5, for example.")
 
 
-def run(ready: Plan, image: Path, out: Path, format: str, *, overwrite: bool, quiet: bool, as_json: bool) -> None:
-    """Run a plan for the picture in a file.
+def run(
+    plan: Callable[[], Plan],
+    image: Path,
+    samples: int,
+    out: Path,
+    format: str,
+    *,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Make a plan for the picture in a file and run it.
 
     Raises:
         UsageError: the results cannot be written where they should, which is told before any work.
@@ -39,13 +50,15 @@ def run(ready: Plan, image: Path, out: Path, format: str, *, overwrite: bool, qu
     from priorpaint.imaging import lossy
     from priorpaint.inpainting.api import Stopped
     from priorpaint.inpainting.events import Completion, Step
-    from priorpaint.inpainting.result import Output, stem_of, suffix_for
+    from priorpaint.inpainting.result import Output, suffix_for
 
     from .progress import Display
     from .stopping import signals as taken_signals
 
-    samples, written = len(ready.seeds), 0
-    output = Output(out, stem_of(image), suffix_for(ready.picture, format))
+    if format.lower() != "same":  # all but that is told before a prior is loaded, which may take long
+        Output(out, image.stem, suffix_for(format)).check_files(samples, overwrite=overwrite)
+    ready, written = plan(), 0
+    output = Output(out, image.stem, suffix_for(format, ready.picture))
     output.check(ready.picture, samples, overwrite=overwrite)
     with taken_signals() as signals, Display(samples, quiet=quiet) as display:
         if ready.known.any() and lossy(output.completion(0)):

@@ -253,7 +253,7 @@ def planned(
     job = job_of(prior=ready, cancellable=cancellable, seeds=seeds)
     batch_size = options.batch_size
     if options.max_memory is not None:
-        batch_size = job.keep_below(parse_bytes(options.max_memory), batch_size).rows
+        batch_size = job.keep_below(parse_bytes(options.max_memory), batch_size)
     asked = asdict(replace(options, batch_size=job.rows(batch_size), prior_flags=flags or None))
     call = {
         "method": method_name(job.solver),

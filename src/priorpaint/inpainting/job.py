@@ -24,7 +24,7 @@ from ..solvers import Cost, Solver
 from .coarse_to_fine import CoarseToFine, Estimate, Report, WindowSampler, Work
 from .events import Completion, Loading, OnEvent, Step
 from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, inside, plan_levels, plan_whole
-from .memory import MemoryPlan, plan_for
+from .memory import plan_for
 from .result import Result
 from .windows import Bools, Box
 
@@ -152,8 +152,8 @@ class PictureJob(ABC):
         canvas = self.frame.area * self.prior.image_shape[0] * 4
         return max(1, min(len(self.seeds), limit // self._largest.area, _CANVAS_BYTES // canvas))
 
-    def keep_below(self, limit: int, batch_size: int | None) -> MemoryPlan:
-        """Change the prior so that a run stays below ``limit`` bytes, and say how many rows it may have at a time.
+    def keep_below(self, limit: int, batch_size: int | None) -> int:
+        """Change the prior so that a run stays below ``limit`` bytes, and say how many samples it may have at a time.
 
         Raises:
             UsageError: it cannot.
@@ -163,7 +163,7 @@ class PictureJob(ABC):
         rows = max(self.rows(batch_size), self.solver.shared_rows)
         plan = plan_for(limit, self.prior, self.solver, height=box.height, width=box.width, rows=rows)
         self.prior, self.shared_rows = plan.applied(self.prior), plan.rows
-        return plan
+        return plan.rows
 
     def cost(self) -> Cost:
         """Calls of the prior for all samples, one a row."""

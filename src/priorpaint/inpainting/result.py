@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ class Result:
 
         Args:
             folder: made where it is missing.
-            stem: start of the names; the input's name by default. See ``Output`` for the names.
+            stem: start of the names (see ``Output``); by default the input's, or "picture" for one made in memory.
             format: png, jpg, webp, tiff, or same (as the input).
             overwrite: whether files of these names may be replaced.
 
@@ -70,7 +69,8 @@ class Result:
         Raises:
             UsageError: a file exists already or cannot be written, or the format cannot hold the picture.
         """
-        output = Output(folder, stem or stem_of(self.info["image"]["path"]), suffix_for(self.picture, format))
+        stem = stem or Path(self.info["image"]["path"] or "picture").stem
+        output = Output(folder, stem, suffix_for(format, self.picture))
         output.check(self.picture, len(self.images), overwrite=overwrite)
         output.make_folder()
         completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
@@ -107,6 +107,10 @@ class Output:
             UsageError: a file exists already, the folder cannot be written to, or the format cannot hold the picture.
         """
         check_output(self.completion(0), picture.image)
+        self.check_files(num_samples, overwrite=overwrite)
+
+    def check_files(self, num_samples: int, *, overwrite: bool) -> None:
+        """The part of ``check`` that needs no picture."""
         self._check_folder()
         files = dict.fromkeys([*self.files(num_samples), self.path(RUN_FILE)])
         existing = [file for file in files if file.exists()]
@@ -172,25 +176,15 @@ class Output:
         return self.path(RUN_FILE) if others else shared
 
 
-def stem_of(path: str | Path | None) -> str:
-    """The picture's file name without its suffix, or "picture" for one made in memory."""
-    return "picture" if path is None else Path(path).stem
-
-
-def suffix_for(picture: Picture, format: str) -> str:
-    """The suffix of completions: of a named format, or of the input's own for "same".
+def suffix_for(format: str, picture: Picture | None = None) -> str:
+    """The suffix of completions: of a named format, or of the picture's own for "same".
 
     Raises:
         UsageError: an unknown format.
     """
-    if format.lower() == "same":
+    if picture is not None and format.lower() == "same":
         return _OF_FORMAT[picture.format or "PNG"]
     format = _ALIASES.get(format.lower(), format.lower())
     if format not in SUFFIXES:
-        raise UsageError(f"there is no output format {format!r}; choose {_listed([*SUFFIXES, 'same'])}.")
+        raise UsageError(f"there is no output format {format!r}; choose {', '.join(SUFFIXES)} or same.")
     return SUFFIXES[format]
-
-
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} or {last}"
