@@ -91,19 +91,24 @@ def test_a_photo_agrees_with_its_measurement_and_is_nearer_to_the_truth(operator
     assert result.uncertainty.min() >= 0 < result.uncertainty.mean() and not result.known.any()
 
 
-@pytest.mark.parametrize("sigma_y", [0.05, 0.2])
-def test_samples_have_the_mean_and_variance_of_an_exact_posterior(sigma_y: float) -> None:
+@pytest.mark.parametrize(("sigma_y", "channels"), [(0.05, 1), (0.2, 1), (0.1, 3)])
+def test_samples_have_the_mean_and_variance_of_an_exact_posterior(sigma_y: float, channels: int) -> None:
+    """With three channels y is grey, and it is their average that has this posterior."""
     side, count = 4, 400
     place = torch.arange(side * side, dtype=torch.float64)
     cov = 0.05 * torch.exp(-((place[:, None] - place).abs()) / 4)
-    prior = Gaussian(torch.full((side * side,), 0.1), cov, (1, side, side))  # type: ignore[arg-type]
+    alike = 0.8 + 0.2 * torch.eye(channels, dtype=torch.float64)
+    mean = torch.full((side * side,), 0.1)
+    prior = Gaussian(mean.repeat(channels), torch.kron(alike, cov), (channels, side, side))  # type: ignore[arg-type]
+    average = Gaussian(mean, alike.mean() * cov, (1, side, side))  # type: ignore[arg-type]
     operator = Downsampling(2, "box")
-    y = operator(prior.sample(1, seed=3)) + 0.02
-    exact = prior.posterior(operator, y, sigma_y=sigma_y)
+    y = operator(average.sample(1, seed=3)) + 0.02
+    exact = average.posterior(operator, y, sigma_y=sigma_y)
     std = exact.cov.diagonal().sqrt().reshape(side, side).numpy()
     result = restore(y, operator, prior, "mmps", count, sigma_y=sigma_y, iterations=side, sampler="heun", steps=30)
-    mean = np.asarray(result.mean, dtype=float) / 127.5 - 1
-    assert mean == pytest.approx(exact.mean[0].numpy(), abs=float(5 * std.max() / np.sqrt(count) + 1 / 255))
+    assert np.asarray(result.mean, dtype=float) / 127.5 - 1 == pytest.approx(
+        exact.mean[0].numpy(), abs=float(5 * std.max() / np.sqrt(count) + 1 / 255)
+    )
     assert result.uncertainty == pytest.approx(std, rel=5 / np.sqrt(2 * count))
 
 

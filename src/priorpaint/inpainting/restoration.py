@@ -50,13 +50,14 @@ class RestoreJob(PictureJob):
 
     def _plan(self) -> tuple[Box, tuple[Level, ...]]:
         channels, height, width = self.operator.image_shape(self.y)
-        if channels < self.prior.image_shape[0] and self.y.ndim == 4:  # a grey picture is one with equal channels
-            self.y = self.y.expand(-1, self.prior.image_shape[0], -1, -1)
+        copies = self.prior.image_shape[0] // channels
+        if copies > 1 and self.y.ndim == 4:
+            # A grey picture is one with equal channels, of which the result takes the average. Were the copies of y
+            # independent, so would be their noise: with this deviation their average has the noise of y.
+            self.y, self.sigma_y = self.y.expand(-1, copies, -1, -1), self.sigma_y * math.sqrt(copies)
         self.operator = self.operator.to(self.prior.device)
         self.prior.check_size(height, width)
         box = Box(0, 0, height, width)
-        if box.area > MAX_RESIZED:
-            raise UsageError(f"a picture of at most {MAX_RESIZED // 10**6} megapixels is restored; crop it first.")
         return box, (Level(1, self.known, ~self.known, (Window(box, box, 0),), (False,), (True,)),)
 
     def _sampler(self, **options: Any) -> WindowSampler:
@@ -120,6 +121,8 @@ def plan_restoration(
     _check_needs(solver, operator)
     values, picture, image = _measurement(y)
     shape = operator.image_shape(values)
+    if shape[1] * shape[2] > MAX_RESIZED:
+        raise UsageError(f"a restored picture has at most {MAX_RESIZED // 10**6} megapixels; crop y first.")
     job = partial(
         RestoreJob,
         picture=_shown(values, operator, shape, picture),
