@@ -35,6 +35,8 @@ from priorpaint import (
     UsageError,
     WalshHadamard,
 )
+from priorpaint.cli.restore import operators
+from priorpaint.operators import operator as operator_by_name
 
 BATCH = 3
 
@@ -169,7 +171,10 @@ class Negative(Operator{name}):
 
 
 @pytest.mark.parametrize("name", ["", ', name="negative"'])
-def test_a_class_with_a_name_registers_itself(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_with_a_name_registers_itself(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And is then on the command line, and in `restore` by its name."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "negative_module.py").write_text(_MODULE.format(name=name), encoding="utf-8")
     before = dict(OPERATORS)
@@ -177,6 +182,10 @@ def test_a_class_with_a_name_registers_itself(name: str, tmp_path: Path, monkeyp
         cls = importlib.import_module("negative_module").Negative
         assert (OPERATORS.get("negative") is cls) == bool(name)
         assert list(OPERATORS) == sorted({**before, **({"negative": cls} if name else {})})
+        operators()
+        assert ("negative  " in capsys.readouterr().out) == bool(name)
+        if name:
+            assert type(operator_by_name("negative")) is cls
     finally:
         OPERATORS.clear()
         OPERATORS.update(before)

@@ -59,7 +59,7 @@ class WalshHadamard(SpectralOperator, name="walsh_hadamard"):
         if height & (height - 1) or width & (width - 1):
             raise UsageError(
                 f"a Walsh-Hadamard transform needs sides that are powers of two, not {height} x {width}; "
-                f"crop or resize to {_power_below(height)} x {_power_below(width)}"
+                f"crop or resize to {1 << height.bit_length() - 1} x {1 << width.bit_length() - 1}"
             )
         self.size, self.keep, self.seed = (height, width), float(keep), int(seed)
         draw = Streams([derive("walsh-hadamard", seed)])
@@ -124,7 +124,3 @@ def _count(keep: float, total: int) -> int:
     if not 0 < keep <= 1:
         raise UsageError(f"keep is the share that is measured; pass a number in (0, 1], not {keep}")
     return max(round(keep * total), 1)
-
-
-def _power_below(side: int) -> int:
-    return 1 << (side.bit_length() - 1)
