@@ -256,6 +256,8 @@ def test_the_default_method_follows_the_measurement(operator: Operator, sigma_y:
         ({"operator": "downsampling", "operator_settings": {"scale": 2}}, "its settings are factor, kind"),
         ({"operator": "downsampling", "operator_settings": {"factor": "two"}}, "factor = 'two' is not valid"),
         ({"operator": "blur"}, "blur needs a value for kernel"),
+        ({"operator": "blur", "operator_settings": {"kernel": [[1, 2], [3]]}}, "blur: kernel = .* is not valid"),
+        ({"operator": "blur", "operator_settings": {"kernel": "wide"}}, "blur: kernel = 'wide' is not valid"),
         ({"operator": Downsampling(2), "operator_settings": {"factor": 2}}, "a ready operator takes none"),
         ({"operator": Downsampling(2), "method": "vipaint", "levels": 0}, "vipaint"),
         ({"operator": JPEG(50), "method": "ddrm"}, "needs a linear measurement and cannot use JPEG"),

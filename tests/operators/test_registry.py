@@ -37,6 +37,7 @@ from priorpaint import (
 )
 from priorpaint.cli.restore import operators
 from priorpaint.operators import operator as operator_by_name
+from priorpaint.operators import settings_of
 
 BATCH = 3
 
@@ -159,8 +160,11 @@ class Negative(Operator{name}):
 
     title = "the negative"
 
+    def __init__(self, factor=1):
+        self.factor = factor
+
     def __call__(self, x):
-        return -x
+        return -self.factor * x
 
     def image_shape(self, y):
         return tuple(y.shape[1:])
@@ -185,7 +189,8 @@ def test_a_class_with_a_name_registers_itself(
         operators()
         assert ("negative  " in capsys.readouterr().out) == bool(name)
         if name:
-            assert type(operator_by_name("negative")) is cls
+            negative = operator_by_name("negative", factor=2)
+            assert type(negative) is cls and settings_of(negative) == {"factor": 2}
     finally:
         OPERATORS.clear()
         OPERATORS.update(before)

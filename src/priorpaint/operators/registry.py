@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, get_type_hints
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from .base import OPERATORS, Operator
 _MOST_VALUES = 4096
 
 
-def operator(name: str, **settings: Any) -> Operator:
+def operator(name: str, /, **settings: Any) -> Operator:
     """An operator by name.
 
     Args:
@@ -34,12 +35,12 @@ def operator(name: str, **settings: Any) -> Operator:
     for key, value in settings.items():
         if key not in known:
             raise UsageError(f"{name} has no setting {key!r}; its settings are {', '.join(known) or 'none at all'}")
-        if hints[key] is not Tensor:
-            try:
-                settings[key] = TypeAdapter(hints[key]).validate_python(value)
-            except ValidationError as error:
-                said = error.errors()[0]["msg"].lower()
-                raise UsageError(f"{name}: {key} = {value!r} is not valid: {said}") from None
+        hint = hints.get(key, Any)
+        try:
+            settings[key] = torch.as_tensor(value) if hint is Tensor else TypeAdapter(hint).validate_python(value)
+        except (ValueError, TypeError, RuntimeError) as error:
+            said = error.errors()[0]["msg"].lower() if isinstance(error, ValidationError) else str(error)
+            raise UsageError(f"{name}: {key} = {value!r} is not valid: {said}") from None
     missing = [key for key, about in known.items() if about.default is about.empty and key not in settings]
     if missing:
         raise UsageError(f"{name} needs a value for {' and '.join(missing)}")
