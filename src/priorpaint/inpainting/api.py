@@ -67,7 +67,6 @@ class Plan:
     batch_size: int
     warnings: tuple[str, ...]
     _job: PictureJob = field(repr=False)
-    _call: dict[str, Any] = field(repr=False)
     _about: dict[str, Any] = field(repr=False)
 
     @property
@@ -83,7 +82,7 @@ class Plan:
     @property
     def cost(self) -> Cost:
         """Calls of the prior for all samples, one for each row; a fixed-size prior may take several windows a call."""
-        return self._job.cost()
+        return self._job.work.cost(len(self.seeds))
 
     def seconds(self) -> float:
         """About how long the run takes on this device, from one timed call of the prior on the largest window."""
@@ -115,7 +114,6 @@ class Plan:
             raise Stopped("stopped before the first completion was finished", None)
         spent = self.prior.nfe - nfe
         info = {
-            "call": self._call,
             **self._about,
             "sample_seeds": self.seeds[: len(job.images)],
             "finished_samples": len(job.images),
@@ -264,7 +262,7 @@ def planned(
         **settings_of(job.solver),
     }
     about = {"prior": _about_prior(prior, ready), **about}
-    return Plan(job.picture, ready, job.solver, seeds, call["batch_size"], warnings, job, call, about)
+    return Plan(job.picture, ready, job.solver, seeds, call["batch_size"], warnings, job, {"call": call, **about})
 
 
 def inpaint(

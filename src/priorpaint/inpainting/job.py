@@ -20,7 +20,7 @@ from ..errors import Cancelled, CancelToken, UsageError
 from ..imaging import Picture, compose
 from ..priors import Prior, TiledPrior
 from ..priors.base import Denoising, WrappedPrior
-from ..solvers import Cost, Solver
+from ..solvers import Solver
 from .coarse_to_fine import CoarseToFine, Estimate, Report, WindowSampler, Work
 from .events import Completion, Loading, OnEvent, Step
 from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, inside, plan_levels, plan_whole
@@ -102,8 +102,6 @@ class PictureJob(ABC):
     solver: Solver
     seeds: list[int]
     opaque_holes: bool = False
-    images: list[Image.Image] = field(default_factory=list)
-    seconds_taken: list[float] = field(default_factory=list)
     shared_rows: int | None = None
     frame: Box = field(init=False)
     levels: tuple[Level, ...] = field(init=False)
@@ -129,7 +127,8 @@ class PictureJob(ABC):
 
     def _begin(self) -> None:
         """No completion yet."""
-        self.images, self.seconds_taken = [], []
+        self.images: list[Image.Image] = []
+        self.seconds_taken: list[float] = []
         channels = 1 if self.picture.grey else 3
         self._mean: NDArray[np.float32] = np.zeros((channels, int(self.hole.sum())), dtype=np.float32)
         self._squares: NDArray[np.float32] = np.zeros_like(self._mean)
@@ -165,10 +164,6 @@ class PictureJob(ABC):
         self.prior, self.shared_rows = plan.applied(self.prior), plan.rows
         return plan.rows
 
-    def cost(self) -> Cost:
-        """Calls of the prior for all samples, one a row."""
-        return self.work.cost(len(self.seeds))
-
     @torch.no_grad()
     def seconds(self) -> float:
         """An estimate for the run, from one timed call on the largest window; it is not counted."""
@@ -189,8 +184,9 @@ class PictureJob(ABC):
         def report(share: float, estimate: Estimate) -> None:
             cancel.check()
             first, rows = (len(self.images), estimate.rows) if estimate.rows else (0, len(self.seeds))
-            samples, window = tuple(range(first, first + rows)), self._in_picture(estimate.box, estimate.scale)
-            done = round(share * total)
+            full = estimate.box.scaled(estimate.scale)
+            window = full.left + self.frame.left, full.top + self.frame.top, full.width, full.height
+            done, samples = round(share * total), tuple(range(first, first + rows))
             on_event(Step(done, total, window, estimate.scale, samples, lambda: self._preview(estimate)))
 
         try:
@@ -213,11 +209,6 @@ class PictureJob(ABC):
             for row in canvas:
                 self._keep(row, spent / len(chunk))
                 on_event(Completion(len(self.images) - 1, self.images[-1]))
-
-    def _in_picture(self, box: Box, scale: int) -> tuple[int, int, int, int]:
-        """(x, y, width, height) of a window at a scale, in pixels of the full-size picture."""
-        full = box.scaled(scale)
-        return full.left + self.frame.left, full.top + self.frame.top, full.width, full.height
 
     @torch.no_grad()
     def _preview(self, estimate: Estimate) -> Image.Image:
