@@ -23,7 +23,7 @@ from priorpaint.training.data import Pictures, centre_crops, to_float
 from priorpaint.training.ema import EMA
 from priorpaint.training.forecast import forecast
 from priorpaint.training.machine import accelerator
-from priorpaint.training.optim import Optimizers, parameter_count, rate_factor
+from priorpaint.training.optim import Optimizers, rate_factor
 from priorpaint.training.tasks import WEIGHTS, load_autoencoder, stored_weights, task_of
 
 VALIDATION_SIDE = 128
@@ -127,9 +127,10 @@ class _Run:
         self.network, self.ema = network, EMA(network, config.ema, config.ema_power)
         self.optimizers = Optimizers(network, config.lr, config.adam_lr)
         if state is not None:
-            self.ema.load_state_dict(state["ema"])
+            self.ema.network.load_state_dict(state["ema"])
             self.optimizers.load_state_dict(state["optimizers"])
-            self.task.restore(state["balance"])
+            if self.task.balance is not None:
+                self.task.balance.means = state["balance"]
         self.wrapped: Any = self.accelerator.prepare(network)
         self.validation = self._validation()
         self.psnr: dict[str, float] | None = None
@@ -303,9 +304,9 @@ class _Run:
         self.progress.seconds = self.before + time.monotonic() - self.began
         state = {
             "network": self.network.state_dict(),
-            "ema": self.ema.state_dict(),
+            "ema": self.ema.network.state_dict(),
             "optimizers": self.optimizers.state_dict(),
-            "balance": self.task.state(),
+            "balance": torch.ones(0) if self.task.balance is None else self.task.balance.means,
             "autoencoder": self.autoencoder,
             "config": self.config.as_dict(),
             "held_out": self.hold_out,
@@ -324,7 +325,7 @@ class _Run:
             "seconds": round(self.progress.seconds),
             "pictures": len(self.pictures.names),
             **({"pictures_held_out": held} if (held := self.pictures.num_held_out) else {}),
-            "parameters": parameter_count(self.network),
+            "parameters": sum(p.numel() for p in self.network.parameters()),
             "held_out_psnr_db": self.psnr,
         }
         self.task.save(self.config.folder / WEIGHTS, network, facts, self.pictures.class_names)

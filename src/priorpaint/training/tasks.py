@@ -19,13 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from priorpaint.errors import UsageError
+from priorpaint.metrics.psnr import psnr
 from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.priors.native.weights_file import Network, WeightsMetadata, read_weights, save_autoencoder, save_weights
 from priorpaint.priors.readers.untrusted.reading import file_hash
 from priorpaint.training.config import TrainConfig
-from priorpaint.training.objectives import Losses, objective
+from priorpaint.training.objectives import Balance, Losses, objective
 from priorpaint.training.validate import (
     COLUMNS,
     Denoise,
@@ -33,7 +34,6 @@ from priorpaint.training.validate import (
     in_chunks,
     latent_psnr,
     picture_sheet,
-    psnr,
     sample_sheet,
 )
 
@@ -62,7 +62,10 @@ class Task(ABC):
 
     Attributes:
         multiple: sides of pictures are a multiple of this.
+        balance: see `Objective`.
     """
+
+    balance: Balance | None = None
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -91,13 +94,6 @@ class Task(ABC):
         """The averaged network as it is used, by means of some training crops."""
         return network
 
-    def state(self) -> Tensor:
-        """What a resumed run needs."""
-        return torch.ones(0)
-
-    def restore(self, state: Tensor) -> None:  # noqa: B027
-        """Take over what `state` gave."""
-
 
 class Reconstruction(Task):
     """An autoencoder: |x - Dec(z + s n)| + 0.5 (x - Dec(z + s n))^2, z being the standardised latent of x.
@@ -120,7 +116,7 @@ class Reconstruction(Task):
         return ready
 
     def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
-        return {"reconstruction": psnr(_round_trip(network, pictures).clamp(-1, 1), pictures)}
+        return {"reconstruction": float(psnr(_round_trip(network, pictures).clamp(-1, 1), pictures).mean())}
 
     def sheet(self, network: Any, pictures: Tensor | None, crops: Tensor) -> Image.Image:
         shown = crops if pictures is None else pictures
@@ -138,6 +134,7 @@ class Denoising(Task):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
         self.objective = objective(config)
+        self.balance = self.objective.balance
         self.shape = cast("UNetConfig | MLPConfig", config.network)
 
     def losses(self, network: Any, pictures: Tensor, labels: Tensor, seed: int) -> Losses:
@@ -165,12 +162,6 @@ class Denoising(Task):
 
     def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
         save_weights(path, network, self._metadata(facts, class_names))
-
-    def state(self) -> Tensor:
-        return self.objective.state()
-
-    def restore(self, state: Tensor) -> None:
-        self.objective.restore(state)
 
     def _data(self, pictures: Tensor) -> Tensor:
         """What is learned of the pictures: they themselves."""

@@ -12,6 +12,7 @@ from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.samplers import Heun
 from priorpaint.diffusion.schedules import EDM
 from priorpaint.imaging.grids import picture_rows, to_pixels
+from priorpaint.metrics.psnr import psnr
 from priorpaint.priors.base import DenoiserPrior
 
 # D(x_0 + sigma n, sigma) for pictures (N, C, H, W) and sigma (N,).
@@ -23,26 +24,18 @@ SHEET_SIGMAS = (0.25, 1.0, 3.0)  # where the standard deviation of clean picture
 COLUMNS = 6
 _CHUNK = 8
 _GAP = 2
-_ROWS = 32
 _SEED = 1
 
 
 @torch.no_grad()
-def in_chunks(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``call`` on rows (N, ...), some at a time, without gradients."""
-    return torch.cat([call(part) for part in torch.split(x, _ROWS)])
+def in_chunks(call: Callable[[Tensor], Tensor], x: Tensor, size: int = 32) -> Tensor:
+    """``call`` on rows (N, ...), ``size`` at a time, without gradients."""
+    return torch.cat([call(part) for part in torch.split(x, size)])
 
 
-@torch.no_grad()
 def denoise_chunks(denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
     """Denoise pictures of shape (N, C, H, W) at one noise level, a few at a time."""
-    return torch.cat([denoise(part, part.new_full((len(part),), sigma)) for part in torch.split(x, _CHUNK)])
-
-
-def psnr(picture: Tensor, clean: Tensor, peak: float = 2.0) -> float:
-    """Mean over pictures (N, C, H, W) of 10 log10 of peak^2 over their mean squared error, in dB."""
-    error = (picture - clean).square().mean((1, 2, 3))
-    return float((10 * torch.log10(peak**2 / error)).mean())
+    return in_chunks(lambda part: denoise(part, part.new_full((len(part),), sigma)), x, _CHUNK)
 
 
 def denoising_psnr(denoise: Denoise, clean: Tensor, sigma_max: float, seed: int = _SEED) -> dict[str, float]:
@@ -55,7 +48,7 @@ def denoising_psnr(denoise: Denoise, clean: Tensor, sigma_max: float, seed: int 
     """
     levels = [level for level in LEVELS if level / 127.5 <= sigma_max / 2]
     denoised = _denoised(denoise, clean, [level / 127.5 for level in levels], seed)
-    return {str(level): psnr(each.clamp(-1, 1), clean) for level, each in zip(levels, denoised, strict=True)}
+    return {str(level): float(psnr(each.clamp(-1, 1), clean).mean()) for level, each in zip(levels, denoised, strict=True)}
 
 
 def latent_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str, float]:
@@ -67,7 +60,7 @@ def latent_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str,
         seed: as for `denoising_psnr`.
     """
     denoised = _denoised(denoise, clean, LATENT_LEVELS, seed)
-    return {str(level): psnr(each, clean, peak=1.0) for level, each in zip(LATENT_LEVELS, denoised, strict=True)}
+    return {str(level): float(psnr(each, clean, peak=1.0).mean()) for level, each in zip(LATENT_LEVELS, denoised, strict=True)}
 
 
 def _denoised(denoise: Denoise, clean: Tensor, sigmas: Sequence[float], seed: int) -> Iterator[Tensor]:
