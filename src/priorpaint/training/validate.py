@@ -48,7 +48,8 @@ def denoising_psnr(denoise: Denoise, clean: Tensor, sigma_max: float, seed: int 
     """
     levels = [level for level in LEVELS if level / 127.5 <= sigma_max / 2]
     denoised = _denoised(denoise, clean, [level / 127.5 for level in levels], seed)
-    return {str(level): float(psnr(each.clamp(-1, 1), clean).mean()) for level, each in zip(levels, denoised, strict=True)}
+    values = [float(psnr(each.clamp(-1, 1), clean).mean()) for each in denoised]
+    return dict(zip(map(str, levels), values, strict=True))
 
 
 def latent_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str, float]:
@@ -59,8 +60,8 @@ def latent_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str,
         clean: latents of held-out pictures, shape (N, C, H, W).
         seed: as for `denoising_psnr`.
     """
-    denoised = _denoised(denoise, clean, LATENT_LEVELS, seed)
-    return {str(level): float(psnr(each, clean, peak=1.0).mean()) for level, each in zip(LATENT_LEVELS, denoised, strict=True)}
+    values = [float(psnr(each, clean, peak=1.0).mean()) for each in _denoised(denoise, clean, LATENT_LEVELS, seed)]
+    return dict(zip(map(str, LATENT_LEVELS), values, strict=True))
 
 
 def _denoised(denoise: Denoise, clean: Tensor, sigmas: Sequence[float], seed: int) -> Iterator[Tensor]:
