@@ -118,9 +118,9 @@ def certify(
             raise UsageError("the suite of pictures has masks in place of problems, and one budget a run.")
         if seeds or workers or not calibration or not figures:
             raise UsageError("--seeds, --workers, --no-calibration and --no-figures belong to the standard suite.")
-        places = tuple((folder, _PAGE_IMAGES if folder == _PAGE else folder) for folder in folders)
+        targets = tuple((folder, _PAGE_IMAGES if folder == _PAGE else folder) for folder in folders)
         asked = (subject, method, mask, budget[0] if budget else None, pictures, samples, prior, data, lpips)
-        _pictures(certify_pictures.Request(*asked, places, update, again, _command()), quiet=quiet, as_json=as_json)
+        _pictures(certify_pictures.Request(*asked, targets, update, again, _command()), quiet=quiet, as_json=as_json)
         return
     if mask or pictures or lpips or subject or data or prior or again:
         raise UsageError(
@@ -162,8 +162,8 @@ def certify(
     else:
         show(certificate, Console(width=None if sys.stdout.isatty() else 200))
     if cancel.cancelled:
-        kept = f" and in {', '.join(map(str, folders))}" if folders else ""
-        display.say(f"Stopped: {display.done} of {display.total} cells are finished{kept}.")
+        where = f" and in {', '.join(map(str, folders))}" if folders else ""
+        display.say(f"Stopped: {display.done} of {display.total} cells are finished{where}.")
         raise typer.Exit(cancel.exit_code)
     if any(cell.status == FAILED for cell in certificate.cells):
         raise typer.Exit(1)
@@ -240,7 +240,7 @@ def _sentence(cell: Cell) -> str:
     from priorpaint.lab.certify.results import DONE
 
     spent = "as given" if cell.budget is None else f"NFE {cell.budget}"
-    found = f"{cell.status} ({cell.note})"
+    outcome = f"{cell.status} ({cell.note})"
     if cell.status == DONE:
-        found = f"{short_number(cell.ratio)} x floor in {cell.seconds * len(cell.measures):.1f} CPU s"
-    return f"{cell.method} {cell.problem} {spent}: {found}"
+        outcome = f"{short_number(cell.ratio)} x floor in {cell.seconds * len(cell.measures):.1f} CPU s"
+    return f"{cell.method} {cell.problem} {spent}: {outcome}"

@@ -112,7 +112,7 @@ def run(request: Request, display: Display, cancel: CancelToken, *, as_json: boo
         report = _run(request, job, priors[key], distance, display, count, cancel)
         if report.cells:
             reports[key] = reports[key].merged(report) if key in reports else report
-            files |= dict.fromkeys(_keep(request, reports[key]))
+            files |= dict.fromkeys(_save(request, reports[key]))
         if cancel.cancelled:
             break
         count.before += len(job.methods)
@@ -149,8 +149,8 @@ def _jobs(request: Request) -> Iterator[_Job]:
 
 def _stored_jobs(request: Request) -> Iterator[_Job]:
     """What the reports in the first folder were made of."""
-    given = (request.methods, request.masks, request.budget, request.pictures, request.samples, request.prior)
-    if not request.folders or any(given):
+    choices = (request.methods, request.masks, request.budget, request.pictures, request.samples, request.prior)
+    if not request.folders or any(choices):
         raise UsageError(
             "--again runs what the JSON files of a folder hold: name the folder with -o (or --write-docs), and leave "
             "methods, masks, sizes and --prior to them."
@@ -187,18 +187,18 @@ def _run(
     count: _Count,
     cancel: CancelToken,
 ) -> PictureReport:
-    def told(done: int, _: int, cell: PictureCell) -> None:
-        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_found(job.kind, cell)}"
+    def advance(done: int, _: int, cell: PictureCell) -> None:
+        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_outcome(job.kind, cell)}"
         display.advance(count.before + done, count.total, sentence)
 
     report = certify_pictures(
         prior, job.methods, [job.mask], subject=job.kind.name, data=request.data, budget=job.budget,
-        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=told, cancel=cancel,
+        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=advance, cancel=cancel,
     )  # fmt: skip
     return replace(report, setup={**report.setup, _ASKED: job.prior})
 
 
-def _keep(request: Request, report: PictureReport) -> list[Path]:
+def _save(request: Request, report: PictureReport) -> list[Path]:
     """Write the report into every folder; the files."""
     files: list[Path] = []
     for folder, pictures in request.folders:
@@ -251,7 +251,7 @@ def _merged(report: PictureReport, folder: Path) -> PictureReport:
     return before.merged(report)
 
 
-def _found(kind: Subject, cell: PictureCell) -> str:
+def _outcome(kind: Subject, cell: PictureCell) -> str:
     if cell.status != DONE or cell.measures is None:
         return f"{cell.status} ({cell.note})"
     values = [(column.title, column.value(cell.measures)) for column in kind.columns]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from priorpaint.lab.avatars import Avatars, Part, standard
-from priorpaint.lab.avatars.painting import Layer, Parts
+from priorpaint.lab.avatars.drawing import Layer, Parts
 
 
 @cache

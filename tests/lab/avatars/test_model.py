@@ -11,7 +11,7 @@ import torch
 
 from priorpaint.errors import UsageError
 from priorpaint.lab.avatars import Avatars, Part, standard
-from priorpaint.lab.avatars.painting import Layer
+from priorpaint.lab.avatars.drawing import Layer
 from priorpaint.lab.avatars.sheet import drawing, groups
 
 from .laws import small

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from .painting import Layer, Painter, Parts, Pixels
+from .drawing import Layer, Painter, Parts, Pixels
 from .sheet import CELLS
 
 ZOOM = 2
@@ -62,16 +62,16 @@ class Avatars:
     layers: tuple[Layer, ...]
 
     def __post_init__(self) -> None:
-        seen_cover = False
+        above_cover = False
         for layer in self.layers:
-            keep, paint = layer.inks[..., 0], layer.inks[..., 1]
-            if ((keep > 0) & (paint > 0)).any():
+            below, paint = layer.inks[..., 0], layer.inks[..., 1]
+            if ((below > 0) & (paint > 0)).any():
                 raise UsageError("a layer mixes its own colour with the colour below; each cell may show one part only")
-            if seen_cover and not layer.cover:
+            if above_cover and not layer.cover:
                 raise UsageError("covers must be the last layers")
-            if layer.cover and not np.isin(keep, (0.0, 1.0)).all():
+            if layer.cover and not np.isin(below, (0.0, 1.0)).all():
                 raise UsageError("a cover must be opaque")
-            seen_cover |= layer.cover
+            above_cover |= layer.cover
 
     @cached_property
     def index(self) -> dict[str, int]:

@@ -68,8 +68,8 @@ def _zm32(seed: int) -> Problem:
     means[1::2, :, :, :2] = means[::2, :, :, :2]  # pairs that differ in the hidden half only
     means = means.flatten(1) - weights @ means.flatten(1) / weights.sum()
     axis = torch.arange(4, dtype=torch.float64)
-    places = torch.cartesian_prod(axis, axis)
-    smooth = torch.exp(-torch.cdist(places, places).square() / (2 * 1.0**2)) + 0.05 * torch.eye(16, dtype=torch.float64)
+    cells = torch.cartesian_prod(axis, axis)
+    smooth = torch.exp(-torch.cdist(cells, cells).square() / (2 * 1.0**2)) + 0.05 * torch.eye(16, dtype=torch.float64)
     cov = 0.15 * torch.kron(torch.eye(2, dtype=torch.float64), smooth)
     law = dressed(SharedCovariance(weights, means, cov, (2, 4, 4)))
     known = torch.zeros(16, 16)

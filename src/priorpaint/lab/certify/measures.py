@@ -76,7 +76,7 @@ class Ruler:
         self._singular = _is_singular(posterior)
         log_density = self._log_density(exact)
         self._thresholds = [float(torch.quantile(log_density, 1 - share)) for share in (0.5, 0.9)]
-        self._seen = _measured_entries(problem)
+        self._num_measured = _measured_entries(problem)
         self._floors: dict[int, Measures] = {}
         self._ignorant: dict[int, Measures] = {}
 
@@ -142,7 +142,7 @@ class Ruler:
 
     def _residual(self, x: Tensor) -> float:
         gap = self.problem.y - self.problem.observed(x.reshape(-1, *self._shape).float())
-        return math.sqrt(float(gap.double().square().flatten(1).sum(1).mean()) / self._seen)
+        return math.sqrt(float(gap.double().square().flatten(1).sum(1).mean()) / self._num_measured)
 
 
 def _is_singular(law: GaussianMixture) -> bool:

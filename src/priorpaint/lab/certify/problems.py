@@ -139,8 +139,8 @@ def i8_law() -> GaussianMixture:
     rows, columns = torch.meshgrid(axis, axis, indexing="ij")
     left = torch.exp(-((columns + 0.5) ** 2 + rows**2) / 0.15)
     means = [0.6 * (a * left + b * left.flip(1)) for a, b in itertools.product((1, -1), repeat=2)]
-    places = torch.stack([rows.flatten(), columns.flatten()], 1)
-    smooth = torch.exp(-torch.cdist(places, places).square() / (2 * 0.4**2))
+    coordinates = torch.stack([rows.flatten(), columns.flatten()], 1)
+    smooth = torch.exp(-torch.cdist(coordinates, coordinates).square() / (2 * 0.4**2))
     cov = 0.04 * smooth + 0.0025 * torch.eye(64, dtype=torch.float64)
     return SharedCovariance([0.4, 0.1, 0.2, 0.3], torch.stack(means), cov, (1, 8, 8))
 
@@ -228,8 +228,8 @@ def select(names: Sequence[str]) -> list[str]:
     """
     chosen: list[str] = []
     for name in names:
-        found = [key for key in PROBLEMS if name in (key, key.split("-")[0], "all")]
-        if not found:
+        members = [key for key in PROBLEMS if name in (key, key.split("-")[0], "all")]
+        if not members:
             raise UsageError(f"there is no problem {name!r}; the problems are {', '.join(PROBLEMS)}")
-        chosen += [key for key in found if key not in chosen]
+        chosen += [key for key in members if key not in chosen]
     return chosen

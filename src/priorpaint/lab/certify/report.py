@@ -70,8 +70,8 @@ def asked_at(certificate: Certificate, budget: int | None) -> Certificate:
     """The methods and problems that were asked for at this budget."""
     asked = [cell for cell in certificate.cells if cell.budget == budget]
     methods, problems = {cell.method for cell in asked}, {cell.problem for cell in asked}
-    kept = (cell for cell in certificate.cells if cell.method in methods and cell.problem in problems)
-    return replace(certificate, cells=tuple(kept))
+    cells = (cell for cell in certificate.cells if cell.method in methods and cell.problem in problems)
+    return replace(certificate, cells=tuple(cells))
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,14 @@ def show(certificate: Certificate, console: Console) -> None:
 
 def notes(certificate: Certificate, *, failures_only: bool = False) -> list[str]:
     """One sentence for each (method, reason) of cells that are not done, with their problems and budgets."""
-    found: dict[tuple[str, str, str], list[Cell]] = {}
+    reasons: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in certificate.cells:
         if cell.status != DONE and (cell.status == FAILED or not failures_only):
-            found.setdefault((cell.method, cell.status, cell.note), []).append(cell)
-    return [f"{method}: {status} on {_places(cells)}: {note}" for (method, status, note), cells in found.items()]
+            reasons.setdefault((cell.method, cell.status, cell.note), []).append(cell)
+    return [f"{method}: {status} on {_where(cells)}: {note}" for (method, status, note), cells in reasons.items()]
 
 
-def _places(cells: Sequence[Cell]) -> str:
+def _where(cells: Sequence[Cell]) -> str:
     budgets: dict[str, list[str]] = {}
     for cell in cells:
         budgets.setdefault(cell.problem, []).append(_short(cell.budget))
@@ -224,8 +224,8 @@ def _budget(budget: int | None) -> str:
 
 def _print(grid: Grid, console: Console) -> None:
     table = Table(title=grid.title)
-    for number, column in enumerate(grid.header):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
+    for i, column in enumerate(grid.header):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in grid.rows:
         table.add_row(*row)
     console.print(table)

@@ -113,8 +113,8 @@ class Certificate:
     @property
     def problems(self) -> list[str]:
         """Standard problems in their order, then others."""
-        found = dict.fromkeys(cell.problem for cell in self.cells)
-        return [name for name in PROBLEMS if name in found] + [name for name in found if name not in PROBLEMS]
+        names = dict.fromkeys(cell.problem for cell in self.cells)
+        return [name for name in PROBLEMS if name in names] + [name for name in names if name not in PROBLEMS]
 
     @property
     def budgets(self) -> list[int | None]:

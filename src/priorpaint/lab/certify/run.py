@@ -76,8 +76,8 @@ def certify(
         raise UsageError("certify takes at least 2 samples, 1 seed and 1 worker")
     if any(budget is not None and budget < 1 for budget in budgets or ()):
         raise UsageError("a budget is at least 1 network evaluation a sample")
-    chosen = [Method.of(given) for given in ((*sorted(SOLVERS), *VARIANTS) if methods is None else methods)]
-    posed = _unique([name for given in problems for name in (select([given]) if isinstance(given, str) else [given])])
+    chosen = [Method.of(asked) for asked in ((*sorted(SOLVERS), *VARIANTS) if methods is None else methods)]
+    posed = _unique([name for asked in problems for name in (select([asked]) if isinstance(asked, str) else [asked])])
     if len({method.label for method in chosen}) < len(chosen):
         raise UsageError("two methods have the same label; give each a label with Method(label, solver)")
     jobs = [
@@ -87,7 +87,7 @@ def certify(
         for method in chosen
         if budgets is not None or budget in BUDGETS[:2] or not _is_costly(method, problem)
     ]
-    run = _here if workers == 1 else _spread(workers)
+    run = _in_this_process if workers == 1 else _in_processes(workers)
     cells: dict[tuple[str, str, int | None], Cell] = {}
     for cell in run(jobs, CancelToken() if cancel is None else cancel):
         cells[cell.method, cell.problem, cell.budget] = cell
@@ -111,7 +111,7 @@ def _unique(posed: Sequence[str | Problem]) -> list[str | Problem]:
 def _is_costly(method: Method, problem: str | Problem) -> bool:
     drawn = problem_of(problem, 0)
     large = drawn.law.dim * drawn.copies >= _LARGE
-    return drawn.costly or (large and computes_jacobians(method.run))
+    return drawn.costly or (large and computes_jacobians(method.solver))
 
 
 def _job(
@@ -150,7 +150,7 @@ def _setup(seeds: int | None, num_samples: int, workers: int) -> dict[str, Any]:
 # -- where the jobs run ------------------------------------------------------------------------------------------------
 
 
-def _here(jobs: Sequence[Job], cancel: CancelToken) -> Iterator[Cell]:
+def _in_this_process(jobs: Sequence[Job], cancel: CancelToken) -> Iterator[Cell]:
     for job in jobs:
         try:
             cancel.check()
@@ -183,7 +183,7 @@ def _work(job: Job) -> Cell | None:
         return None
 
 
-def _spread(workers: int) -> Callable[[Sequence[Job], CancelToken], Iterator[Cell]]:
+def _in_processes(workers: int) -> Callable[[Sequence[Job], CancelToken], Iterator[Cell]]:
     """The jobs in several processes, in the order in which they end."""
 
     def run(jobs: Sequence[Job], cancel: CancelToken) -> Iterator[Cell]:

@@ -37,8 +37,8 @@ def save(
         MissingExtra: figures without matplotlib.
     """
     folder, pictures = Path(folder), Path(pictures or folder)
-    for place in (folder, pictures):
-        _make(place)
+    for target in (folder, pictures):
+        _make(target)
     drawn: list[Path] = []
     write_text_atomic(folder / JSON_FILE, certificate.to_json())
     if figures:

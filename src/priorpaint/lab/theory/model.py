@@ -135,5 +135,5 @@ def normal(num: int, size: int, *, seed: int, use: str) -> Tensor:
 def _random_mask(d: int, count: int, seed: int) -> Tensor:
     if not 0 <= count <= d:
         raise UsageError(f"{count} known coordinates of {d} are not possible; take 0 to {d}")
-    places = normal(1, d, seed=seed, use="mask")[0].argsort()[:count]
-    return torch.zeros(d, dtype=torch.bool).index_fill(0, places, True)
+    chosen = normal(1, d, seed=seed, use="mask")[0].argsort()[:count]
+    return torch.zeros(d, dtype=torch.bool).index_fill(0, chosen, True)

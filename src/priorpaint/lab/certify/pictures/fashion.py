@@ -74,7 +74,7 @@ class FashionCase:
             raise UsageError(f"there are {len(TEST)} test pictures of fashion; ask for at most as many.")
         FASHION.check_masks([mask])
         order = np.random.default_rng(derive("test fashion", seed)).permutation(len(TEST))
-        x, labels = pictures(folder, "t10k", [int(number) for number in order[:count]])
+        x, labels = pictures(folder, "t10k", [int(i) for i in order[:count]])
         return FashionCase(mask, x, labels, draw_masks(mask, count, seed=seed), folder)
 
     def measure(self, samples: Tensor, lpips: Distance | None = None) -> FashionMeasures:
