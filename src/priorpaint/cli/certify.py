@@ -126,8 +126,10 @@ def certify(
         raise UsageError(
             "--subject, --mask, --pictures, --prior, --data, --lpips and --again belong to --suite pictures."
         )
-    if figures and folders:
-        _check_figures()
+    if figures and folders:  # said before minutes of work
+        from priorpaint.lab.certify.plots import require
+
+        require()
     from rich.console import Console
 
     from priorpaint.lab.certify.problems import STANDARD
@@ -211,13 +213,6 @@ def _last_part(word: str) -> str:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_figures() -> None:
-    """Say before minutes of work that the figures cannot be drawn."""
-    from priorpaint.lab.certify.plots import require
-
-    require()
 
 
 def _list(suite: str) -> None:

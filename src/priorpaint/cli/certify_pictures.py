@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 
@@ -27,15 +27,10 @@ from priorpaint.lab.certify.pictures.subjects import SUBJECTS, subject
 from priorpaint.lab.certify.results import DONE
 from priorpaint.priors.base import Prior
 
+from .progress import CellDisplay
+
 # In a report's setup: how its prior is asked for.
 _ASKED = "asked_prior"
-
-
-class Display(Protocol):
-    """Who is told of progress."""
-
-    def advance(self, done: int, total: int, sentence: str) -> None:
-        """``done`` of ``total`` cells are finished; the sentence is about the last."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +81,7 @@ class _Job:
     samples: int
 
 
-@dataclass
-class _Count:
-    """Cells of the jobs that are over, and of all."""
-
-    before: int
-    total: int
-
-
-def run(request: Request, display: Display, cancel: CancelToken, *, as_json: bool) -> list[PictureReport]:
+def run(request: Request, display: CellDisplay, cancel: CancelToken, *, as_json: bool) -> list[PictureReport]:
     """Run the suite mask by mask, save what was asked for after each, and print the tables.
 
     Raises:
@@ -104,18 +91,18 @@ def run(request: Request, display: Display, cancel: CancelToken, *, as_json: boo
     jobs = list(_stored_jobs(request) if request.again else _jobs(request))
     priors = {(job.kind.name, job.prior): _prior(job.kind, job.prior) for job in jobs}
     distance = _lpips(request.lpips)
-    count = _Count(0, sum(len(job.methods) for job in jobs))
+    before, total = 0, sum(len(job.methods) for job in jobs)
     reports: dict[tuple[str, str], PictureReport] = {}
     files: dict[Path, None] = {}
     for job in jobs:
         key = (job.kind.name, job.prior)
-        report = _run(request, job, priors[key], distance, display, count, cancel)
+        report = _run(request, job, priors[key], distance, partial(_told, display, job.kind, before, total), cancel)
         if report.cells:
             reports[key] = reports[key].merged(report) if key in reports else report
             files |= dict.fromkeys(_save(request, reports[key]))
         if cancel.cancelled:
             break
-        count.before += len(job.methods)
+        before += len(job.methods)
     for path in files:
         print(path, file=sys.stderr)
     for report in reports.values():
@@ -178,22 +165,22 @@ def _jobs_of(report: PictureReport, file: Path, request: Request) -> Iterator[_J
             yield _Job(report.subject, report.setup[_ASKED], mask, methods, budget, pictures, samples)
 
 
+def _told(display: CellDisplay, kind: Subject, before: int, total: int, done: int, _: int, cell: PictureCell) -> None:
+    """``done`` cells of a job are finished, ``before`` of the jobs before it, and of all jobs there are ``total``."""
+    display.advance(before + done, total, f"{cell.method} {kind.name} {cell.mask}: {_outcome(kind, cell)}")
+
+
 def _run(
     request: Request,
     job: _Job,
     prior: Prior,
     lpips: Distance | None,
-    display: Display,
-    count: _Count,
+    told: Callable[[int, int, PictureCell], None],
     cancel: CancelToken,
 ) -> PictureReport:
-    def advance(done: int, _: int, cell: PictureCell) -> None:
-        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_outcome(job.kind, cell)}"
-        display.advance(count.before + done, count.total, sentence)
-
     report = certify_pictures(
         prior, job.methods, [job.mask], subject=job.kind.name, data=request.data, budget=job.budget,
-        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=advance, cancel=cancel,
+        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=told, cancel=cancel,
     )  # fmt: skip
     return replace(report, setup={**report.setup, _ASKED: job.prior})
 

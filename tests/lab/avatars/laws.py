@@ -14,6 +14,11 @@ from priorpaint.lab.avatars import Avatars, Part, standard
 from priorpaint.lab.avatars.drawing import Layer, Parts
 
 
+def indices(law: Avatars, names: dict[str, str]) -> Parts:
+    """The combination (P,) of words; the other way round from `Avatars.names`."""
+    return np.array([part.options.index(names[part.name]) for part in law.parts], dtype=np.int64)
+
+
 @cache
 def small() -> Avatars:
     """768 of the avatars, with something to decide all over the picture."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -78,11 +77,6 @@ class Avatars:
         """The column of each part."""
         return {part.name: column for column, part in enumerate(self.parts)}
 
-    @property
-    def combinations(self) -> int:
-        """How many there are."""
-        return math.prod(len(part.options) for part in self.parts)
-
     def draw(self, num: int, seed: int) -> Parts:
         """``num`` independent combinations (num, P); the first n of them are the draw of ``num`` = n."""
         chance = np.random.default_rng([seed, len(self.parts)]).random((num, len(self.parts)))
@@ -108,17 +102,6 @@ class Avatars:
     def names(self, parts: Iterable[int]) -> dict[str, str]:
         """One combination in words."""
         return {part.name: part.options[choice] for part, choice in zip(self.parts, parts, strict=True)}
-
-    def indices(self, names: Mapping[str, str]) -> Parts:
-        """The combination (P,) of words; the other way round from `names`.
-
-        Raises:
-            UsageError: a part is missing, or an option does not exist.
-        """
-        for part in self.parts:
-            if names.get(part.name) not in part.options:
-                raise UsageError(f"{part.name} is one of {', '.join(part.options)}, not {names.get(part.name)!r}")
-        return np.array([part.options.index(names[part.name]) for part in self.parts], dtype=np.int64)
 
     def only(self, options: Mapping[str, Sequence[str]]) -> Avatars:
         """The law given that some parts are among the named options: smaller sets, and conditional laws.

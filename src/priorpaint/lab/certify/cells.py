@@ -123,8 +123,8 @@ class _Draw:
 
 
 def _draw(solver: Solver, job: Job, seed: int, num: int, stop: Callable[[], bool]) -> _Draw:
-    ruler = _ruler(job.problem, seed)
-    problem = ruler.problem
+    problem = problem_of(job.problem, seed)
+    ruler = _ruler(problem)
     prior = problem.solver_prior
     before, begun = prior.nfe.copy(), time.process_time()
     x = solver.sample(
@@ -183,26 +183,14 @@ def checking(stop: Callable[[], bool]) -> Callable[[int, int, Tensor], None]:
     return callback
 
 
-def problem_of(problem: str | Problem, seed: int) -> Problem:
-    return _named(problem, seed) if isinstance(problem, str) else problem
-
-
 @lru_cache(maxsize=64)
-def _named(name: str, seed: int) -> Problem:
-    return standard_problem(name, seed)
-
-
-def _ruler(problem: str | Problem, seed: int) -> Ruler:
-    return _named_ruler(problem, seed) if isinstance(problem, str) else _own_ruler(problem)
+def problem_of(problem: str | Problem, seed: int) -> Problem:
+    """A standard problem by name and draw; one of your own is itself, whatever the draw."""
+    return standard_problem(problem, seed) if isinstance(problem, str) else problem
 
 
 @lru_cache(maxsize=40)  # a ruler takes about 10 MB
-def _named_ruler(name: str, seed: int) -> Ruler:
-    return Ruler(_named(name, seed))
-
-
-@lru_cache(maxsize=2)
-def _own_ruler(problem: Problem) -> Ruler:
+def _ruler(problem: Problem) -> Ruler:
     return Ruler(problem)
 
 

@@ -87,7 +87,9 @@ class Ruler:
     def floor(self, num: int) -> Measures:
         """What ``num`` exact samples of one copy score, averaged over replicates."""
         if num not in self._floors:
-            self._floors[num] = self._floor(num)
+            seeds = (derive("floor", self.problem.seed, replicate) for replicate in range(REPLICATES))
+            draws = (self.problem.posterior.sample(num, seed=seed) for seed in seeds)
+            self._floors[num] = Measures.average([self._one(draw.double().flatten(1)) for draw in draws])
         return self._floors[num]
 
     def ignorant(self, num: int) -> Measures:
@@ -96,11 +98,6 @@ class Ruler:
             draw = self.problem.law.sample(num, seed=derive("ignorant", self.problem.seed))
             self._ignorant[num] = self._one(draw.double().flatten(1))
         return self._ignorant[num]
-
-    def _floor(self, num: int) -> Measures:
-        seeds = (derive("floor", self.problem.seed, replicate) for replicate in range(REPLICATES))
-        draws = (self.problem.posterior.sample(num, seed=seed).double().flatten(1) for seed in seeds)
-        return Measures.average([self._one(draw) for draw in draws])
 
     def _one(self, x: Tensor) -> Measures:
         """Measures of one copy, (n, d)."""

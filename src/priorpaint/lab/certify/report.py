@@ -112,9 +112,9 @@ def details(certificate: Certificate, problem: str, budget: int | None) -> Grid:
 def show(certificate: Certificate, console: Console) -> None:
     """Print the overview of each budget, and of a single problem everything."""
     for budget in certificate.budgets:
-        _print(overview(certificate, budget), console)
+        print_grid(overview(certificate, budget), console)
     if len(certificate.problems) == 1:
-        _print(details(certificate, certificate.problems[0], main_budget(certificate)), console)
+        print_grid(details(certificate, certificate.problems[0], main_budget(certificate)), console)
     for line in notes(certificate, failures_only=True):
         console.print(line, markup=False, highlight=False)
 
@@ -149,7 +149,7 @@ def markdown(certificate: Certificate, *, figure: str | None = None, command: st
         parts.append(f"![Error over the floor of each method on each problem]({figure})\n")
     for other in certificate.budgets:
         grid = overview(certificate, other)
-        parts += [f"## {grid.title[0].upper()}{grid.title[1:]}\n", _markdown_table(grid)]
+        parts += [f"## {grid.title[0].upper()}{grid.title[1:]}\n", markdown_table(grid)]
     parts += [
         "## Problem by problem\n",
         _COLUMNS,
@@ -157,7 +157,7 @@ def markdown(certificate: Certificate, *, figure: str | None = None, command: st
     ]
     for problem in certificate.problems:
         grid = details(certificate, problem, budget)
-        parts += [f"### {grid.title}\n", _markdown_table(grid)]
+        parts += [f"### {grid.title}\n", markdown_table(grid)]
     if listed := notes(certificate):
         parts += ["## Not applicable\n", "\n".join(f"- {line}" for line in listed) + "\n"]
     return "\n".join(parts)
@@ -222,8 +222,9 @@ def _budget(budget: int | None) -> str:
     return "settings as given" if budget is None else f"{budget} evaluations a sample"
 
 
-def _print(grid: Grid, console: Console) -> None:
-    table = Table(title=grid.title)
+def print_grid(grid: Grid, console: Console) -> None:
+    """As a table on a terminal."""
+    table = Table(title=grid.title, title_justify="left")
     for i, column in enumerate(grid.header):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in grid.rows:
@@ -231,6 +232,7 @@ def _print(grid: Grid, console: Console) -> None:
     console.print(table)
 
 
-def _markdown_table(grid: Grid) -> str:
+def markdown_table(grid: Grid) -> str:
+    """As a table of a page."""
     lines = [grid.header, ["---", *["--:"] * (len(grid.header) - 1)], *grid.rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

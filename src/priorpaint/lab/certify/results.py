@@ -73,14 +73,6 @@ class Cell:
         """What exact samples score."""
         return _mean([getattr(part, name) for part in self.floors])
 
-    def error(self, name: str) -> float:
-        """Standard error of `mean` over the seeds; nan for a single seed."""
-        values = [getattr(part, name) for part in self.measures]
-        if len(values) < 2:
-            return math.nan
-        centre = sum(values) / len(values)
-        return math.sqrt(sum((value - centre) ** 2 for value in values) / (len(values) - 1) / len(values))
-
 
 def _mean(values: Sequence[float | None]) -> float | None:
     numbers = [value for value in values if value is not None]

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from typing import Any
 
@@ -31,11 +30,6 @@ _LOOK_SECONDS = 0.3
 VARIANTS = ("vipaint:components=8,levels=1,correct=true",)
 
 Report = Callable[[int, int, Cell], None]
-
-
-def default_seeds(budget: int | None) -> int:
-    """Three draws of each problem, but one where a sample costs much."""
-    return 3 if budget is None or budget <= CALIBRATED_BUDGET else 1
 
 
 def certify(
@@ -87,9 +81,9 @@ def certify(
         for method in chosen
         if budgets is not None or budget in BUDGETS[:2] or not _is_costly(method, problem)
     ]
-    run = _in_this_process if workers == 1 else _in_processes(workers)
+    cancel = CancelToken() if cancel is None else cancel
     cells: dict[tuple[str, str, int | None], Cell] = {}
-    for cell in run(jobs, CancelToken() if cancel is None else cancel):
+    for cell in _in_this_process(jobs, cancel) if workers == 1 else _in_processes(jobs, cancel, workers):
         cells[cell.method, cell.problem, cell.budget] = cell
         if report is not None:
             report(len(cells), len(jobs), cell)
@@ -124,7 +118,7 @@ def _job(
     batch_size: int | None,
 ) -> Job:
     costly = _is_costly(method, problem)
-    draws = seeds or (1 if costly else default_seeds(budget))
+    draws = seeds or (1 if costly or (budget or 0) > CALIBRATED_BUDGET else 3)
     ranked = calibrated and not costly and budget in (None, CALIBRATED_BUDGET)
     return Job(method, problem, budget, draws, num_samples, ranked, batch_size)
 
@@ -183,31 +177,19 @@ def _work(job: Job) -> Cell | None:
         return None
 
 
-def _in_processes(workers: int) -> Callable[[Sequence[Job], CancelToken], Iterator[Cell]]:
+def _in_processes(jobs: Sequence[Job], cancel: CancelToken, workers: int) -> Iterator[Cell]:
     """The jobs in several processes, in the order in which they end."""
-
-    def run(jobs: Sequence[Job], cancel: CancelToken) -> Iterator[Cell]:
-        context = multiprocessing.get_context("spawn")
-        event = context.Event()
-        with _pool(workers, context, event) as pool:
-            waiting = {pool.submit(_work, job) for job in sorted(jobs, key=_work_of, reverse=True)}
-            try:
-                for done in _ended(waiting, cancel, event):
-                    if (cell := done.result()) is not None:
-                        yield cell
-            except BrokenProcessPool:
-                if cancel.cancelled:  # the signal went to the whole process group, and took the workers with it
-                    return
-                raise PriorpaintError("a worker process died, probably for memory; use fewer workers") from None
-
-    return run
-
-
-@contextmanager
-def _pool(workers: int, context: Any, event: Event) -> Iterator[ProcessPoolExecutor]:
+    context = multiprocessing.get_context("spawn")
+    event = context.Event()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(event,))
     try:
-        yield pool
+        waiting = {pool.submit(_work, job) for job in sorted(jobs, key=_work_of, reverse=True)}
+        for done in _ended(waiting, cancel, event):
+            if (cell := done.result()) is not None:
+                yield cell
+    except BrokenProcessPool:
+        if not cancel.cancelled:  # else the signal went to the whole process group, and took the workers with it
+            raise PriorpaintError("a worker process died, probably for memory; use fewer workers") from None
     finally:
         event.set()
         pool.shutdown(wait=True, cancel_futures=True)

@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.rng import Streams, derive
-from ...diffusion.schedules import Schedule
 from ...errors import UsageError
-from ...operators.inpainting import Inpainting
 from ...priors.analytic import LinearManifold
 
 # Cosines nearer to 1 than this are 1: float64 cannot tell them apart after a matrix product.
@@ -117,14 +115,6 @@ class LinearModel:
     def paste(self, x_0: Tensor, u: Tensor) -> Tensor:
         """K x_0 + D u, each (N, d)."""
         return torch.where(self.known, x_0, u)
-
-    def prior(self, schedule: Schedule | None = None) -> LinearManifold:
-        """The same manifold as a prior, for the solvers; images are (1, 1, d)."""
-        return LinearManifold(self.A, schedule=schedule)
-
-    def operator(self) -> Inpainting:
-        """The same mask as an operator on those images."""
-        return Inpainting(self.known[None].double())
 
 
 def normal(num: int, size: int, *, seed: int, use: str) -> Tensor:

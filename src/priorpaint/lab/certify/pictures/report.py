@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from ....errors import UsageError
 from ....imaging.writing import write_text_atomic
+from ..report import Grid, markdown_table, print_grid
 from ..results import DONE, FAILED
 from .masks import ABOUT
 from .run import PictureCell, PictureReport
@@ -55,12 +55,7 @@ def table(report: PictureReport, mask: str) -> list[list[str]]:
 def show(report: PictureReport, console: Console) -> None:
     """Print one table a mask."""
     for mask in report.masks:
-        grid = Table(title=f"{mask}: {ABOUT[mask]}", title_justify="left")
-        for i, name in enumerate(header(report)):
-            grid.add_column(name, justify="right" if i else "left")
-        for row in table(report, mask):
-            grid.add_row(*row)
-        console.print(grid)
+        print_grid(Grid(f"{mask}: {ABOUT[mask]}", header(report), table(report, mask)), console)
     for cell in report.cells:
         if cell.status == FAILED:
             console.print(f"{cell.method} failed on {cell.mask}: {cell.note}", markup=False, highlight=False)
@@ -76,14 +71,11 @@ def markdown(report: PictureReport, *, pictures: str = "") -> str:
     other = "" if report.name == kind.name else f" with the prior {setup['prior']}"
     parts = [f"## {kind.name.capitalize()}{other}\n", kind.about + "\n", setup_line + "\n"]
     parts.append("\n".join([head, *legend]) + "\n")
-    titles = header(report)
     for mask in report.masks:
         address = pictures + sheet_file(report.name, mask)
         parts.append(f"### {kind.name}{other}, {mask}: {ABOUT[mask]}\n\n{_size(report, mask)}\n")
         parts.append(f"![Completions by each method]({address})\n")
-        rule = "|---|" + "--:|" * (len(titles) - 1)
-        lines = ["| " + " | ".join(row) + " |" for row in (titles, *table(report, mask))]
-        parts.append("\n".join([lines[0], rule, *lines[1:]]) + "\n")
+        parts.append(markdown_table(Grid(mask, header(report), table(report, mask))))
     left_out = sorted({f"- {cell.method}: {cell.status}: {cell.note}" for cell in report.cells if cell.status != DONE})
     if left_out:
         parts.append(f"### {kind.name}{other}, left out\n\n" + "\n".join(left_out) + "\n")
