@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -107,7 +108,7 @@ def _measured(cell: Cell, job: Job, stop: Callable[[], bool]) -> Cell:
         backward=sum(draw.backward for draw in draws) / num / len(draws),
         seconds=sum(draw.seconds for draw in draws) / len(draws),
     )
-    if not all(_is_finite(draw.measures) for draw in draws):
+    if not all(math.isfinite(draw.measures.sliced) for draw in draws):
         return replace(cell, status=FAILED, note="the samples are not finite")
     return replace(cell, status=DONE, calibration=_calibration(job, first, stop) if job.calibrated else None)
 
@@ -143,10 +144,6 @@ def _draw(solver: Solver, job: Job, seed: int, num: int, stop: Callable[[], bool
 
 
 _NOTHING = Measures(*[float("nan")] * len(fields(Measures)))
-
-
-def _is_finite(measures: Measures) -> bool:
-    return measures.sliced == measures.sliced
 
 
 def _calibration(job: Job, problem: Problem, stop: Callable[[], bool]) -> Calibration | None:

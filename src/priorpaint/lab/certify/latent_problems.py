@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,7 +11,7 @@ from ...diffusion.rng import derive
 from ...operators import Inpainting
 from ...priors.analytic import Gaussian, GaussianMixture
 from ...priors.latent import LinearAutoencoder
-from .base import Problem, dressed, generator_of, measure, random_cov
+from .base import Problem, dressed, generator_of, measure, random_cov, undecided
 from .mixtures import SharedCovariance
 
 
@@ -55,10 +53,7 @@ def zm32(seed: int = 0) -> Problem:
     sigma_y = .05. Components come in pairs that differ in the hidden half only; draws whose heaviest posterior mode is
     below .8 count.
     """
-    undecided = (
-        drawn for candidate in itertools.count() if float((drawn := _zm32(candidate)).posterior.weights.max()) < 0.8
-    )
-    return replace(next(itertools.islice(undecided, seed, None)), seed=seed)
+    return undecided(_zm32, seed)
 
 
 def _zm32(seed: int) -> Problem:

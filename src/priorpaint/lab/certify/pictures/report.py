@@ -11,10 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-from ....errors import UsageError
 from ....imaging.writing import write_text_atomic
 from ..report import Grid, markdown_table, print_grid
 from ..results import DONE, FAILED
+from ..saving import make_folder
 from .masks import ABOUT
 from .run import PictureCell, PictureReport
 from .sheet import save_sheet, sheet_file
@@ -113,10 +113,7 @@ def save(
     """
     folder, sheets = Path(folder), Path(pictures or folder)
     for needed in (folder, sheets):
-        try:
-            needed.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"the folder {needed} cannot be made ({error.strerror}); name another one") from None
+        make_folder(needed)
     address = "" if sheets == folder else os.path.relpath(sheets, folder) + "/"
     if command:
         report = replace(report, cells=tuple(replace(cell, command=cell.command or command) for cell in report.cells))
