@@ -150,11 +150,8 @@ def i8(mask: str, seed: int = 0) -> Problem:
         known[:, 4:] = 0
     elif mask == "box":
         known[2:6, 2:6] = 0
-    else:
-        known = torch.zeros(64)
-        known[torch.randperm(64, generator=generator_of(name, seed))[:13]] = 1
-        known = known.reshape(8, 8)
-    law, operator = dressed(i8_law()), Inpainting(known)
+    shown = torch.randperm(64, generator=generator_of(name, seed))[:13]
+    law, operator = dressed(i8_law()), _mask(shown, 8, 8) if mask == "pixels" else Inpainting(known)
     about = {"half": "right half hidden", "box": "4 x 4 box hidden", "pixels": "80 % of the pixels hidden"}[mask]
     y = _observed(law, operator, 0.0, name, seed)
     return Problem(name, law, operator, y, seed=seed, most_samples=256, about=f"8 x 8 images, {about}")

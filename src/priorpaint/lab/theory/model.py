@@ -81,12 +81,6 @@ class LinearModel:
         return torch.diag((~self.known).double())
 
     @property
-    def B(self) -> Tensor:  # noqa: N802 - the name of the paper
-        """The hidden block P_MM."""
-        hidden = ~self.known
-        return self.P[hidden][:, hidden]
-
-    @property
     def cosines(self) -> Tensor:
         """Eigenvalues of A^T D A (k,), rising: how much of each mode is hidden. B has the same, besides zeros."""
         values: Tensor = torch.linalg.eigvalsh(self.A.mT @ self.D @ self.A).clamp(0, 1)

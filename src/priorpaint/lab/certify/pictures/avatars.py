@@ -18,7 +18,7 @@ from ...avatars.reading import read
 from ...avatars.standard import standard
 from .masks import MASKS, draw_masks
 from .statistics import lpips_to, nan_mean, rank_correlation, total_variation, visible_change
-from .subject import LPIPS, VISIBLE, Column, Distance, Subject, truth_and_known
+from .subject import LPIPS, VISIBLE, Case, Column, Distance, Subject
 
 # A part that is as good as known says nothing about a method.
 _DECIDED = 0.999
@@ -61,20 +61,10 @@ class AvatarMeasures:
 
 
 @dataclass(frozen=True)
-class AvatarCase:
-    """``count`` test avatars under one kind of mask.
+class AvatarCase(Case):
+    """Test avatars: their true combinations (B, P), and the seed that they were drawn with."""
 
-    Attributes:
-        mask: its name (`masks.MASKS`).
-        parts: the true combinations (B, P).
-        x: the pictures (B, 3, 32, 32) in [-1, 1].
-        known: (B, 1, 32, 32), 1 where known.
-    """
-
-    mask: str
     parts: Parts
-    x: Tensor
-    known: Tensor
     seed: int
 
     @staticmethod
@@ -86,7 +76,7 @@ class AvatarCase:
         """
         known = draw_masks(mask, count, seed=seed)
         parts = standard().draw(count, derive("test avatars", seed))
-        return AvatarCase(mask, parts, as_tensor(standard().compose(parts)), known, seed)
+        return AvatarCase(mask, as_tensor(standard().compose(parts)), known, parts, seed)
 
     @property
     def avatars(self) -> Avatars:
@@ -105,7 +95,6 @@ class AvatarCase:
         return pictures.reshape(*parts.shape[:2], *pictures.shape[1:])
 
     def measure(self, samples: Tensor, lpips: Distance | None = None) -> AvatarMeasures:
-        """The measures of completions (B, n, 3, 32, 32), with LPIPS where it is given."""
         samples = samples.detach().cpu().float().clamp(-1, 1)
         count, num = samples.shape[:2]
         reading = read(samples.flatten(0, 1))
@@ -140,7 +129,7 @@ class AvatarCase:
 
     def references(self, num: int) -> dict[str, Tensor]:
         """Truth, what is known of it, and exact completions."""
-        return {**truth_and_known(self), EXACT: self.exact(num, seed=derive("shown", self.seed))}
+        return {**super().references(num), EXACT: self.exact(num, seed=derive("shown", self.seed))}
 
     def _tv(self, row: int, parts: Tensor, agree: Tensor) -> float:
         """Mean over the undecided parts; nan where everything is decided."""
