@@ -127,8 +127,8 @@ class _Maker:
             hidden |= layer.touched[combinations[:, self.columns[layer.style or ""]]]
         sources = self.whole.source[self.whole.codes(combinations)]
         # What of the covers the rest can feel: the cells they hide, and those where they show the colour of a part.
-        seen = np.where(hidden, sources, -2)
-        _, first, outline = np.unique(seen, axis=0, return_index=True, return_inverse=True)
+        visible = np.where(hidden, sources, -2)
+        _, first, outline = np.unique(visible, axis=0, return_index=True, return_inverse=True)
         outline = outline.reshape(-1)
         in_blocks = np.zeros(_ALL, bool)
         for group in groups:
@@ -214,6 +214,6 @@ def _members(outline: NDArray[np.int64]) -> Tensor:
 
 def _shared(frame: tuple[Term, ...], blocks: tuple[Block, ...]) -> tuple[int, ...]:
     """Colours that are not the business of one block alone."""
-    seen = [{term.source for term in frame}, *({term.source for term in block.terms} for block in blocks)]
-    everything = sorted(set().union(*seen) - {OWN})
-    return tuple(column for column in everything if column in seen[0] or sum(column in one for one in seen) > 1)
+    sources = [{term.source for term in frame}, *({term.source for term in block.terms} for block in blocks)]
+    everything = sorted(set().union(*sources) - {OWN})
+    return tuple(column for column in everything if column in sources[0] or sum(column in one for one in sources) > 1)
