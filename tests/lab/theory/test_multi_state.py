@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from priorpaint.diffusion.schedules import VP
-from priorpaint.lab.theory import two_state
-from tests.lab.theory import multi_state
+from priorpaint.lab.theory import multi_state, two_state
 from tests.lab.theory.problems import hidden_block, named, varied
 
 SCHEDULES = {"linear": VP("linear"), "cosine": VP("cosine"), "short": VP([0.1, 0.3, 0.5, 0.9])}

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from priorpaint import UsageError
 from priorpaint.lab.theory import LinearModel, two_state
-from tests.lab.theory import closed_forms
 from tests.lab.theory.problems import diagonal, gaussian, hidden_block, named, varied
 
 # Rates reported for these problems: (d, k, known, seed) -> rho.
@@ -126,10 +125,10 @@ def test_closed_form_and_operator_norm(seed: int) -> None:
     model = varied(seed)
     x_0, u = model.draw(3, seed=seed), gaussian(3, model.d, seed)
     *_, swept = islice(two_state.sweeps(model, x_0, u), 7)
-    torch.testing.assert_close(closed_forms.after_sweeps(model, x_0, u, 7), swept, rtol=0, atol=1e-12)
+    torch.testing.assert_close(two_state.after_sweeps(model, x_0, u, 7), swept, rtol=0, atol=1e-12)
     for rounds in (1, 2, 7):
         norm = float(torch.linalg.matrix_norm(torch.linalg.matrix_power(model.P @ model.D, rounds), 2))
-        assert norm == pytest.approx(closed_forms.contraction(model.rho, rounds, on_manifold=False), abs=1e-12)
+        assert norm == pytest.approx(two_state.contraction(model.rho, rounds, on_manifold=False), abs=1e-12)
 
 
 def test_only_known_coordinates_are_read() -> None:
@@ -193,8 +192,8 @@ def test_the_required_rounds_are_enough(problem: tuple[int, int, int, int]) -> N
     rounds = two_state.rounds_needed(float(start.max()), 1e-6, model.rho)
     *_, last = islice(two_state.sweeps(model, x_0, u), rounds)
     assert (last - x_0).norm(dim=1).max() <= 1e-6
-    assert closed_forms.contraction(model.rho, rounds) * start.max() <= 1e-6
-    assert closed_forms.contraction(model.rho, rounds - 1) * start.max() > 1e-6
+    assert two_state.contraction(model.rho, rounds) * start.max() <= 1e-6
+    assert two_state.contraction(model.rho, rounds - 1) * start.max() > 1e-6
 
 
 def test_rounds_at_the_edges() -> None:
@@ -212,10 +211,10 @@ def test_fewer_known_coordinates_than_dimensions() -> None:
     model = named(8, 4, 3, 3)
     assert model.rho == 1 and round(float(model.invisible.trace())) == 1
     x_0, u = model.draw(4, seed=0), model.project(gaussian(4, 8, 0))
-    left = closed_forms.limit_error(model, x_0, u)
+    left = two_state.limit_error(model, x_0, u)
     assert left.norm(dim=1).min() > 0.01
-    torch.testing.assert_close(closed_forms.after_sweeps(model, x_0, u, 200_000) - x_0, left, rtol=0, atol=1e-6)
-    assert (closed_forms.limit_error(diagonal(), x_0[:, :2], u[:, :2]) == 0).all()
+    torch.testing.assert_close(two_state.after_sweeps(model, x_0, u, 200_000) - x_0, left, rtol=0, atol=1e-6)
+    assert (two_state.limit_error(diagonal(), x_0[:, :2], u[:, :2]) == 0).all()
 
 
 def test_one_generator_serves_all_masks_at_different_rates() -> None:
@@ -226,7 +225,7 @@ def test_one_generator_serves_all_masks_at_different_rates() -> None:
         model = LinearModel(A, known)
         rates.append(model.rho)
         x_0 = model.draw(1, seed=seed)
-        u = closed_forms.after_sweeps(model, x_0, model.project(gaussian(1, 32, seed)), 100_000)
+        u = two_state.after_sweeps(model, x_0, model.project(gaussian(1, 32, seed)), 100_000)
         assert (u - x_0).norm() < 1e-9 or model.rho > 0.9995
     assert min(rates) < 0.6 and max(rates) > 0.9, "the rate does depend on the mask"
 
@@ -254,22 +253,22 @@ def test_a_noisy_generator_ends_where_theory_says_and_within_its_bound() -> None
     for seed in range(150):
         size = 10 ** -(1 + 5 * (seed % 10) / 9)
         model, delta, x_0, start = perturbed(seed, size)
-        rate = closed_forms.noisy_rate(model, delta)
+        rate = two_state.noisy_rate(model, delta)
         if rate >= 1:
             with pytest.raises(UsageError, match="Theorem 6 needs"):
-                closed_forms.noisy_bound(model, delta, x_0, start)
+                two_state.noisy_bound(model, delta, x_0, start)
             continue
         tried += 1
-        limit = closed_forms.noisy_limit(model, delta, x_0).norm(dim=1)
-        bound = closed_forms.noisy_bound(model, delta, x_0, start)
+        limit = two_state.noisy_limit(model, delta, x_0).norm(dim=1)
+        bound = two_state.noisy_bound(model, delta, x_0, start)
         assert (limit <= bound * (1 + 1e-12)).all()
         after = after_noisy_sweeps(model, delta, x_0, start, 5)
-        assert ((after - x_0).norm(dim=1) <= closed_forms.noisy_bound(model, delta, x_0, start, 5) * (1 + 1e-12)).all()
+        assert ((after - x_0).norm(dim=1) <= two_state.noisy_bound(model, delta, x_0, start, 5) * (1 + 1e-12)).all()
         tolerance, largest = float(bound.max()), float(x_0.norm(dim=1).max())
-        assert size <= closed_forms.tolerable_error(model, delta, tolerance * (1 + 1e-9), largest)
+        assert size <= two_state.tolerable_error(model, delta, tolerance * (1 + 1e-9), largest)
         if rate < 0.9 and seed % 5 == 0:
             left = after_noisy_sweeps(model, delta, x_0, start, 300) - x_0
-            torch.testing.assert_close(left, closed_forms.noisy_limit(model, delta, x_0), rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(left, two_state.noisy_limit(model, delta, x_0), rtol=1e-9, atol=1e-12)
     assert tried > 100
 
 
@@ -280,6 +279,6 @@ def test_the_limit_is_linear_in_the_perturbation(seed: int) -> None:
     x_0, direction = model.draw(3, seed=seed), gaussian(24, 24, seed)
     direction = direction / torch.linalg.matrix_norm(direction, 2)
     sizes = torch.logspace(-6, -2, 9, dtype=torch.float64)
-    limits = torch.stack([closed_forms.noisy_limit(model, size * direction, x_0).norm() for size in sizes])
+    limits = torch.stack([two_state.noisy_limit(model, size * direction, x_0).norm() for size in sizes])
     x, y = sizes.log(), limits.log()
     assert float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()) == pytest.approx(1, abs=0.01)

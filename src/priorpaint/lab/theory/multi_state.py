@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from priorpaint.diffusion import transitions
-from priorpaint.diffusion.schedules import VP
-from priorpaint.lab.theory.model import LinearModel
+from ...diffusion import transitions
+from ...diffusion.schedules import VP
+from .model import LinearModel
 
 # -- generation --------------------------------------------------------------------------------------------------------
 
@@ -24,13 +24,13 @@ def generator(model: LinearModel, schedule: VP, t: Tensor, s: Tensor) -> Tensor:
 
     b_t = alpha_{t|s} sigma_s^2 / sigma_t^2 is what x_t weighs there.
     """
-    scale, b = _weights(schedule, t, s)
-    return scale * model.P + b * (torch.eye(model.d, dtype=torch.float64) - model.P)
+    keep, b = _pull(schedule, t, s)
+    return keep * model.P + b * (torch.eye(model.d, dtype=torch.float64) - model.P)
 
 
 def signal_generator(model: LinearModel, schedule: VP, t: Tensor, s: Tensor) -> Tensor:
     """Corollary 10: under Assumption 9 only the signal part alpha_{t|s} P of Theorem 8 is kept."""
-    return _weights(schedule, t, s)[0] * model.P
+    return _pull(schedule, t, s)[0] * model.P
 
 
 def generated_variance(schedule: VP, times: Tensor) -> float:
@@ -46,9 +46,9 @@ def generated_variance(schedule: VP, times: Tensor) -> float:
 def ancestral_variance(schedule: VP, times: Tensor) -> float:
     """Latent variance of DDPM's own chain with the smaller variance beta-tilde: below 1 for finitely many states."""
     t, s = times[:-1], times[1:]
-    scale, _ = _weights(schedule, t, s)
+    keep, _ = _pull(schedule, t, s)
     variance = 1.0
-    for factor, added in zip(scale.tolist(), transitions.backward_variance(schedule, t, s).tolist(), strict=True):
+    for factor, added in zip(keep.tolist(), transitions.backward_variance(schedule, t, s).tolist(), strict=True):
         variance = factor**2 * variance + added
     return variance
 
@@ -80,8 +80,8 @@ def aligned_error(schedule: VP, times: Tensor, rho: Tensor | float) -> tuple[Ten
     rho = torch.as_tensor(rho, dtype=torch.float64)
     t, s = times[:-1], times[1:]
     abar = schedule.alpha(times) ** 2
-    states = torch.arange(len(t), 0, -1)  # the states T, ..., 1
-    power = rho[..., None] ** (2 * states - 1)
+    number = torch.arange(len(t), 0, -1)  # the states T, ..., 1
+    power = rho[..., None] ** (2 * number - 1)
     _, beta = transitions.forward(schedule, s, t)
     init = (1 / abar[0] + 1) * power[..., 0]
     forward = ((1 / abar[1:-1] - 1) * power[..., 1:]).sum(-1) * (1 - rho)
@@ -96,25 +96,23 @@ def repaint_error(schedule: VP, times: Tensor, rho: Tensor | float, rounds: int 
     """
     rho = torch.as_tensor(rho, dtype=torch.float64)
     t, s = times[:-1], times[1:]
-    scale, b = _weights(schedule, t, s)
+    keep, b = _pull(schedule, t, s)
     up, beta = transitions.forward(schedule, s, t)
-    reverse, alpha, variance_t = (
-        transitions.backward_variance(schedule, t, s),
-        schedule.alpha(t),
-        schedule.sigma(t) ** 2,
-    )
+    spread, alpha, variance_t = transitions.backward_variance(schedule, t, s), schedule.alpha(t), schedule.sigma(t) ** 2
     mean, variance = torch.zeros_like(rho), torch.ones_like(rho)
     for i in range(len(t)):
-        # theta_MM; theta_MK x_K = other x_M
-        own, other = scale[i] * rho + b[i] * (1 - rho), (scale[i] - b[i]) * (1 - rho)
-        noise = (scale[i] - b[i]) ** 2 * rho * (1 - rho)
+        own, other = (
+            keep[i] * rho + b[i] * (1 - rho),
+            (keep[i] - b[i]) * (1 - rho),
+        )  # theta_MM; theta_MK x_K = other x_M
+        noise = (keep[i] - b[i]) ** 2 * rho * (1 - rho)
         # The first x_T is pure noise, also in the known pixels.
         known_mean, known_variance = (torch.zeros(()), torch.ones(())) if i == 0 else (alpha[i], variance_t[i])
         mean = own * mean + other * known_mean
-        variance = own**2 * variance + noise * known_variance + reverse[i]
+        variance = own**2 * variance + noise * known_variance + spread[i]
         # The other rounds are one affine map, up and down again.
         mean = _repeat(mean, own * up[i], other * alpha[i], rounds - 1)
-        added = own**2 * beta[i] + noise * variance_t[i] + reverse[i]
+        added = own**2 * beta[i] + noise * variance_t[i] + spread[i]
         variance = _repeat(variance, (own * up[i]) ** 2, added, rounds - 1)
     return ModeError(rho, mean - 1, variance)
 
@@ -130,8 +128,8 @@ def _repeat(x: Tensor, factor: Tensor, added: Tensor, times: int) -> Tensor:
 
 def literal_sweep(model: LinearModel, schedule: VP, t: Tensor, s: Tensor) -> Tensor:
     """A round of Algorithm 3 as printed, in the scale of x_0: theta_t* / alpha_{t|s} = P + c_t (I - P), (d, d)."""
-    scale, _ = transitions.forward(schedule, s, t)
-    return generator(model, schedule, t, s) / scale
+    keep, _ = transitions.forward(schedule, s, t)
+    return generator(model, schedule, t, s) / keep
 
 
 def literal_rate(schedule: VP, t: Tensor, s: Tensor, rho: Tensor | float) -> Tensor:
@@ -147,7 +145,7 @@ def literal_contraction(schedule: VP, times: Tensor, rho: Tensor | float, rounds
     return rates.prod(-1)
 
 
-def _weights(schedule: VP, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+def _pull(schedule: VP, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """(alpha_{t|s}, b_t): how theta_t* scales what lies on the manifold, and what does not."""
     b, a = transitions.backward_weights(schedule, t, s)  # E[x_s | x_t, x_0] = b x_t + a x_0, and D = alpha_t P x_t
     return a * schedule.alpha(t) + b, b
