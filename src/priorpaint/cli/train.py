@@ -187,12 +187,12 @@ def train(
         raise UsageError(f"--network is {' or '.join(_NETWORKS)}; got {network!r}.")
     idx = any(map(is_idx, data))
     frozen = None if latent is None or autoencoder else load_autoencoder(latent).network
-    default = defaults(size if frozen is None else size // frozen.factor, latent=frozen is not None, codes=autoencoder)
+    side = size if frozen is None else size // frozen.factor
+    default = defaults(side, latent=frozen is not None, codes=autoencoder)
     path = out / CHECKPOINT
     stored = stored_network(read_checkpoint(path)) if resume and path.exists() else None
     asked = NetworkOptions(network, channels, blocks, dense, width, cell, factor, latent_channels)
     planes = frozen.channels if frozen is not None else 1 if (idx if grey is None else grey) else 3
-    side = size if frozen is None else size // frozen.factor
     if autoencoder:
         loss = "reconstruction"
         shape: Config = asked.autoencoder(stored, default, planes)
