@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Elimination:
         features: Tensor,
         scale: float,
         prior: Sequence[Tensor],
-        reduce: Callable[[Tensor, int], Tensor],
+        reduce: Callable[[Tensor, int], Tensor] = torch.logsumexp,
     ) -> None:
         self._tables, self._features, self._scale, self._prior, self._reduce = tables, features, scale, prior, reduce
         self._blocks = [self._eliminate(block) for block in tables.blocks]
@@ -99,10 +100,8 @@ class Elimination:
 
     def _styles(self, columns: tuple[int, ...], choices: Tensor) -> Tensor:
         """Log prior (N | 1, n) of joint choices (n, len(columns)) of some parts."""
-        return _sum(
-            [torch.zeros(1, len(choices)).to(self._features)]
-            + [self._prior[column][:, choices[:, i]] for i, column in enumerate(columns)]
-        )
+        chosen = [self._prior[column][:, choices[:, i]] for i, column in enumerate(columns)]
+        return functools.reduce(torch.add, chosen, torch.zeros(1, len(choices)).to(self._features))
 
     def _eliminate(self, block: Block) -> _Eliminated:
         joint = self._styles(block.styles, block.choices)[:, None]
@@ -118,9 +117,7 @@ class Elimination:
                 private[term.source] = table + self._prior[term.source][:, None, None]
                 joint = joint + self._reduce(private[term.source], -1)
         joint = joint[(..., *[None] * len(self._tables.shared))]
-        for table in shared:
-            joint = joint + table
-        return _Eliminated(block, joint, private)
+        return _Eliminated(block, functools.reduce(torch.add, shared, joint), private)
 
     def _along(self, table: Tensor, column: int) -> Tensor:
         """Move the last axis of (..., options) to that of the column among the shared ones."""
@@ -135,8 +132,7 @@ class Elimination:
 
     def _combine(self) -> Tensor:
         """Sum out the shared colours, those with the smallest tables first; (N, outlines)."""
-        joint = self._reduce(self._members(), -1)[(..., *[None] * len(self._tables.shared))]
-        factors = [joint]
+        factors = [self._reduce(self._members(), -1)[(..., *[None] * len(self._tables.shared))]]
         factors += [self._along(self._table(term)[:, 0], term.source) for term in self._tables.frame]
         factors += [self._along(self._prior[column][:, None], column) for column in self._tables.shared]
         factors += [self._reduce(block.joint, 2)[:, block.block.outline] for block in self._blocks]
@@ -144,18 +140,11 @@ class Elimination:
         while left:
             axis = min(left, key=lambda axis: (_joint_size(factors, axis), axis))
             left.remove(axis)
-            bucket = _Bucket(axis, _sum([f for f in factors if f.shape[axis] > 1]))
+            bucket = _Bucket(axis, functools.reduce(torch.add, [f for f in factors if f.shape[axis] > 1]))
             factors = [f for f in factors if f.shape[axis] == 1]
             factors.append(self._reduce(bucket.joint, axis).unsqueeze(axis))
             self._buckets.append(bucket)
-        return _sum(factors).flatten(1)
-
-
-def _sum(factors: list[Tensor]) -> Tensor:
-    total = factors[0]
-    for factor in factors[1:]:
-        total = total + factor
-    return total
+        return functools.reduce(torch.add, factors).flatten(1)
 
 
 def _joint_size(factors: list[Tensor], axis: int) -> int:
@@ -176,15 +165,15 @@ def largest(weights: Tensor) -> Tensor:
     return weights.argmax(-1)
 
 
-class Drawn:
+def drawn(chances: Tensor) -> Pick:
     """The pick of a random combination, from uniform numbers in (0, 1) of shape (N, M, picks)."""
+    rest = iter(chances.unbind(-1))
 
-    def __init__(self, chances: Tensor) -> None:
-        self._chances = iter(chances.unbind(-1))
-
-    def __call__(self, weights: Tensor) -> Tensor:
+    def pick(weights: Tensor) -> Tensor:
         ends = torch.softmax(weights, -1).cumsum(-1)
-        chance = next(self._chances).to(ends) * ends[..., -1]
+        chance = next(rest).to(ends) * ends[..., -1]
         if ends.shape[1] == 1:
             return torch.searchsorted(ends[:, 0].contiguous(), chance)
         return torch.searchsorted(ends.contiguous(), chance[..., None]).squeeze(-1)
+
+    return pick

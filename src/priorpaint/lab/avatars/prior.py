@@ -40,8 +40,8 @@ class ExactAvatars(Prior):
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         nsr = (sigma / alpha).clamp(min=1e-4).to(x_t.device)
         z = x_t.double() / alpha.to(x_t.device)[:, None, None, None]
-        rows = [slice(first, first + _CHUNK) for first in range(0, len(z), _CHUNK)]
-        return torch.cat([self._mean(z[some], nsr[some]) for some in rows]).to(x_t.dtype)
+        chunks = zip(z.split(_CHUNK), nsr.split(_CHUNK), strict=True)
+        return torch.cat([self._mean(*chunk) for chunk in chunks]).to(x_t.dtype)
 
     def _mean(self, z: Tensor, nsr: Tensor) -> Tensor:
         """(N, 3, 32, 32) from z of the same shape and r (N,)."""
@@ -51,7 +51,7 @@ class ExactAvatars(Prior):
         with torch.enable_grad():
             cells = cell_features(z, known) * scale[:, None, None]
             cells = cells if wanted else cells.detach().requires_grad_()
-            total = Elimination(tables(self.avatars), cells, 1.0, self._shares, torch.logsumexp).total
+            total = Elimination(tables(self.avatars), cells, 1.0, self._shares).total
             slope = torch.autograd.grad(total.sum(), cells, create_graph=wanted)[0]
         return as_picture(-slope[..., :3] / LEVEL - 1)
 

@@ -71,7 +71,6 @@ class Tables:
     Attributes:
         covers: the columns of the parts that choose the covers' drawings.
         choices: (n, len(covers)), all combinations of these.
-        outline: (n,), the outline that each makes.
         members: (outlines, most), the choices of each outline, filled up with -1.
         own: what the covers' own colours add (and cells that never change), one row for each choice.
         frame: what lies outside the blocks and the covers' flat colours, one "style" for each outline.
@@ -81,7 +80,6 @@ class Tables:
 
     covers: tuple[int, ...]
     choices: Tensor
-    outline: Tensor
     members: Tensor
     own: Term
     frame: tuple[Term, ...]
@@ -90,28 +88,14 @@ class Tables:
 
 
 @cache
-def tables(avatars: Avatars) -> Tables:
+def tables(avatars: Avatars, dtype: torch.dtype = torch.float64) -> Tables:
     """The tables of a law, made once."""
-    return _Maker(avatars).make()
-
-
-def features(sums: Tensor, counts: Tensor, squares: Tensor) -> Tensor:
-    """The seven numbers of each cell.
-
-    Args:
-        sums: (N, 256, 3), sum of the visible pixels in levels 0..255.
-        counts: (N, 256), how many are visible.
-        squares: (N, 256), sum of their squares over pixels and channels.
-
-    Returns:
-        (N, 256, 7).
-    """
-    return torch.cat([-2 * sums, counts[..., None].expand(*counts.shape, 3), squares[..., None]], -1)
+    return _Maker(avatars, dtype).make()
 
 
 class _Maker:
-    def __init__(self, avatars: Avatars) -> None:
-        self.avatars = avatars
+    def __init__(self, avatars: Avatars, dtype: torch.dtype) -> None:
+        self.avatars, self.dtype = avatars, dtype
         self.columns = avatars.index
         self.zero = np.zeros(len(avatars.parts), np.int64)
         self.lower = avatars.painter(covers=False)
@@ -141,10 +125,7 @@ class _Maker:
             for source in rest
         )
         blocks = tuple(self._block(group, ~hidden[first]) for group in groups)
-        return Tables(
-            styles, torch.from_numpy(choices), torch.from_numpy(outline), _members(outline), own, frame, blocks,
-            _shared(frame, blocks),
-        )  # fmt: skip
+        return Tables(styles, torch.from_numpy(choices), _members(outline), own, frame, blocks, _shared(frame, blocks))
 
     def _block(self, group: list[Layer], visible: NDArray[np.bool_]) -> Block:
         styles = self._styles(group)
@@ -172,8 +153,13 @@ class _Maker:
         colours = colours.reshape(*every.shape[:3], len(cells), 3)
         ones = np.ones((*colours.shape[:-1], 1))
         rows = np.concatenate([colours, colours**2, ones], -1) * shown[:, :, None, cells, None]
-        flat = torch.from_numpy(rows.reshape(np.prod(every.shape[:3]), len(cells) * FEATURES))
-        return Term(source, (combinations.shape[0], combinations.shape[1], options), torch.from_numpy(cells), flat)
+        flat = torch.from_numpy(rows.reshape(np.prod(every.shape[:3]), len(cells) * FEATURES)).to(self.dtype)
+        return Term(
+            source,
+            (combinations.shape[0], combinations.shape[1], options),
+            torch.from_numpy(cells),
+            flat.to(self.dtype),
+        )
 
     def _styles(self, layers: list[Layer]) -> tuple[int, ...]:
         return tuple(sorted({self.columns[layer.style] for layer in layers if layer.style is not None}))
