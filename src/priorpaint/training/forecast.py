@@ -28,7 +28,7 @@ def forecast(
     """
     task, network = copy.deepcopy((task, network))
     device = next(network.parameters()).device
-    pixels, labels = pictures.labelled_batch(0, config.batch, seed=config.seed)
+    pixels, labels = pictures.batch(0, config.batch, seed=config.seed)
     x_0 = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
     times = []
     for _ in range(1 + _TIMED):

@@ -104,7 +104,8 @@ class _Run:
     def __init__(self, config: TrainConfig, on_progress: Callable[[Report], None]) -> None:
         self.on_progress = on_progress
         self.accelerator = accelerator(config.precision)
-        autoencoder = None if config.latent is None else load_autoencoder(config.latent)
+        device = self.accelerator.device
+        autoencoder = None if config.latent is None else load_autoencoder(config.latent, device)
         codes = isinstance(config.network, AutoencoderConfig)
         self.notes: tuple[str, ...] = ()
         path = config.folder / CHECKPOINT
@@ -123,8 +124,6 @@ class _Run:
         self.skipped, self.notes = self.pictures.skipped, (*self.notes, *remarks(self.config, self.pictures))
         self.task = task_of(config, autoencoder)
         network, self.progress = self._start(state)
-        device = self.accelerator.device
-        self.task.to(device)
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network, self.ema = network, EMA(network, config.ema, config.ema_power)
         self.optimizers = Optimizers(network, config.lr, config.adam_lr)
@@ -216,7 +215,7 @@ class _Run:
         return self.config.spent(self.progress.crops, self.progress.seconds)
 
     def _submit(self, pool: ThreadPoolExecutor, step: int) -> Future[tuple[Tensor, Tensor]]:
-        return pool.submit(self.pictures.labelled_batch, self._index(step), self.config.batch, seed=self.config.seed)
+        return pool.submit(self.pictures.batch, self._index(step), self.config.batch, seed=self.config.seed)
 
     def _index(self, step: int) -> int:
         return int(step * self.accelerator.num_processes + self.accelerator.process_index)
@@ -319,8 +318,8 @@ class _Run:
 
     def _crops(self) -> Tensor:
         """Some training crops, always the same."""
-        batch = self.pictures.batch(0, _MEASURED, seed=self.config.seed)
-        return to_float(batch.to(self.accelerator.device))
+        crops, _ = self.pictures.batch(0, _MEASURED, seed=self.config.seed)
+        return to_float(crops.to(self.accelerator.device))
 
     def _draw(self, network: Any) -> None:
         sheet = self.task.sheet(network, self.validation, self._crops())

@@ -87,9 +87,6 @@ class Task(ABC):
     def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
         """Write the weights file, with facts about the training."""
 
-    def to(self, device: torch.device) -> None:  # noqa: B027 (most have nothing to move)
-        """Move what the loss needs."""
-
     def finished(self, network: Any, crops: Tensor) -> Any:
         """The averaged network as it is used, by means of some training crops."""
         return network
@@ -136,6 +133,7 @@ class Denoising(Task):
         self.objective = objective(config)
         self.balance = self.objective.balance
         self.shape = cast("UNetConfig | MLPConfig", config.network)
+        self.side = config.size
 
     def losses(self, network: Any, pictures: Tensor, labels: Tensor, seed: int) -> Losses:
         x_0 = self._data(pictures)
@@ -186,7 +184,7 @@ class Denoising(Task):
         return WeightsMetadata(
             config.sigma_data, *self.objective.levels, facts,
             prediction=self.objective.prediction, betas=config.betas,
-            size=(config.size, config.size) if config.whole else None, class_names=class_names,
+            size=(self.side, self.side) if config.whole else None, class_names=class_names,
         )  # fmt: skip
 
 
@@ -209,24 +207,19 @@ class LatentDenoising(Denoising):
                     f"{name} must be a multiple of {self.multiple} pixels for this network, whose latents have cells "
                     f"of {factor}; got {side}."
                 )
-        if self.shape.side and self.shape.side != config.size // factor:
+        self.side = config.size // factor
+        if self.shape.side and self.shape.side != self.side:
             raise UsageError(
                 f"The network's dense blocks are made for latents of {self.shape.side}x{self.shape.side} cells; the "
-                f"run has {config.size // factor}."
+                f"run has {self.side}."
             )
-
-    def to(self, device: torch.device) -> None:
-        self.autoencoder.network.to(device)
 
     def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
         return latent_psnr(self._denoiser(network), self._data(pictures))
 
     def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
         metadata = self._metadata({**facts, "autoencoder_sha256": self.autoencoder.sha256}, class_names)
-        cells = self.config.size // self.autoencoder.network.factor
-        metadata = replace(
-            metadata, size=(cells, cells) if self.config.whole else None, autoencoder_training=self.autoencoder.training
-        )
+        metadata = replace(metadata, autoencoder_training=self.autoencoder.training)
         save_weights(path, network, metadata, autoencoder=self.autoencoder.network)
 
     def _data(self, pictures: Tensor) -> Tensor:
@@ -236,7 +229,7 @@ class LatentDenoising(Denoising):
         return in_chunks(self.autoencoder.network.decode, data)
 
 
-def load_autoencoder(path: str | Path) -> LoadedAutoencoder:
+def load_autoencoder(path: str | Path, device: torch.device | str = "cpu") -> LoadedAutoencoder:
     """The autoencoder in a folder or file of ``priorpaint train --autoencoder``, or of a latent prior.
 
     Raises:
@@ -249,7 +242,7 @@ def load_autoencoder(path: str | Path) -> LoadedAutoencoder:
         raise UsageError(f"{source} holds no autoencoder; train one with `priorpaint train --autoencoder ...`.")
     metadata = weights.metadata
     training = metadata.training if weights.denoiser is None else metadata.autoencoder_training
-    return LoadedAutoencoder(weights.autoencoder, training, file_hash(source))
+    return LoadedAutoencoder(weights.autoencoder.to(device), training, file_hash(source))
 
 
 def task_of(config: TrainConfig, autoencoder: LoadedAutoencoder | None) -> Task:
