@@ -12,10 +12,13 @@ from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.training.ema import power_exponent
 
-LOSSES = ("edm", "simple", "hybrid", "reconstruction")
-BETAS = ("linear", "cosine", "scaled_linear")
-AUGMENT = ("auto", "photo", "flip", "none")
-CLASSES = ("auto", "none")
+_CHOICES = {
+    "loss": ("edm", "simple", "hybrid", "reconstruction"),
+    "betas": ("linear", "cosine", "scaled_linear"),
+    "classes": ("auto", "none"),
+    "augment": ("auto", "photo", "flip", "none"),
+    "precision": ("auto", "bf16", "float32"),
+}
 
 
 def noise_levels(*, whole: bool, latent: bool) -> dict[str, float]:
@@ -128,8 +131,6 @@ class TrainConfig:
             raise UsageError(f"decay is a share of the budget, in (0, 1]; got {self.decay}.")
         if not 0 < self.sigma_min < self.sigma_max or not self.p_std > 0 or not self.sigma_data > 0:
             raise UsageError("Noise levels need 0 < sigma_min < sigma_max, p_std > 0 and sigma_data > 0.")
-        if self.precision not in ("auto", "bf16", "float32"):
-            raise UsageError(f"Precision must be auto, bf16 or float32; got {self.precision!r}.")
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
             raise UsageError("Every scale of the pictures must lie in (0, 1].")
         self._check_choices()
@@ -152,8 +153,7 @@ class TrainConfig:
             raise UsageError(f"wide must be larger than size ({self.size}), or 0 for none; got {self.wide}.")
 
     def _check_choices(self) -> None:
-        choices = {"loss": LOSSES, "betas": BETAS, "classes": CLASSES, "augment": AUGMENT}
-        for name, known in choices.items():
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}; got {getattr(self, name)!r}.")
         autoencoder = isinstance(self.network, AutoencoderConfig)

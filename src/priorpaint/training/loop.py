@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from priorpaint.errors import CancelToken, PriorError, UsageError
+from priorpaint.imaging.writing import save_picture
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.weights_file import Config, Network, new_network
@@ -324,9 +325,7 @@ class _Run:
     def _draw(self, network: Any) -> None:
         sheet = self.task.sheet(network, self.validation, self._crops())
         self.config.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.config.folder / ".samples.tmp.png"
-        sheet.save(temporary)
-        temporary.replace(self.config.folder / "samples.png")
+        save_picture(sheet, self.config.folder / "samples.png")
 
     def _finish(self) -> None:
         self._save()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import torch
 from PIL import Image
@@ -38,37 +38,35 @@ def denoise_chunks(denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
     return in_chunks(lambda part: denoise(part, part.new_full((len(part),), sigma)), x, _CHUNK)
 
 
-def denoising_psnr(denoise: Denoise, clean: Tensor, sigma_max: float, seed: int = _SEED) -> dict[str, float]:
+def denoising_psnr(denoise: Denoise, clean: Tensor, sigma_max: float) -> dict[str, float]:
     """Mean PSNR in dB of the denoised pictures for each noise level of `LEVELS` (standard deviation in 1/255).
 
     Args:
         clean: held-out pictures in [-1, 1], shape (N, C, H, W).
         sigma_max: largest sigma of the training; levels above half of it are left out.
-        seed: seed of the noise, the same in every call so that curves are smooth.
     """
-    levels = [level for level in LEVELS if level / 127.5 <= sigma_max / 2]
-    denoised = _denoised(denoise, clean, [level / 127.5 for level in levels], seed)
-    values = [float(psnr(each.clamp(-1, 1), clean).mean()) for each in denoised]
-    return dict(zip(map(str, levels), values, strict=True))
+    levels = {str(level): level / 127.5 for level in LEVELS if level / 127.5 <= sigma_max / 2}
+    return _by_level(lambda x, sigma: denoise(x, sigma).clamp(-1, 1), clean, levels, peak=2.0)
 
 
-def latent_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str, float]:
+def latent_psnr(denoise: Denoise, clean: Tensor) -> dict[str, float]:
     """Of denoised latents, for each noise level of `LATENT_LEVELS`: the ratio, in dB, of their variance, which is about
     1, to the mean squared error. Answering 0 whatever the noise has 0 dB.
 
     Args:
         clean: latents of held-out pictures, shape (N, C, H, W).
-        seed: as for `denoising_psnr`.
     """
-    values = [float(psnr(each, clean, peak=1.0).mean()) for each in _denoised(denoise, clean, LATENT_LEVELS, seed)]
-    return dict(zip(map(str, LATENT_LEVELS), values, strict=True))
+    return _by_level(denoise, clean, {str(level): level for level in LATENT_LEVELS}, peak=1.0)
 
 
-def _denoised(denoise: Denoise, clean: Tensor, sigmas: Sequence[float], seed: int) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    for sigma in sigmas:
+def _by_level(denoise: Denoise, clean: Tensor, levels: dict[str, float], peak: float) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(_SEED)  # the same noise in every call, so that curves are smooth
+    out = {}
+    for name, sigma in levels.items():
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        yield denoise_chunks(denoise, clean + sigma * noise, sigma)
+        denoised = denoise_chunks(denoise, clean + sigma * noise, sigma)
+        out[name] = float(psnr(denoised, clean, peak=peak).mean())
+    return out
 
 
 @torch.no_grad()

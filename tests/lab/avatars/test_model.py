@@ -13,7 +13,7 @@ import torch
 from priorpaint.errors import UsageError
 from priorpaint.lab.avatars import Avatars, Part, standard
 from priorpaint.lab.avatars.drawing import Layer
-from priorpaint.lab.avatars.sheet import drawing, groups
+from priorpaint.lab.avatars.sheet import _sheet, drawing
 
 from .laws import indices, small
 
@@ -28,7 +28,7 @@ def test_the_sheet_says_where_it_is_from() -> None:
 
 
 def test_drawings_are_shares() -> None:
-    for group, names in groups().items():
+    for group, names in _sheet().items():
         for name in names:
             inks = drawing(group, name)
             assert inks.shape == (16, 16, 3)

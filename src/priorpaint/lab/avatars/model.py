@@ -80,9 +80,8 @@ class Avatars:
     def draw(self, num: int, seed: int) -> Parts:
         """``num`` independent combinations (num, P); the first n of them are the draw of ``num`` = n."""
         chance = np.random.default_rng([seed, len(self.parts)]).random((num, len(self.parts)))
-        columns = [
-            np.searchsorted(_steps(part), chance[:, column], side="right") for column, part in enumerate(self.parts)
-        ]
+        upper_ends = [np.cumsum(part.shares)[:-1] for part in self.parts]
+        columns = [np.searchsorted(*pair, side="right") for pair in zip(upper_ends, chance.T, strict=True)]
         return np.stack(columns, 1).astype(np.int64)
 
     def compose(self, parts: Parts) -> Pixels:
@@ -139,11 +138,6 @@ class Avatars:
     @cached_property
     def _painter(self) -> Painter:
         return self.painter()
-
-
-def _steps(part: Part) -> NDArray[np.float64]:
-    """The upper ends of the options' shares of [0, 1), without the last."""
-    return np.cumsum(part.shares)[:-1]
 
 
 def _only(part: Part, rows: list[int] | None) -> Part:
