@@ -163,15 +163,15 @@ def train(
 
     from priorpaint.imaging.idx import is_idx
     from priorpaint.priors.native.mlp import MLPConfig
-    from priorpaint.training.checkpoint import CHECKPOINT, read_checkpoint, stored_network
+    from priorpaint.training.checkpoint import CHECKPOINT, stored_network
     from priorpaint.training.config import TrainConfig, noise_levels
     from priorpaint.training.loop import train as run_training
-    from priorpaint.training.machine import MLP_BATCH, defaults, end_process
+    from priorpaint.training.machine import MLP_BATCH, end_process
     from priorpaint.training.tasks import load_autoencoder
 
     from .progress import TrainingDisplay
     from .stopping import signals
-    from .train_network import NetworkOptions
+    from .train_network import NetworkOptions, usual
 
     if threads:
         torch.set_num_threads(threads)
@@ -187,12 +187,11 @@ def train(
         raise UsageError(f"--network is {' or '.join(_NETWORKS)}; got {network!r}.")
     idx = any(map(is_idx, data))
     frozen = None if latent is None or autoencoder else load_autoencoder(latent).network
-    side = size if frozen is None else size // frozen.factor
-    default = defaults(side, latent=frozen is not None, codes=autoencoder)
-    path = out / CHECKPOINT
-    stored = stored_network(read_checkpoint(path)) if resume and path.exists() else None
+    default = usual(size, autoencoder, None if frozen is None else frozen.factor)
+    stored = stored_network(out / CHECKPOINT) if resume and (out / CHECKPOINT).exists() else None
     asked = NetworkOptions(network, channels, blocks, dense, width, cell, factor, latent_channels)
     planes = frozen.channels if frozen is not None else 1 if (idx if grey is None else grey) else 3
+    side = size if frozen is None else size // frozen.factor
     if autoencoder:
         loss = "reconstruction"
         shape: Config = asked.autoencoder(stored, default, planes)
@@ -202,19 +201,20 @@ def train(
     else:
         shape = replace(asked.unet(stored, default, side, planes), learned_variance=loss == "hybrid")
     whole = (idx or isinstance(shape, MLPConfig)) if whole is None else whole
-    named = {"p_mean": p_mean, "sigma_min": sigma_min, "sigma_max": sigma_max}
     noise = noise_levels(whole=whole, latent=latent is not None)
-    noise |= {name: value for name, value in named.items() if value is not None}
     config = TrainConfig(
         data=tuple(map(str, data)), out=str(out), val=tuple(map(str, val or ())), size=size, wide=wide,
         batch=default.batch if batch is None else batch, network=shape,
         crops=crops, hours=default.hours if crops is None and hours is None else hours,
-        lr=lr, adam_lr=adam_lr, decay=decay, ema=ema, seed=seed, p_std=p_std,
+        lr=lr, adam_lr=adam_lr, decay=decay, ema=ema, seed=seed, p_std=p_std, sigma_data=noise["sigma_data"],
+        p_mean=noise["p_mean"] if p_mean is None else p_mean,
+        sigma_min=noise["sigma_min"] if sigma_min is None else sigma_min,
+        sigma_max=noise["sigma_max"] if sigma_max is None else sigma_max,
         balance=balance, precision=precision,
         init=None if init is None else str(init), resume=resume, validate_minutes=validate_minutes,
         sheet_minutes=validate_minutes, loss=loss, betas=betas, ema_power=ema_power, classes=classes,
         label_dropout=label_dropout, augment=augment, whole=whole, latent=None if latent is None else str(latent),
-        hold_out=hold_out, **noise,  # type: ignore[arg-type]
+        hold_out=hold_out,
     )  # fmt: skip
     with signals() as cancel, TrainingDisplay() as display:
         outcome = run_training(config, display, cancel)

@@ -9,7 +9,7 @@ from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.unet import UNetConfig, parse_counts
 from priorpaint.priors.native.weights_file import Config
-from priorpaint.training.machine import Defaults
+from priorpaint.training.machine import Defaults, autoencoder_defaults, defaults, latent_defaults
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,10 @@ class NetworkOptions:
     def _levels(self, usual: Defaults) -> tuple[tuple[int, ...], tuple[int, ...]]:
         channels = usual.channels if self.channels is None else parse_counts(self.channels, "--channels")
         return channels, usual.blocks if self.blocks is None else parse_counts(self.blocks, "--blocks")
+
+
+def usual(size: int, autoencoder: bool, factor: int | None) -> Defaults:
+    """What is taken for crops of ``size`` pixels where nothing is asked for; ``factor`` is that of a latent prior."""
+    if autoencoder:
+        return autoencoder_defaults()
+    return defaults(size) if factor is None else latent_defaults(size // factor)

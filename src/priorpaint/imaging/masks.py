@@ -66,10 +66,10 @@ def read_mask(source: str | Path | Image.Image, size: tuple[int, int], *, means:
     if white.all() or not white.any():
         raise UsageError(_one_sided(name, white=bool(white.all()), means=means))
     grey = np.count_nonzero((values >= _GREY[0]) & (values <= _GREY[1])) / values.size
-    complaints = [
+    soft = (
         f"{name} is grey in {grey:.0%} of its pixels (a soft brush or JPEG?); values from {_THRESHOLD} count as white."
-    ]
-    return _checked(white if means == "keep" else ~white, complaints if grey > _GREY_SHARE else (), loaded.sha256)
+    )
+    return _checked(white if means == "keep" else ~white, [soft] if grey > _GREY_SHARE else [], loaded.sha256)
 
 
 def mask_from_alpha(picture: Picture) -> Mask:

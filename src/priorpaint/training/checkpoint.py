@@ -57,8 +57,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def stored_network(state: dict[str, Any]) -> Config:
-    """The shape of the network in a checkpoint."""
+def stored_network(path: Path) -> Config:
+    """The shape of the network in a checkpoint; errors as for `read_checkpoint`."""
+    return _network(read_checkpoint(path))
+
+
+def _network(state: dict[str, Any]) -> Config:
     shape = state["config"]["network"]
     if state["config"].get("loss") == "reconstruction":
         return AutoencoderConfig(**shape)
@@ -71,7 +75,7 @@ def check_same_run(path: Path, state: dict[str, Any], network: Config, loss: str
     Raises:
         UsageError: it is of others.
     """
-    held, stored, learned = stored_network(state), state["config"].get("loss", "edm"), state.get("autoencoder")
+    held, stored, learned = _network(state), state["config"].get("loss", "edm"), state.get("autoencoder")
     for same, what in (
         (stored == loss, f"was trained with the loss {stored!r}"),
         (learned == autoencoder, f"was trained on {_learned(learned)} and not on {_learned(autoencoder)}"),

@@ -75,7 +75,7 @@ def _doubts(config: TrainConfig, pictures: Pictures) -> Iterator[str]:
             f"{mixed} of {len(looked)} pictures that were looked at have several colours in a cell of {cell}x{cell} "
             "pixels, which the network cannot draw; leave --cell out."
         )
-    copies = len(looked) - len({hashlib.blake2b(np.ascontiguousarray(p)).digest() for p in looked})
+    copies = len(looked) - len({hashlib.blake2b(p.tobytes()).digest() for p in looked})
     if copies > len(looked) / 10:
         yield f"{copies} of {len(looked)} pictures that were looked at are copies of others; each is learned more."
 

@@ -30,26 +30,30 @@ class Defaults:
     hours: float
 
 
-def defaults(side: int, *, latent: bool = False, codes: bool = False) -> Defaults:
-    """Sane choices on this machine: what a CPU learns overnight, a GPU in an afternoon.
+def defaults(size: int) -> Defaults:
+    """Sane choices for crops of ``size`` pixels on this machine: what a CPU learns overnight, a GPU in an afternoon.
 
-    Args:
-        side: of the crops in pixels, or of their latents in cells. A network has as many levels, of at most four, as
-            the side can be halved.
-        latent: latents are learned: few cells, so fewer and wider levels.
-        codes: an autoencoder is trained, whose decoder alone is what a picture of a latent prior can be.
+    The network has as many levels, of at most four, as the size can be halved.
     """
-    gpu = torch.cuda.is_available()
-    channels: tuple[int, ...]
-    if codes:
-        return Defaults((128, 256), (3, 3), 64, 2.0) if gpu else Defaults((64, 128), (2, 2), 32, 2.0)
-    if latent:
-        levels = next((count for count in (3, 2) if side % 2**count == 0 and side > 2**count), 1)
-        channels, batch = ((256, 384, 512), 256) if gpu else ((192, 256, 320), 64)
-    else:
-        levels = next((count for count in (4, 3, 2) if side % 2**count == 0), 1)
-        channels, batch = ((96, 160, 256, 384), 128) if gpu else ((48, 80, 128, 192), 32)
-    return Defaults(channels[:levels], (3 if gpu else 2,) * levels, batch, 4.0 if gpu else 8.0)
+    levels = next((count for count in (4, 3, 2) if size % 2**count == 0), 1)
+    if torch.cuda.is_available():
+        return Defaults((96, 160, 256, 384)[:levels], (3,) * levels, 128, 4.0)
+    return Defaults((48, 80, 128, 192)[:levels], (2,) * levels, 32, 8.0)
+
+
+def latent_defaults(cells: int) -> Defaults:
+    """As `defaults`, for crops whose latents have ``cells`` cells along a side: few cells, so wider levels."""
+    levels = next((count for count in (3, 2) if cells % 2**count == 0 and cells > 2**count), 1)
+    if torch.cuda.is_available():
+        return Defaults((256, 384, 512)[:levels], (3,) * levels, 256, 4.0)
+    return Defaults((192, 256, 320)[:levels], (2,) * levels, 64, 8.0)
+
+
+def autoencoder_defaults() -> Defaults:
+    """As `defaults`, for autoencoders, whose decoder alone is what a picture of a latent prior can be."""
+    if torch.cuda.is_available():
+        return Defaults((128, 256), (3, 3), 64, 2.0)
+    return Defaults((64, 128), (2, 2), 32, 2.0)
 
 
 def accelerator(precision: str) -> Accelerator:

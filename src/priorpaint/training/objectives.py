@@ -141,14 +141,14 @@ class SimpleObjective(Objective):
     def __init__(self, betas: str = "linear") -> None:
         self.schedule = VP(betas)
         self.levels = self.schedule.nsr_range
-        beta = self.schedule.betas
-        self.log_abar = torch.log1p(-beta).cumsum(0)
-        self.beta = beta
+        self.beta = self.schedule.betas
+        self.log_abar = torch.log1p(-self.beta).cumsum(0)
+        self.alpha, self.sigma = (self.log_abar / 2).exp(), (-torch.expm1(self.log_abar)).sqrt()  # of the table, (T,)
 
     def losses(self, network: Network, x_0: Tensor, generator: torch.Generator) -> Losses:
         index = torch.randint(len(self.beta), (len(x_0),), generator=generator, device=generator.device)
         noise = _noise(x_0, generator)
-        alpha, sigma = (_rows(values[index.cpu()], x_0) for values in self._levels())
+        alpha, sigma = (_rows(values[index.cpu()], x_0) for values in (self.alpha, self.sigma))
         x_t = alpha * x_0 + sigma * noise
         out = network(x_t, (sigma / alpha).log().flatten() / 4).to(x_0.dtype)
         loss = self._loss(out, x_0, x_t, noise, index.cpu())
@@ -158,10 +158,6 @@ class SimpleObjective(Objective):
         s = sigma[:, None, None, None]
         raw = network(x * (1 + s**2).rsqrt(), sigma.log() / 4)[:, : x.shape[1]]
         return x - s * raw.to(x.dtype)
-
-    def _levels(self) -> tuple[Tensor, Tensor]:
-        """alpha_t and sigma_t of the table, (T,) float64."""
-        return (self.log_abar / 2).exp(), (-torch.expm1(self.log_abar)).sqrt()
 
     def _loss(self, out: Tensor, x_0: Tensor, x_t: Tensor, noise: Tensor, index: Tensor) -> Tensor:
         return (out - noise).square().mean((1, 2, 3))
@@ -193,7 +189,7 @@ class HybridObjective(SimpleObjective):
 
     def _loss(self, out: Tensor, x_0: Tensor, x_t: Tensor, noise: Tensor, index: Tensor) -> Tensor:
         eps = out[:, : x_0.shape[1]]
-        alpha, sigma = (_rows(values[index], x_0) for values in self._levels())
+        alpha, sigma = (_rows(values[index], x_0) for values in (self.alpha, self.sigma))
         guess = (x_t - sigma * eps.detach()) / alpha
         to_x_0, to_x_t = _rows(self.mean_x_0[index], x_0), _rows(self.mean_x_t[index], x_0)
         mean, log_variance = to_x_0 * guess + to_x_t * x_t, self.variance(out, index)

@@ -115,7 +115,7 @@ class Painter:
             values = np.concatenate([values, ink[0] * self._values + 255 * ink[2]])
             source = np.concatenate([source, self.source])
         for style, drawn in enumerate(inks):
-            paints = colours[layer.colour] if layer.colour is not None else _own(layer, style)
+            paints = colours[layer.colour or ""] if layer.own is None else layer.own[style : style + 1]
             for ink in np.unique(drawn[drawn[:, 0] == 0], axis=0):
                 codes[style, (drawn == ink).all(-1)] = len(values)
                 shows = layer.colour is not None and ink[1] > 0
@@ -124,8 +124,3 @@ class Painter:
         self._values, self.source = values, source
         style_column = None if layer.style is None else columns[layer.style]
         return _Coat(cells, codes, style_column, None if layer.colour is None else columns[layer.colour], below)
-
-
-def _own(layer: Layer, style: int) -> NDArray[np.float64]:
-    assert layer.own is not None
-    return layer.own[style : style + 1]

@@ -98,7 +98,7 @@ def posterior(y: Tensor, known: Tensor, sigma_y: float = 0.0, *, avatars: Avatar
     observed = torch.where(known, y.detach().cpu().double(), 0.0)
     scale = 1 / (2 * (sigma_y * LEVEL) ** 2) if sigma_y else _EXACT
     cells = cell_features(observed, known, exact=not sigma_y)
-    chunks = cells.split(_CHUNK)
+    chunks = torch.split(cells, _CHUNK)
     pieces = [_moments(avatars, chunk, scale) for chunk in chunks]
     total, mean, std, *shares = (torch.cat(column) for column in zip(*pieces, strict=True))
     marginals = dict(zip(avatars.index, shares, strict=True))

@@ -40,7 +40,7 @@ class ExactAvatars(Prior):
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         nsr = (sigma / alpha).clamp(min=1e-4).to(x_t.device)
         z = x_t.double() / alpha.to(x_t.device)[:, None, None, None]
-        chunks = zip(z.split(_CHUNK), nsr.split(_CHUNK), strict=True)
+        chunks = zip(torch.split(z, _CHUNK), torch.split(nsr, _CHUNK), strict=True)
         return torch.cat([self._mean(*chunk) for chunk in chunks]).to(x_t.dtype)
 
     def _mean(self, z: Tensor, nsr: Tensor) -> Tensor:

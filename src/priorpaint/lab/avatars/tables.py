@@ -97,7 +97,6 @@ class _Maker:
     def __init__(self, avatars: Avatars, dtype: torch.dtype) -> None:
         self.avatars, self.dtype = avatars, dtype
         self.columns = avatars.index
-        self.zero = np.zeros(len(avatars.parts), np.int64)
         self.lower = avatars.painter(covers=False)
         self.whole = avatars.painter()
 
@@ -170,7 +169,7 @@ class _Maker:
         choices = np.array(list(itertools.product(*ranges)), np.int64).reshape(
             math.prod(map(len, ranges)), len(columns)
         )
-        combinations = np.repeat(self.zero[None], len(choices), 0)
+        combinations = np.zeros((len(choices), len(self.avatars.parts)), np.int64)
         combinations[:, list(columns)] = choices
         return choices, combinations
 
@@ -191,11 +190,8 @@ def _groups(layers: list[Layer]) -> list[list[Layer]]:
 
 
 def _members(outline: NDArray[np.int64]) -> Tensor:
-    lists = [np.flatnonzero(outline == i) for i in range(outline.max() + 1)]
-    out = np.full((len(lists), max(map(len, lists))), -1)
-    for row, members in zip(out, lists, strict=True):
-        row[: len(members)] = members
-    return torch.from_numpy(out)
+    lists = [torch.from_numpy(np.flatnonzero(outline == i)) for i in range(outline.max() + 1)]
+    return torch.nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1)
 
 
 def _shared(frame: tuple[Term, ...], blocks: tuple[Block, ...]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
-from ...imaging.idx import Pixels, packed, padded, read_idx_pictures
+from ...imaging.idx import Pixels, as_stored, padded, read_idx_pictures
 
 SIZE, CONTENT = 32, 28
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -48,7 +48,7 @@ def pictures(
 def _images_file(folder: Path, split: str) -> Path:
     if split not in SPLITS:
         raise UsageError(f"the splits of Fashion-MNIST are {' and '.join(SPLITS)}, not {split!r}.")
-    if file := packed(folder / f"{split}-images-idx3-ubyte"):
+    if file := as_stored(folder / f"{split}-images-idx3-ubyte"):
         return file
     raise UsageError(
         f"there are no pictures of Fashion-MNIST ({split}-images-idx3-ubyte, also .gz or .xz) in {folder}; run "
