@@ -29,12 +29,14 @@ from priorpaint.training.config import TrainConfig
 from priorpaint.training.objectives import Balance, Losses, objective
 from priorpaint.training.validate import (
     COLUMNS,
+    SEED,
     Denoise,
+    denoise_chunks,
     denoising_psnr,
     in_chunks,
     latent_psnr,
     picture_sheet,
-    sample_sheet,
+    unconditional,
 )
 
 WEIGHTS = "weights.safetensors"
@@ -43,6 +45,7 @@ SQUARED_WEIGHT = 0.5
 _LABEL_SEED = 7_777_777_777
 # Samples of a sheet start here at the most; DDPM's tables go beyond, to no effect that an eye could see.
 _SHEET_MAX = 80.0
+_SHEET_SIGMAS = (0.25, 1.0, 3.0)  # where the standard deviation of clean pictures is 0.5
 
 
 @dataclass(frozen=True)
@@ -144,19 +147,23 @@ class Denoising(Task):
         return denoising_psnr(self._denoiser(network), pictures, self.objective.levels[1])
 
     def sheet(self, network: Any, pictures: Tensor | None, crops: Tensor) -> Image.Image:
+        """Rows of clean pictures, noisy and denoised at some levels, then samples, and samples of the classes."""
         low, high = self.objective.levels
-        clean = None if pictures is None else self._data(pictures[:: max(1, len(pictures) // COLUMNS)][:COLUMNS])
-        classes = self.shape.classes
-        labels = torch.arange(COLUMNS, device=crops.device) % classes if classes else None
-        return sample_sheet(
-            self._denoiser(network),
-            clean,
-            tuple(self._data(crops[:1]).shape[1:]),
-            (low, min(high, _SHEET_MAX)),
-            labelled=None if labels is None else self._denoiser(partial(network, labels=labels)),
-            show=self._pictures,
-            data_std=self.config.sigma_data,
-        )
+        levels, std = (low, min(high, _SHEET_MAX)), self.config.sigma_data
+        denoise, generator = self._denoiser(network), torch.Generator().manual_seed(SEED)
+        rows: list[Tensor] = []
+        if pictures is not None:
+            clean = self._data(pictures[:: max(1, len(pictures) // COLUMNS)][:COLUMNS])
+            rows.append(clean)
+            for sigma in (2 * std * each for each in _SHEET_SIGMAS):
+                noisy = clean + sigma * torch.randn(clean.shape, generator=generator).to(clean.device)
+                rows += [noisy, denoise_chunks(denoise, noisy, sigma)]
+        noise = torch.randn((COLUMNS, *self._data(crops[:1]).shape[1:]), generator=generator).to(crops.device)
+        rows.append(unconditional(denoise, noise, levels, std))
+        if self.shape.classes:
+            labels = torch.arange(COLUMNS, device=crops.device) % self.shape.classes
+            rows.append(unconditional(self._denoiser(partial(network, labels=labels)), noise, levels, std))
+        return picture_sheet([self._pictures(row) for row in rows])
 
     def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
         save_weights(path, network, self._metadata(facts, class_names))

@@ -20,11 +20,10 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 LEVELS = (15, 25, 50, 75, 100, 200, 400, 1000)
 LATENT_LEVELS = (0.25, 0.5, 1.0, 2.0, 4.0)
-SHEET_SIGMAS = (0.25, 1.0, 3.0)  # where the standard deviation of clean pictures is 0.5
 COLUMNS = 6
 _CHUNK = 8
 _GAP = 2
-_SEED = 1
+SEED = 1
 
 
 @torch.no_grad()
@@ -60,7 +59,7 @@ def latent_psnr(denoise: Denoise, clean: Tensor) -> dict[str, float]:
 
 
 def _by_level(denoise: Denoise, clean: Tensor, levels: dict[str, float], peak: float) -> dict[str, float]:
-    generator = torch.Generator().manual_seed(_SEED)  # the same noise in every call, so that curves are smooth
+    generator = torch.Generator().manual_seed(SEED)  # the same noise in every call, so that curves are smooth
     out = {}
     for name, sigma in levels.items():
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
@@ -80,39 +79,6 @@ def unconditional(denoise: Denoise, noise: Tensor, levels: tuple[float, float], 
     channels, height, width = noise.shape[1:]
     prior = DenoiserPrior(call, schedule, (channels, height, width), data_std=data_std)
     return Heun(20)(prior, prior.initial_about_mean(noise), Streams(range(len(noise))))
-
-
-def sample_sheet(
-    denoise: Denoise,
-    clean: Tensor | None,
-    shape: tuple[int, ...],
-    levels: tuple[float, float],
-    *,
-    labelled: Denoise | None = None,
-    show: Callable[[Tensor], Tensor] = lambda rows: rows,
-    data_std: float = 0.5,
-) -> Image.Image:
-    """Rows of clean pictures, noisy and denoised at each of `SHEET_SIGMAS`, then samples.
-
-    Args:
-        clean: at most `COLUMNS` held-out pictures in [-1, 1], or latents, shape (N, C, H, W); None for samples only.
-        shape: (C, H, W) of the samples.
-        levels: (sigma_min, sigma_max) of the samples.
-        labelled: a denoiser whose i-th row is told class i, for a further row of samples.
-        show: makes pictures of latents.
-        data_std: standard deviation of clean pictures or latents, which noise is added in proportion to.
-    """
-    device = "cpu" if clean is None else clean.device
-    generator = torch.Generator().manual_seed(_SEED)
-    rows: list[Tensor] = []
-    if clean is not None:
-        rows.append(clean)
-        for sigma in (2 * data_std * each for each in SHEET_SIGMAS):
-            noisy = clean + sigma * torch.randn(clean.shape, generator=generator).to(device)
-            rows += [noisy, denoise_chunks(denoise, noisy, sigma)]
-    noise = torch.randn((COLUMNS, *shape), generator=generator).to(device)
-    rows += [unconditional(each, noise, levels, data_std) for each in (denoise, labelled) if each is not None]
-    return picture_sheet([show(row) for row in rows])
 
 
 def picture_sheet(rows: list[Tensor]) -> Image.Image:
