@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,22 +15,9 @@ from .tables import Block, Tables, Term
 Pick = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class _Eliminated:
-    """What a block leaves behind: ``joint`` (N, outlines, styles, *shared) and, by column, its own colours' tables
-    (N, outlines, styles, options)."""
-
-    block: Block
-    joint: Tensor
-    private: dict[int, Tensor]
-
-
-@dataclass(frozen=True)
-class _Bucket:
-    """What a shared colour was summed from: ``joint`` (N, outlines, *shared), with size 1 where it does not depend."""
-
-    axis: int
-    joint: Tensor
+# A block, what it leaves behind (N, outlines, styles, *shared), and by column its own colours' tables (N, outlines,
+# styles, options).
+_Eliminated = tuple[Block, Tensor, dict[int, Tensor]]
 
 
 class Elimination:
@@ -62,7 +48,9 @@ class Elimination:
         self._tables, self._features, self._scale, self._prior, self._reduce = tables, features, scale, prior, reduce
         self._blocks = [self._eliminate(block) for block in tables.blocks]
         self._choices = self._table(tables.own)[:, :, 0, 0] + self._styles(tables.covers, tables.choices)
-        self._buckets: list[_Bucket] = []
+        # The axes of shared colours, and the tables (N, outlines, *shared) that each was summed from, with size 1 where
+        # they do not depend.
+        self._buckets: list[tuple[int, Tensor]] = []
         self._outlines = self._combine()
         self.total = reduce(self._outlines, 1)
 
@@ -77,17 +65,15 @@ class Elimination:
         choice = self._tables.members[outline, pick(self._members()[rows, outline])]
         columns = dict(zip(self._tables.covers, self._tables.choices[choice].unbind(-1), strict=True))
         shared = [torch.zeros_like(outline) for _ in self._tables.shared]
-        for bucket in reversed(self._buckets):
-            table = bucket.joint.movedim(bucket.axis, -1)
-            others = [index for axis, index in enumerate(shared, 2) if axis != bucket.axis]
-            shared[bucket.axis - 2] = pick(_row(table, rows, outline, others))
+        for dim, joint in reversed(self._buckets):
+            others = [index for axis, index in enumerate(shared, 2) if axis != dim]
+            shared[dim - 2] = pick(_row(joint.movedim(dim, -1), rows, outline, others))
         columns.update(zip(self._tables.shared, shared, strict=True))
-        for block in self._blocks:
-            view = block.block.outline[outline]
-            style = pick(_row(block.joint.movedim(2, -1), rows, view, shared))
-            columns.update(zip(block.block.styles, block.block.choices[style].unbind(-1), strict=True))
-            for column, table in block.private.items():
-                columns[column] = pick(table[rows, view, style])
+        for block, joint, private in self._blocks:
+            view = block.outline[outline]
+            style = pick(_row(joint.movedim(2, -1), rows, view, shared))
+            columns.update(zip(block.styles, block.choices[style].unbind(-1), strict=True))
+            columns.update((column, pick(table[rows, view, style])) for column, table in private.items())
         for column, prior in enumerate(self._prior):
             if column not in columns:  # nothing shows it
                 columns[column] = pick(prior[:, None].expand(*outline.shape, -1))
@@ -117,7 +103,7 @@ class Elimination:
                 private[term.source] = table + self._prior[term.source][:, None, None]
                 joint = joint + self._reduce(private[term.source], -1)
         joint = joint[(..., *[None] * len(self._tables.shared))]
-        return _Eliminated(block, functools.reduce(torch.add, shared, joint), private)
+        return block, functools.reduce(torch.add, shared, joint), private
 
     def _along(self, table: Tensor, column: int) -> Tensor:
         """Move the last axis of (..., options) to that of the column among the shared ones."""
@@ -135,15 +121,15 @@ class Elimination:
         factors = [self._reduce(self._members(), -1)[(..., *[None] * len(self._tables.shared))]]
         factors += [self._along(self._table(term)[:, 0], term.source) for term in self._tables.frame]
         factors += [self._along(self._prior[column][:, None], column) for column in self._tables.shared]
-        factors += [self._reduce(block.joint, 2)[:, block.block.outline] for block in self._blocks]
+        factors += [self._reduce(joint, 2)[:, block.outline] for block, joint, _ in self._blocks]
         left = {2 + i for i, column in enumerate(self._tables.shared) if self._prior[column].shape[1] > 1}
         while left:
             axis = min(left, key=lambda axis: (_joint_size(factors, axis), axis))
             left.remove(axis)
-            bucket = _Bucket(axis, functools.reduce(torch.add, [f for f in factors if f.shape[axis] > 1]))
+            joint = functools.reduce(torch.add, [f for f in factors if f.shape[axis] > 1])
             factors = [f for f in factors if f.shape[axis] == 1]
-            factors.append(self._reduce(bucket.joint, axis).unsqueeze(axis))
-            self._buckets.append(bucket)
+            factors.append(self._reduce(joint, axis).unsqueeze(axis))
+            self._buckets.append((axis, joint))
         return functools.reduce(torch.add, factors).flatten(1)
 
 
