@@ -43,7 +43,7 @@ def compose(
         raise UsageError(f"The mask must be ({height}, {width}) for this picture, but it is {known.shape}.")
     hole: NDArray[np.bool_] = ~known
     if picture.alpha is not None and not opaque_holes and picture.mode not in ("LA", "RGBA"):
-        hole &= picture.alpha >= 128  # elsewhere transparency is stored as the colour, and must stay
+        hole &= picture.alpha >= 128  # the others say by their colour that they are transparent
     pixels = np.array(picture.image)
     fill = completion.detach().cpu().numpy()[:, hole].T.astype(np.float64)  # (pixels of the hole, C)
     if not np.isfinite(fill).all():
