@@ -20,6 +20,7 @@ from ..errors import UsageError
 from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
 from ..priors.base import Prior
+from ..priors.coordinates import normalised
 from .latent_grid import composed, on_latent_grid
 from .problem import Callback, Cost, Graph, Job, PosteriorSampler, Problem, Task
 
@@ -180,7 +181,7 @@ class Solver(ABC):
         y, shape = self._prepare(prior, operator, y, sigma_y, num_samples, batch_size)
         starts = self._starts(initial, (len(y), num_samples, *operator.image_shape(y)), y)
         seeds = image_seeds(seed, y)
-        job = Job(prior, operator, y, float(sigma_y), num_samples, seeds, batch_size, callback, shape)
+        job = Job(normalised(prior), operator, y, float(sigma_y), num_samples, seeds, batch_size, callback, shape)
         if starts is not None:
             job = replace(job, initial=_encoded(prior, starts, batch_size))
         return self._on_latent_grid(job) if prior.latent and not self.through_decoder else self._sample(job)

@@ -23,6 +23,7 @@ from ...operators.base import LinearOperator
 from ...operators.inpainting import Inpainting
 from ...priors.base import Prior
 from ...priors.cfg import rescaled
+from ...priors.coordinates import normalised
 from ...priors.latent import decoder_gain
 from ...priors.recompute import RecomputePrior
 from ..base import STRICT, Callback, Cost, Field, Graph, Job, Problem, Solver, Task, settings
@@ -286,7 +287,7 @@ class VIPaint(Solver, name="vipaint"):
         """
         y, shape = self._prepare(prior, operator, y, sigma_y, 1, batch_size)
         seeds = image_seeds(seed, y)
-        return self._fit(Job(prior, operator, y, float(sigma_y), 1, seeds, batch_size, callback, shape))
+        return self._fit(Job(normalised(prior), operator, y, float(sigma_y), 1, seeds, batch_size, callback, shape))
 
     def _fit(self, job: Job) -> Posterior:
         self._check_latent(job.prior)
@@ -326,7 +327,7 @@ class VIPaint(Solver, name="vipaint"):
         Raises:
             UsageError: tensors are missing, or the levels are not those of these settings and this prior.
         """
-        return Posterior.from_state(self, prior, operator.to(prior.device), state)
+        return Posterior.from_state(self, normalised(prior), operator.to(prior.device), state)
 
     def _sample(self, job: Job) -> Tensor:
         """``fit`` and ``Posterior.sample``."""
