@@ -43,6 +43,7 @@ __all__ = [
     "inpaint",
     "load_prior",
     "plan",
+    "restore",
     "schedules",
     "solver",
 ]
@@ -52,6 +53,7 @@ __all__ = [
 _ROOMS = {
     "inpainting.api": ("Plan", "Stopped", "inpaint", "plan"),
     "inpainting.events": ("Completion", "Loading", "Step"),
+    "inpainting.restoration": ("restore",),
     "inpainting.result": ("Result",),
     "operators": (
         *("JPEG", "OPERATORS", "Blur", "Downsampling", "GaussianBlur", "Grayscale", "Inpainting", "LinearOperator"),
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from . import schedules
     from .inpainting.api import Plan, Stopped, inpaint, plan
     from .inpainting.events import Completion, Loading, Step
+    from .inpainting.restoration import restore
     from .inpainting.result import Result
     from .operators import (
         JPEG,

@@ -80,7 +80,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_file_in_place_of_the_folder_is_known_by_every_suffix_that_can_be_written() -> None:
-    assert tuple(FORMATS) == sys.modules["priorpaint.cli.inpaint"]._PICTURE_SUFFIXES
+    assert tuple(FORMATS) == sys.modules["priorpaint.cli.running"].PICTURE_SUFFIXES
 
 
 def test_a_run_its_files_its_protection_and_its_reproduction(
@@ -204,6 +204,8 @@ def test_errors_are_one_sentence_and_an_exit_code(photo: Path, mask: Path, prior
         (["{photo}", "{mask}", "--set", "steps"], 2, "KEY=VALUE"),
         (["{photo}", "{mask}", "--set", "steps=many"], 2, "steps = 'many'"),
         (["{photo}", "{mask}", "--set", "seed=1"], 2, "no setting 'seed'"),
+        (["{photo}", "{mask}", "--set", "steps=[3"], 2, "a list is written like"),
+        (["{tmp}/gone.png", "{mask}", "--set", "speed=3"], 2, "its settings are steps"),
         (["{photo}", "{mask}", "--prior", "magic"], 2, "no prior and no file"),
         (["{photo}", "{mask}", "--prior", "hf:owner/name", "--offline"], 1, "not in the cache"),
         (["{photo}", "{mask}", "--format", "gif"], 2, "png, jpg, webp, tiff or same"),
@@ -345,6 +347,53 @@ def test_version_and_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert all(command in shown for command in ("inpaint", "methods", "priors", "train"))
 
 
+def test_restore_takes_an_operator_with_its_settings(
+    photo: Path, prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["restore", photo, "--prior", prior, "-n", "2", "--threads", "1", "--set", "steps=3", "--format", "jpg"]
+    double = ["--operator", "downsampling", "--set-operator", "factor=2", "--set-operator", "kind=box"]
+    assert exit_code(monkeypatch, *run, *double, "-o", tmp_path / "a") == 0
+    printed = capsys.readouterr()
+    assert printed.out.split()[0] == str(tmp_path / "a" / "photo_0.jpg") and "bit-identical" not in printed.err
+    assert raw(tmp_path / "a" / "photo_1.jpg").shape == (96, 130, 3)
+    kernel = ["--operator", "blur", "--set-operator", "kernel=[[1, 1], [1, 1]]", "--noise", "0.1"]
+    assert exit_code(monkeypatch, *run, *kernel, "-o", tmp_path / "b", "--json") == 0
+    call = json.loads(capsys.readouterr().out)["call"]
+    assert (call["method"], call["sigma_y"], call["operator"]) == ("diffpir", 0.1, "blur")
+    assert call["operator_settings"]["kernel"] == [[0.25, 0.25], [0.25, 0.25]]
+    for words, message in (
+        (["--operator", "magic"], "`priorpaint operators`"),
+        (
+            ["--operator", "downsampling", "--set-operator", "factor"],
+            "--set-operator takes KEY=VALUE, such as factor=2",
+        ),
+        (["--operator", "downsampling", "--set", "sigma_y=1"], "no setting 'sigma_y'"),
+        (["--operator", "grayscale"], "has 1 channel"),
+    ):
+        assert exit_code(monkeypatch, *run, *words, "-o", tmp_path / "c") == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+def test_results_that_exist_are_told_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "gone_1.png").write_bytes(b"")
+    arguments = ["inpaint", "gone.png", "--box", "1,2,3,4", "--prior", "gone", "-o", tmp_path / "out"]
+    assert exit_code(monkeypatch, *arguments) == 2
+    assert "gone_1.png exists already" in capsys.readouterr().err
+    assert exit_code(monkeypatch, *arguments, "-n", "1") == 2
+    assert "gone.png does not exist" in capsys.readouterr().err
+
+
+def test_operators_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(monkeypatch, "operators") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(priorpaint.OPERATORS)
+    assert any(line.startswith("downsampling ") and line.endswith("settings: factor, kind") for line in lines)
+
+
 def class_prior(path: Path) -> Path:
     network = UNet(UNetConfig((8, 8), (1, 1), 8, classes=2), seed=0)
     with torch.no_grad():
@@ -359,14 +408,14 @@ def test_labels_at_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     model = class_prior(tmp_path / "pets.safetensors")
     common = ["inpaint", tmp_path / "a.png", "--box", "16,16,8,8", "--prior", model, "-n", "1", *FAST]
     pictures = []
-    for number, words in enumerate((["--label", "0"], ["--label", "1"], ["--label", "1", "--guidance", "3"])):
-        out = tmp_path / str(number)
+    for i, words in enumerate((["--label", "0"], ["--label", "1"], ["--label", "1", "--guidance", "3"])):
+        out = tmp_path / str(i)
         assert exit_code(monkeypatch, *common, "-o", out, *words) == 0
         pictures.append(np.asarray(Image.open(out / "a_0.png")).astype(int))
         info = json.loads((out / "run.json").read_text())
         assert str(info["call"]["label"]) == words[1] and info["prior"]["condition"]["label"] == int(words[1])
-        assert info["call"]["guidance_scale"] == (3.0 if number == 2 else 1.0)
-        assert info["nfe"]["forward"] == 3 * (2 if number == 2 else 1)  # one window of 32x32
+        assert info["call"]["guidance_scale"] == (3.0 if i == 2 else 1.0)
+        assert info["nfe"]["forward"] == 3 * (2 if i == 2 else 1)  # one window of 32x32
     assert all(np.abs(pictures[a] - pictures[b]).max() > 0 for a, b in ((0, 1), (1, 2)))
     assert exit_code(monkeypatch, *common, "-o", tmp_path / "r", "--fit", "resize") == 0
 
@@ -393,7 +442,8 @@ def test_conditions_that_a_prior_does_not_take(
 
 
 @pytest.mark.parametrize(
-    "command", ["certify", "methods", "priors add", "priors info", "priors verify", "theory", "train"]
+    "command",
+    ["certify", "inpaint", "methods", "priors add", "priors info", "priors verify", "restore", "theory", "train"],
 )
 def test_options_take_words_of_the_field_and_no_types_of_python(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

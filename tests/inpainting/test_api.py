@@ -175,10 +175,14 @@ def test_info_reproduces_the_run() -> None:
 def test_the_default_method_and_changes_to_it() -> None:
     name, narrow, wide = choosing.DEFAULT_METHOD, choosing.NARROW_SETTINGS, choosing.WIDE_SETTINGS
     assert choosing.choose_solver(None, {}) == solver(name, **narrow)
-    assert choosing.choose_solver(None, {}, choosing.WIDE) == solver(name, **narrow)
-    assert choosing.choose_solver(None, {}, choosing.WIDE + 1) == solver(name, **wide)
     assert choosing.choose_solver(None, {"steps": 3}) == solver(name, **{**narrow, "steps": 3})
-    assert choosing.choose_solver("dps", {"steps": 3}, 500) == solver("dps", steps=3)
+    assert choosing.choose_solver("dps", {"steps": 3}) == solver("dps", steps=3)
+    default = solver(name, **narrow)
+    assert choosing.for_width(default, {}, choosing.WIDE) == default
+    assert choosing.for_width(default, {}, choosing.WIDE + 1) == solver(name, **wide)
+    three = solver(name, **{**narrow, "steps": 3})
+    assert choosing.for_width(three, {"steps": 3}, choosing.WIDE + 1) == solver(name, **{**wide, "steps": 3})
+    assert choosing.for_width(default, {"preset": "paper"}, choosing.WIDE + 1) == default
 
 
 @pytest.mark.usefixtures("one_scale")

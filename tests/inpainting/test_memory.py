@@ -92,17 +92,17 @@ def test_measured_bytes() -> None:
     room = measure(prior, 16, 16)
     weights = 4 * sum(p.numel() for p in prior.network.parameters())  # type: ignore[union-attr]
     assert room.weights == weights
-    assert room.network.kept == pytest.approx(4 * 256 * (3 + 16 + 16), rel=0.25)
+    assert room.network.saved == pytest.approx(4 * 256 * (3 + 16 + 16), rel=0.25)
     assert room.network.peak >= 4 * 256 * (16 + 16)
-    assert measure(prior, 32, 32).network.kept == pytest.approx(4 * room.network.kept, rel=0.1)
-    assert measure(prior, 16, 16, gradient=False).network.kept == 0
+    assert measure(prior, 32, 32).network.saved == pytest.approx(4 * room.network.saved, rel=0.1)
+    assert measure(prior, 16, 16, gradient=False).network.saved == 0
     assert room.decoder == room.encoder == CallBytes() and prior.nfe.forward == prior.nfe.backward == 0
 
 
 def test_measured_bytes_of_a_codec() -> None:
     prior = LatentPrior(NetworkPrior(Net(4), VP(), (4, None, None)), Curved())
     room = measure(prior, 16, 16)
-    assert room.decoder.kept > 0 and room.encoder.kept > 0 and room.decoder.peak >= 4 * 3 * 256
+    assert room.decoder.saved > 0 and room.encoder.saved > 0 and room.decoder.peak >= 4 * 3 * 256
     plan = plan_for(parse_bytes("1GB"), prior, solver("psld"), height=16, width=16, rows=8)
     assert (plan.rows, plan.checkpoint) == (8, False)
     assert solver("psld").graph == Graph(1, 1, 1) and solver("psld", gamma=0).graph == Graph(1, 1, 0)
@@ -127,7 +127,7 @@ def test_a_limit_changes_no_completion() -> None:
     prior = pixels()
     free = inpaint(image, mask, prior, "dps", num_samples=3, steps=3)
     room = measure(prior, *prior_window(free))
-    limit = room.weights + room.row + room.network.kept // 2 + room.network.kept + room.network.peak
+    limit = room.weights + room.row + room.network.saved // 2 + room.network.saved + room.network.peak
     tight = inpaint(image, mask, prior, "dps", num_samples=3, steps=3, max_memory=limit)
     assert tight.info["call"]["batch_size"] == 1 and tight.info["call"]["max_memory"] == limit
     for a, b in zip(free.images, tight.images, strict=True):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
+import hashlib
 import inspect
+import io
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,6 @@ from torch import Tensor
 import priorpaint
 from priorpaint import CancelToken, Completion, DenoiserPrior, Loading, Solver, Step, Stopped, UsageError
 from priorpaint.diffusion.schedules import EDM, VP
-from priorpaint.imaging import masks
 from priorpaint.inpainting import api, levels
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.solvers import Cost
@@ -73,14 +75,27 @@ def test_a_plan_can_be_run_again() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(first.images, second.images, strict=True))
 
 
-def test_the_mask_is_read_and_the_solver_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.fromarray(hole().astype(np.uint8) * 255).save(tmp_path / "mask.png")
-    reads, builds = [], []
-    read, build = masks.load_upright, api.choose_solver
-    monkeypatch.setattr(masks, "load_upright", lambda *a, **k: reads.append(a) or read(*a, **k))
+def test_files_are_opened_and_the_solver_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / "picture.png", tmp_path / "mask.png"]
+    PICTURE.save(files[0])
+    Image.fromarray(hole().astype(np.uint8) * 255).save(files[1])
+    opened, builds = [], []
+    really_open, build = open, api.choose_solver
+    for module in (builtins, io):
+        monkeypatch.setattr(
+            module, "open", lambda name, *a, **k: opened.append(str(name)) or really_open(name, *a, **k)
+        )
     monkeypatch.setattr(api, "choose_solver", lambda *a: builds.append(a) or build(*a))
-    priorpaint.inpaint(PICTURE, tmp_path / "mask.png", half(), num_samples=2, **FAST)
-    assert len(reads) == 1 and len(builds) == 1
+    info = priorpaint.inpaint(*files, half(), num_samples=2, **FAST).info
+    monkeypatch.undo()
+    assert [opened.count(str(file)) for file in files] == [1, 1] and len(builds) == 1
+    for about, file in zip((info["image"], info["mask"]), files, strict=True):
+        assert (about["path"], about["sha256"]) == (str(file), hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def test_a_wrong_setting_is_told_before_anything_is_read() -> None:
+    with pytest.raises(UsageError, match="its settings are"):
+        priorpaint.plan("gone.png", "gone.png", "gone", "ddnm", speed=3)
 
 
 @pytest.mark.usefixtures("one_scale")

@@ -6,10 +6,13 @@ the operator written out as a matrix.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,6 +35,9 @@ from priorpaint import (
     UsageError,
     WalshHadamard,
 )
+from priorpaint.cli.restore import operators
+from priorpaint.operators import operator as operator_by_name
+from priorpaint.operators import settings_of
 
 BATCH = 3
 
@@ -108,9 +114,9 @@ def linear(request: pytest.FixtureRequest) -> Case:
 
 
 def operator(case: Case) -> LinearOperator:
-    made = case.make()
-    assert isinstance(made, LinearOperator)
-    return made
+    linear = case.make()
+    assert isinstance(linear, LinearOperator)
+    return linear
 
 
 def images(case: Case, seed: int = 0) -> Tensor:
@@ -143,6 +149,52 @@ def test_every_operator_is_here() -> None:
     public = {c for _, c in inspect.getmembers(priorpaint, inspect.isclass) if issubclass(c, Operator)}
     assert public - {Operator, LinearOperator} == set(OPERATORS.values())
     assert list(OPERATORS) == sorted(OPERATORS)
+
+
+_MODULE = '''
+from priorpaint import Operator
+
+
+class Negative(Operator{name}):
+    """y = -x."""
+
+    title = "the negative"
+
+    def __init__(self, factor=1):
+        self.factor = factor
+
+    def __call__(self, x):
+        return -self.factor * x
+
+    def image_shape(self, y):
+        return tuple(y.shape[1:])
+
+    def guess(self, y):
+        return -y
+'''
+
+
+@pytest.mark.parametrize("name", ["", ', name="negative"'])
+def test_a_class_with_a_name_registers_itself(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And is then on the command line, and in `restore` by its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "negative_module.py").write_text(_MODULE.format(name=name), encoding="utf-8")
+    before = dict(OPERATORS)
+    try:
+        cls = importlib.import_module("negative_module").Negative
+        assert (OPERATORS.get("negative") is cls) == bool(name)
+        assert list(OPERATORS) == sorted({**before, **({"negative": cls} if name else {})})
+        operators()
+        assert ("negative  " in capsys.readouterr().out) == bool(name)
+        if name:
+            negative = operator_by_name("negative", factor=2)
+            assert type(negative) is cls and settings_of(negative) == {"factor": 2}
+    finally:
+        OPERATORS.clear()
+        OPERATORS.update(before)
+        sys.modules.pop("negative_module", None)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -265,16 +317,16 @@ def test_filters_are_symmetric_linear_and_commute(linear: Case, gain: Callable[[
 def test_gain_sees_singular_values(linear: Case) -> None:
     """Four axes, >= 0, in the precision of the image, at most ``norm``, which is reached."""
     a, x = operator(linear), images(linear).float()
-    seen: list[Tensor] = []
+    singular_values: list[Tensor] = []
 
     def watch(s: Tensor) -> Tensor:
-        seen.append(s)
+        singular_values.append(s)
         return s
 
     a.filter(x, watch)
-    for s in seen:
+    for s in singular_values:
         assert s.ndim == 4 and len(s) in (1, BATCH) and s.dtype == torch.float32 and (s >= 0).all()
-    assert max(float(s.max()) for s in seen) == pytest.approx(a.norm(), rel=1e-6, abs=1e-9)
+    assert max(float(s.max()) for s in singular_values) == pytest.approx(a.norm(), rel=1e-6, abs=1e-9)
 
 
 def test_one_gain_an_image(linear: Case) -> None:

@@ -16,7 +16,6 @@ from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoenco
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import (
     WeightsMetadata,
-    load_weights,
     read_weights,
     save_autoencoder,
     save_weights,
@@ -145,13 +144,14 @@ def test_an_autoencoder_alone(
 ) -> None:
     path = tmp_path / "ae" / "weights.safetensors"
     save_autoencoder(path, autoencoder, {"crops": 5}, dtype)
-    found = read_weights(path)
-    assert found.denoiser is None and found.autoencoder is not None and found.metadata.training == {"crops": 5}
-    assert found.autoencoder.config == TINY
-    torch.testing.assert_close(found.autoencoder.state_dict(), autoencoder.state_dict(), atol=tolerance, rtol=tolerance)
-    for read in (load_weights, load_prior):
-        with pytest.raises(CheckpointError, match="half of a latent prior; train the denoiser .* --latent"):
-            read(path)
+    stored = read_weights(path)
+    assert stored.denoiser is None and stored.autoencoder is not None and stored.metadata.training == {"crops": 5}
+    assert stored.autoencoder.config == TINY
+    torch.testing.assert_close(
+        stored.autoencoder.state_dict(), autoencoder.state_dict(), atol=tolerance, rtol=tolerance
+    )
+    with pytest.raises(CheckpointError, match="half of a latent prior; train the denoiser .* --latent"):
+        load_prior(path)
     with pytest.raises(CheckpointError, match="half of a latent prior"):
         load_prior(path.parent)
 
@@ -228,9 +228,9 @@ def test_truncated_files(both: Path, share: float) -> None:
 def test_flipped_bits_are_noticed_or_harmless(both: Path) -> None:
     data = both.read_bytes()
     length = int.from_bytes(data[:8], "little")
-    for place in range(0, 8 + length, 37):
+    for index in range(0, 8 + length, 37):
         changed = bytearray(data)
-        changed[place] ^= 1 << (place % 7)
+        changed[index] ^= 1 << (index % 7)
         both.write_bytes(bytes(changed))
         try:
             read_weights(both)

@@ -116,11 +116,11 @@ def test_the_learned_variance_is_that_under_the_condition(scale: float, share: f
     guided = CFGPrior(prior, label=2, scale=scale)
     before = prior.nfe.copy()
     out = guided.evaluate(x(), 0.5)
-    x_0, found = out.mean, out.variance_share
+    x_0, variance_share = out.mean, out.variance_share
     assert (prior.nfe - before).forward == (4 if scale == 2 else 2)
     torch.testing.assert_close(x_0, guided.denoise(x(), 0.5))
-    assert found is not None
-    torch.testing.assert_close(found, torch.full_like(found, share))
+    assert variance_share is not None
+    torch.testing.assert_close(variance_share, torch.full_like(variance_share, share))
     assert prior.sample(1, seed=0, sampler=DDPM(5)).shape == (1, 1, 4, 4)
 
 

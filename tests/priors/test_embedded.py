@@ -29,20 +29,22 @@ def faces() -> tuple[Tensor, Tensor]:
     """64 avatars (64, 3, 32, 32) and their hair styles, the classes."""
     law = standard()
     parts = law.draw(64, seed=UNSEEN)
-    place = [part.name for part in law.parts].index("hair")
-    return as_tensor(law.compose(parts)), torch.from_numpy(parts[:, place].copy()).long()
+    index = [part.name for part in law.parts].index("hair")
+    return as_tensor(law.compose(parts)), torch.from_numpy(parts[:, index].copy()).long()
 
 
-def decibels(found: Tensor, wanted: Tensor, peak: float) -> float:
-    return float((10 * torch.log10(peak**2 / (found - wanted).square().mean((1, 2, 3)))).mean())
+def decibels(actual: Tensor, wanted: Tensor, peak: float) -> float:
+    return float((10 * torch.log10(peak**2 / (actual - wanted).square().mean((1, 2, 3)))).mean())
 
 
-def denoised(prior: Prior, x_0: Tensor, ratio: float, label: Tensor | None = None) -> Tensor:
+def denoised(prior: Prior, x_0: Tensor, nsr: float, label: Tensor | None = None) -> Tensor:
     """E[x_0 | x_t] at a noise level sigma / alpha, for all rows together; every prior here has alpha = 1."""
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
-    given = prior if label is None else CFGPrior(prior, label=label)
+    conditional = prior if label is None else CFGPrior(prior, label=label)
     with torch.no_grad():
-        return given.denoise(x_0 + ratio * noise, given.schedule.time_at(torch.tensor(ratio, dtype=torch.float64)))
+        return conditional.denoise(
+            x_0 + nsr * noise, conditional.schedule.time_at(torch.tensor(nsr, dtype=torch.float64))
+        )
 
 
 def embedded_hash(name: str) -> str:
@@ -62,8 +64,8 @@ def test_photos_denoises_photographs(picture: str, clean: float) -> None:
     """Noise of 25 of 255 on photographs that it has not learned: within 0.2 dB of what was measured."""
     pixels = np.asarray(Image.open(ROOT / "examples" / picture).convert("RGB"))[:256, :256]
     x_0 = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 127.5 - 1
-    found = denoised(load_prior("photos", device="cpu"), x_0, 25 / 127.5).clamp(-1, 1)
-    assert decibels(found, x_0, 2) == pytest.approx(clean, abs=0.2)
+    actual = denoised(load_prior("photos", device="cpu"), x_0, 25 / 127.5).clamp(-1, 1)
+    assert decibels(actual, x_0, 2) == pytest.approx(clean, abs=0.2)
 
 
 def test_results_are_of_these_weights() -> None:
@@ -88,9 +90,9 @@ def test_avatars_denoises_avatars_and_listens_to_the_hair(faces: tuple[Tensor, T
 
 def test_samples_of_avatars_are_avatars() -> None:
     """94 % are (lab/weights/avatars.md); then of 64 fewer than 54 would be seen a few times in a thousand."""
-    found = read(load_prior("avatars", device="cpu").sample(64, seed=0).clamp(-1, 1))
-    assert int(found.valid.sum()) >= 54
-    assert len({tuple(parts) for parts in found.parts.tolist()}) == 64  # and no two the same
+    actual = read(load_prior("avatars", device="cpu").sample(64, seed=0).clamp(-1, 1))
+    assert int(actual.valid.sum()) >= 54
+    assert len({tuple(parts) for parts in actual.parts.tolist()}) == 64  # and no two the same
 
 
 def test_avatars_latent_knows_larger_avatars(faces: tuple[Tensor, Tensor]) -> None:
@@ -115,7 +117,7 @@ def test_avatars_latent_completes_a_face(faces: tuple[Tensor, Tensor], method: s
     hole = np.zeros((64, 64), dtype=bool)
     hole[24:40, 16:48] = True
     result = inpaint(pixels[0], hole, "avatars-latent", method, 4, 0, **settings)
-    found = np.stack([np.asarray(image, dtype=float) for image in result.images])
-    assert (found[:, ~hole] == pixels[0][~hole]).all()
+    actual = np.stack([np.asarray(image, dtype=float) for image in result.images])
+    assert (actual[:, ~hole] == pixels[0][~hole]).all()
     others = np.square(pixels[1:, hole].astype(float) - pixels[0][hole]).mean()
-    assert np.square(found[:, hole] - pixels[0][hole]).mean() < 0.5 * others
+    assert np.square(actual[:, hole] - pixels[0][hole]).mean() < 0.5 * others

@@ -107,9 +107,11 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 def run(home: Path, url: str, code: str, **more: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own: huggingface_hub reads its variables once."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_") and "proxy" not in key.lower()}
+    plain = {
+        key: value for key, value in os.environ.items() if not key.startswith("HF_") and "proxy" not in key.lower()
+    }
     environment = {
-        **kept, "HF_HOME": str(home), "HF_ENDPOINT": url, "PRIORPAINT_HOME": str(home / "own"),
+        **plain, "HF_HOME": str(home), "HF_ENDPOINT": url, "PRIORPAINT_HOME": str(home / "own"),
         "PYTHONPATH": str(Path(priorpaint.__file__).parents[1]), "OMP_NUM_THREADS": "1", **more,
     }  # fmt: skip
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
@@ -156,13 +158,13 @@ def test_fetched_once_then_from_the_cache(hub: Hub, tmp_path: Path) -> None:
 
 def test_weights_in_pickles_only_are_not_fetched(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    [found] = loads(tmp_path / "home", hub.url, ("hf:o/n", False))
-    assert found[0] == "PriorError" and "no safetensors weights of its unet" in found[1]
+    [answer] = loads(tmp_path / "home", hub.url, ("hf:o/n", False))
+    assert answer[0] == "PriorError" and "no safetensors weights of its unet" in answer[1]
     assert "unet/diffusion_pytorch_model.bin" not in hub.asked
 
 
 def test_code_in_the_model_is_refused_before_weights_are_fetched(hub: Hub, tmp_path: Path) -> None:
     models.edit(tmp_path / "model" / "model_index.json", unet=["my_unet", "MyUNet"])
-    [found] = loads(tmp_path / "home", hub.url, ("hf:o/n", False))
-    assert found[0] == "CheckpointError" and "my_unet.MyUNet" in found[1]
+    [answer] = loads(tmp_path / "home", hub.url, ("hf:o/n", False))
+    assert answer[0] == "CheckpointError" and "my_unet.MyUNet" in answer[1]
     assert not any("diffusion_pytorch_model" in name for name in hub.asked)

@@ -112,7 +112,7 @@ def test_a_damaged_file(weights: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "data", "found"),
+    ("file", "data", "kind"),
     [
         ("model.pt", b"", "an empty file"),
         ("model.pth", b"<!DOCTYPE html><title>404</title>", "a web page"),
@@ -123,10 +123,10 @@ def test_a_damaged_file(weights: Path) -> None:
     ],
 )
 def test_files_that_are_no_checkpoints_say_what_they_look_like(
-    tmp_path: Path, file: str, data: bytes, found: str
+    tmp_path: Path, file: str, data: bytes, kind: str
 ) -> None:
     (tmp_path / file).write_bytes(data)
-    with pytest.raises(PriorError, match=found):
+    with pytest.raises(PriorError, match=kind):
         load_prior(tmp_path / file)
 
 

@@ -55,10 +55,10 @@ def test_a_perfect_network_gives_x_0_back(prediction: str, family: str) -> None:
 def test_edm_input_and_condition() -> None:
     """c_in = 1 / sqrt(sigma^2 + sigma_data^2) on z = x / alpha, and c_noise = ln(sigma) / 4."""
     for schedule in (EDM(), VP()):
-        seen: list[tuple[Tensor, Tensor]] = []
+        calls: list[tuple[Tensor, Tensor]] = []
 
-        def network(x: Tensor, condition: Tensor, seen: list[tuple[Tensor, Tensor]] = seen) -> Tensor:
-            seen.append((x, condition))
+        def network(x: Tensor, condition: Tensor, calls: list[tuple[Tensor, Tensor]] = calls) -> Tensor:
+            calls.append((x, condition))
             return x
 
         prior = NetworkPrior(network, schedule, (3, 2, 2), prediction="edm", sigma_data=0.5)
@@ -67,36 +67,36 @@ def test_edm_input_and_condition() -> None:
         prior.denoise(x_t.float(), T)
         noise = schedule.sigma(T) / schedule.alpha(T)
         z = x_t / schedule.alpha(T)[:, None, None, None]
-        torch.testing.assert_close(seen[0][0], (z / (noise**2 + 0.25).sqrt()[:, None, None, None]).float())
-        torch.testing.assert_close(seen[0][1], (noise.log() / 4).float())
+        torch.testing.assert_close(calls[0][0], (z / (noise**2 + 0.25).sqrt()[:, None, None, None]).float())
+        torch.testing.assert_close(calls[0][1], (noise.log() / 4).float())
 
 
 def test_condition_of_an_index_conditioned_network() -> None:
-    seen: list[Tensor] = []
+    calls: list[Tensor] = []
 
     def network(x: Tensor, condition: Tensor) -> Tensor:
-        seen.append(condition)
+        calls.append(condition)
         return x
 
     x = torch.ones(2, 3, 2, 2)
     NetworkPrior(network, VP(), (3, 2, 2), condition=lambda t: 1000 * t - 1).denoise(x, torch.tensor([1e-3, 1.0]))
-    torch.testing.assert_close(seen[0], torch.tensor([0.0, 999.0]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(calls[0], torch.tensor([0.0, 999.0]), rtol=0, atol=1e-4)
     NetworkPrior(network, VP(), (3, 2, 2)).denoise(x, torch.tensor([0.25, 1.0]))
-    assert seen[1].tolist() == [0.25, 1.0] and seen[1].dtype == torch.float32
+    assert calls[1].tolist() == [0.25, 1.0] and calls[1].dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_images_are_cast_for_the_network_only(dtype: torch.dtype) -> None:
-    seen: list[torch.dtype] = []
+    calls: list[torch.dtype] = []
 
     def network(x: Tensor, condition: Tensor) -> Tensor:
-        seen.append(x.dtype)
+        calls.append(x.dtype)
         return 0 * x
 
     prior = NetworkPrior(network, VP(), (3, 2, 2), prediction="v", dtype=dtype)
     x = torch.rand(2, 3, 2, 2)
     out = prior.denoise(x, 0.5)
-    assert seen == [dtype] and out.dtype == torch.float32
+    assert calls == [dtype] and out.dtype == torch.float32
     # A silent network predicts x_0 = alpha x_t, in full precision: x_t itself is never rounded.
     torch.testing.assert_close(out, VP().alpha(torch.tensor(0.5)) * x, rtol=1e-6, atol=0)
 

@@ -59,9 +59,9 @@ def test_windows_are_exact_where_pixels_are_independent(schedule: Schedule, size
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
 @pytest.mark.parametrize(("length", "side"), [(8, 8), (9, 8), (12, 8), (13, 8), (100, 8), (257, 256), (1000, 64)])
 def test_windows_cover_and_overlap(length: int, side: int, overlap: float) -> None:
-    places = starts(length, side, overlap)
-    assert places[0] == 0 and places[-1] == length - side and places == sorted(set(places))
-    gaps = [b - a for a, b in zip(places[:-1], places[1:], strict=True)]
+    firsts = starts(length, side, overlap)
+    assert firsts[0] == 0 and firsts[-1] == length - side and firsts == sorted(set(firsts))
+    gaps = [b - a for a, b in zip(firsts[:-1], firsts[1:], strict=True)]
     assert all(gap <= side * (1 - overlap) + 1 - 1e-9 for gap in gaps)
     if overlap == 0.5:
         assert all(gap <= side // 2 for gap in gaps)
@@ -108,8 +108,8 @@ def test_resize_denoises_the_small_picture_at_its_own_noise(schedule: Schedule) 
     blocks = torch.kron(0.5 * noise(2, 1, SIDE, SIDE), torch.ones(4, 4)).double()
     x_t = alpha * blocks + sigma * noise(2, 1, 32, 32, seed=1)
     small = torch.nn.functional.avg_pool2d(x_t / alpha, 4)
-    ratio = sigma / alpha / 4
-    expected = 0.25 / (0.25 + ratio**2) * small
+    nsr = sigma / alpha / 4
+    expected = 0.25 / (0.25 + nsr**2) * small
     out = TiledPrior(prior, "resize", detail=1e-9).denoise(x_t, t)
     up = torch.nn.functional.interpolate(expected, size=(32, 32), mode="bicubic")
     torch.testing.assert_close(out, up, rtol=1e-5, atol=1e-6)

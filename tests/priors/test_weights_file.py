@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from priorpaint.errors import PriorError, UsageError
 from priorpaint.priors.native.unet import UNet, UNetConfig
-from priorpaint.priors.native.weights_file import WeightsMetadata, load_weights, save_weights
+from priorpaint.priors.native.weights_file import WeightsMetadata, read_weights, save_weights
 
 TINY = UNetConfig((8, 12), (1, 2), embedding=16)
 
@@ -42,8 +42,9 @@ def rewrite(path: Path, change: Any) -> None:
 def test_round_trip(network: UNet, tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
     metadata = WeightsMetadata(0.5, 0.02, 6.0, {"crops": 12})
     save_weights(tmp_path / "a" / "w.safetensors", network, metadata, dtype)
-    loaded, found = load_weights(tmp_path / "a" / "w.safetensors")
-    assert found == metadata and loaded.config == TINY and not loaded.training
+    weights = read_weights(tmp_path / "a" / "w.safetensors")
+    loaded, stored = weights.denoiser, weights.metadata
+    assert stored == metadata and loaded.config == TINY and not loaded.training
     torch.testing.assert_close(loaded.state_dict(), network.state_dict(), atol=tolerance, rtol=tolerance)
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["w.safetensors"]
 
@@ -51,18 +52,18 @@ def test_round_trip(network: UNet, tmp_path: Path, dtype: torch.dtype, tolerance
 def test_damaged_files_are_refused(network: UNet, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     with pytest.raises(PriorError, match="no weights file"):
-        load_weights(path)
+        read_weights(path)
     path.write_bytes(b"not a safetensors file")
     with pytest.raises(PriorError, match="not a readable safetensors"):
-        load_weights(path)
+        read_weights(path)
     save_weights(path, network, WeightsMetadata())
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
     with pytest.raises(PriorError, match="not a readable safetensors"):
-        load_weights(path)
+        read_weights(path)
     save_file(network.state_dict(), path)
     with pytest.raises(PriorError, match="not written by priorpaint"):
-        load_weights(path)
+        read_weights(path)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_a_file_that_contradicts_itself_is_refused(network: UNet, tmp_path: Path
     save_weights(path, network, WeightsMetadata())
     rewrite(path, change)
     with pytest.raises(PriorError, match=words):
-        load_weights(path)
+        read_weights(path)
 
 
 def test_weights_that_are_not_finite_are_not_written(network: UNet, tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_a_pixel_feels_its_neighbourhood_and_not_the_size_of_the_picture(network
 
 @pytest.mark.parametrize("shape", [(1, 3, 6, 8), (1, 3, 8, 10), (1, 1, 8, 8), (3, 8, 8)])
 def test_pictures_that_do_not_fit_are_refused(network: UNet, shape: tuple[int, ...]) -> None:
-    assert network.multiple == 4
+    assert network.config.multiple == 4
     with pytest.raises(UsageError):
         network(torch.zeros(shape), torch.zeros(1))
 

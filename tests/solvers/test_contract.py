@@ -347,9 +347,10 @@ def test_cancel(name: str) -> None:
 def test_cost_is_what_runs(name: str, num_samples: int) -> None:
     prior, operator, y = problem()
     run = make(name)
-    prior.nfe.reset()
+    before = prior.nfe.copy()
     run.sample(prior, operator, y, num_samples=num_samples)
-    assert Cost(prior.nfe.forward, prior.nfe.backward) == run.cost(num_samples)
+    spent = prior.nfe - before
+    assert Cost(spent.forward, spent.backward) == run.cost(num_samples)
 
 
 # -- settings and errors -----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from priorpaint.diffusion.schedules import VP
 from priorpaint.errors import UsageError
 from priorpaint.priors.cfg import CFGPrior
 from priorpaint.priors.native.unet import UNet, UNetConfig
-from priorpaint.priors.native.weights_file import WeightsMetadata, load_weights, save_weights
+from priorpaint.priors.native.weights_file import WeightsMetadata, read_weights, save_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.ema import EMA, power_exponent
 from priorpaint.training.loop import Report, train
@@ -75,8 +75,9 @@ def test_files_keep_what_is_new_and_old_files_stay_as_they_were(tmp_path: Path) 
     net = UNet(replace(TINY, classes=2, learned_variance=True, in_channels=1), seed=0)
     metadata = WeightsMetadata(prediction="eps", betas="cosine", size=(16, 16), class_names=("blue", "red"))
     save_weights(tmp_path / "new", net, metadata)
-    loaded, found = load_weights(tmp_path / "new")
-    assert loaded.config == net.config and found == metadata
+    weights = read_weights(tmp_path / "new")
+    loaded, stored = weights.denoiser, weights.metadata
+    assert loaded.config == net.config and stored == metadata
     save_weights(tmp_path / "plain", UNet(TINY), WeightsMetadata())
     text = (tmp_path / "plain").read_bytes()[:2000]
     assert b'\\"format\\": 1' in text and b"classes" not in text and b"prediction" not in text
@@ -166,9 +167,9 @@ def test_the_power_function_average_weighs_updates_by_their_power() -> None:
         with torch.no_grad():
             net.head.bias.fill_(float(step + 1))
         average.update(net, step)
-    place = torch.arange(1, count + 1, dtype=torch.float64)
-    weights = (place / count) ** gamma
-    expected = float((weights / weights.sum() * place).sum())
+    index = torch.arange(1, count + 1, dtype=torch.float64)
+    weights = (index / count) ** gamma
+    expected = float((weights / weights.sum() * index).sum())
     assert float(average.network.head.bias[0]) == pytest.approx(expected, rel=5e-3)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from priorpaint import load_prior
 from priorpaint.errors import CheckpointError, UsageError
 from priorpaint.priors.native.unet import UNet, UNetConfig
-from priorpaint.priors.native.weights_file import WeightsMetadata, load_weights, save_weights
+from priorpaint.priors.native.weights_file import WeightsMetadata, read_weights, save_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.loop import train
 from priorpaint.training.optim import Optimizers
@@ -98,16 +98,17 @@ def test_other_sizes_are_refused_by_name() -> None:
 def test_files_keep_dense_blocks_and_say_so(tmp_path: Path) -> None:
     path, network = tmp_path / "w.safetensors", shaken(DENSE)
     save_weights(path, network, WeightsMetadata(size=(16, 16)), torch.float32)
-    found, metadata = load_weights(path)
-    assert found.config == DENSE and metadata.size == (16, 16)
+    weights = read_weights(path)
+    stored, metadata = weights.denoiser, weights.metadata
+    assert stored.config == DENSE and metadata.size == (16, 16)
     x, level = torch.randn(2, 3, 16, 16), torch.tensor([0.1, -0.4])
-    torch.testing.assert_close(found(x, level), network(x, level))
+    torch.testing.assert_close(stored(x, level), network(x, level))
     with safe_open(str(path), framework="pt") as file:
         entry = json.loads(file.metadata()["priorpaint"])
     entry["config"]["dense"] = [24, 10**9]
     save_file(load_file(path), path, {"priorpaint": json.dumps(entry)})
     with pytest.raises(CheckpointError, match="at least"):  # and not built first
-        load_weights(path)
+        read_weights(path)
 
 
 def test_runs_say_what_dense_blocks_need(twins: Path, tmp_path: Path) -> None:
@@ -142,9 +143,9 @@ def test_far_pixels_agree(twins: Path, tmp_path: Path) -> None:
     first, last = x_t[:, 0, :2, :2].sum((1, 2)), x_t[:, 0, -2:, -2:].sum((1, 2))
     with torch.no_grad():
         answer = prior.denoise(x_t, prior.schedule.time_at(torch.tensor(sigma, dtype=torch.float64)))
-    found = answer[:, 0, -2:, -2:].mean((1, 2))
+    stored = answer[:, 0, -2:, -2:].mean((1, 2))
     exact, near = torch.tanh((first + last) / sigma**2), torch.tanh(last / sigma**2)
-    assert (found - exact).square().mean().sqrt() < 0.5 * (near - exact).square().mean().sqrt()
+    assert (stored - exact).square().mean().sqrt() < 0.5 * (near - exact).square().mean().sqrt()
 
 
 def test_a_dense_run_goes_on(twins: Path, tmp_path: Path) -> None:
@@ -156,6 +157,6 @@ def test_a_dense_run_goes_on(twins: Path, tmp_path: Path) -> None:
     part = replace(config, out=str(tmp_path / "parts"))
     train(replace(part, crops=16))
     train(part)
-    one, other = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("whole", "parts"))
+    one, other = (read_weights(tmp_path / name / "weights.safetensors").denoiser for name in ("whole", "parts"))
     assert one.config == other.config == DENSE
     assert not torch.equal(one.head.weight, UNet(DENSE).head.weight)

@@ -154,8 +154,8 @@ def test_augmentation(pictures: Path) -> None:
     for augment, views in {"none": [source], "flip": [source, source[:, :, ::-1]]}.items():
         known = {p[y : y + 32, x : x + 32].tobytes() for v in views for p in v for y in range(9) for x in range(9)}
         stream = Pictures([pictures], 32, scales=(1.0,), augment=augment)
-        found = [crop.permute(1, 2, 0).contiguous().numpy().tobytes() in known for crop in stream.batch(0, 40, seed=0)]
-        assert all(found)
+        hits = [crop.permute(1, 2, 0).contiguous().numpy().tobytes() in known for crop in stream.batch(0, 40, seed=0)]
+        assert all(hits)
 
 
 def test_wholes_have_an_upright_and_dense_networks_places(pictures: Path) -> None:
@@ -186,8 +186,8 @@ def test_pictures_of_any_mode(tmp_path: Path) -> None:
     Image.new("L", (16, 16)).save(tmp_path / "f.gif")
     (tmp_path / "notes.txt").write_text("no picture")
     skipped: list[str] = []
-    found = dict(read_pictures([tmp_path], 3, skipped))
-    values = {Path(name).stem: np.asarray(picture) for name, picture in found.items()}
+    hits = {each.name: each.picture for each in read_pictures([tmp_path], 3, skipped)}
+    values = {Path(name).stem: np.asarray(picture) for name, picture in hits.items()}
     assert list(values) == ["a-deep", "b-clear", "c-palette"]
     assert (values["a-deep"] == 128).all()
     assert (values["b-clear"][:8] == 255).all() and (values["b-clear"][8:] == (0, 0, 255)).all()
@@ -207,7 +207,7 @@ def test_transparency_of_every_kind_is_laid_on_white(tmp_path: Path) -> None:
     Image.fromarray(half, "LA").save(tmp_path / "b-grey.png")
     Image.merge("RGBA", [Image.new("L", (16, 16), value) for value in (255, 0, 0, 51)]).save(tmp_path / "c-half.png")
     skipped: list[str] = []
-    read = {Path(name).stem: np.asarray(picture) for name, picture in read_pictures([tmp_path], 3, skipped)}
+    read = {Path(each.name).stem: np.asarray(each.picture) for each in read_pictures([tmp_path], 3, skipped)}
     assert not skipped
     assert (read["a-key"][:8] == 0).all() and (read["a-key"][8:] == 255).all()
     assert (read["b-grey"] == 204).all()
@@ -220,7 +220,7 @@ def test_turned_tiffs_stand_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6  # to be turned by 90 degrees clockwise: what is left comes to the top
     Image.fromarray(pixels).save(tmp_path / "turned.tif", exif=exif)
-    ((_, picture),) = read_pictures([tmp_path], 1, [])
+    (picture,) = (each.picture for each in read_pictures([tmp_path], 1, []))
     assert picture.size == (16, 24)
     assert (np.asarray(picture)[:12] == 255).all() and (np.asarray(picture)[12:] == 0).all()
 

@@ -87,15 +87,15 @@ def test_an_autoencoder_learns_and_its_latents_are_standard(waves: Path, autoenc
     assert lines[-1]["crops"] == 1600 and lines[-1]["psnr"]["reconstruction"] > 20
     with Image.open(autoencoder / "samples.png") as sheet:
         assert sheet.size == (6 * 34 - 2, 4 * 34 - 2)
-    found = read_weights(autoencoder / "weights.safetensors")
-    assert found.autoencoder is not None and found.autoencoder.config == CODEC
-    facts = found.metadata.training
+    held = read_weights(autoencoder / "weights.safetensors")
+    assert held.autoencoder is not None and held.autoencoder.config == CODEC
+    facts = held.metadata.training
     assert facts["latent_noise"] == 0.1 and facts["loss"] == "reconstruction" and "p_mean" not in facts
     assert facts["held_out_psnr_db"]["reconstruction"] == pytest.approx(lines[-1]["psnr"]["reconstruction"], abs=1e-3)
     crops = to_float(Pictures([waves], 16).batch(3, 256, seed=5))
     with torch.no_grad():
-        latents = found.autoencoder.encode(crops)
-        back = found.autoencoder.decode(latents + 0.1 * torch.randn(latents.shape, generator=_seeded(0)))
+        latents = held.autoencoder.encode(crops)
+        back = held.autoencoder.decode(latents + 0.1 * torch.randn(latents.shape, generator=_seeded(0)))
     # 256 other crops of the same 20 pictures than the 512 that the numbers are from.
     assert float(latents.mean((0, 2, 3)).abs().max()) < 0.2
     assert 0.8 < float(latents.std((0, 2, 3)).min()) and float(latents.std((0, 2, 3)).max()) < 1.2
@@ -248,8 +248,8 @@ def test_two_commands_make_a_latent_prior(waves: Path, tmp_path: Path) -> None:
                 "--out", ae)  # fmt: skip
     assert first.exit_code == 0, first.output
     assert f"--latent {ae}" in " ".join(first.stderr.split()) and "classes" not in first.stderr
-    found = read_weights(ae / "weights.safetensors").autoencoder
-    assert found is not None and found.config == AutoencoderConfig(4, 5, (8,), (1,))
+    held = read_weights(ae / "weights.safetensors").autoencoder
+    assert held is not None and held.config == AutoencoderConfig(4, 5, (8,), (1,))
     again = run(*words[:-2], "--autoencoder", "--crops", "24", "--out", ae)  # the shape of the checkpoint
     assert again.exit_code == 0 and "Trained on 24 crops" in " ".join(again.stdout.split()), again.output
     second = run(*words, "--latent", ae, "--channels", "8", "--crops", "16", "--out", out)

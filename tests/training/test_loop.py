@@ -19,7 +19,7 @@ import torch
 from priorpaint.errors import CancelToken, UsageError
 from priorpaint.priors.loading import load_prior
 from priorpaint.priors.native.unet import UNetConfig
-from priorpaint.priors.native.weights_file import load_weights
+from priorpaint.priors.native.weights_file import read_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import centre_crops
 from priorpaint.training.loop import Outcome, Report, _Run, train
@@ -51,7 +51,8 @@ def test_a_hundred_steps_denoise_better_than_doing_nothing_and_than_no_training(
     reports: list[Report] = []
     outcome = train(config(pictures, tmp_path / "out", 960, val=(str(pictures),)), reports.append)
     assert (outcome.crops, outcome.cancelled) == (960, False)
-    network, metadata = load_weights(tmp_path / "out" / "weights.safetensors")
+    weights = read_weights(tmp_path / "out" / "weights.safetensors")
+    network, metadata = weights.denoiser, weights.metadata
     clean = centre_crops([pictures], 40, 4, 3, [])
     sigma = torch.full((len(clean),), 0.4)
     noisy = clean + 0.4 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -69,15 +70,15 @@ def test_a_hundred_steps_denoise_better_than_doing_nothing_and_than_no_training(
 def test_without_val_some_pictures_are_held_out_and_the_facts_say_so(tmp_path: Path) -> None:
     folder, reports = draw_pictures(tmp_path / "many", 200), list[Report]()
     train(config(folder, tmp_path / "out", 16), reports.append)
-    facts = load_weights(tmp_path / "out" / "weights.safetensors")[1].training
+    facts = read_weights(tmp_path / "out" / "weights.safetensors").metadata.training
     held = facts["pictures_held_out"]
     assert held > 0 and facts["pictures"] == 200 - held and facts["held_out_psnr_db"]
     assert any(f"One picture in 50 ({held} in all) is held out" in note for note in reports[0].notes)
     train(config(folder, tmp_path / "all", 16, hold_out=False))
-    facts = load_weights(tmp_path / "all" / "weights.safetensors")[1].training
+    facts = read_weights(tmp_path / "all" / "weights.safetensors").metadata.training
     assert facts["pictures"] == 200 and facts["held_out_psnr_db"] is None and facts["hold_out"] is False
     train(config(folder, tmp_path / "own", 16, val=(str(draw_pictures(tmp_path / "val")),)))
-    facts = load_weights(tmp_path / "own" / "weights.safetensors")[1].training
+    facts = read_weights(tmp_path / "own" / "weights.safetensors").metadata.training
     assert facts["pictures"] == 200 and facts["held_out_psnr_db"] and "pictures_held_out" not in facts
 
 
@@ -85,10 +86,10 @@ def test_without_val_some_pictures_are_held_out_and_the_facts_say_so(tmp_path: P
 def test_a_run_that_goes_on_learns_what_it_began_with(tmp_path: Path, began_with: bool) -> None:
     folder, reports = draw_pictures(tmp_path / "many", 200), list[Report]()
     train(config(folder, tmp_path / "out", 16, hold_out=began_with))
-    before = load_weights(tmp_path / "out" / "weights.safetensors")[1].training["pictures"]
+    before = read_weights(tmp_path / "out" / "weights.safetensors").metadata.training["pictures"]
     for crops in (32, 48):
         train(config(folder, tmp_path / "out", crops, hold_out=not began_with), reports.append)
-        assert load_weights(tmp_path / "out" / "weights.safetensors")[1].training["pictures"] == before
+        assert read_weights(tmp_path / "out" / "weights.safetensors").metadata.training["pictures"] == before
     assert before == 200 or began_with
     assert sum("goes on with the pictures that it began with" in note for each in reports for note in each.notes) == 2
 
@@ -149,26 +150,26 @@ class _CancelAt:
 
 def test_another_thread_cancels_within_a_step_and_the_checkpoint_is_kept(pictures: Path, tmp_path: Path) -> None:
     """Training in a thread, where Python has no signals, and stopped by the main one."""
-    cancel, trained, seen = CancelToken(), threading.Event(), []
+    cancel, trained, crops_so_far = CancelToken(), threading.Event(), []
     outcomes: list[Outcome] = []
 
     def on_progress(report: Report) -> None:
-        seen.append(report.crops)
+        crops_so_far.append(report.crops)
         if report.crops >= 80:
             trained.set()
             while not cancel.cancelled:  # holds the run inside its step until it is cancelled
                 time.sleep(0.001)
 
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    made = config(pictures, tmp_path / "out", 10**7, report_seconds=0.0)
-    thread = threading.Thread(target=lambda: outcomes.append(train(made, on_progress, cancel)), daemon=True)
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    asked = config(pictures, tmp_path / "out", 10**7, report_seconds=0.0)
+    thread = threading.Thread(target=lambda: outcomes.append(train(asked, on_progress, cancel)), daemon=True)
     thread.start()
     assert trained.wait(60)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == handlers
     cancel.cancel()
     thread.join(60)
     assert not thread.is_alive()
-    assert outcomes[0].cancelled and outcomes[0].crops == seen[-1] == state(tmp_path / "out")["crops"] == 80
+    assert outcomes[0].cancelled and outcomes[0].crops == crops_so_far[-1] == state(tmp_path / "out")["crops"] == 80
     assert (tmp_path / "out" / "weights.safetensors").exists()
     assert train(config(pictures, tmp_path / "out", 96)).crops == 96  # goes on from there
 

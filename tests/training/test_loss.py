@@ -24,19 +24,19 @@ def test_with_a_zero_network_the_denoiser_is_the_wiener_filter() -> None:
 
 
 def test_the_network_sees_unit_variance_and_a_quarter_of_ln_sigma() -> None:
-    seen: dict[str, torch.Tensor] = {}
+    inputs: dict[str, torch.Tensor] = {}
 
     def spy(x: torch.Tensor, c_noise: torch.Tensor) -> torch.Tensor:
-        seen.update(x=x, c_noise=c_noise)
+        inputs.update(x=x, c_noise=c_noise)
         return x
 
     sigma = torch.tensor([0.1, 1.0, 5.0])
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 1, 200, 200, generator=generator) * (sigma**2 + 0.25).sqrt()[:, None, None, None]
     edm_denoise(spy, x, sigma)
-    torch.testing.assert_close(seen["c_noise"], sigma.log() / 4)
+    torch.testing.assert_close(inputs["c_noise"], sigma.log() / 4)
     # 40,000 values: the standard error of their standard deviation is 0.0035
-    torch.testing.assert_close(seen["x"].std((1, 2, 3)), torch.ones(3), atol=0.02, rtol=0)
+    torch.testing.assert_close(inputs["x"].std((1, 2, 3)), torch.ones(3), atol=0.02, rtol=0)
 
 
 def test_loss_of_the_zero_network_is_one_at_every_level() -> None:

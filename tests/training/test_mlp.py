@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from priorpaint import load_prior
 from priorpaint.errors import CheckpointError, UsageError
 from priorpaint.priors.native.mlp import MLP, MLPConfig
-from priorpaint.priors.native.weights_file import WeightsMetadata, load_weights, save_weights
+from priorpaint.priors.native.weights_file import WeightsMetadata, read_weights, save_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.loop import train
 from priorpaint.training.loss import NoiseLevels
@@ -91,9 +91,9 @@ def test_the_loss_is_that_of_edm_on_the_picture_itself() -> None:
     losses = wanted.losses(lambda x, c_noise: torch.full_like(x, 0.1), x_0, torch.Generator().manual_seed(0))
     expected = 0.6**2 * (sigma**2 + 0.25) / (0.5 * sigma) ** 2
     torch.testing.assert_close(losses.plain, expected.expand(4), atol=1e-4, rtol=1e-4)
-    seen = []
-    wanted.denoise(lambda x, c: seen.append((x, c)) or x, x_0, torch.full((4,), 2.0))  # type: ignore[func-returns-value]
-    assert torch.equal(seen[0][0], x_0) and torch.allclose(4 * seen[0][1], torch.tensor(2.0).log())
+    calls = []
+    wanted.denoise(lambda x, c: calls.append((x, c)) or x, x_0, torch.full((4,), 2.0))  # type: ignore[func-returns-value]
+    assert torch.equal(calls[0][0], x_0) and torch.allclose(4 * calls[0][1], torch.tensor(2.0).log())
 
 
 def test_adam_takes_all_weights() -> None:
@@ -122,8 +122,9 @@ def test_files_keep_the_network_and_are_priors(tmp_path: Path) -> None:
     path, network = tmp_path / "w.safetensors", shaken(TINY)
     metadata = WeightsMetadata(0.4, 0.02, 40.0, prediction="x0", size=(8, 8), class_names=("a", "b"))
     save_weights(path, network, metadata, torch.float32)
-    found, known = load_weights(path)
-    assert found.config == TINY and known == metadata
+    weights = read_weights(path)
+    stored, known = weights.denoiser, weights.metadata
+    assert stored.config == TINY and known == metadata
     prior, x, sigma = load_prior(str(path)), torch.randn(2, 3, 8, 8), 0.7
     assert (prior.shape, prior.classes, prior.data_std) == ((3, 8, 8), 2, 0.4)
     time = prior.schedule.time_at(torch.tensor(sigma, dtype=torch.float64))
@@ -142,7 +143,7 @@ def test_a_file_cannot_ask_for_a_larger_network_than_it_holds(tmp_path: Path) ->
     entry["config"]["width"] = 10**9
     save_file(load_file(path), path, {"priorpaint": json.dumps(entry)})
     with pytest.raises(CheckpointError, match="at least"):  # and not built first
-        load_weights(path)
+        read_weights(path)
 
 
 def test_runs_say_what_the_network_needs(coins: Path, tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_a_run_goes_on(coins: Path, tmp_path: Path) -> None:
     part = replace(config, out=str(tmp_path / "parts"))
     train(replace(part, crops=16))
     train(part)
-    one, other = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("whole", "parts"))
+    one, other = (read_weights(tmp_path / name / "weights.safetensors").denoiser for name in ("whole", "parts"))
     assert one.config == other.config
     assert (tmp_path / "parts" / "samples.png").exists()
     assert not torch.equal(one.head.weight, MLP(replace(TINY, classes=0)).head.weight)

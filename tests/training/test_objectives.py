@@ -94,14 +94,14 @@ def fit(
 def errors(denoise: Callable[[Tensor, Tensor], Tensor], target: GaussianMixture) -> list[float]:
     """Root mean square distance of the denoiser from the exact one at each level of LEVELS, for x from the target."""
     generator, schedule = torch.Generator().manual_seed(3), EDM(sigma_min=1e-3, sigma_max=80)
-    exact = target.with_schedule(schedule)
-    found = []
+    exact = GaussianMixture(target.weights, target.means, target.covs, target.shape, schedule)
+    distances = []
     for sigma in LEVELS:
         x_0, _ = draw(target, 4000, generator)
         x = x_0 + sigma * torch.randn(x_0.shape, generator=generator)
         right = exact.denoise(x, schedule.time_at(torch.tensor(sigma, dtype=torch.float64)))
-        found.append(float((denoise(x, torch.full((len(x),), sigma)) - right).square().mean().sqrt()))
-    return found
+        distances.append(float((denoise(x, torch.full((len(x),), sigma)) - right).square().mean().sqrt()))
+    return distances
 
 
 def objective(name: str) -> Objective:
@@ -155,17 +155,17 @@ def test_the_learned_variance_is_that_of_the_reverse_step() -> None:
 
 
 def test_simple_is_the_mean_square_error_of_the_noise_at_uniform_steps() -> None:
-    wanted, seen = SimpleObjective(), []
+    wanted, calls = SimpleObjective(), []
 
     def zero(x: Tensor, c_noise: Tensor) -> Tensor:
-        seen.append((x, c_noise))
+        calls.append((x, c_noise))
         return torch.zeros_like(x)
 
     x_0 = 0.3 * torch.ones(20000, 1, 2, 2)
     losses = wanted.losses(zero, x_0, torch.Generator().manual_seed(0))
     assert losses.plain is losses.weighed
     assert losses.plain.mean().item() == pytest.approx(1, abs=0.02)  # E eps^2; standard error 0.005
-    (x_t, c_noise), schedule = seen[0], VP()
+    (x_t, c_noise), schedule = calls[0], VP()
     times = schedule.time_at((4 * c_noise.double()).exp())
     steps = (1000 * times).round()
     torch.testing.assert_close(1000 * times, steps, atol=2e-3, rtol=0)
@@ -183,9 +183,9 @@ def test_the_bound_of_the_exact_reverse_step_is_that_of_the_paper() -> None:
     noise: list[Tensor] = []
 
     def knows(x: Tensor, c_noise: Tensor) -> Tensor:
-        ratio = (4 * c_noise.double()).exp()[:, None, None, None]
-        alpha = (1 + ratio**2).rsqrt()
-        noise.append(((x - alpha * x_0) / (alpha * ratio)).float())
+        nsr = (4 * c_noise.double()).exp()[:, None, None, None]
+        alpha = (1 + nsr**2).rsqrt()
+        noise.append(((x - alpha * x_0) / (alpha * nsr)).float())
         return torch.cat([noise[-1], -torch.ones_like(x)], dim=1)
 
     plain = wanted.losses(knows, x_0, torch.Generator().manual_seed(0)).plain

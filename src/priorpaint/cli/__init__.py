@@ -17,6 +17,7 @@ from .certify import certify
 from .inpaint import inpaint
 from .methods import methods
 from .priors import priors
+from .restore import operators, restore
 from .theory import theory
 from .train import train
 
@@ -28,12 +29,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Fill in the missing parts of a picture with several plausible answers.",
+    help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
 app.command()(certify)
 app.command()(inpaint)
 app.command()(methods)
+app.command()(operators)
 app.add_typer(priors, name="priors")
+app.command()(restore)
 app.command()(theory)
 app.command()(train)
 

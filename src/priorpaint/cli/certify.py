@@ -165,16 +165,16 @@ def certify(
         print(certificate.to_json(), end="")
     else:
         show(certificate, Console(width=None if sys.stdout.isatty() else 200))
-    saved = f" and in {', '.join(map(str, folders))}" if folders else ""
-    _exit(display, cancel, saved, [cell.status for cell in certificate.cells])
+    where = f" and in {', '.join(map(str, folders))}" if folders else ""
+    _exit(display, cancel, where, [cell.status for cell in certificate.cells])
 
 
-def _exit(display: CellDisplay, cancel: Signals, saved: str, statuses: list[str]) -> None:
+def _exit(display: CellDisplay, cancel: Signals, where: str, statuses: list[str]) -> None:
     """End with the code of a run that was stopped, or that has failed cells."""
     from priorpaint.lab.certify.results import FAILED
 
     if cancel.cancelled:
-        display.say(f"Stopped: {display.done} of {display.total} cells are finished{saved}.")
+        display.say(f"Stopped: {display.done} of {display.total} cells are finished{where}.")
         raise typer.Exit(cancel.exit_code)
     if FAILED in statuses:
         raise typer.Exit(1)
@@ -228,7 +228,7 @@ def _sentence(cell: Cell) -> str:
     from priorpaint.lab.certify.results import DONE
 
     spent = "as given" if cell.budget is None else f"NFE {cell.budget}"
-    result = f"{cell.status} ({cell.note})"
+    outcome = f"{cell.status} ({cell.note})"
     if cell.status == DONE:
-        result = f"{short_number(cell.ratio)} x floor in {cell.seconds * len(cell.measures):.1f} CPU s"
-    return f"{cell.method} {cell.problem} {spent}: {result}"
+        outcome = f"{short_number(cell.ratio)} x floor in {cell.seconds * len(cell.measures):.1f} CPU s"
+    return f"{cell.method} {cell.problem} {spent}: {outcome}"

@@ -100,7 +100,7 @@ def run(request: Request, display: CellDisplay, cancel: CancelToken, *, as_json:
         report = _run(request, job, priors[key], distance, display, (before, total), cancel)
         if report.cells:
             reports[key] = reports[key].merged(report) if key in reports else report
-            files |= dict.fromkeys(_keep(request, reports[key]))
+            files |= dict.fromkeys(_save(request, reports[key]))
         if cancel.cancelled:
             break
         before += len(job.methods)
@@ -180,18 +180,18 @@ def _run(
 ) -> PictureReport:
     """The table of a job; ``cells``: those of the jobs before it, and those of all."""
 
-    def report_cell(done: int, _: int, cell: PictureCell) -> None:
-        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_result(job.kind, cell)}"
+    def advance(done: int, _: int, cell: PictureCell) -> None:
+        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_outcome(job.kind, cell)}"
         display.advance(cells[0] + done, cells[1], sentence)
 
     report = certify_pictures(
         prior, job.methods, [job.mask], subject=job.kind.name, data=request.data, budget=job.budget,
-        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=report_cell, cancel=cancel,
+        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=advance, cancel=cancel,
     )  # fmt: skip
     return replace(report, setup={**report.setup, _ASKED: job.prior})
 
 
-def _keep(request: Request, report: PictureReport) -> list[Path]:
+def _save(request: Request, report: PictureReport) -> list[Path]:
     """Write the report into every folder; the files."""
     files: list[Path] = []
     for folder, pictures in request.folders:
@@ -227,7 +227,7 @@ def _merged(report: PictureReport, folder: Path) -> PictureReport:
     return before.merged(report)
 
 
-def _result(kind: Subject, cell: PictureCell) -> str:
+def _outcome(kind: Subject, cell: PictureCell) -> str:
     if cell.status != DONE or cell.measures is None:
         return f"{cell.status} ({cell.note})"
     values = [(column.title, column.value(cell.measures)) for column in kind.columns]

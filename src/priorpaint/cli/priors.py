@@ -86,11 +86,11 @@ def add(
     from priorpaint.priors.loading import PRIORS, load_prior
 
     lasting = spec if spec.startswith("hf:") or spec in PRIORS else str(Path(spec).expanduser().absolute())
-    given = _lasting(parse_flags(flags))
-    found = load_prior(lasting, flags=given, device="cpu", offline=offline) if check else None
-    digest = found.hash if found else None
-    add_entry(name, Entry(lasting, given, digest), taken=tuple(PRIORS), overwrite=overwrite)
-    typer.echo(f"{name} is {lasting}{_words(Entry(lasting, given))}")
+    own_flags = _lasting(parse_flags(flags))
+    prior = load_prior(lasting, flags=own_flags, device="cpu", offline=offline) if check else None
+    digest = prior.hash if prior else None
+    add_entry(name, Entry(lasting, own_flags, digest), taken=tuple(PRIORS), overwrite=overwrite)
+    typer.echo(f"{name} is {lasting}{_words(Entry(lasting, own_flags))}")
 
 
 @priors.command()
@@ -142,19 +142,19 @@ def verify(
     from priorpaint.priors.verify import check as run_check
 
     prior = load_prior(name, flags=flags, device=device, offline=offline)
-    found = run_check(prior, seed)
+    outcome = run_check(prior, seed)
     facts = prior.facts or {}
-    typer.echo(f"{prior.name}: it can be read, and denoises {' x '.join(map(str, found.shape))} to finite values")
+    typer.echo(f"{prior.name}: it can be read, and denoises {' x '.join(map(str, outcome.shape))} to finite values")
     _show({"sha256": prior.hash, "pictures": _pictures(prior)})
     _show(
         {key: facts[key] for key in ("format", "architecture", "schedule", "prediction", "parameters") if key in facts}
     )
-    for level in found.levels:
-        found_so = f"correlation {level.found:.2f}, size {level.size:.2f}"
-        typer.echo(f"  {'noise':<{_WIDTH}} sigma/alpha {level.ratio:<7.4g} found with {found_so}")
-    if found.round_trip is not None:
-        typer.echo(f"  {'autoencoder':<{_WIDTH}} a smooth picture comes back with PSNR {found.round_trip:.1f} dB")
-    if found.denoises:
+    for level in outcome.levels:
+        measured = f"correlation {level.correlation:.2f}, size {level.size:.2f}"
+        typer.echo(f"  {'noise':<{_WIDTH}} sigma/alpha {level.nsr:<7.4g} found with {measured}")
+    if outcome.round_trip is not None:
+        typer.echo(f"  {'autoencoder':<{_WIDTH}} a smooth picture comes back with PSNR {outcome.round_trip:.1f} dB")
+    if outcome.denoises:
         typer.echo("  It finds the noise at all levels, as a trained denoiser does.")
         return
     levels = " (check the flags, such as noise_schedule)" if facts.get("format") == "adm" else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +28,12 @@ class Mask:
     Attributes:
         known: (H, W), bool, True where the pixel is known and must not change.
         warnings: what the user should hear about, one sentence each.
+        sha256: of the file that it was read from, in hexadecimal; None without one.
     """
 
     known: NDArray[np.bool_]
     warnings: tuple[str, ...] = ()
+    sha256: str | None = None
 
     @property
     def hole_share(self) -> float:
@@ -70,7 +72,7 @@ def read_mask(source: str | Path | Image.Image, size: tuple[int, int], *, means:
             f"{name} is grey in {grey:.0%} of its pixels (a soft brush or JPEG?); "
             f"values from {_THRESHOLD} count as white."
         )
-    return _checked(white if means == "keep" else ~white, complaints)
+    return replace(_checked(white if means == "keep" else ~white, complaints), sha256=loaded.sha256)
 
 
 def mask_from_alpha(picture: Picture) -> Mask:

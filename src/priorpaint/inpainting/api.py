@@ -1,34 +1,38 @@
-"""The main job: ``plan`` reads, checks and loads, ``Plan.run`` draws the completions; ``inpaint`` is both at once."""
+"""The main job: ``plan`` reads, checks and loads, ``Plan.run`` draws the completions; ``inpaint`` is both at once.
+
+Another kind of job, such as `restore`, is a `PictureJob` of its own that goes through `planned`.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..diffusion.rng import Seed
 from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError
-from ..imaging import Mask, Picture, read_picture
+from ..imaging import Picture, read_picture
 from ..priors import CFGPrior, Prior
 from ..priors.cfg import condition_inside
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
 from ..solvers import Cost, Solver
-from .events import Completion, Event, Loading, OnEvent, Step, ignore
-from .inputs import Source, about_source, as_image, resolve_mask
-from .job import CancellablePrior, InpaintJob, fitted
+from .events import Completion, Event, Loading, OnEvent, Step
+from .inputs import Source, about_mask, about_picture, as_image, resolve_mask
+from .job import CancellablePrior, InpaintJob, PictureJob, fitted
 from .memory import parse_bytes
-from .method import choose_solver, method_name, sample_seeds, settings_of
+from .method import choose_solver, for_width, method_name, sample_seeds, settings_of
 from .result import Result
 from .windows import thickness
 
@@ -48,28 +52,27 @@ class Plan:
     """A run that is ready to start: everything is read, checked and loaded, and nothing is drawn.
 
     Attributes:
-        picture: the input.
-        mask: what is known of it.
+        picture: the input, or of a restoration what the results look like.
         prior: ready for pictures of this size, under the condition that was asked for.
         solver: the method with its settings.
         seeds: of the samples.
         batch_size: samples computed together.
+        warnings: what the user should hear before any work, one sentence each.
     """
 
     picture: Picture
-    mask: Mask
     prior: Prior
     solver: Solver
     seeds: list[int]
     batch_size: int
-    _job: InpaintJob = field(repr=False)
-    _call: dict[str, Any] = field(repr=False)
+    warnings: tuple[str, ...]
+    _job: PictureJob = field(repr=False)
     _about: dict[str, Any] = field(repr=False)
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the user should hear before any work, one sentence each."""
-        return (*self.picture.warnings, *self.mask.warnings)
+    def known(self) -> NDArray[np.bool_]:
+        """(H, W), True where a pixel is known and stays."""
+        return self._job.known
 
     @property
     def windows(self) -> list[dict[str, Any]]:
@@ -79,7 +82,7 @@ class Plan:
     @property
     def cost(self) -> Cost:
         """Calls of the prior for all samples, one for each row; a fixed-size prior may take several windows a call."""
-        return self._job.cost()
+        return self._job.work.cost(len(self.seeds))
 
     def seconds(self) -> float:
         """About how long the run takes on this device, from one timed call of the prior on the largest window."""
@@ -102,7 +105,7 @@ class Plan:
         stopped, failure = False, None
         job = self._job
         try:
-            stopped = job.run(self.batch_size, on_event or ignore, cancel or CancelToken())
+            stopped = job.run(self.batch_size, on_event or (lambda event: None), cancel or CancelToken())
         except PriorpaintError as error:
             if not job.images:
                 raise
@@ -111,15 +114,12 @@ class Plan:
             raise Stopped("stopped before the first completion was finished", None)
         spent = self.prior.nfe - nfe
         info = {
-            "call": self._call,
-            "prior": self._about["prior"],
+            **self._about,
             "sample_seeds": self.seeds[: len(job.images)],
             "finished_samples": len(job.images),
             "nfe": {"forward": spent.forward, "backward": spent.backward},
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
             "seconds": {"total": round(time.time() - started, 3), "samples": [round(s, 3) for s in job.seconds_taken]},
-            "image": self._about["image"],
-            "mask": self._about["mask"],
             "windows": self.windows,
             "versions": _versions(),
             "machine": _machine(self.prior),
@@ -133,6 +133,41 @@ class Plan:
         return result
 
 
+@dataclass(frozen=True)
+class Options:
+    """What every job can be asked for, whatever was measured.
+
+    Attributes:
+        batch_size: samples computed together; None is as many as make good use of memory.
+        device: where the prior runs, for a prior by name; None is the GPU where there is one.
+        label: class of the picture, for a prior that knows classes.
+        prompt: what the picture shows, for a prior that takes text; ``negative_prompt``: what it does not show.
+        guidance_scale: weight of label or prompt (classifier-free guidance, `CFGPrior`); 1 is the plain condition.
+        max_memory: a limit for weights and activations, "4GB" or bytes; it picks how many rows are computed at a time,
+            whether activations are computed again and how many rows are decoded at a time (`inpainting.memory`).
+        fit: how a prior of a fixed size sees a picture of another one, "windows" or "resize"; see `TiledPrior`.
+        prior_flags: what a checkpoint cannot say about itself; ``offline``: fetch nothing; both as for ``load_prior``.
+    """
+
+    batch_size: int | None = None
+    device: torch.device | str | None = None
+    label: int | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    guidance_scale: float = 1.0
+    fit: str = "windows"
+    max_memory: str | int | None = None
+    prior_flags: Mapping[str, Any] | str | None = None
+    offline: bool = False
+
+    @classmethod
+    def split(cls, arguments: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+        """The options among keyword arguments, and the others."""
+        names = {one.name for one in fields(cls)}
+        rest = {name: value for name, value in arguments.items() if name not in names}
+        return cls(**{name: value for name, value in arguments.items() if name in names}), rest
+
+
 def plan(
     image: Source | Picture,
     mask: Source | None = None,
@@ -143,18 +178,8 @@ def plan(
     *,
     boxes: Sequence[tuple[int, int, int, int]] | None = None,
     mask_means: str = "repaint",
-    batch_size: int | None = None,
-    device: torch.device | str | None = None,
-    label: int | None = None,
-    prompt: str | None = None,
-    negative_prompt: str | None = None,
-    guidance_scale: float = 1.0,
-    fit: str = "windows",
-    max_memory: str | int | None = None,
-    prior_flags: Mapping[str, Any] | str | None = None,
-    offline: bool = False,
     on_event: OnEvent | None = None,
-    **params: Any,
+    **options: Any,
 ) -> Plan:
     """Read, check and load everything that a run needs, and plan its windows. Nothing is drawn yet.
 
@@ -169,72 +194,75 @@ def plan(
             lists them. A sample depends on its seed only, not on the others or on ``batch_size``.
         boxes: parts to repaint, (x, y, width, height) in pixels, instead of a mask or in addition to it.
         mask_means: what white means in the mask, "repaint" or "keep".
-        batch_size: samples computed together; None is as many as make good use of memory.
-        device: where the prior runs, for a prior by name; None is the GPU where there is one.
-        label: class of the picture, for a prior that knows classes.
-        prompt: what the picture shows, for a prior that takes text; ``negative_prompt``: what it does not show.
-        guidance_scale: weight of label or prompt (classifier-free guidance, `CFGPrior`); 1 is the plain condition.
-        max_memory: a limit for weights and activations, "4GB" or bytes; it picks how many rows are computed at a time,
-            whether activations are computed again and how many rows are decoded at a time (`inpainting.memory`).
-        fit: how a prior of a fixed size sees a picture of another one, "windows" or "resize"; see `TiledPrior`.
-        prior_flags: what a checkpoint cannot say about itself; ``offline``: fetch nothing; both as for ``load_prior``.
         on_event: hears `Loading` before the prior is read.
-        params: settings of the method; with ``method=None`` they change the default settings.
+        options: fields of `Options`, and settings of the method; with ``method=None`` these change the default
+            settings.
 
     Raises:
         UsageError: arguments, picture or mask that cannot be used.
         PriorError: the prior cannot be read.
     """
+    common, params = Options.split(options)
+    solver = choose_solver(method, params)  # first: a wrong setting is told before anything is read
     picture = image if isinstance(image, Picture) else read_picture(as_image(image))
-    from_alpha = isinstance(mask, str) and mask == "alpha"
     known = resolve_mask(picture, mask, boxes, mask_means)
+    if method is None:
+        solver = for_width(solver, params, thickness(~known.known))
+    from_alpha = isinstance(mask, str) and mask == "alpha"
+    job = partial(InpaintJob, picture=picture, known=known.known, opaque_holes=from_alpha, solver=solver)
+    call = {"boxes": [list(box) for box in boxes] if boxes else None, "mask_means": mask_means}
+    about = {"image": about_picture(picture), "mask": about_mask(mask, known)}
+    return planned(job, prior, num_samples, seed, common, call, about, (*picture.warnings, *known.warnings), on_event)
+
+
+def planned(
+    job_of: Callable[..., PictureJob],
+    prior: str | Path | Prior,
+    num_samples: int,
+    seed: Seed,
+    options: Options,
+    call: dict[str, Any],
+    about: dict[str, Any],
+    warnings: tuple[str, ...],
+    on_event: OnEvent | None,
+    size: tuple[int, int] | None = None,
+) -> Plan:
+    """The part of a plan that all jobs share, from loading the prior on.
+
+    Args:
+        job_of: the job, given the fields of `PictureJob` that are left: prior, cancellable and seeds.
+        call, about: for run.json, to which this adds.
+        size: see `fitted`.
+    """
     seeds = sample_seeds(seed, num_samples)
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, not {batch_size}")
-    solver = choose_solver(method, params, thickness(~known.known))
-    flags = parse_flags(prior_flags)
+    if options.batch_size is not None and options.batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {options.batch_size}")
+    flags = parse_flags(options.prior_flags)
     if isinstance(prior, Prior):
-        if flags or offline:
+        if flags or options.offline:
             raise UsageError("prior_flags and offline are for a prior by name or path; a ready prior takes none.")
         loaded = prior
     else:
-        (on_event or ignore)(Loading(f"the prior {prior}"))
-        loaded = load_prior(prior, flags=flags, device=device, offline=offline)
-    condition = {
-        "label": label,
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "guidance_scale": guidance_scale,
-    }
+        if on_event is not None:
+            on_event(Loading(f"the prior {prior}"))
+        loaded = load_prior(prior, flags=flags, device=options.device, offline=options.offline)
     cancellable = CancellablePrior(loaded)
-    ready = _conditioned(fitted(cancellable, fit), **condition)
-    job = InpaintJob(picture, known.known, from_alpha, ready, cancellable, solver, seeds)
-    if max_memory is not None:
-        batch_size = job.keep_below(parse_bytes(max_memory), batch_size).rows
-    batch_size = job.rows(batch_size)
+    ready = _conditioned(fitted(cancellable, options.fit, size), options)
+    job = job_of(prior=ready, cancellable=cancellable, seeds=seeds)
+    batch_size = options.batch_size
+    if options.max_memory is not None:
+        batch_size = job.keep_below(parse_bytes(options.max_memory), batch_size)
+    asked = asdict(replace(options, batch_size=job.rows(batch_size), prior_flags=flags or None))
     call = {
-        "method": method_name(solver),
+        "method": method_name(job.solver),
         "num_samples": num_samples,
         "seed": seed if isinstance(seed, int) else list(seed),
-        "boxes": [list(box) for box in boxes] if boxes else None,
-        "mask_means": mask_means,
-        "batch_size": batch_size,
-        **condition,
-        "fit": fit,
-        "max_memory": max_memory,
-        "prior_flags": flags or None,
-        **settings_of(solver),
+        **call,
+        **{name: value for name, value in asked.items() if name not in ("device", "offline")},
+        **settings_of(job.solver),
     }
-    about = {
-        "prior": _about_prior(prior, ready),
-        "image": {**about_source(image), "size": list(picture.size), "mode": picture.mode, "format": picture.format},
-        "mask": {
-            **({"alpha": True} if from_alpha else {} if mask is None else about_source(mask)),
-            "known_sha256": hashlib.sha256(np.packbits(known.known).tobytes()).hexdigest(),
-            "hole_share": known.hole_share,
-        },
-    }
-    return Plan(picture, known, ready, solver, seeds, batch_size, job, call, about)
+    about = {"prior": _about_prior(prior, ready), **about}
+    return Plan(job.picture, ready, job.solver, seeds, call["batch_size"], warnings, job, {"call": call, **about})
 
 
 def inpaint(
@@ -265,19 +293,20 @@ def inpaint(
     return ready.run(on_event, cancel)
 
 
-def _conditioned(prior: Prior, *, label: Any, prompt: Any, negative_prompt: Any, guidance_scale: Any) -> Prior:
+def _conditioned(prior: Prior, options: Options) -> Prior:
+    label, prompt, scale = options.label, options.prompt, options.guidance_scale
     if label is not None and (isinstance(label, bool) or not isinstance(label, int)):
         raise UsageError(f"a label is one whole number for the whole picture, not {label!r}")
-    if label is None and prompt is None and negative_prompt is None and guidance_scale == 1:
+    if label is None and prompt is None and options.negative_prompt is None and scale == 1:
         return prior
-    return CFGPrior(prior, label=label, prompt=prompt, negative_prompt=negative_prompt, scale=guidance_scale)
+    return CFGPrior(prior, label=label, prompt=prompt, negative_prompt=options.negative_prompt, scale=scale)
 
 
-def _about_prior(given: str | Path | Prior, prior: Prior) -> dict[str, Any]:
+def _about_prior(source: str | Path | Prior, prior: Prior) -> dict[str, Any]:
     condition = condition_inside(prior)
     return {
         "name": prior.name,
-        "source": None if isinstance(given, Prior) else str(given),
+        "source": None if isinstance(source, Prior) else str(source),
         "sha256": prior.hash,
         "spec": prior.spec,
         "flags": prior.flags,

@@ -7,8 +7,10 @@ and denoised again at full size: the coarse pass decides what is there, the fine
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -95,11 +97,10 @@ def weight(cost: Cost) -> float:
     return float(cost.forward + 3 * cost.backward)
 
 
-class CoarseToFine:
-    """Draws completions of one picture.
+class WindowSampler(ABC):
+    """Draws completions of one picture, window by window.
 
     Args:
-        picture: (1, C, H, W) float32 in [-1, 1]; what is not known is never looked at. It is painted on.
         work: the windows and their solvers.
         prior: what pictures look like.
         num_samples: how many completions will be asked for in all calls, for the share of work that is done.
@@ -110,7 +111,6 @@ class CoarseToFine:
 
     def __init__(
         self,
-        picture: Tensor,
         work: Work,
         prior: Prior,
         *,
@@ -119,43 +119,31 @@ class CoarseToFine:
         grey: bool,
         shared_rows: int | None = None,
     ) -> None:
-        self.picture, self.work, self.levels, self.prior, self.grey = picture, work, work.levels, prior, grey
+        self.work, self.levels, self.prior, self.grey = work, work.levels, prior, grey
         self._shared_rows = shared_rows
-        self._canvases: list[Tensor] = []
         self._conditioned: dict[tuple[int, int], PosteriorSampler] = {}
         self._report, self._done, self._total = report, 0.0, work.pixels(num_samples)
 
+    @abstractmethod
     def fill(self, seeds: Sequence[int]) -> Tensor:
-        """Completions (N, C, H, W), one a seed, valid until the next call; only filled and known pixels have meaning.
+        """Completions (N, C, H, W), one a seed, valid until the next call.
 
         Args:
             seeds: one a sample; each gives the same completion in any company.
         """
-        self._allocate(len(seeds))
-        for depth in reversed(range(len(self.levels))):
-            level, canvas = self.levels[depth], self._canvases[depth][: len(seeds)]
-            below = self._canvases[depth + 1][: len(seeds)] if depth + 1 < len(self.levels) else None
-            known = level.known.copy()
-            for index, window in enumerate(level.windows):
-                guess = None if below is None or not level.warm[index] else _enlarged(below, window, known.shape)
-                _fill_window(self, canvas, known, level, index, guess, seeds)
-        return self._canvases[0][: len(seeds)]
 
     def solve(
-        self, y: Tensor, known: Bools, level: Level, index: int, guess: Tensor | None, seeds: Sequence[int]
+        self, problem: Problem, level: Level, index: int, seeds: Sequence[int], initial: Tensor | None = None
     ) -> Tensor:
-        """Samples (N, C, h, w) of a window given y (N, C, h, w), from noise or, where there is one, from a guess."""
+        """Samples (N, C, h, w) of a window, from noise or, where there are some, from initial images (N, C, h, w)."""
         box = level.windows[index].box
         keys = [derive("window", seed, level.scale, box.top, box.left) for seed in seeds]
-        operator = Inpainting(torch.from_numpy(known))
         solver = self.work.solver_of(level, index)
         fit, whole = len(keys) * weight(solver.shared_cost()), len(keys) * weight(solver.cost(1))
         if level.shared[index] and solver.fits:
-            posterior = self._fit(solver, operator, y[:1], level, index)
+            posterior = self._fit(solver, replace(problem, y=problem.y[:1]), level, index)
         else:
-            problem, callback = Problem(self.prior, operator, operator(y)), self._progress(level, index, fit, len(keys))
-            posterior = solver.condition(problem, seed=keys, callback=callback)
-        initial = None if guess is None else operator.project(guess, y)
+            posterior = solver.condition(problem, seed=keys, callback=self._progress(level, index, fit, len(keys)))
         callback = self._progress(level, index, whole - fit, len(keys))
         out = posterior.sample(keys, initial=initial, callback=callback).cpu()
         if not bool(torch.isfinite(out).all()):
@@ -163,12 +151,12 @@ class CoarseToFine:
             raise PriorError(f"{name} gave values that are not numbers; use float32, or other settings.")
         return out.mean(dim=1, keepdim=True).expand_as(out) if self.grey else out
 
-    def _fit(self, solver: Solver, operator: Inpainting, y: Tensor, level: Level, index: int) -> PosteriorSampler:
+    def _fit(self, solver: Solver, problem: Problem, level: Level, index: int) -> PosteriorSampler:
         """What all samples of a window share, done once, with a seed that belongs to the window alone."""
         if (level.scale, index) not in self._conditioned:
             box = level.windows[index].box
             self._conditioned[level.scale, index] = solver.condition(
-                Problem(self.prior, operator, operator(y)),
+                problem,
                 seed=derive("fit", level.scale, box.top, box.left),
                 batch_size=self._shared_rows or max(1, MAX_AREA_GRADIENT // box.area),
                 callback=self._progress(level, index, weight(solver.shared_cost()), 0),
@@ -186,6 +174,49 @@ class CoarseToFine:
 
         return callback
 
+
+class CoarseToFine(WindowSampler):
+    """Fills the hole of one picture.
+
+    Args:
+        picture: (1, C, H, W) float32 in [-1, 1]; what is not known is never looked at. It is painted on.
+        work, prior, more: see `WindowSampler`.
+    """
+
+    def __init__(self, picture: Tensor, work: Work, prior: Prior, **more: Any) -> None:
+        super().__init__(work, prior, **more)
+        self.picture = picture
+        self._canvases: list[Tensor] = []
+
+    def fill(self, seeds: Sequence[int]) -> Tensor:
+        """Completions, of which only filled and known pixels have meaning."""
+        self._allocate(len(seeds))
+        for depth in reversed(range(len(self.levels))):
+            level, canvas = self.levels[depth], self._canvases[depth][: len(seeds)]
+            below = self._canvases[depth + 1][: len(seeds)] if depth + 1 < len(self.levels) else None
+            known = level.known.copy()
+            for index, window in enumerate(level.windows):
+                guess = None if below is None or not level.warm[index] else _enlarged(below, window, known.shape)
+                self._fill_window(canvas, known, level, index, guess, seeds)
+        return self._canvases[0][: len(seeds)]
+
+    def _fill_window(
+        self, canvas: Tensor, known: Bools, level: Level, index: int, guess: Tensor | None, seeds: Sequence[int]
+    ) -> None:
+        """Fill one window's core on the canvas (N, C, H, W) and mark it as known."""
+        window = level.windows[index]
+        rows, columns = window.index(known.shape)
+        y = canvas[:, :, torch.from_numpy(rows), torch.from_numpy(columns)]
+        operator = Inpainting(torch.from_numpy(known[rows, columns]))
+        initial = None if guess is None else operator.project(guess, y)
+        filled = self.solve(Problem(self.prior, operator, operator(y)), level, index, seeds, initial)
+        core, box = window.core, window.box
+        fresh = level.todo[core.slices] & ~known[core.slices]
+        part = filled[:, :, core.top - box.top : core.bottom - box.top, core.left - box.left : core.right - box.left]
+        target = canvas[:, :, core.top : core.bottom, core.left : core.right]
+        target.copy_(torch.where(torch.from_numpy(fresh), part.clamp(-1, 1), target))
+        known[core.slices] |= fresh
+
     def _allocate(self, rows: int) -> None:
         if self._canvases and len(self._canvases[0]) >= rows:
             return
@@ -194,28 +225,6 @@ class CoarseToFine:
         for level in self.levels[len(pictures) - 1 : -1]:
             pictures.append(_halved(pictures[-1], level.known))
         self._canvases = [picture if rows == 1 else picture[:1].repeat(rows, 1, 1, 1) for picture in pictures]
-
-
-def _fill_window(
-    filler: CoarseToFine,
-    canvas: Tensor,
-    known: Bools,
-    level: Level,
-    index: int,
-    guess: Tensor | None,
-    seeds: Sequence[int],
-) -> None:
-    """Fill one window's core on the canvas (N, C, H, W) and mark it as known."""
-    window = level.windows[index]
-    rows, columns = window.index(known.shape)
-    y = canvas[:, :, torch.from_numpy(rows), torch.from_numpy(columns)]
-    filled = filler.solve(y, known[rows, columns], level, index, guess, seeds)
-    core, box = window.core, window.box
-    fresh = level.todo[core.slices] & ~known[core.slices]
-    part = filled[:, :, core.top - box.top : core.bottom - box.top, core.left - box.left : core.right - box.left]
-    target = canvas[:, :, core.top : core.bottom, core.left : core.right]
-    target.copy_(torch.where(torch.from_numpy(fresh), part.clamp(-1, 1), target))
-    known[core.slices] |= fresh
 
 
 def _enlarged(below: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:

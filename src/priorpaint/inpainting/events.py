@@ -10,7 +10,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Loading:
-    """Something is being read: the prior, or the pixels around the hole.
+    """Something is being read: the prior, or the picture.
 
     Attributes:
         what: in words.
@@ -62,7 +62,3 @@ class Completion:
 
 Event = Loading | Step | Completion
 OnEvent = Callable[[Event], None]
-
-
-def ignore(event: Event) -> None:
-    """For callers that do not listen."""

@@ -50,7 +50,7 @@ def resolve_mask(
     known = np.logical_and.reduce([one.known for one in masks])
     if not known.any():
         raise UsageError("the mask and the boxes together cover the whole picture; leave a part of it uncovered.")
-    return Mask(known, tuple(warning for one in masks for warning in one.warnings))
+    return Mask(known, tuple(warning for one in masks for warning in one.warnings), masks[0].sha256)
 
 
 def _mask_image(mask: NDArray[Any]) -> Image.Image:
@@ -63,15 +63,23 @@ def _mask_image(mask: NDArray[Any]) -> Image.Image:
     return Image.fromarray((mask != 0).astype(np.uint8) * 255)
 
 
-def about_source(source: Source | Picture) -> dict[str, Any]:
-    """Path and hash, for run.json."""
-    if isinstance(source, Picture):
-        source = source.name if source.format is not None and Path(source.name).is_file() else source.image
-    if isinstance(source, (str, Path)):
-        digest = hashlib.sha256()
-        with open(source, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return {"path": str(source), "sha256": digest.hexdigest()}
-    data = source if isinstance(source, np.ndarray) else np.asarray(source)
-    return {"path": None, "pixels_sha256": hashlib.sha256(np.ascontiguousarray(data).tobytes()).hexdigest()}
+def about_picture(picture: Picture) -> dict[str, Any]:
+    """The input, for run.json."""
+    source = about(picture.name, picture.sha256, picture.image)
+    return {**source, "size": list(picture.size), "mode": picture.mode, "format": picture.format}
+
+
+def about_mask(source: Source | None, mask: Mask) -> dict[str, Any]:
+    """The mask, for run.json."""
+    alpha = isinstance(source, str) and source == "alpha"
+    origin = {"alpha": True} if alpha else {} if source is None else about(source, mask.sha256, source)
+    digest = hashlib.sha256(np.packbits(mask.known).tobytes()).hexdigest()
+    return {**origin, "known_sha256": digest, "hole_share": mask.hole_share}
+
+
+def about(path: Any, sha256: str | None, values: Any) -> dict[str, Any]:
+    """A file with this hash, or without one an image or array that came from no file, for run.json."""
+    if sha256 is not None:
+        return {"path": str(path), "sha256": sha256}
+    digest = hashlib.sha256(np.ascontiguousarray(np.asarray(values)).tobytes())
+    return {"path": None, "pixels_sha256": digest.hexdigest()}

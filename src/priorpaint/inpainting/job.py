@@ -1,8 +1,9 @@
-"""One picture on its way through the main job."""
+"""One picture on its way through the main job: samples chunk by chunk, their moments, what is told meanwhile."""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,11 +20,11 @@ from ..errors import Cancelled, CancelToken, UsageError
 from ..imaging import Picture, compose
 from ..priors import Prior, TiledPrior
 from ..priors.base import Denoising, WrappedPrior
-from ..solvers import Cost, Solver
-from .coarse_to_fine import CoarseToFine, Estimate, Report, Work
+from ..solvers import Solver
+from .coarse_to_fine import CoarseToFine, Estimate, Report, WindowSampler, Work
 from .events import Completion, Loading, OnEvent, Step
 from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, inside, plan_levels, plan_whole
-from .memory import MemoryPlan, plan_for
+from .memory import plan_for
 from .result import Result
 from .windows import Bools, Box
 
@@ -59,8 +60,12 @@ class CancellablePrior(WrappedPrior):
         return self.inner.evaluate(x_t, t, given)
 
 
-def fitted(prior: Prior, fit: str) -> Prior:
+def fitted(prior: Prior, fit: str, size: tuple[int, int] | None = None) -> Prior:
     """The prior for pictures of any size: itself, or a fixed-size one in `TiledPrior`.
+
+    Args:
+        size: (height, width) that need not be a multiple of what the prior asks for; the picture is then continued by
+            reflection for each call.
 
     Raises:
         UsageError: an unknown ``fit``, or one that this prior has no use for.
@@ -70,52 +75,63 @@ def fitted(prior: Prior, fit: str) -> Prior:
         return TiledPrior(prior, fit, rows=max(1, MAX_AREA // (height * width)))
     if fit != "windows":
         raise UsageError(f"the prior {prior.name} works on pictures of any size; leave fit={fit!r} out")
-    return prior
+    if size is None or prior.latent:
+        return prior
+    height, width = (-(-side // prior.multiple) * prior.multiple for side in size)
+    if (height, width) == size:
+        return prior
+    return TiledPrior(WrappedPrior(prior, shape=(prior.shape[0], height, width)))
 
 
-@dataclass
-class InpaintJob:
-    """One picture on its way: the plan, the completions so far and their running moments in the hole."""
+@dataclass(kw_only=True)
+class PictureJob(ABC):
+    """One picture on its way: the plan, the samples so far and their running moments in the hole.
+
+    Attributes:
+        picture: what the results look like outside the hole; it gives them their size and mode.
+        known: (H, W), True outside the hole.
+        prior: ready for the picture, around ``cancellable``.
+        frame: the part of the picture that matters, of which ``hole`` is the hole.
+        levels: its windows.
+    """
 
     picture: Picture
     known: Bools
-    opaque_holes: bool
     prior: Prior
     cancellable: CancellablePrior
     solver: Solver
     seeds: list[int]
-    images: list[Image.Image] = field(default_factory=list)
-    seconds_taken: list[float] = field(default_factory=list)
+    opaque_holes: bool = False
     shared_rows: int | None = None
+    frame: Box = field(init=False)
+    levels: tuple[Level, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        todo = ~self.known
-        trusted = self.known
-        if self.picture.alpha is not None:  # the colour of a transparent pixel means nothing
-            trusted = trusted & (self.picture.alpha >= _OPAQUE)
-        self.frame: Box = frame_of(todo, self._size) if self._fit == "windows" else Box(0, 0, *todo.shape)
-        self.levels: tuple[Level, ...] = self._plan(trusted[self.frame.slices], todo[self.frame.slices])
-        self.work = Work(self.levels, self.solver, self.prior.schedule)
-        self.hole = todo[self.frame.slices]
         self._check_channels()
+        self.frame, self.levels = self._plan()
+        self.work = Work(self.levels, self.solver, self.prior.schedule)
+        self.hole = ~self.known[self.frame.slices]
         self._begin()
+
+    @abstractmethod
+    def _plan(self) -> tuple[Box, tuple[Level, ...]]:
+        """Frame and windows.
+
+        Raises:
+            UsageError: the prior cannot do it.
+        """
+
+    @abstractmethod
+    def _sampler(self, **options: Any) -> WindowSampler:
+        """What draws the samples, given what both kinds of job tell it."""
 
     def _begin(self) -> None:
         """No completion yet."""
-        self.images, self.seconds_taken = [], []
+        self.images: list[Image.Image] = []
+        self.seconds_taken: list[float] = []
         channels = 1 if self.picture.grey else 3
         self._mean: NDArray[np.float32] = np.zeros((channels, int(self.hole.sum())), dtype=np.float32)
         self._squares: NDArray[np.float32] = np.zeros_like(self._mean)
-
-    @property
-    def _size(self) -> tuple[int, int] | None:
-        """(height, width) in pixels of the pictures that a fixed-size prior knows."""
-        size = self.prior.info.window
-        return None if size[0] is None or size[1] is None else (size[0], size[1])
-
-    @property
-    def _fit(self) -> str:
-        return "windows" if self._size is None else self.prior.info.fit
 
     @property
     def _largest(self) -> Box:
@@ -126,26 +142,6 @@ class InpaintJob:
     def _gradient(self) -> bool:
         return self.solver.cost().backward > 0
 
-    def _plan(self, known: Bools, todo: Bools) -> tuple[Level, ...]:
-        if self._size is not None and self._fit == "resize":
-            level = plan_whole(known, todo, self._size)
-            if level.windows[0].box.area > MAX_RESIZED:
-                raise UsageError(
-                    f"fit='resize' works on at most {MAX_RESIZED // 10**6} megapixels around the hole; give a smaller "
-                    "picture, or use fit='windows'."
-                )
-            return (level,)
-        area = MAX_AREA_GRADIENT if self._gradient else MAX_AREA
-        return plan_levels(
-            known,
-            todo,
-            multiple=self.prior.image_multiple,
-            # Windows that overlap by half on both axes keep every pixel four times for the way back.
-            max_area=area // 4 if self._gradient and self._size is not None else area,
-            size=self._size,
-            coarse=self.solver.warm_start and not self.prior.latent,
-        )
-
     def rows(self, batch_size: int | None) -> int:
         """Samples computed together."""
         if batch_size is not None:
@@ -155,8 +151,8 @@ class InpaintJob:
         canvas = self.frame.area * self.prior.image_shape[0] * 4
         return max(1, min(len(self.seeds), limit // self._largest.area, _CANVAS_BYTES // canvas))
 
-    def keep_below(self, limit: int, batch_size: int | None) -> MemoryPlan:
-        """Change the prior so that a run stays below ``limit`` bytes, and say how many rows it may have at a time.
+    def keep_below(self, limit: int, batch_size: int | None) -> int:
+        """Change the prior so that a run stays below ``limit`` bytes, and say how many samples it may have at a time.
 
         Raises:
             UsageError: it cannot.
@@ -166,11 +162,7 @@ class InpaintJob:
         rows = max(self.rows(batch_size), self.solver.shared_rows)
         plan = plan_for(limit, self.prior, self.solver, height=box.height, width=box.width, rows=rows)
         self.prior, self.shared_rows = plan.applied(self.prior), plan.rows
-        return plan
-
-    def cost(self) -> Cost:
-        """Calls of the prior for all samples, one a row."""
-        return self.work.cost(len(self.seeds))
+        return plan.rows
 
     @torch.no_grad()
     def seconds(self) -> float:
@@ -187,14 +179,14 @@ class InpaintJob:
     def run(self, batch_size: int, on_event: OnEvent, cancel: CancelToken) -> bool:
         """Compute the completions chunk by chunk; True where somebody cancelled."""
         self._begin()
-        on_event(Loading("the pixels around the hole"))
         total = _PROGRESS * len(self.seeds)
 
         def report(share: float, estimate: Estimate) -> None:
             cancel.check()
             first, rows = (len(self.images), estimate.rows) if estimate.rows else (0, len(self.seeds))
-            samples, window = tuple(range(first, first + rows)), self._in_picture(estimate.box, estimate.scale)
-            done = round(share * total)
+            full = estimate.box.scaled(estimate.scale)
+            window = full.left + self.frame.left, full.top + self.frame.top, full.width, full.height
+            done, samples = round(share * total), tuple(range(first, first + rows))
             on_event(Step(done, total, window, estimate.scale, samples, lambda: self._preview(estimate)))
 
         try:
@@ -205,28 +197,18 @@ class InpaintJob:
         return False
 
     def _draw(self, batch_size: int, on_event: OnEvent, report: Report) -> None:
-        filler = CoarseToFine(
-            self._frame_values(),
-            self.work,
-            self.prior,
-            num_samples=len(self.seeds),
-            report=report,
-            grey=self.picture.grey,
-            shared_rows=self.shared_rows,
+        on_event(Loading("the picture"))
+        sampler = self._sampler(
+            num_samples=len(self.seeds), report=report, grey=self.picture.grey, shared_rows=self.shared_rows
         )
         for first in range(0, len(self.seeds), batch_size):
             begun = time.monotonic()
             chunk = self.seeds[first : first + batch_size]
-            canvas = filler.fill(chunk)
+            canvas = sampler.fill(chunk)
             spent = time.monotonic() - begun
             for row in canvas:
                 self._keep(row, spent / len(chunk))
                 on_event(Completion(len(self.images) - 1, self.images[-1]))
-
-    def _in_picture(self, box: Box, scale: int) -> tuple[int, int, int, int]:
-        """(x, y, width, height) of a window at a scale, in pixels of the full-size picture."""
-        full = box.scaled(scale)
-        return full.left + self.frame.left, full.top + self.frame.top, full.width, full.height
 
     @torch.no_grad()
     def _preview(self, estimate: Estimate) -> Image.Image:
@@ -270,15 +252,6 @@ class InpaintJob:
                 "another prior (`priorpaint priors`)."
             )
 
-    def _frame_values(self) -> Tensor:
-        """The frame as (1, C, h, w) in [-1, 1]."""
-        channels = self.prior.image_shape[0]
-        values = self.picture.values()[self.frame.slices]
-        out = torch.empty(1, channels, self.frame.height, self.frame.width)
-        for channel in range(channels):  # without a float copy of all channels: pictures may have 40 megapixels
-            out[0, channel] = torch.from_numpy(values[..., min(channel, values.shape[2] - 1)].astype(np.float32))
-        return out.mul_(2 / self.picture.levels).sub_(1)
-
     def _keep(self, canvas: Tensor, seconds: float) -> None:
         """Take in one completion (C, h, w) of the frame; Welford's update of mean and squares."""
         fill = canvas[: len(self._mean)].numpy()[:, self.hole]
@@ -295,6 +268,59 @@ class InpaintJob:
         rows, columns = self.frame.slices
         full[:, rows, columns][:, self.hole] = fill
         return compose(self.picture, torch.from_numpy(full), self.known, opaque_holes=self.opaque_holes)
+
+
+class InpaintJob(PictureJob):
+    """The hole of one picture, filled by windows from coarse to fine."""
+
+    def _plan(self) -> tuple[Box, tuple[Level, ...]]:
+        todo, trusted = ~self.known, self.known
+        if self.picture.alpha is not None:  # the colour of a transparent pixel means nothing
+            trusted = trusted & (self.picture.alpha >= _OPAQUE)
+        frame = frame_of(todo, self._size) if self._fit == "windows" else Box(0, 0, *todo.shape)
+        return frame, self._levels(trusted[frame.slices], todo[frame.slices])
+
+    def _sampler(self, **options: Any) -> WindowSampler:
+        return CoarseToFine(self._frame_values(), self.work, self.prior, **options)
+
+    @property
+    def _size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels of the pictures that a fixed-size prior knows."""
+        size = self.prior.info.window
+        return None if size[0] is None or size[1] is None else (size[0], size[1])
+
+    @property
+    def _fit(self) -> str:
+        return "windows" if self._size is None else self.prior.info.fit
+
+    def _levels(self, known: Bools, todo: Bools) -> tuple[Level, ...]:
+        if self._size is not None and self._fit == "resize":
+            level = plan_whole(known, todo, self._size)
+            if level.windows[0].box.area > MAX_RESIZED:
+                raise UsageError(
+                    f"fit='resize' works on at most {MAX_RESIZED // 10**6} megapixels around the hole; give a smaller "
+                    "picture, or use fit='windows'."
+                )
+            return (level,)
+        area = MAX_AREA_GRADIENT if self._gradient else MAX_AREA
+        return plan_levels(
+            known,
+            todo,
+            multiple=self.prior.image_multiple,
+            # Windows that overlap by half on both axes keep every pixel four times for the way back.
+            max_area=area // 4 if self._gradient and self._size is not None else area,
+            size=self._size,
+            coarse=self.solver.warm_start and not self.prior.latent,
+        )
+
+    def _frame_values(self) -> Tensor:
+        """The frame as (1, C, h, w) in [-1, 1]."""
+        channels = self.prior.image_shape[0]
+        values = self.picture.values()[self.frame.slices]
+        out = torch.empty(1, channels, self.frame.height, self.frame.width)
+        for channel in range(channels):  # without a float copy of all channels: pictures may have 40 megapixels
+            out[0, channel] = torch.from_numpy(values[..., min(channel, values.shape[2] - 1)].astype(np.float32))
+        return out.mul_(2 / self.picture.levels).sub_(1)
 
 
 def _xywh(box: Box) -> list[int]:

@@ -30,11 +30,11 @@ class CallBytes:
     """Bytes for one row of one call.
 
     Attributes:
-        kept: what the graph keeps for the backward pass.
+        saved: what the graph keeps for the backward pass.
         peak: what is alive besides, at most, while the call runs.
     """
 
-    kept: int = 0
+    saved: int = 0
     peak: int = 0
 
 
@@ -69,12 +69,14 @@ class Footprint:
             return base + max(rows * self.network.peak, autoencoder_peak)
         if checkpoint:
             autoencoder = max(
-                self.decoder.kept if graph.decoder else 0,
-                self.encoder.kept if graph.encoder else 0,
+                self.decoder.saved if graph.decoder else 0,
+                self.encoder.saved if graph.encoder else 0,
             )
-            return base + max(rows * (self.network.kept + self.network.peak), at_once * autoencoder + autoencoder_peak)
-        kept = graph.network * self.network.kept + graph.decoder * self.decoder.kept + graph.encoder * self.encoder.kept
-        return base + rows * kept + max(rows * self.network.peak, autoencoder_peak)
+            return base + max(rows * (self.network.saved + self.network.peak), at_once * autoencoder + autoencoder_peak)
+        saved = (
+            graph.network * self.network.saved + graph.decoder * self.decoder.saved + graph.encoder * self.encoder.saved
+        )
+        return base + rows * saved + max(rows * self.network.peak, autoencoder_peak)
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def measure(prior: Prior, height: int, width: int, *, gradient: bool = True) -> 
     """The footprint of a prior at images of this size, from one row of each call; evaluations are not counted.
 
     Args:
-        gradient: whether graphs are measured too; without, ``kept`` is 0.
+        gradient: whether graphs are measured too; without, ``saved`` is 0.
     """
     shape, image_shape = prior.latent_shape(height, width), (int(prior.image_shape[0]), height, width)
     weights = _storages(prior.parameters())
@@ -207,17 +209,17 @@ def _measured(call: Callable[[Tensor], Tensor], x: Tensor, weights: dict[int, in
     measured = CallBytes(0, _AROUND * mode.largest)
     if not gradient:
         return measured
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
     alive: list[Tensor] = []  # so that no storage is counted under the address of one that is gone
 
     def pack(tensor: Tensor) -> Tensor:
-        kept.update(_storages([tensor]))
+        saved.update(_storages([tensor]))
         alive.append(tensor)
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         call(x.detach().requires_grad_())
-    return replace(measured, kept=sum(size for key, size in kept.items() if key not in weights))
+    return replace(measured, saved=sum(size for key, size in saved.items() if key not in weights))
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:

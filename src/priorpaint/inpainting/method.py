@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 from ..diffusion.rng import Seed, derive
 from ..errors import UsageError
+from ..operators import LinearOperator, Operator
 from ..solvers import SOLVERS, Solver
 from ..solvers import solver as make_solver
 
@@ -21,13 +23,17 @@ WIDE = 48
 _SEEDS = 2**48
 
 
-def choose_solver(method: str | Solver | None, params: dict[str, Any], width: int = 0) -> Solver:
+def choose_solver(
+    method: str | Solver | None,
+    params: Mapping[str, Any],
+    default: tuple[str, Mapping[str, Any]] = (DEFAULT_METHOD, NARROW_SETTINGS),
+) -> Solver:
     """The solver of a run: named, given, or the default with some settings changed.
 
     Args:
         method: a name, a solver, or None.
         params: settings.
-        width: of the widest hole, in pixels, for the settings of the default.
+        default: name and settings of the default; a ``preset`` takes the place of its settings.
 
     Raises:
         UsageError: an unknown method or setting, or settings beside a ready solver.
@@ -38,10 +44,23 @@ def choose_solver(method: str | Solver | None, params: dict[str, Any], width: in
         return method
     if method is not None:
         return make_solver(method, **params)
-    if "preset" in params:
-        return make_solver(DEFAULT_METHOD, **params)
-    settings = WIDE_SETTINGS if width > WIDE else NARROW_SETTINGS
-    return make_solver(DEFAULT_METHOD, **{**settings, **params})
+    name, settings = default
+    return make_solver(name, **(params if "preset" in params else {**settings, **params}))
+
+
+def for_width(solver: Solver, params: Mapping[str, Any], width: int) -> Solver:
+    """The default method, chosen with ``params``, for holes that are at most ``width`` pixels wide."""
+    if width <= WIDE or "preset" in params:
+        return solver
+    wide = {key: value for key, value in WIDE_SETTINGS.items() if key not in params}
+    return replace(solver, **wide)  # type: ignore[type-var]
+
+
+def restoration_default(operator: Operator, sigma_y: float) -> tuple[str, Mapping[str, Any]]:
+    """Name and settings of the method that restores from this measurement where the caller names none."""
+    if not isinstance(operator, LinearOperator):
+        return "dps", {}
+    return ("diffpir", {"steps": 40}) if sigma_y > 0 else (DEFAULT_METHOD, NARROW_SETTINGS)
 
 
 def sample_seeds(seed: Seed, num_samples: int) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ class Result:
 
         Args:
             folder: made where it is missing.
-            stem: start of the names; the input's name by default. See ``Output`` for the names.
+            stem: start of the names (see ``Output``); by default the input's, or "picture" for one made in memory.
             format: png, jpg, webp, tiff, or same (as the input).
             overwrite: whether files of these names may be replaced.
 
@@ -70,7 +69,8 @@ class Result:
         Raises:
             UsageError: a file exists already or cannot be written, or the format cannot hold the picture.
         """
-        output = Output(folder, stem or stem_of(self.info["image"]["path"]), suffix_for(self.picture, format))
+        stem = stem or Path(self.info["image"]["path"] or "picture").stem
+        output = Output(folder, stem, suffix_for(format, self.picture))
         output.check(self.picture, len(self.images), overwrite=overwrite)
         output.make_folder()
         completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
@@ -92,9 +92,9 @@ class Output:
         """FOLDER/STEM_ENDING."""
         return Path(self.folder) / f"{self.stem}_{ending}"
 
-    def completion(self, number: int) -> Path:
-        """The file of completion ``number``, counted from 0."""
-        return self.path(f"{number}{self.suffix}")
+    def completion(self, index: int) -> Path:
+        """The file of completion ``index``, counted from 0."""
+        return self.path(f"{index}{self.suffix}")
 
     def files(self, num_samples: int) -> list[Path]:
         """All files of a run."""
@@ -107,6 +107,10 @@ class Output:
             UsageError: a file exists already, the folder cannot be written to, or the format cannot hold the picture.
         """
         check_output(self.completion(0), picture.image)
+        self.check_files(num_samples, overwrite=overwrite)
+
+    def check_files(self, num_samples: int, *, overwrite: bool) -> None:
+        """The part of ``check`` that needs no picture."""
         self._check_folder()
         files = dict.fromkeys([*self.files(num_samples), self.path(RUN_FILE)])
         existing = [file for file in files if file.exists()]
@@ -125,9 +129,9 @@ class Output:
         except OSError as error:
             raise UsageError(f"{self.folder} cannot be made ({error.strerror}); choose another folder.") from None
 
-    def write_completion(self, number: int, image: Image.Image, picture: Picture) -> Path:
-        """Write completion ``number`` with the input's ICC profile and EXIF block."""
-        path = self.completion(number)
+    def write_completion(self, index: int, image: Image.Image, picture: Picture) -> Path:
+        """Write completion ``index`` with the input's ICC profile and EXIF block."""
+        path = self.completion(index)
         save_picture(image, path, picture)
         return path
 
@@ -140,17 +144,20 @@ class Output:
         heat = uncertainty_picture(result.uncertainty, result.known, background=result.picture.image)
         save_picture(heat, uncertainty)
         write_array_atomic(array, result.uncertainty)
-        page = contact_sheet(result.picture.image, result.known, result.images, mean=result.mean, uncertainty=heat)
+        tinted = result.known if result.known.any() else ~result.known  # a whole picture is not shown as a hole
+        page = contact_sheet(result.picture.image, tinted, result.images, mean=result.mean, uncertainty=heat)
         save_picture(page, sheet)
         return self._summary()
 
     def _check_folder(self) -> None:
         folder = Path(self.folder)
-        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not place.is_dir():
-            raise UsageError(f"{place} is a file, but results go into a folder; choose another one.")
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise UsageError(f"the folder {place} cannot be written to; choose another one or change its permissions.")
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise UsageError(f"{existing} is a file, but results go into a folder; choose another one.")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise UsageError(
+                f"the folder {existing} cannot be written to; choose another one or change its permissions."
+            )
 
     def _summary(self) -> list[Path]:
         names = (f"mean{self.suffix}", "uncertainty.png", "uncertainty.npy", "sheet.png")
@@ -169,25 +176,15 @@ class Output:
         return self.path(RUN_FILE) if others else shared
 
 
-def stem_of(path: str | Path | None) -> str:
-    """The picture's file name without its suffix, or "picture" for one made in memory."""
-    return "picture" if path is None else Path(path).stem
-
-
-def suffix_for(picture: Picture, format: str) -> str:
-    """The suffix of completions: of a named format, or of the input's own for "same".
+def suffix_for(format: str, picture: Picture | None = None) -> str:
+    """The suffix of completions: of a named format, or of the picture's own for "same".
 
     Raises:
         UsageError: an unknown format.
     """
-    if format.lower() == "same":
+    if picture is not None and format.lower() == "same":
         return _OF_FORMAT[picture.format or "PNG"]
     format = _ALIASES.get(format.lower(), format.lower())
     if format not in SUFFIXES:
-        raise UsageError(f"there is no output format {format!r}; choose {_listed([*SUFFIXES, 'same'])}.")
+        raise UsageError(f"there is no output format {format!r}; choose {', '.join(SUFFIXES)} or same.")
     return SUFFIXES[format]
-
-
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} or {last}"

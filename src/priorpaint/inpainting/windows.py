@@ -199,15 +199,15 @@ def _cut(occupied: Bools) -> int:
     length = len(occupied)
     best, best_score = length // 2, 0.0
     start = None
-    for place, filled in enumerate(occupied):
+    for i, filled in enumerate(occupied):
         if filled and start is not None:
-            middle = (start + place) // 2
-            score = min(place - start, _LONG_GAP) + 1 - abs(2 * middle - length) / length
+            middle = (start + i) // 2
+            score = min(i - start, _LONG_GAP) + 1 - abs(2 * middle - length) / length
             if score > best_score:
                 best, best_score = middle, score
             start = None
         elif not filled and start is None:
-            start = place
+            start = i
     return max(best, 1)
 
 
@@ -227,8 +227,8 @@ def _reflected(start: int, stop: int, length: int) -> NDArray[np.intp]:
     """start ... stop - 1, with what lies beyond 0 ... length - 1 reflected back, the border pixel not repeated."""
     if length == 1:
         return np.zeros(stop - start, dtype=np.intp)
-    place = np.arange(start, stop, dtype=np.intp) % (2 * length - 2)
-    return np.where(place < length, place, 2 * length - 2 - place)
+    index = np.arange(start, stop, dtype=np.intp) % (2 * length - 2)
+    return np.where(index < length, index, 2 * length - 2 - index)
 
 
 def _cells(mask: Bools, *, full: bool) -> Bools:

@@ -1,29 +1,16 @@
-"""Measurement operators: y = A x + sigma_y n. A new one is one class and one line here."""
+"""Measurement operators: y = A x + sigma_y n. A new one is one file and its import here; its class registers itself."""
 
 from __future__ import annotations
 
-from .base import LinearOperator, Operator
+from .base import OPERATORS, LinearOperator, Operator
 from .blur import Blur, MotionBlur
 from .colour import Grayscale
 from .compressed import RandomPixels, WalshHadamard
 from .inpainting import Inpainting
 from .jpeg import JPEG
 from .matrix import MatrixOperator
+from .registry import name_of, operator, settings_of
 from .separable import Downsampling, GaussianBlur
-
-OPERATORS: dict[str, type[Operator]] = {
-    "blur": Blur,
-    "downsampling": Downsampling,
-    "gaussian_blur": GaussianBlur,
-    "grayscale": Grayscale,
-    "inpainting": Inpainting,
-    "jpeg": JPEG,
-    "matrix": MatrixOperator,
-    "motion_blur": MotionBlur,
-    "random_pixels": RandomPixels,
-    "walsh_hadamard": WalshHadamard,
-}
-"""Every operator by name; ``title`` of a class is its line in a list."""
 
 __all__ = [
     "JPEG",
@@ -39,4 +26,7 @@ __all__ = [
     "Operator",
     "RandomPixels",
     "WalshHadamard",
+    "name_of",
+    "operator",
+    "settings_of",
 ]

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
+
+OPERATORS: dict[str, type[Operator]] = {}
+"""Every operator by name, in their order, filled by the classes: ``class Blur(LinearOperator, name="blur")``."""
 
 
 class Operator(ABC):
     """A differentiable map from images x (B, C, H, W) to measurements y (B, ...).
 
     An operator may hold parameters for each image of a batch (masks, kernels); ``select`` picks those of some rows.
+    A class with a name is registered in ``OPERATORS``; one without is not.
 
     Class attributes:
-        title: one line for lists; an operator in the registry has one.
+        title: one line for lists; an operator with a name has one.
     """
 
     title: ClassVar[str]
+
+    def __init_subclass__(cls, *, name: str | None = None, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if name is not None:
+            OPERATORS[name] = cls
+            for key in sorted(OPERATORS):  # whatever the order of the imports
+                OPERATORS[key] = OPERATORS.pop(key)
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -45,11 +57,11 @@ class Operator(ABC):
         """y with entries that carry no information (pixels off a mask) set to 0."""
         return y
 
-    def select(self, rows: Tensor) -> Operator:
+    def select(self, rows: Tensor) -> Self:
         """The operator of the images ``rows`` (N,) of the batch; itself where all images share it."""
         return self
 
-    def to(self, device: torch.device) -> Operator:
+    def to(self, device: torch.device) -> Self:
         """The same operator on a device."""
         return self
 
@@ -88,9 +100,3 @@ class LinearOperator(Operator):
     def project(self, x: Tensor, y: Tensor) -> Tensor:
         """The image nearest to x (B, C, H, W) with A x = y: x + A^+ (y - A x)."""
         return x + self.pinv(y - self(x))
-
-    def select(self, rows: Tensor) -> LinearOperator:
-        return self
-
-    def to(self, device: torch.device) -> LinearOperator:
-        return self

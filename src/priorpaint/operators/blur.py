@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .spectral import Basis, Constants, Shape, SpectralOperator, check_rtol, image_shape, without_small
+from .spectral import Basis, Constants, Shape, SpectralOperator, check_rtol, without_small
 
 
-class Blur(SpectralOperator):
+class Blur(SpectralOperator, name="blur"):
     """Circular convolution with a kernel, the same in every channel: the image goes on at its opposite border.
 
     Frequencies that the kernel damps below ``rtol`` are deleted for good, as in `GaussianBlur`: A itself is without
@@ -38,9 +38,6 @@ class Blur(SpectralOperator):
         self.kernel = weights / weights.sum()
         self.rtol = check_rtol(rtol)
         self._constants = Constants(self._spectrum)
-
-    def image_shape(self, y: Tensor) -> Shape:
-        return image_shape(y)
 
     def norm(self) -> float:
         """1: a constant image is kept, and weights >= 0 that sum to 1 amplify nothing."""
@@ -79,7 +76,7 @@ class Blur(SpectralOperator):
         )
 
 
-class MotionBlur(Blur):
+class MotionBlur(Blur, name="motion_blur"):
     """The camera moved along a line during the exposure; circular at the border, see `Blur`.
 
     The weight of a pixel is the length of the line inside it, so 5 pixels at angle 0 weigh 1/5 each.
@@ -116,5 +113,5 @@ def line_kernel(length: float, angle: float) -> Tensor:
     u = torch.cat([*cuts, ends]).clamp(-0.5, 0.5).sort().values
     middle = (u[1:] + u[:-1]) / 2
     kernel = torch.zeros(2 * radius + 1, 2 * radius + 1, dtype=torch.float64)
-    place = ((middle * down).round().long() + radius, (middle * across).round().long() + radius)
-    return kernel.index_put_(place, u.diff(), accumulate=True)
+    index = ((middle * down).round().long() + radius, (middle * across).round().long() + radius)
+    return kernel.index_put_(index, u.diff(), accumulate=True)

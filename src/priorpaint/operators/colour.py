@@ -15,7 +15,7 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in ITU-R BT.601; they sum to 1."""
 
 
-class Grayscale(SpectralOperator):
+class Grayscale(SpectralOperator, name="grayscale"):
     """y = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601) in each pixel: (B, 3, H, W) -> (B, 1, H, W)."""
 
     title: ClassVar[str] = "grey values of a colour image (colorisation)"
@@ -39,8 +39,8 @@ class Grayscale(SpectralOperator):
         (unit,) = self._constants.get((), like)
         return Basis(
             torch.full((1, 1, 1, 1), self.norm(), dtype=like.dtype, device=like.device),
-            left=_same,
-            left_t=_same,
+            left=lambda z: z,
+            left_t=lambda y: y,
             right=lambda z: unit * z,
             right_t=lambda x: (unit * x).sum(1, keepdim=True),
         )
@@ -49,7 +49,3 @@ class Grayscale(SpectralOperator):
 def _direction() -> tuple[Tensor, ...]:
     weights = torch.tensor(LUMA, dtype=torch.float64)
     return ((weights / weights.norm()).reshape(1, 3, 1, 1),)
-
-
-def _same(z: Tensor) -> Tensor:
-    return z

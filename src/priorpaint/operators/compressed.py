@@ -14,7 +14,7 @@ from .inpainting import Inpainting
 from .spectral import Basis, Constants, Shape, SpectralOperator
 
 
-class RandomPixels(Inpainting):
+class RandomPixels(Inpainting, name="random_pixels"):
     """A mask of pixels known at random, the same for all channels and images: round(keep H W) of them.
 
     Args:
@@ -30,14 +30,14 @@ class RandomPixels(Inpainting):
 
     def __init__(self, size: tuple[int, int], keep: float = 0.1, seed: int = 0) -> None:
         height, width = _sides(size)
-        count = _kept(keep, height * width)
+        count = _count(keep, height * width)
         draw = Streams([derive("random pixels", seed)]).normal(height * width)[0]
         known = torch.zeros(height * width)
         known[draw.argsort(stable=True)[:count]] = 1
         super().__init__(known.reshape(height, width))
 
 
-class WalshHadamard(SpectralOperator):
+class WalshHadamard(SpectralOperator, name="walsh_hadamard"):
     """y = R W D x in each channel: random signs D, the orthonormal Walsh-Hadamard transform W, kept rows R.
 
     All channels and images share D and R. The rows of A are orthonormal, so A^+ = A^T. The transform is the fast one,
@@ -59,12 +59,12 @@ class WalshHadamard(SpectralOperator):
         if height & (height - 1) or width & (width - 1):
             raise UsageError(
                 f"a Walsh-Hadamard transform needs sides that are powers of two, not {height} x {width}; "
-                f"crop or resize to {_power_below(height)} x {_power_below(width)}"
+                f"crop or resize to {1 << height.bit_length() - 1} x {1 << width.bit_length() - 1}"
             )
         self.size, self.keep, self.seed = (height, width), float(keep), int(seed)
         draw = Streams([derive("walsh-hadamard", seed)])
         self._signs = torch.where(draw.normal(height * width)[0] < 0, -1.0, 1.0).reshape(height, width)
-        chosen = draw.normal(height * width)[0].argsort(stable=True)[: _kept(keep, height * width)]
+        chosen = draw.normal(height * width)[0].argsort(stable=True)[: _count(keep, height * width)]
         self.rows = chosen.sort().values
         self._constants = Constants(self._parts)
 
@@ -120,11 +120,7 @@ def _sides(size: tuple[int, int]) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def _kept(keep: float, total: int) -> int:
+def _count(keep: float, total: int) -> int:
     if not 0 < keep <= 1:
         raise UsageError(f"keep is the share that is measured; pass a number in (0, 1], not {keep}")
     return max(round(keep * total), 1)
-
-
-def _power_below(side: int) -> int:
-    return 1 << (side.bit_length() - 1)

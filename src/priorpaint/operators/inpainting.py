@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from ..errors import UsageError
 from .base import LinearOperator
 
 
-class Inpainting(LinearOperator):
+class Inpainting(LinearOperator, name="inpainting"):
     """y = m x; y keeps the full size and is 0 where unknown.
 
     Args:
@@ -71,8 +73,13 @@ class Inpainting(LinearOperator):
     def measured(self, y: Tensor) -> Tensor:
         return self(y) if y.ndim == 4 else y
 
-    def select(self, rows: Tensor) -> Inpainting:
-        return self if self.known.shape[0] == 1 else Inpainting(self.known[rows.to(self.known.device)])
+    def select(self, rows: Tensor) -> Self:
+        return self if self.known.shape[0] == 1 else self._with(self.known[rows.to(self.known.device)])
 
-    def to(self, device: torch.device) -> Inpainting:
-        return Inpainting(self.known.to(device))
+    def to(self, device: torch.device) -> Self:
+        return self._with(self.known.to(device))
+
+    def _with(self, known: Tensor) -> Self:
+        other = copy.copy(self)
+        other.known = known
+        return other

@@ -37,7 +37,7 @@ _CHROMINANCE = (
 )
 
 
-class JPEG(Operator):
+class JPEG(Operator, name="jpeg"):
     """y = the picture after JPEG compression and decompression, an image of the same size.
 
     Forward it is baseline JPEG as libjpeg does it: JFIF colours, chroma averaged over 2 x 2 pixels and interpolated
@@ -91,7 +91,8 @@ class JPEG(Operator):
 
     def image_shape(self, y: Tensor) -> Shape:
         shape = image_shape(y)
-        _check_channels(shape[0])
+        if shape[0] not in (1, 3):
+            raise UsageError(f"JPEG stores images with 1 or 3 channels, not {shape[0]}")
         return shape
 
     def guess(self, y: Tensor) -> Tensor:
@@ -159,8 +160,3 @@ def _padded(plane: Tensor, multiple: int) -> Tensor:
     """Planes grown to the right and below to a multiple, by repeating the last pixel."""
     height, width = plane.shape[2:]
     return F.pad(plane, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-
-
-def _check_channels(channels: int) -> None:
-    if channels not in (1, 3):
-        raise UsageError(f"JPEG stores images with 1 or 3 channels, not {channels}")

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from ..errors import UsageError
 from .spectral import Basis, Constants, Shape, SpectralOperator, check_rtol
 
 
-class MatrixOperator(SpectralOperator):
+class MatrixOperator(SpectralOperator, name="matrix"):
     """y = A x for a dense A on flattened images: (B, C, H, W) -> (B, m).
 
     Meant for certification on vectors dressed as images; the decomposition is computed once, in float64.
@@ -31,17 +32,17 @@ class MatrixOperator(SpectralOperator):
     title: ClassVar[str] = "any matrix on flattened images"
 
     def __init__(self, matrix: Tensor, shape: Shape | None = None, rtol: float = 1e-6) -> None:
-        given = torch.as_tensor(matrix).detach().to(device="cpu", dtype=torch.float64)
-        if given.ndim not in (2, 3) or not given.numel():
-            raise UsageError(f"a matrix has the axes (m, d) or (B, m, d), and this one has {tuple(given.shape)}")
-        if not bool(given.isfinite().all()):
+        dense = torch.as_tensor(matrix).detach().to(device="cpu", dtype=torch.float64)
+        if dense.ndim not in (2, 3) or not dense.numel():
+            raise UsageError(f"a matrix has the axes (m, d) or (B, m, d), and this one has {tuple(dense.shape)}")
+        if not bool(dense.isfinite().all()):
             raise UsageError("the matrix holds values that are not finite (NaN or infinity)")
-        m, d = given.shape[-2:]
+        m, d = dense.shape[-2:]
         self.shape: Shape = shape or (1, 1, d)
         if math.prod(self.shape) != d:
             raise UsageError(f"the matrix has {d} columns, but images {self.shape} have another number of values")
         # U is square either way; more rows than columns leave columns of U without a partner in V, which then are 0.
-        u, s, v_t = torch.linalg.svd(given.reshape(-1, m, d), full_matrices=m > d)
+        u, s, v_t = torch.linalg.svd(dense.reshape(-1, m, d), full_matrices=m > d)
         s = torch.where(s >= check_rtol(rtol) * s.amax(1, keepdim=True), s, 0)
         missing = max(m - d, 0)
         self._svd: tuple[Tensor, ...] = (
@@ -62,7 +63,7 @@ class MatrixOperator(SpectralOperator):
         """The largest singular value of all matrices."""
         return float(self._svd[1].amax())
 
-    def select(self, rows: Tensor) -> MatrixOperator:
+    def select(self, rows: Tensor) -> Self:
         if len(self._svd[0]) == 1:
             return self
         chosen = copy.copy(self)

@@ -51,7 +51,7 @@ class SeparableOperator(SpectralOperator):
         )
 
 
-class Downsampling(SeparableOperator):
+class Downsampling(SeparableOperator, name="downsampling"):
     """Every side shortened by an integer factor, without aliasing.
 
     ``box`` is the mean over blocks of factor x factor pixels. ``bicubic`` is Keys' cubic (a = -1/2), stretched by the
@@ -103,7 +103,7 @@ class Downsampling(SeparableOperator):
         return _mirrored(weights / weights.sum(1, keepdim=True), side, 2 * f)
 
 
-class GaussianBlur(SeparableOperator):
+class GaussianBlur(SeparableOperator, name="gaussian_blur"):
     """Blur with a Gaussian of standard deviation ``sigma`` pixels, cut at 4 sigma; its weights sum to 1.
 
     Beyond the border the image is mirrored (the border pixel is repeated), so a constant image stays as it is.
@@ -127,9 +127,6 @@ class GaussianBlur(SeparableOperator):
             raise UsageError(f"sigma is the width of the blur in pixels; pass a number > 0, not {sigma}")
         super().__init__(rtol=check_rtol(rtol))
         self.sigma, self.rtol = float(sigma), float(rtol)
-
-    def image_shape(self, y: Tensor) -> Shape:
-        return image_shape(y)
 
     def _matrix(self, side: int) -> Tensor:
         radius = max(math.ceil(4 * self.sigma), 1)

@@ -48,14 +48,14 @@ class Constants:
 
     def get(self, key: tuple[int, ...], like: Tensor) -> tuple[Tensor, ...]:
         """The tensors of ``build(*key)`` in the precision and on the device of ``like``."""
-        place = (key, like.dtype, like.device)
-        if place not in self._cast:
+        entry = (key, like.dtype, like.device)
+        if entry not in self._cast:
             # Tensors made in inference mode could not take part in a gradient later.
             with torch.inference_mode(False), torch.no_grad():
                 exact = like.new_empty(0, dtype=torch.float64, device="cpu")
                 source = self._build(*key) if like.dtype == torch.float64 else self.get(key, exact)
-                self._cast[place] = tuple(_cast(tensor, like) for tensor in source)
-        return self._cast[place]
+                self._cast[entry] = tuple(_cast(tensor, like) for tensor in source)
+        return self._cast[entry]
 
 
 def _cast(tensor: Tensor, like: Tensor) -> Tensor:
@@ -73,6 +73,9 @@ class SpectralOperator(LinearOperator):
         Raises:
             UsageError: the operator cannot measure images of this shape.
         """
+
+    def image_shape(self, y: Tensor) -> Shape:
+        return image_shape(y)
 
     def __call__(self, x: Tensor) -> Tensor:
         basis = self._of_image(x)

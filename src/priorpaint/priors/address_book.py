@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PriorError, UsageError
-from .native.weights_file import write_atomically
+from ..imaging.writing import write_text_atomic
 
 FILE = "priors.json"
 FORMAT = 1
@@ -113,8 +113,7 @@ def _write(table: Mapping[str, Entry]) -> None:
     path = home() / FILE
     value = {"format": FORMAT, "priors": {name: asdict(entry) for name, entry in sorted(table.items())}}
     try:
-        write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
-    except OSError as error:
-        raise PriorError(
-            f"{path} cannot be written ({error.strerror}); set PRIORPAINT_HOME to another folder."
-        ) from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path, json.dumps(value, indent=1) + "\n")
+    except (OSError, UsageError) as error:
+        raise PriorError(f"{path} cannot be written ({error}); set PRIORPAINT_HOME to another folder.") from None

@@ -72,10 +72,6 @@ class GaussianMixture(Prior):
             raise UsageError("a covariance is not positive semi-definite")
         self._values = values.clamp(min=0)
 
-    def with_schedule(self, schedule: Schedule) -> GaussianMixture:
-        """The same distribution under another noise schedule."""
-        return GaussianMixture(self.weights, self.means, self.covs, self.shape, schedule)
-
     @property
     def mean(self) -> Tensor:
         """E[x_0], (*shape,) float64."""
@@ -199,8 +195,8 @@ class GaussianMixture(Prior):
             raise UsageError(f"the exact posterior takes one measurement (1, ...), not {len(y)}")
         basis = torch.eye(self.dim, dtype=torch.float64).reshape(self.dim, *self.shape)
         matrix = torch.cat([operator(row[None]).flatten(1) for row in basis]).mT.double()
-        seen = matrix.abs().amax(1) > 0
-        return matrix[seen], y.double().flatten()[seen]
+        informative = matrix.abs().amax(1) > 0
+        return matrix[informative], y.double().flatten()[informative]
 
     def _condition(self, k: int, matrix: Tensor, y: Tensor, sigma_y: float) -> tuple[Tensor, int, Tensor, Tensor]:
         """log N(y; A mu, A C A^T + sigma_y^2 I), the rank of its covariance, posterior mean and covariance."""
@@ -261,7 +257,7 @@ class LinearManifold(Gaussian):
         schedule: noise schedule; the default is VP linear.
 
     Raises:
-        UsageError: A is no matrix, or its columns are linearly dependent.
+        UsageError: A is not a matrix, or its columns are linearly dependent.
     """
 
     title = "linear manifold"

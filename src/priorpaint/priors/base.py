@@ -351,13 +351,13 @@ def times_of(t: Tensor | float, x_t: Tensor) -> Tensor:
 
 def _labels(label: Label, classes: int, name: str) -> Tensor:
     """int64 (1,) or (N,), each in 0 ... classes - 1."""
-    given = torch.as_tensor(label)
-    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool or given.ndim > 1:
+    values = torch.as_tensor(label)
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool or values.ndim > 1:
         raise UsageError(f"a label of the prior {name} is a whole number, or N of them, not {label!r}")
-    labels = given.to(torch.int64).reshape(-1)
+    labels = values.to(torch.int64).reshape(-1)
     if not len(labels) or bool((labels < 0).any()) or bool((labels >= classes).any()):
-        found = ", ".join(map(str, labels.tolist())) or "none at all"
-        raise UsageError(f"the prior {name} knows the classes 0 to {classes - 1}, not {found}")
+        wrong = ", ".join(map(str, labels.tolist())) or "none at all"
+        raise UsageError(f"the prior {name} knows the classes 0 to {classes - 1}, not {wrong}")
     return labels
 
 

@@ -22,14 +22,14 @@ class CFGPrior(WrappedPrior):
 
     D_null is the denoiser without the condition, or under ``negative_prompt``. At scale 1 it has no weight and is not
     computed: one evaluation a row. At scale 0 only D_null is. At every other scale both run in one call of 2 N rows,
-    which counts as 2 N evaluations. Above 1 the result is no denoiser of any distribution: samples are more typical of
-    the condition and less diverse.
+    which counts as 2 N evaluations. Above 1 the result is not the denoiser of any distribution: samples are more
+    typical of the condition and less diverse.
 
     Args:
         inner: a prior that knows classes or takes text.
         label: class in 0 ... inner.classes - 1 of every row, or N of them, one a row: then every call must have N rows.
         prompt: what the picture shows.
-        negative_prompt: what it shall not show, in place of the empty text.
+        negative_prompt: what to avoid, in place of the empty text.
         scale: weight of the condition, finite.
 
     Raises:
@@ -51,7 +51,7 @@ class CFGPrior(WrappedPrior):
         if scale != 1 and label is None and prompt is None and negative_prompt is None:
             raise UsageError(f"a guidance scale of {scale:g} needs something to guide to; give a label or a prompt")
         self.label, self.prompt, self.negative_prompt, self.scale = label, prompt, negative_prompt, float(scale)
-        self.given = inner.condition(label=label, prompt=prompt)
+        self.full = inner.condition(label=label, prompt=prompt)
         self.null: Mapping[str, Tensor] = {}
         if negative_prompt is not None or self.scale != 1:
             self.null = self._unguided()
@@ -85,7 +85,7 @@ class CFGPrior(WrappedPrior):
     @property
     def rows(self) -> int | None:
         """How many rows every call must have; None is any number."""
-        counts = {len(value) for value in (*self.given.values(), *self.null.values())} - {1}
+        counts = {len(value) for value in (*self.full.values(), *self.null.values())} - {1}
         return max(counts, default=None)
 
     def condition(self, *, label: Label | None = None, prompt: str | None = None) -> Mapping[str, Tensor]:
@@ -96,7 +96,7 @@ class CFGPrior(WrappedPrior):
     def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
         """The mean, and the variance that the network learned under the condition, where it learned any."""
         if self.scale == 1 or not self.null:
-            return self.inner.evaluate(x_t, t, self.given)
+            return self.inner.evaluate(x_t, t, self.full)
         if self.scale == 0:
             return self.inner.evaluate(x_t, t, self.null)
         times = times_of(t, x_t).repeat(2)
@@ -106,10 +106,10 @@ class CFGPrior(WrappedPrior):
         return Denoising(null + self.scale * (full - null), share)
 
     def _both(self, rows: int) -> Mapping[str, Tensor]:
-        return {name: torch.cat([rows_of(g[name], rows) for g in (self.null, self.given)]) for name in self.given}
+        return {name: torch.cat([rows_of(g[name], rows) for g in (self.null, self.full)]) for name in self.full}
 
     def _check_pair(self) -> None:
-        shapes = [{name: tuple(v.shape[1:]) for name, v in part.items()} for part in (self.given, self.null)]
+        shapes = [{name: tuple(v.shape[1:]) for name, v in part.items()} for part in (self.full, self.null)]
         if shapes[0] != shapes[1]:
             raise UsageError(
                 f"the prior {self.name} gives its condition and its unconditional state other shapes ({shapes[0]} and "

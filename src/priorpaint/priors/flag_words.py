@@ -32,31 +32,31 @@ def parse_flags(flags: Mapping[str, Any] | str | None) -> dict[str, Any]:
         words = shlex.split(flags)
     except ValueError as error:
         raise UsageError(f"the flags {flags!r} cannot be read ({error}); write --name value.") from None
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     waiting: str | None = None
     for word in words:
         if word.startswith("--") or (waiting is None and "=" in word):
             if waiting is not None:
-                found[waiting] = True
+                values[waiting] = True
             name, equals, value = word.removeprefix("--").partition("=")
             waiting = _key(name, flags)
             if equals:
-                found[waiting] = _value(value)
+                values[waiting] = _value(value)
                 waiting = None
         elif waiting is not None:
-            found[waiting] = _value(word)
+            values[waiting] = _value(word)
             waiting = None
         else:
             raise UsageError(f"in the flags, {word!r} follows no name; write --name value.")
     if waiting is not None:
-        found[waiting] = True
-    return found
+        values[waiting] = True
+    return values
 
 
 def _key(name: str, flags: str) -> str:
     key = name.replace("-", "_")
     if not key.isidentifier():
-        raise UsageError(f"{name!r} in the flags {flags!r} is no name of a flag; write --name value.")
+        raise UsageError(f"{name!r} in the flags {flags!r} is not the name of a flag; write --name value.")
     return key
 
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import CheckpointError, MissingExtra, PriorError, UsageError
-from .readers.diffusers_folder import MODEL_INDEX, WEIGHTS, Folder, weight_names
+from ..errors import MissingExtra, PriorError, UsageError
+from .readers.diffusers_folder import MODEL_INDEX, WEIGHTS, Folder, shards, weight_names
 
-PREFIX = "hf:"
 _FORM = re.compile(
     r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/(pr|convert)/[\w.-]+|[^/@\s]+))?(/(?P<inside>[^@\s]+?))?/?"
 )
@@ -52,14 +51,14 @@ class Place:
         Raises:
             UsageError: another form.
         """
-        found = _FORM.fullmatch(spec)
-        inside = (found["inside"] or "") if found else ""
-        if found is None or ".." in PurePosixPath(inside).parts or inside.startswith("/"):
+        match = _FORM.fullmatch(spec)
+        inside = (match["inside"] or "") if match else ""
+        if match is None or ".." in PurePosixPath(inside).parts or inside.startswith("/"):
             raise UsageError(
                 f"{spec!r} is not a model of the hub; write hf:owner/name, hf:owner/name@revision or "
                 "hf:owner/name/folder."
             )
-        return cls(found["repo"], found["revision"], inside)
+        return cls(match["repo"], match["revision"], inside)
 
 
 def fetch(spec: str, *, variant: str | None = None, offline: bool = False) -> Path:
@@ -107,7 +106,7 @@ class _Shelf:
         """The file ``name`` (below ``inside``); None where the model, or the cache without a connection, has none.
 
         Raises:
-            PriorError: the model cannot be had.
+            PriorError: the model cannot be fetched.
         """
         hub, errors = _library()
         inside = PurePosixPath(self.place.inside, name)
@@ -161,8 +160,8 @@ class _Shelf:
 def _fetch_part(shelf: _Shelf, part: str, variant: str | None) -> None:
     """The files of one part, from its own folder or, in old models with one network, from the top."""
     if part.startswith("tokenizer"):
-        found = [shelf.get(f"{part}/{name}") for name in _TOKENIZER]
-        if not any(found):
+        files = [shelf.get(f"{part}/{name}") for name in _TOKENIZER]
+        if not any(files):
             raise PriorError(f"{shelf.spec} has no files of its {part}; it is incomplete on the hub or in the cache.")
         return
     settings = "scheduler_config.json" if part == "scheduler" else "config.json"
@@ -187,12 +186,10 @@ def _fetch_part(shelf: _Shelf, part: str, variant: str | None) -> None:
 
 def _fetch_shards(shelf: _Shelf, where: str, index: Path) -> None:
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise CheckpointError(f"{index} has no weight_map from tensors to files.") from None
-    for name in sorted(map(str, names)):
-        if PurePosixPath(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{index} names the file {name!r}; shards must be .safetensors files beside it.")
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    for name in sorted(set(shards(index, content).values())):
         if shelf.get(where + name) is None:
             raise PriorError(f"{shelf.spec} lacks {where}{name}, a part of its weights.")
 

@@ -29,10 +29,6 @@ class NFE:
     forward: int = 0
     backward: int = 0
 
-    def reset(self) -> None:
-        """Set both counts to 0."""
-        self.forward = self.backward = 0
-
     def __sub__(self, earlier: NFE) -> NFE:
         return NFE(self.forward - earlier.forward, self.backward - earlier.backward)
 

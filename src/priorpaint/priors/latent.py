@@ -55,9 +55,6 @@ class LatentPrior(WrappedPrior):
 
     Raises:
         UsageError: the two have different numbers of latent channels, or ``inner`` has a decoder of its own.
-
-    Attributes:
-        encodes, decodes: rows encoded and decoded so far.
     """
 
     def __init__(self, inner: Prior, autoencoder: Autoencoder, name: str | None = None) -> None:
@@ -71,16 +68,13 @@ class LatentPrior(WrappedPrior):
         channels = autoencoder.image_channels
         super().__init__(inner, latent=True, factor=autoencoder.factor, image_channels=channels)
         self.autoencoder, self.name = autoencoder, name or inner.name
-        self.encodes = self.decodes = 0
 
     def encode(self, image: Tensor) -> Tensor:
         """Image (N, C, H, W) to latent (N, c, H / f, W / f), differentiable."""
-        self.encodes += len(image)
         return self.autoencoder.encode(image).to(image.dtype)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latent (N, c, h, w) to image (N, C, f h, f w), differentiable."""
-        self.decodes += len(latent)
         return self.autoencoder.decode(latent).to(latent.dtype)
 
     def parameters(self) -> Iterator[Tensor]:
@@ -124,7 +118,7 @@ class LinearAutoencoder:
             )
         factor = image_shape[1] // latent_shape[1]
         if (latent_shape[1] * factor, latent_shape[2] * factor) != tuple(image_shape[1:]):
-            raise UsageError(f"images {image_shape} are no whole multiple of latents {latent_shape}")
+            raise UsageError(f"images {image_shape} are not a whole multiple of latents {latent_shape}")
         if int(torch.linalg.matrix_rank(self.matrix)) < columns:
             raise UsageError("the columns of the decoder's matrix are linearly dependent, so latents are not unique")
         self.factor, self.channels, self.image_channels = factor, latent_shape[0], image_shape[0]
@@ -203,9 +197,9 @@ def decoder_gain(prior: Prior, shape: tuple[int, int, int]) -> float:
     if not prior.latent:
         return 1.0
     generator = torch.Generator().manual_seed(0)
-    place, direction = torch.randn(2, 1, *shape, generator=generator).to(prior.device) * prior.data_std
+    centre, direction = torch.randn(2, 1, *shape, generator=generator).to(prior.device) * prior.data_std
     step = _PROBE_STEP * direction
-    change = prior.decode(place + step) - prior.decode(place - step)
+    change = prior.decode(centre + step) - prior.decode(centre - step)
     return float(change.norm() / (2 * step.norm()))
 
 

@@ -75,10 +75,10 @@ def load_prior(
     """
     if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
         raise UsageError(f"a prior runs in float32, bfloat16 or float16, not {dtype}.")
-    given, name = parse_flags(flags), str(spec)
+    parsed, name = parse_flags(flags), str(spec)
     entry = None if name in PRIORS else entries().get(name)
     if entry is not None:
-        prior = load_prior(entry.spec, flags={**entry.flags, **given}, device=device, dtype=dtype, offline=offline)
+        prior = load_prior(entry.spec, flags={**entry.flags, **parsed}, device=device, dtype=dtype, offline=offline)
         if entry.sha256 is not None:
             advice = f"; if that is right, run `priorpaint priors add --overwrite {name} ...`."
             _check_hash(
@@ -86,8 +86,8 @@ def load_prior(
             )
         prior.name = name
         return prior
-    prior = _load(name, given, device, dtype or torch.float32, offline)
-    told = replace(prior.info.provenance, spec=name, flags=given, dtype=dtype, load=_load_again)  # what reproduces it
+    prior = _load(name, parsed, device, dtype or torch.float32, offline)
+    told = replace(prior.info.provenance, spec=name, flags=parsed, dtype=dtype, load=_load_again)
     prior.info = replace(prior.info, provenance=told)
     return prior
 
@@ -173,8 +173,8 @@ def _is_own(path: Path) -> bool:
 def _check_hash(prior: Prior, expected: str | None, sentence: str, advice: str = "") -> None:
     """That a prior was read from the files that are meant."""
     if prior.hash != expected:
-        found = f"expected SHA-256 {str(expected)[:12]}..., found {str(prior.hash)[:12]}..."
-        raise PriorError(f"{sentence}: {found}{advice}")
+        hashes = f"expected SHA-256 {str(expected)[:12]}..., found {str(prior.hash)[:12]}..."
+        raise PriorError(f"{sentence}: {hashes}{advice}")
 
 
 def embedded_file(name: str) -> Path:

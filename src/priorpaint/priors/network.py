@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -84,10 +84,12 @@ class NetworkPrior(Prior):
         if isinstance(network, nn.Module):
             network.requires_grad_(False).eval()
 
+    def parameters(self) -> Iterator[Tensor]:
+        return self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+
     @property
     def device(self) -> torch.device:
-        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
-        first = next(parameters, None)
+        first = next(self.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 
     def _edm_condition(self, t: Tensor) -> Tensor:
@@ -127,11 +129,11 @@ class NetworkPrior(Prior):
             given = self._null
         if self.prediction == "edm":
             alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-            ratio, data = sigma / alpha, self.sigma_data
-            total = ratio**2 + data**2
+            nsr, data = sigma / alpha, self.sigma_data
+            total = nsr**2 + data**2
             z = x_t / like(alpha, x_t)
             raw = self._raw(like(total.rsqrt(), x_t) * z, t, given)
-            return Denoising(like(data**2 / total, x_t) * z + like(ratio * data * total.rsqrt(), x_t) * raw)
+            return Denoising(like(data**2 / total, x_t) * z + like(nsr * data * total.rsqrt(), x_t) * raw)
         if not self.learned_variance:
             return Denoising(self._x_0(x_t, t, self._raw(x_t, t, given)))
         estimate, share = self._all_channels(x_t, t, given).chunk(2, dim=1)
@@ -148,6 +150,15 @@ class NetworkPrior(Prior):
             total = alpha**2 + sigma**2
             return like(alpha / total, x_t) * x_t - like(sigma / total, x_t) * raw
         return (x_t - like(sigma, x_t) * raw) / like(alpha + sigma, x_t)
+
+
+def labels_or(null: int) -> Embed:
+    """An `Embed` of labels alone, with the class ``null`` where there is none."""
+
+    def embed(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
+        return {"labels": torch.tensor([null]) if labels is None else labels}
+
+    return embed
 
 
 def _identity(t: Tensor) -> Tensor:

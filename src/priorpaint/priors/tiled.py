@@ -108,17 +108,17 @@ class TiledPrior(WrappedPrior):
         padded = _continued(x_t, sides)
         tops = starts(padded.shape[2], sides[0], self.overlap)
         lefts = starts(padded.shape[3], sides[1], self.overlap)
-        places = [(top, left) for top in tops for left in lefts]
+        corners = [(top, left) for top in tops for left in lefts]
         # Rows in the order window, image: so all windows of one image have its time and its condition.
-        parts = torch.cat([padded[:, :, top : top + sides[0], left : left + sides[1]] for top, left in places])
-        answers = self._chunked(parts, t.repeat(len(places)), _tiled(given, len(x_t), len(places)))
+        parts = torch.cat([padded[:, :, top : top + sides[0], left : left + sides[1]] for top, left in corners])
+        answers = self._chunked(parts, t.repeat(len(corners)), _tiled(given, len(x_t), len(corners)))
         weight = _hann(sides[0], len(tops))[:, None] * _hann(sides[1], len(lefts))
 
         def joined(windows: Tensor) -> Tensor:
             weights = weight.to(windows)
             total = torch.zeros_like(padded)
             norm = total.new_zeros(padded.shape[2:])
-            for (top, left), answer in zip(places, windows.chunk(len(places)), strict=True):
+            for (top, left), answer in zip(corners, windows.chunk(len(corners)), strict=True):
                 right, bottom = padded.shape[3] - left - sides[1], padded.shape[2] - top - sides[0]
                 total = total + F.pad(weights * answer, (left, right, top, bottom))
                 norm[top : top + sides[0], left : left + sides[1]] += weights
@@ -168,7 +168,7 @@ def starts(length: int, side: int, overlap: float) -> list[int]:
     """First pixels of the fewest evenly spaced windows of ``side`` that cover ``length`` >= side with the overlap."""
     step = max(1, math.floor(side * (1 - overlap)))
     count = math.ceil((length - side) / step) + 1
-    return [round(place * (length - side) / max(count - 1, 1)) for place in range(count)]
+    return [round(i * (length - side) / max(count - 1, 1)) for i in range(count)]
 
 
 @lru_cache(maxsize=32)
@@ -194,10 +194,10 @@ def _continued(x: Tensor, sides: tuple[int, int]) -> Tensor:
         length = x.shape[axis]
         if length >= side:
             continue
-        place = torch.arange(side, device=x.device) - (side - length) // 2
+        index = torch.arange(side, device=x.device) - (side - length) // 2
         period = max(2 * length - 2, 1)
-        place = place % period
-        x = x.index_select(axis, torch.where(place < length, place, period - place))
+        index = index % period
+        x = x.index_select(axis, torch.where(index < length, index, period - index))
     return x
 
 

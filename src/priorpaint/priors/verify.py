@@ -13,9 +13,9 @@ from ..diffusion.rng import Streams, derive
 from ..errors import PriorError, UsageError
 from .base import Prior
 
-RATIOS = (0.1, 1.0, 10.0)
+NSRS = (0.1, 1.0, 10.0)
 _SIDE = 64  # pixels, where the prior takes any size
-_FOUND = 0.5
+_CORRELATED = 0.5
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,19 @@ class Level:
     """One noise level.
 
     Attributes:
-        ratio: sigma / alpha.
-        found: correlation of the noise that the denoiser's answer implies with the noise that was added.
+        nsr: sigma / alpha.
+        correlation: of the noise that the denoiser's answer implies with the noise that was added.
         size: standard deviation of the implied noise; that of the added noise is 1.
     """
 
-    ratio: float
-    found: float
+    nsr: float
+    correlation: float
     size: float
 
 
 @dataclass(frozen=True)
 class Check:
-    """What `check` found.
+    """What `check` measured.
 
     Attributes:
         shape: of the denoiser's input.
@@ -50,7 +50,7 @@ class Check:
     @property
     def denoises(self) -> bool:
         """Whether the noise is found at every level: so does a trained network that is told the right levels."""
-        return all(level.found > _FOUND and 0.5 < level.size < 2 for level in self.levels)
+        return all(level.correlation > _CORRELATED and 0.5 < level.size < 2 for level in self.levels)
 
 
 @torch.no_grad()
@@ -67,8 +67,8 @@ def check(prior: Prior, seed: int = 0) -> Check:
     picture = _picture(prior, seed)
     x_0 = prior.encode(picture)
     noise = Streams([derive("check", seed)], device=prior.device).normal(*x_0.shape[1:])
-    given = _given(prior)
-    levels = tuple(_level(prior, x_0, noise, ratio, given) for ratio in _ratios(prior))
+    condition = _condition(prior)
+    levels = tuple(_level(prior, x_0, noise, nsr, condition) for nsr in _levels(prior))
     return Check(tuple(x_0.shape[1:]), levels, _round_trip(prior, picture, x_0) if prior.latent else None)
 
 
@@ -80,30 +80,30 @@ def _picture(prior: Prior, seed: int) -> Tensor:
     return F.interpolate(0.3 * coarse, size=(height, width), mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
-def _given(prior: Prior) -> Mapping[str, Tensor]:
+def _condition(prior: Prior) -> Mapping[str, Tensor]:
     try:
         return prior.condition()
     except UsageError:  # it knows its pictures by class only
         return prior.condition(label=0)
 
 
-def _ratios(prior: Prior) -> list[float]:
+def _levels(prior: Prior) -> list[float]:
     low, high = prior.schedule.nsr_range
-    return [min(max(ratio, low), high) for ratio in RATIOS]
+    return [min(max(nsr, low), high) for nsr in NSRS]
 
 
-def _level(prior: Prior, x_0: Tensor, noise: Tensor, ratio: float, given: Mapping[str, Tensor]) -> Level:
-    t = prior.schedule.time_at(torch.tensor(ratio, dtype=torch.float64))
+def _level(prior: Prior, x_0: Tensor, noise: Tensor, nsr: float, condition: Mapping[str, Tensor]) -> Level:
+    t = prior.schedule.time_at(torch.tensor(nsr, dtype=torch.float64))
     alpha, sigma = float(prior.schedule.alpha(t)), float(prior.schedule.sigma(t))
     x_t = alpha * x_0 + sigma * noise
-    answer = prior.denoise(x_t, t, given)
+    answer = prior.denoise(x_t, t, condition)
     if answer.shape != x_t.shape:
         raise PriorError(f"the prior {prior.name} answers in the shape {tuple(answer.shape)}, not {tuple(x_t.shape)}.")
     if not bool(torch.isfinite(answer).all()):
-        raise PriorError(f"the prior {prior.name} gives values that are not finite at sigma/alpha = {ratio:g}.")
+        raise PriorError(f"the prior {prior.name} gives values that are not finite at sigma/alpha = {nsr:g}.")
     implied = (x_t - alpha * answer) / sigma
-    found = torch.corrcoef(torch.stack([implied.flatten(), noise.flatten()]).double())[0, 1]
-    return Level(ratio, float(found.nan_to_num()), float(implied.std()))
+    correlation = torch.corrcoef(torch.stack([implied.flatten(), noise.flatten()]).double())[0, 1]
+    return Level(nsr, float(correlation.nan_to_num()), float(implied.std()))
 
 
 def _round_trip(prior: Prior, picture: Tensor, latent: Tensor) -> float:

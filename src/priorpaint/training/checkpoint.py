@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.writing import write_bytes_atomic
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.unet import UNetConfig
-from priorpaint.priors.native.weights_file import Config, write_atomically
+from priorpaint.priors.native.weights_file import Config
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1
@@ -34,7 +35,8 @@ def save_checkpoint(path: Path, state: dict[str, Any], progress: Progress) -> No
     """Write the state atomically; a crash leaves the previous checkpoint."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state, **asdict(progress)}, buffer)
-    write_atomically(path, buffer.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, buffer.getvalue())
 
 
 def stored_network(path: Path) -> Config:
@@ -78,10 +80,10 @@ def load_checkpoint(
             f"{path} was trained on {_learned(state.get('autoencoder'))} and not on {_learned(autoencoder)}; ask for "
             "the same, start afresh with --no-resume, or use another --out."
         )
-    found = _network(state)
-    if found != network:
+    held = _network(state)
+    if held != network:
         raise UsageError(
-            f"{path} holds a network with {found}; ask for the same, start afresh with --no-resume, or use another "
+            f"{path} holds a network with {held}; ask for the same, start afresh with --no-resume, or use another "
             "--out."
         )
     return state, Progress(int(state["step"]), int(state["crops"]), float(state["seconds"]))
@@ -106,6 +108,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (RuntimeError, OSError, EOFError, TypeError, pickle.UnpicklingError):
         raise UsageError(f"{path} is not a readable checkpoint; delete it, or start afresh with --no-resume.") from None
     if missing or state.get("format") != FORMAT:
-        raise UsageError(f"{path} is no checkpoint of this version; start afresh with --no-resume, or another --out.")
+        raise UsageError(
+            f"{path} is not a checkpoint of this version; start afresh with --no-resume, or another --out."
+        )
     loaded: dict[str, Any] = state
     return loaded

@@ -23,10 +23,10 @@ _GREY = 2
 
 def remarks(config: TrainConfig, pictures: Pictures) -> tuple[str, ...]:
     """Sentences about the data of a run: what was found, and what looks wrong."""
-    return (*_found(pictures), *_held_out(config, pictures), *_doubts(config, pictures))
+    return (*_counts(pictures), *_held_out(config, pictures), *_doubts(config, pictures))
 
 
-def _found(pictures: Pictures) -> Iterator[str]:
+def _counts(pictures: Pictures) -> Iterator[str]:
     names, total = pictures.class_names, len(pictures.names) + pictures.num_held_out
     if not names:
         yield f"Found {total} pictures."

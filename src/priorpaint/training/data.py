@@ -1,4 +1,4 @@
-"""Training pictures in memory, and crops of them that depend only on a seed and a batch number."""
+"""Training pictures in memory, and crops of them that depend only on a seed and the index of the batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.idx import Pixels, is_idx
-from priorpaint.training.files import class_names, find_pictures, packed, read_pictures
+from priorpaint.training.files import class_names, packed, read_pictures
 
 MIN_PICTURES = 8
 WIDE_EVERY = 4
@@ -104,16 +104,16 @@ class Pictures:
         self, sources: Sequence[str | Path], scales: Sequence[float], *, whole: bool, hold_out: bool
     ) -> Iterator[_Read]:
         """All pictures that are large enough, in a fixed order; those that may be held out with ``full``."""
-        for found in find_pictures(sources, self.channels, self.skipped, pad=self.size):
-            picture = found.picture
+        for each in read_pictures(sources, self.channels, self.skipped, pad=self.size):
+            picture = each.picture
             if min(picture.size) < self.size:
                 width, height = picture.size
-                self.skipped.append(f"{found.name} is {width}x{height} pixels, less than a crop of {self.size}.")
+                self.skipped.append(f"{each.name} is {width}x{height} pixels, less than a crop of {self.size}.")
                 continue
             views = [_shrunk(picture, self.size)] if whole else list(_scaled(picture, scales, self.size))
             aside = hold_out and _set_aside(_array(picture))
             full = (views[0] if whole else _array(picture)) if aside else None
-            yield _Read(found.name, found.label, views, full)
+            yield _Read(each.name, each.label, views, full)
 
     def _chosen(self, read: list[_Read]) -> list[_Read]:
         """The pictures that are held out."""
@@ -127,10 +127,10 @@ class Pictures:
 
     def _keep(self, read: list[_Read]) -> None:
         """Take pictures for batches."""
-        number = {name: index for index, name in enumerate(self.class_names)}
-        labels = [number.get(each.label or "", 0) for each in read]
+        indices = {name: index for index, name in enumerate(self.class_names)}
+        labels = [indices.get(each.label or "", 0) for each in read]
         self.names = [each.name for each in read]
-        self.counts = [labels.count(index) for index in number.values()]
+        self.counts = [labels.count(index) for index in indices.values()]
         self._pixels = [view for each in read for view in each.views]
         self._labels = np.repeat(np.array(labels, dtype=np.int64), [len(each.views) for each in read])
 
@@ -152,19 +152,19 @@ class Pictures:
         roots = np.sqrt(areas).cumsum()
         return np.asarray(roots / roots[-1], dtype=np.float64)
 
-    def batch(self, number: int, count: int, *, seed: int) -> Tensor:
-        """Batch ``number`` of the endless stream of ``seed``; the same on every machine and after every restart.
+    def batch(self, index: int, count: int, *, seed: int) -> Tensor:
+        """Batch ``index`` of the endless stream of ``seed``; the same on every machine and after every restart.
 
         Returns:
             uint8 crops, shape (count, C, size, size); every fourth batch, where wide crops are on, shape
             (count * size^2 / wide^2, C, wide, wide), at least one crop.
         """
-        return self.labelled_batch(number, count, seed=seed)[0]
+        return self.labelled_batch(index, count, seed=seed)[0]
 
-    def labelled_batch(self, number: int, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    def labelled_batch(self, index: int, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """`batch` and the classes of its crops, int64, shape (count,); all 0 where there are no classes."""
-        rng = np.random.default_rng([seed, number])
-        side = self.wide if self.wide and number % WIDE_EVERY == WIDE_EVERY - 1 else self.size
+        rng = np.random.default_rng([seed, index])
+        side = self.wide if self.wide and index % WIDE_EVERY == WIDE_EVERY - 1 else self.size
         count = max(1, count * self.size**2 // side**2)
         picks = self._shares[side].searchsorted(rng.random(count), side="right")
         crops = np.stack([_crop(self._pixels[pick], side, rng, self.augment) for pick in picks])
@@ -203,8 +203,9 @@ def centre_crops(
     Raises:
         UsageError: no picture can be used.
     """
-    found = read_pictures(sources, channels, skipped, pad=pad)
-    pictures = [picture for _, picture in found if min(picture.size) >= (side if whole else multiple)]
+    least = side if whole else multiple
+    all_pictures = (each.picture for each in read_pictures(sources, channels, skipped, pad=pad))
+    pictures = [picture for picture in all_pictures if min(picture.size) >= least]
     if not pictures:
         wanted = f" of at least {side}x{side} pixels" if whole else ""
         raise UsageError(

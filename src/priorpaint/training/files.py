@@ -26,7 +26,7 @@ _PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "
 
 
 @dataclass(frozen=True)
-class Found:
+class LabelledPicture:
     """A picture that was read: its name, its pixels, and the class that its place says it is of, where there is one."""
 
     name: str
@@ -36,24 +36,17 @@ class Found:
 
 def read_pictures(
     sources: Sequence[str | Path], channels: int, skipped: list[str], *, pad: int = 0
-) -> Iterator[tuple[str, Image.Image]]:
-    """Yield (name, picture) in a fixed order, upright, as RGB or grey; damaged files are named in ``skipped``.
+) -> Iterator[LabelledPicture]:
+    """All pictures in a fixed order, upright, as RGB or grey, each with its folder below the source, or idx label.
+
+    16 bits become 8, and what is transparent is laid on white (see `on_white`). Pictures of other formats, damaged ones
+    and those whose values are not of 8 or 16 bits are named in ``skipped``.
 
     Args:
         pad: pictures of idx files that are smaller get an even black border up to this side in pixels.
 
     Raises:
         UsageError: a source does not exist, or is neither a folder, a picture, a tar nor an idx file.
-    """
-    for found in find_pictures(sources, channels, skipped, pad=pad):
-        yield found.name, found.picture
-
-
-def find_pictures(sources: Sequence[str | Path], channels: int, skipped: list[str], *, pad: int = 0) -> Iterator[Found]:
-    """As `read_pictures`, with the class of each picture: its first folder below the source, or its idx label.
-
-    16 bits become 8, and what is transparent is laid on white (see `on_white`). Pictures of other formats, and those
-    whose values are not of 8 or 16 bits, are named in ``skipped``.
     """
     mode = "RGB" if channels == 3 else "L"
     for source in map(Path, sources):
@@ -71,7 +64,7 @@ def find_pictures(sources: Sequence[str | Path], channels: int, skipped: list[st
             except Exception as error:  # every decoder has its own kind of error
                 skipped.append(f"{name} cannot be read as a picture ({error}).")
                 continue
-            yield Found(name, upright, _folder(source, name))
+            yield LabelledPicture(name, upright, _folder(source, name))
 
 
 def class_names(sources: Sequence[str | Path]) -> tuple[str, ...]:
@@ -98,11 +91,11 @@ def class_names(sources: Sequence[str | Path]) -> tuple[str, ...]:
     return () if len(names) < 2 or parts else tuple(sorted(names))
 
 
-def _from_idx(source: Path, mode: str, pad: int) -> Iterator[Found]:
+def _from_idx(source: Path, mode: str, pad: int) -> Iterator[LabelledPicture]:
     pixels, labels = read_idx_pictures(source)
     names: tuple[str | None, ...] = (None,) * len(pixels) if labels is None else _idx_names(labels)
     for index, (picture, label) in enumerate(zip(pixels, names, strict=True)):
-        yield Found(f"{source}[{index}]", Image.fromarray(padded(picture, pad)).convert(mode), label)
+        yield LabelledPicture(f"{source}[{index}]", Image.fromarray(padded(picture, pad)).convert(mode), label)
 
 
 def _idx_names(labels: Pixels) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from priorpaint.errors import CancelToken, PriorError, UsageError
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
-from priorpaint.priors.native.weights_file import Config, Network
+from priorpaint.priors.native.weights_file import Config, Network, new_network
 from priorpaint.training.checkpoint import CHECKPOINT, Progress, held_out_before, load_checkpoint, save_checkpoint
 from priorpaint.training.checks import remarks
 from priorpaint.training.config import TrainConfig
@@ -24,7 +24,7 @@ from priorpaint.training.ema import EMA
 from priorpaint.training.forecast import forecast
 from priorpaint.training.machine import accelerator
 from priorpaint.training.optim import Optimizers, parameter_count, rate_factor
-from priorpaint.training.tasks import WEIGHTS, load_autoencoder, new_network, stored_weights, task_of
+from priorpaint.training.tasks import WEIGHTS, load_autoencoder, stored_weights, task_of
 
 VALIDATION_SIDE = 128
 SKIPPED = "skipped.txt"
@@ -148,7 +148,7 @@ class _Run:
 
     def _start(self) -> tuple[Network, Progress, dict[str, Any] | None]:
         path = self.config.folder / CHECKPOINT
-        network = new_network(self.config)
+        network = new_network(self.config.network, self.config.seed)
         if self.config.resume and path.exists():
             state, progress = load_checkpoint(path, self.config.network, self.config.loss, self.autoencoder)
             network.load_state_dict(state["network"])
@@ -225,9 +225,9 @@ class _Run:
         return max(by_crops, by_time)
 
     def _submit(self, pool: ThreadPoolExecutor, step: int) -> Future[tuple[Tensor, Tensor]]:
-        return pool.submit(self.pictures.labelled_batch, self._number(step), self.config.batch, seed=self.config.seed)
+        return pool.submit(self.pictures.labelled_batch, self._index(step), self.config.batch, seed=self.config.seed)
 
-    def _number(self, step: int) -> int:
+    def _index(self, step: int) -> int:
         return int(step * self.accelerator.num_processes + self.accelerator.process_index)
 
     def _skipped(self) -> tuple[str, ...]:
@@ -254,7 +254,7 @@ class _Run:
         device = self.accelerator.device
         x_0 = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
         # Noise follows the batch number, so that a resumed run sees what an uninterrupted one would have seen.
-        seed = self.config.seed * 1_000_003 + self._number(self.progress.step)
+        seed = self.config.seed * 1_000_003 + self._index(self.progress.step)
         losses = self.task.losses(self.wrapped, x_0, labels.to(device), seed)
         self.accelerator.backward(losses.weighed.mean())
         self.optimizers.step(rate_factor(self.progress.step, self.spent, self.config.decay))

@@ -80,8 +80,8 @@ class Balance:
     def weigh(self, losses: Tensor, sigma: Tensor) -> Tensor:
         """Losses divided by the running mean of their bin, shape (N,); the means then take the new losses in."""
         self.means = self.means.to(losses.device)
-        place = (sigma.log() - self.low) / (self.high - self.low) * (len(self.means) - 1)
-        index = place.round().long().clamp(0, len(self.means) - 1)
+        position = (sigma.log() - self.low) / (self.high - self.low) * (len(self.means) - 1)
+        index = position.round().long().clamp(0, len(self.means) - 1)
         weighed = losses / self.means[index]
         count = torch.zeros_like(self.means).index_add_(0, index, torch.ones_like(losses))
         total = torch.zeros_like(self.means).index_add_(0, index, losses.detach())

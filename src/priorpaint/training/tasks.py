@@ -7,7 +7,6 @@ stored.
 from __future__ import annotations
 
 import copy
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,9 +20,10 @@ from torch import Tensor
 
 from priorpaint.errors import UsageError
 from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
-from priorpaint.priors.native.mlp import MLP, MLPConfig
-from priorpaint.priors.native.unet import UNet, UNetConfig
+from priorpaint.priors.native.mlp import MLPConfig
+from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.priors.native.weights_file import Network, WeightsMetadata, read_weights, save_autoencoder, save_weights
+from priorpaint.priors.readers.untrusted.reading import file_hash
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.objectives import Losses, objective
 from priorpaint.training.validate import (
@@ -258,7 +258,7 @@ def load_autoencoder(path: str | Path) -> LoadedAutoencoder:
         raise UsageError(f"{source} holds no autoencoder; train one with `priorpaint train --autoencoder ...`.")
     metadata = weights.metadata
     training = metadata.training if weights.denoiser is None else metadata.autoencoder_training
-    return LoadedAutoencoder(weights.autoencoder, training, hashlib.sha256(source.read_bytes()).hexdigest())
+    return LoadedAutoencoder(weights.autoencoder, training, file_hash(source))
 
 
 def task_of(config: TrainConfig, autoencoder: LoadedAutoencoder | None) -> Task:
@@ -272,15 +272,6 @@ def task_of(config: TrainConfig, autoencoder: LoadedAutoencoder | None) -> Task:
     return Denoising(config) if autoencoder is None else LatentDenoising(config, autoencoder)
 
 
-def new_network(config: TrainConfig) -> Network:
-    """The network of a run, with its first weights."""
-    if isinstance(config.network, AutoencoderConfig):
-        return ConvAutoencoder(config.network, seed=config.seed)
-    if isinstance(config.network, MLPConfig):
-        return MLP(config.network, seed=config.seed)
-    return UNet(config.network, seed=config.seed)
-
-
 def stored_weights(path: str, config: TrainConfig) -> Network:
     """The network in a weights file that a run starts from.
 
@@ -289,11 +280,11 @@ def stored_weights(path: str, config: TrainConfig) -> Network:
         UsageError: it holds another network than that of the run.
     """
     weights = read_weights(path)
-    found = weights.autoencoder if isinstance(config.network, AutoencoderConfig) else weights.denoiser
-    if found is None or found.config != config.network:
-        held = "no such network" if found is None else f"a network with {found.config}"
+    stored = weights.autoencoder if isinstance(config.network, AutoencoderConfig) else weights.denoiser
+    if stored is None or stored.config != config.network:
+        held = "no such network" if stored is None else f"a network with {stored.config}"
         raise UsageError(f"{path} holds {held}, and this run has {config.network}; ask for the same.")
-    return found
+    return stored
 
 
 def _round_trip(network: ConvAutoencoder, pictures: Tensor) -> Tensor:

@@ -54,8 +54,8 @@ def denoising_psnr(denoise: Denoise, clean: Tensor, sigma_max: float, seed: int 
         seed: seed of the noise, the same in every call so that curves are smooth.
     """
     levels = [level for level in LEVELS if level / 127.5 <= sigma_max / 2]
-    found = _denoised(denoise, clean, [level / 127.5 for level in levels], seed)
-    return {str(level): psnr(each.clamp(-1, 1), clean) for level, each in zip(levels, found, strict=True)}
+    denoised = _denoised(denoise, clean, [level / 127.5 for level in levels], seed)
+    return {str(level): psnr(each.clamp(-1, 1), clean) for level, each in zip(levels, denoised, strict=True)}
 
 
 def latent_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str, float]:
@@ -66,8 +66,8 @@ def latent_psnr(denoise: Denoise, clean: Tensor, seed: int = _SEED) -> dict[str,
         clean: latents of held-out pictures, shape (N, C, H, W).
         seed: as for `denoising_psnr`.
     """
-    found = _denoised(denoise, clean, LATENT_LEVELS, seed)
-    return {str(level): psnr(each, clean, peak=1.0) for level, each in zip(LATENT_LEVELS, found, strict=True)}
+    denoised = _denoised(denoise, clean, LATENT_LEVELS, seed)
+    return {str(level): psnr(each, clean, peak=1.0) for level, each in zip(LATENT_LEVELS, denoised, strict=True)}
 
 
 def _denoised(denoise: Denoise, clean: Tensor, sigmas: Sequence[float], seed: int) -> Iterator[Tensor]:

@@ -106,11 +106,11 @@ def t5_tokenizer(folder: Path) -> None:
     import tokenizers
 
     table = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((f"▁{word}", -2.0) for word in WORDS)]
-    made = tokenizers.Tokenizer(tokenizers.models.Unigram(table, unk_id=2))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    made.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    unigram = tokenizers.Tokenizer(tokenizers.models.Unigram(table, unk_id=2))
+    unigram.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    unigram.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", model_max_length=32
+        tokenizer_object=unigram, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", model_max_length=32
     )
     fast.save_pretrained(folder)
     config = json.loads((folder / "tokenizer_config.json").read_text())

@@ -54,9 +54,9 @@ def windowed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def damaged(data: bytes, seed: int, count: int) -> Iterator[bytes]:
     """``count`` copies, each with one bit changed."""
     generator = torch.Generator().manual_seed(seed)
-    for place in torch.randint(0, 8 * len(data), (count,), generator=generator).tolist():
+    for bit in torch.randint(0, 8 * len(data), (count,), generator=generator).tolist():
         changed = bytearray(data)
-        changed[place // 8] ^= 1 << place % 8
+        changed[bit // 8] ^= 1 << bit % 8
         yield bytes(changed)
 
 
@@ -189,5 +189,5 @@ def refusals(reader: str, files: list[tuple[Path, Mapping[str, Any]]], megabytes
         timeout=600,
     )
     assert run.returncode == 0, run.stderr
-    found: dict[str, str] = json.loads(run.stdout)
-    return found
+    said: dict[str, str] = json.loads(run.stdout)
+    return said

@@ -19,6 +19,7 @@ from priorpaint.diffusion.schedules import VP
 from priorpaint.diffusion.transitions import backward_variance, forward, step_mean
 from priorpaint.errors import CheckpointError, PriorpaintError, UsageError
 from priorpaint.priors.base import Prior
+from priorpaint.priors.network import NetworkPrior
 from priorpaint.priors.networks.adm import ADM, ADMConfig, Heads
 from priorpaint.priors.readers import adm
 from priorpaint.priors.readers.base import Request
@@ -49,13 +50,13 @@ class TestPublishedOutputs:
         about = json.loads((folder / f"{name}.json").read_text())
         stored = {key: torch.from_numpy(value) for key, value in np.load(folder / f"{name}.npz").items()}
         prior = read(folder / f"{name}.pt", about["flags"])
-        assert isinstance(prior, adm.ADMPrior)
-        given = prior.condition(label=stored.get("y"))
+        assert isinstance(prior, NetworkPrior)
+        condition = prior.condition(label=stored.get("y"))
         t = (stored["t"].double() + 1) / about["conventions"]["T"]
         alpha, sigma = prior.schedule.alpha(t), prior.schedule.sigma(t)
         with torch.no_grad():
-            raw = prior.network(stored["x"], stored["network_t"].float(), **given)
-            x_0 = prior.denoise(stored["x"], t, given)
+            raw = prior.network(stored["x"], stored["network_t"].float(), **condition)
+            x_0 = prior.denoise(stored["x"], t, condition)
         assert float((raw - stored["raw"]).abs().max()) < 1e-4 * float(stored["raw"].abs().max())
         limit = 1e-4 * torch.clamp(sigma / alpha, min=1)[:, None, None, None]
         assert bool(((x_0 - stored["x0"]).abs() < limit).all())
@@ -63,7 +64,7 @@ class TestPublishedOutputs:
     def test_what_the_files_say(self, shared: Path) -> None:
         folder = shared / "data" / "checkpoints" / "adm"
         prior = read(folder / "adm_64_cond.pt", json.loads((folder / "adm_64_cond.json").read_text())["flags"])
-        assert isinstance(prior, adm.ADMPrior)
+        assert isinstance(prior, NetworkPrior)
         assert (prior.shape, prior.multiple, prior.classes, prior.name) == ((3, 64, 64), 8, 1000, "adm_64_cond")
         assert prior.source == folder / "adm_64_cond.pt"
         assert prior.hash in (folder.parent / "SHA256SUMS").read_text()
@@ -78,7 +79,7 @@ class TestPublishedOutputs:
 def variants() -> list[Any]:
     """Networks that differ in each thing that the tensors show."""
     wide = (64, 64, 128)
-    found = {
+    actual = {
         "plain": (SMALL, HEADS),
         "one level": (ADMConfig(3, 3, 32, (32,), 2, frozenset(), "conv", True, Heads(4)), {"num_heads": 4}),
         "three blocks": (ADMConfig(3, 6, 32, (32, 32), 3, frozenset({0}), "block", True, Heads(1, 16)), {}),
@@ -95,7 +96,7 @@ def variants() -> list[Any]:
             {"num_heads": "4", "use_new_attention_order": "True"},
         ),
     }
-    return [pytest.param(*value, id=key) for key, value in found.items()]
+    return [pytest.param(*value, id=key) for key, value in actual.items()]
 
 
 class TestArchitecture:
@@ -105,7 +106,7 @@ class TestArchitecture:
         network = write(tmp_path / "a.pt", config)
         width = {} if config.heads.width is None else {"num_head_channels": config.heads.width}
         prior = read(tmp_path / "a.pt", {"num_heads": config.heads.count, **width, **flags})
-        assert isinstance(prior, adm.ADMPrior)
+        assert isinstance(prior, NetworkPrior)
         for name in ("in_channels", "out_channels", "model_channels", "levels", "blocks", "attention", "classes"):
             assert getattr(prior.network.config, name) == getattr(config, name), name
         x, t = images(2, config.in_channels, 16, 16), torch.tensor([3.0, 500.0])
@@ -117,7 +118,7 @@ class TestArchitecture:
         network = write(tmp_path / "a.pt", SMALL, zipped=zipped, dtype=torch.float16)
         x, t = images(1, 3, 8, 8), torch.tensor([40.0])
         prior = read(tmp_path / "a.pt")
-        assert isinstance(prior, adm.ADMPrior)
+        assert isinstance(prior, NetworkPrior)
         torch.testing.assert_close(prior.network(x, t), network(x, t))
 
     def test_in_another_type(self, tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ class TestArchitecture:
         x = images(1, 3, 8, 8)
         flags: list[dict[str, Any]] = [{"num_heads": 2}, {"num_heads": 4}, {"num_head_channels": 32}]
         flags += [{"num_heads": 2, "use_new_attention_order": True}, {"num_heads": 4, "num_head_channels": 32}]
-        two, four, wide, new, both = (read(tmp_path / "a.pt", given).denoise(x, 0.5) for given in flags)
+        two, four, wide, new, both = (read(tmp_path / "a.pt", condition).denoise(x, 0.5) for condition in flags)
         torch.testing.assert_close(two, wide)
         torch.testing.assert_close(two, both)
         assert float((two - four).abs().max()) > 1e-3
@@ -146,19 +147,19 @@ class TestArchitecture:
         write(tmp_path / "a.pt", SMALL)
         flags = {**HEADS, "noise_schedule": schedule, "diffusion_steps": steps}
         prior = read(tmp_path / "a.pt", flags)
-        assert isinstance(prior, adm.ADMPrior) and isinstance(prior.schedule, VP)
+        assert isinstance(prior, NetworkPrior) and isinstance(prior.schedule, VP)
         torch.testing.assert_close(prior.schedule.betas, VP(schedule, steps).betas)
         index = torch.tensor([0, 1, steps // 2, steps - 1], dtype=torch.float64)
         torch.testing.assert_close(prior._condition((index + 1) / steps), index)
         scaled = read(tmp_path / "a.pt", {**flags, "rescale_timesteps": True})
-        assert isinstance(scaled, adm.ADMPrior)
+        assert isinstance(scaled, NetworkPrior)
         torch.testing.assert_close(scaled._condition((index + 1) / steps), index * 1000 / steps)
 
     def test_a_network_that_predicts_the_picture(self, tmp_path: Path) -> None:
         network = write(tmp_path / "a.pt", SMALL)
         x = images(1, 3, 8, 8)
-        found = read(tmp_path / "a.pt", {**HEADS, "predict_xstart": True}).denoise(x, 0.5)
-        torch.testing.assert_close(found, network(x, torch.tensor([499.0])))
+        actual = read(tmp_path / "a.pt", {**HEADS, "predict_xstart": True}).denoise(x, 0.5)
+        torch.testing.assert_close(actual, network(x, torch.tensor([499.0])))
 
 
 class TestFlags:
@@ -235,7 +236,7 @@ class TestLearnedVariance:
 
     def test_one_evaluation_gives_both(self, tmp_path: Path) -> None:
         prior = self.prior(tmp_path)
-        assert isinstance(prior, adm.ADMPrior)
+        assert isinstance(prior, NetworkPrior)
         x = images(2, 3, 8, 8)
         out = prior.evaluate(x, 0.25)
         x_0, share = out.mean, out.variance_share

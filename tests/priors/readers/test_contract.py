@@ -209,13 +209,13 @@ def changes(data: bytes, count: int, seed: int) -> list[bytes]:
         changed = bytearray(data)
         ends = draw.choice([(0, len(data)), (0, min(3000, len(data))), (max(0, len(data) - 3000), len(data))])
         for _ in range(draw.choice([1, 1, 4])):
-            place = draw.randrange(*ends)
-            changed[place] = changed[place] ^ (1 << draw.randrange(8)) if draw.random() < 0.7 else draw.randrange(256)
+            index = draw.randrange(*ends)
+            changed[index] = changed[index] ^ (1 << draw.randrange(8)) if draw.random() < 0.7 else draw.randrange(256)
         if draw.random() < 0.1:
             del changed[draw.randrange(*ends) :]
         elif draw.random() < 0.1:
-            place = draw.randrange(*ends)
-            changed[place:place] = changed[place : place + draw.randrange(1, 64)]
+            index = draw.randrange(*ends)
+            changed[index:index] = changed[index : index + draw.randrange(1, 64)]
         out.append(bytes(changed))
     return out
 

@@ -38,8 +38,8 @@ def test_a_pixel_network_gives_the_schedulers_own_estimate(tmp_path: Path) -> No
     x = noise(2, 3, 8, 8)
     for step in (0, 15, 400, 999):
         expected = scheduler.step(network(x, step).sample, step, x).pred_original_sample
-        found = prior.denoise(x, at(step))
-        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+        actual = prior.denoise(x, at(step))
+        assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
     assert prior.facts["architecture"] == "UNet2DModel" and json.loads(json.dumps(prior.facts)) == prior.facts
     assert prior.facts["parameters"] == sum(p.numel() for p in network.parameters()) > 1000
 
@@ -59,14 +59,14 @@ def test_classes(tmp_path: Path) -> None:
     x, t, labels = noise(2, 3, 8, 8), at(300), torch.tensor([4, 1])
     assert prior.classes == 5
     raw = network(x, 300, class_labels=labels).sample
-    found = CFGPrior(prior, label=labels).denoise(x, t)
+    actual = CFGPrior(prior, label=labels).denoise(x, t)
     alpha, sigma = prior.schedule.alpha(t).float(), prior.schedule.sigma(t).float()
-    assert torch.allclose(found, (x - sigma * raw) / alpha, atol=1e-4)
+    assert torch.allclose(actual, (x - sigma * raw) / alpha, atol=1e-4)
     with pytest.raises(UsageError, match="label"):
         prior.denoise(x, t)
     guided = CFGPrior(load_prior(tmp_path, flags="--null_class 4", device="cpu"), label=1, scale=3.0)
-    null, given = (CFGPrior(prior, label=label).denoise(x, t) for label in (4, 1))
-    assert torch.allclose(guided.denoise(x, t), null + 3 * (given - null), atol=1e-3)
+    null, condition = (CFGPrior(prior, label=label).denoise(x, t) for label in (4, 1))
+    assert torch.allclose(guided.denoise(x, t), null + 3 * (condition - null), atol=1e-3)
     with pytest.raises(UsageError, match="classes 0 to 4"):
         load_prior(tmp_path, flags={"null_class": 5})
 
@@ -134,8 +134,8 @@ def test_low_precision_is_close(tmp_path: Path) -> None:
     x = noise(1, 3, 8, 8)
     half = load_prior(tmp_path, device="cpu", dtype=torch.bfloat16)
     assert next(half.parameters()).dtype == torch.bfloat16
-    found, full = half.denoise(x, 0.2), load_prior(tmp_path, device="cpu").denoise(x, 0.2)
-    assert found.dtype == torch.float32 and torch.allclose(found, full, atol=0.1) and not torch.equal(found, full)
+    actual, full = half.denoise(x, 0.2), load_prior(tmp_path, device="cpu").denoise(x, 0.2)
+    assert actual.dtype == torch.float32 and torch.allclose(actual, full, atol=0.1) and not torch.equal(actual, full)
 
 
 def test_flags_of_the_size(tmp_path: Path) -> None:
@@ -156,8 +156,8 @@ def test_a_network_of_score_matching_works_on_pictures_in_0_to_1(tmp_path: Path)
     v, sigma = noise(1, 3, 8, 8), 3.0  # on [0, 1]
     score = network(v, torch.tensor([sigma])).sample
     t = prior.schedule.time_at(torch.tensor(2 * sigma, dtype=torch.float64))
-    found = prior.denoise(2 * v - 1, t)
-    assert torch.allclose(found, 2 * (v + sigma**2 * score) - 1, atol=1e-3)
+    actual = prior.denoise(2 * v - 1, t)
+    assert torch.allclose(actual, 2 * (v + sigma**2 * score) - 1, atol=1e-3)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -229,11 +229,11 @@ def test_dit_knows_classes_and_none(tmp_path: Path) -> None:
     prior = load_prior(tmp_path, device="cpu")
     x = noise(1, 4, 8, 8)
     for label, row in ((2, 2), (None, 6)):
-        given = prior.condition(label=label)
+        condition = prior.condition(label=label)
         raw = network(x, timestep=torch.tensor([300]), class_labels=torch.tensor([row])).sample[:, :4]
         t = at(300)
         expected = (x - prior.schedule.sigma(t).float() * raw) / prior.schedule.alpha(t).float()
-        assert torch.allclose(prior.denoise(x, t, given), expected, atol=1e-4)
+        assert torch.allclose(prior.denoise(x, t, condition), expected, atol=1e-4)
     assert prior.classes == 6
 
 
@@ -260,8 +260,8 @@ def reference(request: pytest.FixtureRequest, shared: Path) -> tuple[Path, dict[
     return folder / name, values, json.loads((folder / f"{name}.json").read_text())
 
 
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
+def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual - expected).abs().max() / expected.abs().max())
 
 
 def test_reference_outputs(reference: tuple[Path, dict[str, torch.Tensor], dict[str, Any]]) -> None:
@@ -272,12 +272,12 @@ def test_reference_outputs(reference: tuple[Path, dict[str, torch.Tensor], dict[
     times = (values["t"].double() + 1) / 1000 if "t" in values else values["sigma"].double()
     prompts = about.get("prompts", [None] * len(times))
     for row, (t, prompt) in enumerate(zip(times, prompts, strict=True)):
-        x, given = values["x"][row : row + 1], prior.condition(prompt=prompt)
+        x, condition = values["x"][row : row + 1], prior.condition(prompt=prompt)
         for key, name in (("prompt_embeds", "states"), ("pooled_prompt_embeds", "pooled")):
             if key in values:
-                assert relative(given[name][0], values[key][row]) < 1e-5
-        assert relative(denoiser._raw(x, t[None], given)[0], values["raw"][row]) < 1e-5
-        assert relative(prior.denoise(x, t, given)[0], values["x0"][row]) < 1e-5
+                assert relative(condition[name][0], values[key][row]) < 1e-5
+        assert relative(denoiser._raw(x, t[None], condition)[0], values["raw"][row]) < 1e-5
+        assert relative(prior.denoise(x, t, condition)[0], values["x0"][row]) < 1e-5
         if "x0_guided_7_5" in values:
             guided = CFGPrior(prior, prompt=prompt, scale=7.5).denoise(x, t)
             assert relative(guided[0], values["x0_guided_7_5"][row]) < 1e-4
@@ -287,5 +287,7 @@ def test_reference_outputs(reference: tuple[Path, dict[str, torch.Tensor], dict[
     if "sampling_sigmas_10" in values:
         assert torch.allclose(prior.schedule.grid(10).float(), values["sampling_sigmas_10"], atol=1e-6)
         full = load_prior(folder, device="cpu")
-        given = full.condition(prompt=prompts[0])
-        assert relative(full.inner._raw(values["x"][:1], times[:1], given)[0], values["raw_t5_length_256"][0]) < 1e-5
+        condition = full.condition(prompt=prompts[0])
+        assert (
+            relative(full.inner._raw(values["x"][:1], times[:1], condition)[0], values["raw_t5_length_256"][0]) < 1e-5
+        )

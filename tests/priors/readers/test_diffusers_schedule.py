@@ -34,14 +34,14 @@ def levels(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_scheduler_gives_its_own_levels(name: str) -> None:
     config = config_of(name, beta_schedule="scaled_linear", beta_start=0.001, beta_end=0.013, num_train_timesteps=400)
-    found = read_noise(config, FILE)
+    actual = read_noise(config, FILE)
     alpha, sigma = levels(torch.linspace(0.001**0.5, 0.013**0.5, 400, dtype=torch.float64) ** 2)
     t = torch.arange(1, 401, dtype=torch.float64) / 400
-    assert torch.allclose(found.schedule.alpha(t), alpha, rtol=1e-5)
-    assert torch.allclose(found.schedule.sigma(t), sigma, rtol=1e-5)
-    assert found.condition is not None
-    assert torch.allclose(found.condition(t), torch.arange(400, dtype=torch.float64), atol=1e-9)
-    assert found.prediction == "eps" and found.facts["betas"] == "scaled_linear"
+    assert torch.allclose(actual.schedule.alpha(t), alpha, rtol=1e-5)
+    assert torch.allclose(actual.schedule.sigma(t), sigma, rtol=1e-5)
+    assert actual.condition is not None
+    assert torch.allclose(actual.condition(t), torch.arange(400, dtype=torch.float64), atol=1e-9)
+    assert actual.prediction == "eps" and actual.facts["betas"] == "scaled_linear"
 
 
 @pytest.mark.parametrize(
@@ -57,58 +57,58 @@ def test_every_table_scheduler_gives_its_own_levels(name: str) -> None:
 )
 def test_tables_by_name_and_by_value(settings: dict[str, Any]) -> None:
     scheduler = diffusers.DDPMScheduler(**settings)
-    found = read_noise({**dict(scheduler.config), "_class_name": "DDPMScheduler"}, FILE)
+    actual = read_noise({**dict(scheduler.config), "_class_name": "DDPMScheduler"}, FILE)
     count = len(scheduler.betas)
     alpha, sigma = levels(scheduler.betas)
     t = torch.arange(1, count + 1, dtype=torch.float64) / count
-    assert torch.allclose(found.schedule.alpha(t), alpha, rtol=1e-5, atol=1e-8)
-    assert torch.allclose(found.schedule.sigma(t), sigma, rtol=1e-5)
+    assert torch.allclose(actual.schedule.alpha(t), alpha, rtol=1e-5, atol=1e-8)
+    assert torch.allclose(actual.schedule.sigma(t), sigma, rtol=1e-5)
 
 
 def test_zero_terminal_snr_is_exactly_zero_and_monotone() -> None:
     settings = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}
     scheduler = diffusers.DDIMScheduler(**settings)
-    found = read_noise({**dict(scheduler.config), "_class_name": "DDIMScheduler"}, FILE)
+    actual = read_noise({**dict(scheduler.config), "_class_name": "DDIMScheduler"}, FILE)
     end = torch.ones((), dtype=torch.float64)
-    assert float(found.schedule.alpha(end)) == 0 and float(found.schedule.sigma(end)) == 1
+    assert float(actual.schedule.alpha(end)) == 0 and float(actual.schedule.sigma(end)) == 1
     t = torch.arange(1, 1001, dtype=torch.float64) / 1000
-    assert torch.allclose(found.schedule.alpha(t), scheduler.alphas_cumprod.double().sqrt(), rtol=1e-4)
+    assert torch.allclose(actual.schedule.alpha(t), scheduler.alphas_cumprod.double().sqrt(), rtol=1e-4)
     fine = torch.linspace(0, 1, 20001, dtype=torch.float64)
-    assert bool((found.schedule.alpha(fine).diff() < 0).all())
-    assert torch.allclose(found.schedule.time_at(found.schedule.log_nsr(fine).exp()), fine, atol=1e-12)
-    assert found.facts["zero_terminal_snr"] and found.prediction == "v"
-    times = found.schedule.grid(7)
+    assert bool((actual.schedule.alpha(fine).diff() < 0).all())
+    assert torch.allclose(actual.schedule.time_at(actual.schedule.log_nsr(fine).exp()), fine, atol=1e-12)
+    assert actual.facts["zero_terminal_snr"] and actual.prediction == "v"
+    times = actual.schedule.grid(7)
     assert times[0] == 1 and bool((times.diff() < 0).all())
 
 
 @pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"])
 def test_the_shift_moves_the_grid_and_not_the_meaning_of_t(name: str) -> None:
-    found = read_noise({"_class_name": name, "shift": 3.0}, FILE)
+    actual = read_noise({"_class_name": name, "shift": 3.0}, FILE)
     t = torch.tensor([0.03, 0.5, 1.0], dtype=torch.float64)
-    assert torch.equal(found.schedule.sigma(t), t) and found.condition is not None
-    assert torch.equal(found.condition(t), 1000 * t) and found.prediction == "flow"
+    assert torch.equal(actual.schedule.sigma(t), t) and actual.condition is not None
+    assert torch.equal(actual.condition(t), 1000 * t) and actual.prediction == "flow"
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     for steps in (1, 2, 10, 28):
         scheduler.set_timesteps(steps)
-        assert torch.allclose(found.schedule.grid(steps).float(), scheduler.sigmas, atol=1e-6)
+        assert torch.allclose(actual.schedule.grid(steps).float(), scheduler.sigmas, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["exponential", "linear"])
 def test_a_shift_by_the_number_of_patches(kind: str) -> None:
     config = {"use_dynamic_shifting": True, "time_shift_type": kind, "base_shift": 0.5, "max_shift": 1.15}
-    found = read_noise({"_class_name": "FlowMatchEulerDiscreteScheduler", **config}, FILE, tokens=1024)
+    actual = read_noise({"_class_name": "FlowMatchEulerDiscreteScheduler", **config}, FILE, tokens=1024)
     mu = 0.5 + (1.15 - 0.5) * (1024 - 256) / (4096 - 256)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**config)
     u = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
-    assert isinstance(found.schedule, Flow)
+    assert isinstance(actual.schedule, Flow)
     expected = scheduler.time_shift(mu, 1.0, u)
-    assert torch.allclose(found.schedule._shifted(u), expected, rtol=1e-6)
+    assert torch.allclose(actual.schedule._shifted(u), expected, rtol=1e-6)
 
 
 def test_multistep_schedulers_of_flow_models() -> None:
     config = {"use_flow_sigmas": True, "flow_shift": 2.0, "prediction_type": "flow_prediction"}
-    found = read_noise({"_class_name": "UniPCMultistepScheduler", **config}, FILE)
-    assert isinstance(found.schedule, Flow) and found.schedule.shift == 2 and found.prediction == "flow"
+    actual = read_noise({"_class_name": "UniPCMultistepScheduler", **config}, FILE)
+    assert isinstance(actual.schedule, Flow) and actual.schedule.shift == 2 and actual.prediction == "flow"
 
 
 @pytest.mark.parametrize(

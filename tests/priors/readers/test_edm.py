@@ -18,12 +18,12 @@ from priorpaint.diffusion.schedules import EDM, VE, VP
 from priorpaint.errors import CheckpointError, UsageError
 from priorpaint.priors.base import Prior
 from priorpaint.priors.cfg import CFGPrior
+from priorpaint.priors.network import NetworkPrior
 from priorpaint.priors.networks import edm as networks
 from priorpaint.priors.networks import edm2
 from priorpaint.priors.networks.edm import EDMConfig, Labelled
 from priorpaint.priors.readers import edm
 from priorpaint.priors.readers.base import Request
-from priorpaint.priors.readers.checkpoint_prior import CheckpointPrior
 from tests.priors.readers.small_files import (
     Persistent,
     check_adversarial,
@@ -56,13 +56,13 @@ KWARGS: dict[str, Any] = {
 }
 
 
-def read(path: Path, **flags: Any) -> CheckpointPrior:
+def read(path: Path, **flags: Any) -> NetworkPrior:
     prior = edm.read(Request(path, flags))
-    assert isinstance(prior, CheckpointPrior)
+    assert isinstance(prior, NetworkPrior)
     return prior
 
 
-def inner(prior: CheckpointPrior) -> nn.Module:
+def inner(prior: NetworkPrior) -> nn.Module:
     assert isinstance(prior.network, Labelled)
     return prior.network.network
 
@@ -106,11 +106,11 @@ class TestPublishedOutputs:
         t = prior.schedule.time_at(sigma)
         x_t = stored["x"] * prior.schedule.alpha(t).float()[:, None, None, None]
         with torch.no_grad():
-            seen = stored["x"] * shrink.float()[:, None, None, None]
-            raw = inner(prior)(seen, stored["c_noise"], stored.get("class_labels"))
+            scaled = stored["x"] * shrink.float()[:, None, None, None]
+            raw = inner(prior)(scaled, stored["c_noise"], stored.get("class_labels"))
             x_0 = prior.denoise(x_t, t, prior.condition(label=stored.get("labels")))
-        for found, wanted in ((raw, stored["raw"]), (x_0, stored["x0"])):
-            assert float((found - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
+        for actual, wanted in ((raw, stored["raw"]), (x_0, stored["x0"])):
+            assert float((actual - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
         if "x0_no_label" in stored:
             wanted = stored["x0_no_label"]
             assert float((prior.denoise(x_t, t) - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
@@ -218,12 +218,12 @@ class TestFormat:
         assert prior.classes == 4
         x, noise, t = images(2, 3, 8, 8), torch.zeros(2), prior.schedule.time_at(torch.tensor(2.0).double())
         labels = torch.tensor([3, 0])
-        given = x + 2 * network(x, noise, torch.eye(4)[labels])
+        labelled = x + 2 * network(x, noise, torch.eye(4)[labels])
         without = x + 2 * network(x, noise, torch.zeros(2, 4))
-        torch.testing.assert_close(CFGPrior(prior, label=labels).denoise(x, t), given)
+        torch.testing.assert_close(CFGPrior(prior, label=labels).denoise(x, t), labelled)
         torch.testing.assert_close(prior.denoise(x, t), without)
         guided = CFGPrior(prior, label=labels, scale=2.0).denoise(x, t)
-        torch.testing.assert_close(guided, 2 * given - without, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(guided, 2 * labelled - without, rtol=1e-4, atol=1e-4)
 
     def test_which_network_of_the_file(self, tmp_path: Path) -> None:
         top = edm_tree(nn.Module(), "EDMPrecond", **COMMON)
@@ -315,13 +315,13 @@ class TestRefused:
             ("num_blocks", 2, "missing"),
             ("num_blocks", 60000, "blocks"),
             ("channel_mult", [1, 2, 2], "missing"),
-            ("channel_mult", "12", "list"),
+            ("channel_mult", "12", "tuple"),
             ("attn_resolutions", [8], "not part of it|missing|blocks"),
             ("img_resolution", 7, "halved"),
-            ("in_channels", None, "whole number"),
+            ("in_channels", None, "valid integer"),
             ("embedding_type", "learned", "embedding_type"),
             ("style", 3, "style"),
-            ("model_channels", -8, "whole number"),
+            ("model_channels", -8, "greater than"),
             ("label_dim", 3, "label"),
         ],
     )

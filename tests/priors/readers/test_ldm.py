@@ -18,11 +18,11 @@ from priorpaint.diffusion.schedules import VP
 from priorpaint.errors import CheckpointError, UsageError
 from priorpaint.priors.cfg import CFGPrior
 from priorpaint.priors.latent import LatentPrior
+from priorpaint.priors.network import NetworkPrior
 from priorpaint.priors.networks.adm import ADM, ADMConfig, Heads, Transformer
 from priorpaint.priors.networks.autoencoder import AutoencoderConfig, LatentAutoencoder
 from priorpaint.priors.readers import ldm
 from priorpaint.priors.readers.base import Request
-from priorpaint.priors.readers.checkpoint_prior import CheckpointPrior
 from tests.priors.readers.small_files import check_adversarial, damaged, filled, images, read_or_refuse
 
 yaml = pytest.importorskip("yaml", reason="the YAML of these checkpoints needs PyYAML")
@@ -39,8 +39,8 @@ def read(path: Path, **flags: Any) -> LatentPrior:
     return prior
 
 
-def denoiser(prior: LatentPrior) -> CheckpointPrior:
-    assert isinstance(prior.inner, CheckpointPrior)
+def denoiser(prior: LatentPrior) -> NetworkPrior:
+    assert isinstance(prior.inner, NetworkPrior)
     return prior.inner
 
 
@@ -130,12 +130,12 @@ class TestPublishedOutputs:
         prior = read(folder / f"{name}.ckpt")
         labels = stored.get("labels")
         t = (stored["t"].double() + 1) / 1000
-        given = prior.condition(label=labels)
+        conditions = prior.condition(label=labels)
         pairs = []
         with torch.no_grad():
-            raw = denoiser(prior).network(stored["x"], stored["t"].float(), **given)
+            raw = denoiser(prior).network(stored["x"], stored["t"].float(), **conditions)
             pairs.append((raw, stored["raw"], 1e-4))
-            x_0 = prior.denoise(stored["x"], t, given)
+            x_0 = prior.denoise(stored["x"], t, conditions)
             pairs.append((prior.encode(stored["image"]), stored["latent"], 1e-4))
             pairs.append((prior.decode(stored["latent"]), stored["decoded"], 5e-4))
             pairs.append((prior.decode(stored["z_clean"]), stored["decoded_x0"], 5e-4))
@@ -144,10 +144,10 @@ class TestPublishedOutputs:
                 pairs.append((guided, stored["x0_guided_3"], 1e-4))
                 null = denoiser(prior).network(stored["x"], stored["t"].float(), torch.full((5,), 10))
                 pairs.append((null, stored["raw_uncond"], 1e-4))
-        for found, wanted, limit in pairs:
-            assert float((found - wanted).abs().max()) < limit * float(wanted.abs().max())
-        ratio = prior.schedule.sigma(t) / prior.schedule.alpha(t)
-        limits = 1e-4 * ratio.clamp(min=1)[:, None, None, None]
+        for actual, wanted, limit in pairs:
+            assert float((actual - wanted).abs().max()) < limit * float(wanted.abs().max())
+        nsr = prior.schedule.sigma(t) / prior.schedule.alpha(t)
+        limits = 1e-4 * nsr.clamp(min=1)[:, None, None, None]
         assert bool(((x_0 - stored["x0"]).abs() < limits).all())
         assert prior.facts["scale_factor"] == pytest.approx(about["scale_factor"]["value"], rel=1e-7)
         assert prior.facts["weights"] == "moving average"
@@ -190,12 +190,12 @@ class TestFormat:
         state = tensors()
         x, t = images(1, 4, 8, 8), torch.tensor([3.0])
         raw = {name: value for name, value in state.items() if not name.startswith("model_ema.")}
-        for kept, config, seed in (
+        for weights, config, seed in (
             (state, configuration(), 2),
             (raw, configuration(), 1),
             (state, configuration(use_ema=False), 1),
         ):
-            prior = read(write(tmp_path / "a.ckpt", kept, config))
+            prior = read(write(tmp_path / "a.ckpt", weights, config))
             torch.testing.assert_close(denoiser(prior).network(x, t), filled(ADM(UNET), seed)(x, t))
 
     def test_what_trainers_leave_in_the_file_is_passed_over(self, tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ class TestFormat:
     )
     def test_tables_of_betas(self, tmp_path: Path, schedule: str, wanted: Tensor) -> None:
         path = write(tmp_path / "a.ckpt", tensors(), configuration(beta_schedule=schedule))
-        found = read(path).schedule
-        assert isinstance(found, VP)
-        torch.testing.assert_close(found.betas, wanted, rtol=1e-5, atol=0)
+        actual = read(path).schedule
+        assert isinstance(actual, VP)
+        torch.testing.assert_close(actual.betas, wanted, rtol=1e-5, atol=0)
         write(path, {**tensors(), "betas": wanted.half()}, configuration(beta_schedule=schedule))
         read(path)
         write(path, {**tensors(), "betas": 2 * wanted}, configuration(beta_schedule=schedule))
@@ -306,8 +306,8 @@ class TestClasses:
             raw = network(x, t, context=told)
             alpha, sigma = (float(f(torch.tensor(0.5).double())) for f in (prior.schedule.alpha, prior.schedule.sigma))
             wanted = (x - sigma * raw) / alpha
-            found = prior.denoise(x, 0.5) if labels is None else CFGPrior(prior, label=labels).denoise(x, 0.5)
-            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+            actual = prior.denoise(x, 0.5) if labels is None else CFGPrior(prior, label=labels).denoise(x, 0.5)
+            torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-4)
 
     def test_another_null_class(self, tmp_path: Path) -> None:
         prior = self.write(tmp_path, null_class=0)

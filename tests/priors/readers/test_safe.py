@@ -31,21 +31,21 @@ from tests.priors.readers.small_files import damaged, filled, images, windowed
 CONTAINERS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
 
-def same(found: Any, wanted: Any) -> None:
+def same(actual: Any, wanted: Any) -> None:
     if isinstance(wanted, Tensor):
-        assert found.dtype == wanted.dtype
-        assert found.shape == wanted.shape
-        torch.testing.assert_close(found, wanted.detach().cpu(), rtol=0, atol=0, equal_nan=True)
+        assert actual.dtype == wanted.dtype
+        assert actual.shape == wanted.shape
+        torch.testing.assert_close(actual, wanted.detach().cpu(), rtol=0, atol=0, equal_nan=True)
     elif isinstance(wanted, dict):
-        assert list(found) == list(wanted)
+        assert list(actual) == list(wanted)
         for key in wanted:
-            same(found[key], wanted[key])
+            same(actual[key], wanted[key])
     elif isinstance(wanted, (list, tuple)):
-        assert len(found) == len(wanted)
-        for one, other in zip(found, wanted, strict=True):
+        assert len(actual) == len(wanted)
+        for one, other in zip(actual, wanted, strict=True):
             same(one, other)
     else:
-        assert found == wanted
+        assert actual == wanted
 
 
 def contents() -> dict[str, Any]:
@@ -109,13 +109,13 @@ class TestWhatIsRead:
         """numpy values become numbers; classes of a trainer stay names; without TRAINING they are refused."""
         path = tmp_path / "a.ckpt"
         torch.save({"best": np.float64(0.5), "array": np.arange(6.0).reshape(2, 3), "state": {"w": images(2)}}, path)
-        found = safe.load_torch(path, vocabulary=TRAINING)
-        assert found["best"] == 0.5
-        assert isinstance(found["array"], NumpyArray)
-        np.testing.assert_array_equal(found["array"].value, np.arange(6.0).reshape(2, 3))
+        actual = safe.load_torch(path, vocabulary=TRAINING)
+        assert actual["best"] == 0.5
+        assert isinstance(actual["array"], NumpyArray)
+        np.testing.assert_array_equal(actual["array"].value, np.arange(6.0).reshape(2, 3))
         callback = b"\x80\x02}cpytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint\nK\x01s."
-        found = Machine(memoryview(callback), TRAINING).run()
-        assert [str(name) for name in found] == ["pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"]
+        actual = Machine(memoryview(callback), TRAINING).run()
+        assert [str(name) for name in actual] == ["pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"]
         with pytest.raises(CheckpointError, match="ModelCheckpoint"):
             Machine(memoryview(callback), TENSORS).run()
 
@@ -174,13 +174,13 @@ class TestWhatIsRefused:
 
     @CONTAINERS
     def test_a_call_is_named_and_not_made(self, tmp_path: Path, zipped: bool) -> None:
-        made = tmp_path / "made"
+        touched = tmp_path / "made"
         path = tmp_path / "a.pt"
-        hostile = {"w": images(2), "x": Call(Path.touch, made)}
+        hostile = {"w": images(2), "x": Call(Path.touch, touched)}
         torch.save(hostile, path, _use_new_zipfile_serialization=zipped)
         with pytest.raises(CheckpointError, match=r"pathlib|getattr"):
             safe.load_torch(path, vocabulary=TRAINING)
-        assert not made.exists()
+        assert not touched.exists()
 
     def test_whole_modules_and_programs_of_torch(self, tmp_path: Path) -> None:
         torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
@@ -365,11 +365,11 @@ class TestDamage:
         for data in damaged(path.read_bytes(), seed=0, count=150):
             path.write_bytes(data)
             try:
-                found = safe.load_torch(path)
+                actual = safe.load_torch(path)
             except CheckpointError:
                 continue
             read += 1
-            same(found, state)
+            same(actual, state)
         assert read < 75
 
     def test_changed_bits_of_the_legacy_container(self, tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ class AutoencoderConfig:
         in_channels: channels of the picture (3 = RGB, 1 = grey).
 
     Raises:
-        UsageError: a width or count is not positive, the two lists differ in length, or ``factor`` is no power of two
-            that these levels can reach.
+        UsageError: a width or count is not positive, the two lists differ in length, or ``factor`` is not a power of
+            two that these levels can reach.
     """
 
     factor: int = 8
@@ -148,7 +148,7 @@ class ConvAutoencoder(nn.Module):
         """Pictures (N, C, H, W) in [-1, 1] -> latents (N, latent channels, H / factor, W / factor).
 
         Raises:
-            UsageError: wrong number of channels, or a height or width that is no multiple of the factor.
+            UsageError: wrong number of channels, or a height or width that is not a multiple of the factor.
         """
         return (self._code(image) - _rows(self.shift)) * _rows(self.scale)
 

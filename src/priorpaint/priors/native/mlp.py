@@ -103,11 +103,6 @@ class MLP(ToldNetwork):
         self.initialise(seed)
 
     @property
-    def multiple(self) -> int:
-        """Height and width of the input are this many pixels."""
-        return self.config.multiple
-
-    @property
     def ends(self) -> tuple[nn.Module, ...]:
         """The layers that read the input and write the output."""
         return self.head, self.tail

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ...diffusion.schedules import EDM, VP, Schedule
+from ...errors import CheckpointError
 from ..latent import LatentPrior
-from ..network import NetworkPrior
+from ..network import NetworkPrior, labels_or
+from ..readers.untrusted.reading import file_hash
 from .autoencoder import ConvAutoencoder
 from .weights_file import Denoiser, Weights, WeightsMetadata
 
@@ -33,9 +34,6 @@ class LoadedPrior(NetworkPrior):
     ) -> None:
         config, schedule = network.config, schedule_of(metadata)
 
-        def embed(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
-            return {"labels": torch.tensor([config.classes]) if labels is None else labels}
-
         super().__init__(
             network if dtype == torch.float32 else _LowPrecision(network, dtype),
             schedule,
@@ -43,16 +41,15 @@ class LoadedPrior(NetworkPrior):
             prediction=metadata.prediction,
             condition=lambda t: schedule.log_nsr(t) / 4,
             sigma_data=metadata.sigma_data,
-            multiple=network.multiple,
+            multiple=config.multiple,
             name=name,
-            embed=embed if config.classes else None,
+            embed=labels_or(config.classes) if config.classes else None,
             classes=config.classes,
         )
         self.learned_variance = config.learned_variance
         self.data_std = 1.0 if metadata.prediction == "eps" else metadata.sigma_data
-        self.hash = hashlib.sha256(source.read_bytes()).hexdigest()
+        self.hash = file_hash(source)
         self.source, self.metadata = source, metadata
-        self._module: nn.Module = network
         edm = {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max, "sigma_data": metadata.sigma_data}
         self.facts = {
             "format": "priorpaint",
@@ -65,10 +62,6 @@ class LoadedPrior(NetworkPrior):
             **({"learned_variance": True} if config.learned_variance else {}),
             "training": dict(metadata.training),
         }
-
-    def parameters(self) -> Iterator[Tensor]:
-        """The network's weights."""
-        return iter(self._module.parameters())
 
 
 class LoadedLatentPrior(LatentPrior):
@@ -97,11 +90,15 @@ def trained_prior(
     Raises:
         CheckpointError: it holds an autoencoder alone.
     """
-    denoiser = weights.needed_denoiser(source)
-    for network in (denoiser, weights.autoencoder):
+    if weights.denoiser is None:
+        raise CheckpointError(
+            f"{source} holds an autoencoder, which is half of a latent prior; train the denoiser of its latents with "
+            f"`priorpaint train --latent {source} ...`."
+        )
+    for network in (weights.denoiser, weights.autoencoder):
         if network is not None:
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    prior = LoadedPrior(denoiser, weights.metadata, source, name, dtype)
+    prior = LoadedPrior(weights.denoiser, weights.metadata, source, name, dtype)
     if weights.autoencoder is None:
         return prior
     return LoadedLatentPrior(prior, weights.autoencoder, weights.metadata, dtype)

@@ -128,11 +128,6 @@ class UNet(ToldNetwork):
         self.initialise(seed)
 
     @property
-    def multiple(self) -> int:
-        """Height and width of the input must be a multiple of this many pixels."""
-        return self.config.multiple
-
-    @property
     def ends(self) -> tuple[nn.Module, ...]:
         """The convolutions that read the input and write the output."""
         return self.head, self.tail
@@ -152,7 +147,7 @@ class UNet(ToldNetwork):
         """Evaluate the network.
 
         Args:
-            x: scaled noisy pictures, shape (N, C, H, W), H and W multiples of `multiple`.
+            x: scaled noisy pictures, shape (N, C, H, W), H and W multiples of ``config.multiple``.
             c_noise: ln(sigma / alpha) / 4, shape (N,).
             labels: classes, int64, shape (N,); ``config.classes`` is the null class, and None is that for every row.
 
@@ -186,9 +181,9 @@ class UNet(ToldNetwork):
             raise UsageError(
                 f"The network reads pictures of shape (N, {self.config.in_channels}, H, W); got {tuple(x.shape)}."
             )
-        if x.shape[2] % self.multiple or x.shape[3] % self.multiple:
+        if x.shape[2] % self.config.multiple or x.shape[3] % self.config.multiple:
             raise UsageError(
-                f"Height and width must be multiples of {self.multiple} for this network; pad the picture of "
+                f"Height and width must be multiples of {self.config.multiple} for this network; pad the picture of "
                 f"{x.shape[2]}x{x.shape[3]} pixels."
             )
         if self.config.side and tuple(x.shape[2:]) != (self.config.side, self.config.side):
@@ -209,7 +204,7 @@ def _run(blocks: Any, h: Tensor, embedding: Tensor) -> Tensor:
 
 
 def parse_counts(text: str | Sequence[int], name: str) -> tuple[int, ...]:
-    """``"48,80,128"`` -> (48, 80, 128); raises `UsageError` naming ``name`` where it is no list of whole numbers."""
+    """``"48,80,128"`` -> (48, 80, 128); raises `UsageError` naming ``name`` where it is not a list of whole numbers."""
     if not isinstance(text, str):
         return tuple(text)
     try:

@@ -10,7 +10,6 @@ file is ever executed, and nothing is built that is larger than what the file ho
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,20 +18,22 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from priorpaint.errors import CheckpointError, PriorError
+from priorpaint.imaging.writing import write_bytes_atomic
 from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.native.mlp import MLP, MLPConfig
 from priorpaint.priors.native.unet import UNet, UNetConfig
+from priorpaint.priors.readers.untrusted.reading import check_fit
 
 FORMATS = (1, 2, 3)
 ARCHITECTURES = ("unet", "mlp", "autoencoder")
-_DENOISER, _AUTOENCODER = "denoiser.", "autoencoder."
+_DENOISER, _AUTOENCODER = "denoiser", "autoencoder"
 Denoiser = UNet | MLP
 Config = UNetConfig | MLPConfig | AutoencoderConfig
 Network = Denoiser | ConvAutoencoder
-_Config = TypeVar("_Config", UNetConfig, MLPConfig, AutoencoderConfig)
+_Config = TypeVar("_Config", bound=Config)
 _ENTRY = "priorpaint"
 # Options of a network that format 1 does not know.
 _LATER = {"classes", "learned_variance", "dense", "side", "hidden"}
@@ -73,15 +74,6 @@ class Weights:
     autoencoder: ConvAutoencoder | None
     metadata: WeightsMetadata
 
-    def needed_denoiser(self, path: str | Path) -> Denoiser:
-        """The denoiser; CheckpointError where the file, which is ``path``, has none."""
-        if self.denoiser is not None:
-            return self.denoiser
-        raise CheckpointError(
-            f"{path} holds an autoencoder, which is half of a latent prior; train the denoiser of its latents with "
-            f"`priorpaint train --latent {path} ...`."
-        )
-
 
 def save_weights(
     path: str | Path,
@@ -112,8 +104,8 @@ def save_weights(
         return
     training = dict(metadata.autoencoder_training)
     entry |= {"format": 3, "autoencoder": {"config": asdict(autoencoder.config), "training": training}}
-    parts = ((_DENOISER, network), (_AUTOENCODER, autoencoder))
-    _write(path, {prefix + key: v for prefix, part in parts for key, v in part.state_dict().items()}, entry, dtype)
+    both = nn.ModuleDict({_DENOISER: network, _AUTOENCODER: autoencoder})
+    _write(path, both.state_dict(), entry, dtype)
 
 
 def save_autoencoder(
@@ -153,25 +145,21 @@ def read_weights(path: str | Path) -> Weights:
     configs, metadata = _parse(header, path)
     _check_finite(tensors, path)
     _check_size(tensors, configs, path)
-    networks = {prefix: _build(config) for prefix, config in configs.items()}
-    _check_fit(tensors, networks, path)
-    for prefix, network in networks.items():
-        network.load_state_dict({key: tensors[prefix + key].float() for key in network.state_dict()})
-        network.eval().requires_grad_(False)
-    denoiser = next((network for network in networks.values() if isinstance(network, Denoiser)), None)
-    autoencoder = next((network for network in networks.values() if isinstance(network, ConvAutoencoder)), None)
+    networks = [new_network(config) for config in configs.values()]
+    whole = networks[0] if "" in configs else nn.ModuleDict(dict(zip(configs, networks, strict=True)))
+    check_fit(tensors, whole, path)
+    whole.load_state_dict({key: value.float() for key, value in tensors.items()})
+    whole.eval().requires_grad_(False)
+    denoiser = next((network for network in networks if isinstance(network, Denoiser)), None)
+    autoencoder = next((network for network in networks if isinstance(network, ConvAutoencoder)), None)
     return Weights(denoiser, autoencoder, metadata)
 
 
-def load_weights(path: str | Path) -> tuple[Denoiser, WeightsMetadata]:
-    """The denoiser of `read_weights`, and the metadata.
-
-    Raises:
-        PriorError: there is no such file.
-        CheckpointError: as `read_weights`, or the file holds an autoencoder alone.
-    """
-    weights = read_weights(path)
-    return weights.needed_denoiser(path), weights.metadata
+def new_network(config: Config, seed: int = 0) -> Network:
+    """A network of this shape, with its first weights drawn from ``seed``."""
+    if isinstance(config, MLPConfig):
+        return MLP(config, seed=seed)
+    return UNet(config, seed=seed) if isinstance(config, UNetConfig) else ConvAutoencoder(config, seed=seed)
 
 
 def _further(metadata: WeightsMetadata) -> dict[str, Any]:
@@ -184,29 +172,16 @@ def _further(metadata: WeightsMetadata) -> dict[str, Any]:
     }
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _write(path: str | Path, state: Mapping[str, Tensor], entry: Mapping[str, Any], dtype: torch.dtype) -> None:
     path = Path(path)
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     _check_finite(tensors, path)
-    write_atomically(path, save(tensors, metadata={_ENTRY: json.dumps(entry, sort_keys=True)}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, save(tensors, metadata={_ENTRY: json.dumps(entry, sort_keys=True)}))
 
 
 def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], WeightsMetadata]:
-    """The networks of a file, by the prefix of their tensors, and what else it says."""
+    """The networks of a file, by the first part of their tensors' names, and what else it says."""
     if _ENTRY not in header:
         raise CheckpointError(
             f"{path} was not written by priorpaint (it has no 'priorpaint' entry); a network of diffusers is given by "
@@ -226,11 +201,7 @@ def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], We
         if architecture == "autoencoder":
             autoencoder = _config(AutoencoderConfig, entry["config"])
             return {"": autoencoder}, WeightsMetadata(training=dict(entry.get("training", {})))
-        denoiser: UNetConfig | MLPConfig
-        if architecture == "mlp":
-            denoiser = _config(MLPConfig, entry["config"])
-        else:
-            denoiser = _config(UNetConfig, entry["config"])
+        denoiser = _config(MLPConfig if architecture == "mlp" else UNetConfig, entry["config"])
         metadata = _metadata(entry)
         if "autoencoder" not in entry:
             return {"": denoiser}, metadata
@@ -248,12 +219,12 @@ def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], We
 
 
 def _config(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
-    """The shape of a network; ValueError for what is unknown here or no whole number."""
+    """The shape of a network; ValueError for what is unknown here or not a whole number."""
     unknown = set(values) - {f.name for f in fields(kind)}
     if unknown:
         raise ValueError(f"it has network options {sorted(unknown)} that are unknown here; update priorpaint")
     for key, value in values.items():
-        if not all(isinstance(number, int) for number in (value if isinstance(value, list) else [value])):
+        if not all(isinstance(each, int) for each in (value if isinstance(value, list) else [value])):
             raise ValueError(f"{key} is {value!r}")
     return kind(**values)
 
@@ -271,12 +242,6 @@ def _metadata(entry: Mapping[str, Any]) -> WeightsMetadata:
         training=dict(entry.get("training", {})),
         autoencoder_training=dict(entry.get("autoencoder", {}).get("training", {})),
     )
-
-
-def _build(config: Config) -> Network:
-    if isinstance(config, MLPConfig):
-        return MLP(config)
-    return UNet(config) if isinstance(config, UNetConfig) else ConvAutoencoder(config)
 
 
 def _choice(entry: Mapping[str, Any], key: str, known: tuple[str, ...]) -> str:
@@ -302,23 +267,6 @@ def _check_size(tensors: Mapping[str, Tensor], configs: Mapping[str, Config], pa
         raise CheckpointError(
             f"{path} does not hold the network that it describes: it has {held} weights, and that needs at least "
             f"{needed}; export the file again."
-        )
-
-
-def _check_fit(tensors: Mapping[str, Tensor], networks: Mapping[str, Network], path: Path) -> None:
-    """That the tensors are those of the networks."""
-    wanted = {
-        prefix + key: tuple(value.shape)
-        for prefix, network in networks.items()
-        for key, value in network.state_dict().items()
-    }
-    found = {key: tuple(value.shape) for key, value in tensors.items()}
-    wrong = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
-    if wrong:
-        raise CheckpointError(
-            f"{path} does not hold the network that it describes: {len(wrong)} tensors are missing, unknown or of "
-            f"another shape, the first being {wrong[0]!r} (expected {wanted.get(wrong[0])}, found "
-            f"{found.get(wrong[0])}); export the file again."
         )
 
 

@@ -13,10 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import GroupNorm, Marker, attend, timestep_embedding
-from .transformer import SpatialTransformer
-
-RESAMPLINGS = ("block", "conv", "pool")
+from .layers import GroupNorm, Marker, Upsample, attend, timestep_embedding
 
 
 @dataclass(frozen=True)
@@ -45,17 +42,27 @@ class Heads:
 
 @dataclass(frozen=True)
 class Transformer:
-    """Attention as a transformer with a context (LDM).
+    """Attention as a transformer with a context (LDM): diffusers' own, whose weights have the published names.
 
     Attributes:
         depth: number of its blocks.
-        context: channels of the context; None: it looks at itself.
+        context: channels of the context.
         linear: whether its first and last layers are linear ones rather than 1x1 convolutions.
     """
 
-    depth: int = 1
-    context: int | None = None
+    depth: int
+    context: int
     linear: bool = False
+
+    def build(self, channels: int, heads: int) -> nn.Module:
+        """Called with x (N, channels, H, W) and encoder_hidden_states (N, tokens, context)."""
+        from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+        network: nn.Module = Transformer2DModel(
+            heads, channels // heads, in_channels=channels, num_layers=self.depth,
+            cross_attention_dim=self.context, use_linear_projection=self.linear,
+        )  # fmt: skip
+        return network
 
 
 @dataclass(frozen=True)
@@ -101,11 +108,11 @@ class ADM(nn.Module):
         if config.classes:
             # With its weight given: torch draws the first weights of an embedding even on the meta device.
             self.label_emb = nn.Embedding(config.classes, 4 * width, _weight=torch.empty(config.classes, 4 * width))
-        kept: list[int] = []
-        self.input_blocks = nn.ModuleList(nn.ModuleList(parts) for parts in self._encoder(kept))
+        widths: list[int] = []
+        self.input_blocks = nn.ModuleList(nn.ModuleList(parts) for parts in self._encoder(widths))
         wide = config.levels[-1]
         self.middle_block = nn.ModuleList([self._block(wide, wide), self._attention(wide), self._block(wide, wide)])
-        self.output_blocks = nn.ModuleList(nn.ModuleList(parts) for parts in self._decoder(kept))
+        self.output_blocks = nn.ModuleList(nn.ModuleList(parts) for parts in self._decoder(widths))
         self.out = nn.Sequential(
             GroupNorm(32, config.levels[0]),
             nn.SiLU(),
@@ -117,10 +124,10 @@ class ADM(nn.Module):
         """Height and width must be a multiple of this."""
         return int(2 ** (len(self.config.levels) - 1))
 
-    def _encoder(self, kept: list[int]) -> Iterator[list[nn.Module]]:
+    def _encoder(self, widths: list[int]) -> Iterator[list[nn.Module]]:
         config, channels = self.config, self.config.levels[0]
         yield [nn.Conv2d(config.in_channels, channels, 3, padding=1)]
-        kept.append(channels)
+        widths.append(channels)
         for level, width in enumerate(config.levels):
             for _ in range(config.blocks):
                 parts = [self._block(channels, width)]
@@ -128,16 +135,16 @@ class ADM(nn.Module):
                 if level in config.attention:
                     parts.append(self._attention(channels))
                 yield parts
-                kept.append(channels)
+                widths.append(channels)
             if level < len(config.levels) - 1:
                 yield [self._resample(channels, "down")]
-                kept.append(channels)
+                widths.append(channels)
 
-    def _decoder(self, kept: list[int]) -> Iterator[list[nn.Module]]:
+    def _decoder(self, widths: list[int]) -> Iterator[list[nn.Module]]:
         config, channels = self.config, self.config.levels[-1]
         for level, width in reversed(list(enumerate(config.levels))):
             for index in range(config.blocks + 1):
-                parts = [self._block(channels + kept.pop(), width)]
+                parts = [self._block(channels + widths.pop(), width)]
                 channels = width
                 if level in config.attention:
                     parts.append(self._attention(channels, up=True))
@@ -153,9 +160,7 @@ class ADM(nn.Module):
         if transformer is None:
             return SelfAttention(channels, heads.of(channels, up), heads.split_first)
         # The published decoder's transformers have the heads of the encoder.
-        return SpatialTransformer(
-            channels, heads.of(channels), transformer.depth, transformer.context, transformer.linear
-        )
+        return transformer.build(channels, heads.of(channels))
 
     def _resample(self, channels: int, change: str) -> nn.Module:
         if self.config.resampling == "block":
@@ -167,13 +172,13 @@ class ADM(nn.Module):
         embedding = self.time_embed(timestep_embedding(t, self.config.model_channels).to(x.dtype))
         if self.config.classes:
             embedding = embedding + self.label_emb(labels)
-        kept = []
+        skips = []
         for parts in self.input_blocks:
             x = _run(parts, x, embedding, context)
-            kept.append(x)
+            skips.append(x)
         x = _run(self.middle_block, x, embedding, context)
         for parts in self.output_blocks:
-            x = _run(parts, torch.cat([x, kept.pop()], dim=1), embedding, context)
+            x = _run(parts, torch.cat([x, skips.pop()], dim=1), embedding, context)
         out: Tensor = self.out(x)
         return out
 
@@ -182,8 +187,8 @@ def _run(parts: nn.Module, x: Tensor, embedding: Tensor, context: Tensor | None)
     for part in parts.children():
         if isinstance(part, ResidualBlock):
             x = part(x, embedding)
-        elif isinstance(part, SpatialTransformer):
-            x = part(x, context)
+        elif hasattr(part, "transformer_blocks"):
+            x = part(x, encoder_hidden_states=context, return_dict=False)[0]
         else:
             x = part(x)
     return x
@@ -236,8 +241,8 @@ class SelfAttention(nn.Module):
         else:
             parts = mixed.reshape(rows, self.heads, 3, channels // self.heads, length).unbind(2)
         q, k, v = (part.transpose(-1, -2) for part in parts)
-        seen = attend(q, k, v).transpose(-1, -2).reshape(rows, channels, length)
-        out: Tensor = flat + self.proj_out(seen)
+        attended = attend(q, k, v).transpose(-1, -2).reshape(rows, channels, length)
+        out: Tensor = flat + self.proj_out(attended)
         return out.reshape(x.shape)
 
 
@@ -251,15 +256,3 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         halved: Tensor = self.op(x)
         return halved
-
-
-class Upsample(nn.Module):
-    """Twice the resolution: repeated pixels, and a convolution where it has weights."""
-
-    def __init__(self, channels: int, with_weights: bool) -> None:
-        super().__init__()
-        self.conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1) if with_weights else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        doubled: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return doubled

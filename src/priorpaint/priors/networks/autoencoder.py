@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import GroupNorm, attend
+from .layers import GroupNorm, Upsample, attend
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class LatentAutoencoder(nn.Module):
         """Image (N, C, H, W) in [-1, 1] -> latent (N, c, H / factor, W / factor): the mean, or what comes before the
         codebook, times ``scale``.
         """
-        found = self.quant_conv(self.encoder(self._own(image)))
-        mean = found.chunk(2, dim=1)[0] if self.config.doubled else found
+        code = self.quant_conv(self.encoder(self._own(image)))
+        mean = code.chunk(2, dim=1)[0] if self.config.doubled else code
         latent: Tensor = self.scale * mean
         return latent.to(image.dtype)
 
@@ -236,8 +236,8 @@ class PixelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
         q, k, v = (part(h).flatten(2).transpose(1, 2)[:, None] for part in (self.q, self.k, self.v))
-        seen = attend(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
-        out: Tensor = x + self.proj_out(seen)
+        attended = attend(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
+        out: Tensor = x + self.proj_out(attended)
         return out
 
 
@@ -253,18 +253,6 @@ class Downsample(nn.Module):
             return F.avg_pool2d(x, 2)
         out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
         return out
-
-
-class Upsample(nn.Module):
-    """Twice the resolution: repeated pixels, and a convolution."""
-
-    def __init__(self, channels: int, with_conv: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if with_conv else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return x if self.conv is None else self.conv(x)
 
 
 def _norm(channels: int) -> GroupNorm:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .edm_layers import Block, BlockStyle, Conv, Fourier, norm, positional
+from .edm_layers import Block, BlockStyle, Conv, Fourier, List, Positive, Taps, Whole, norm, positional
 
 _HEAD = 64  # channels of an attention head in the ADM variant
 
@@ -27,21 +28,23 @@ class EDMConfig:
         heads: heads of a block by its name, where the file says so; else one, or a head for each 64 channels.
     """
 
-    img_resolution: int
-    in_channels: int
-    out_channels: int
-    label_dim: int = 0
-    augment_dim: int = 0
-    model_channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
-    channel_mult_emb: int = 4
-    num_blocks: int = 4
-    attn_resolutions: tuple[int, ...] = (16,)
-    embedding_type: str = "positional"
-    channel_mult_noise: int = 1
-    encoder_type: str = "standard"
-    decoder_type: str = "standard"
-    resample_filter: tuple[float, ...] = (1, 1)
+    __pydantic_config__ = {"extra": "forbid"}
+
+    img_resolution: Positive
+    in_channels: Positive
+    out_channels: Positive
+    label_dim: Whole = 0
+    augment_dim: Whole = 0
+    model_channels: Positive = 128
+    channel_mult: List = (1, 2, 2, 2)
+    channel_mult_emb: Whole = 4
+    num_blocks: Whole = 4
+    attn_resolutions: tuple[Whole, ...] = (16,)
+    embedding_type: Literal["positional", "fourier"] = "positional"
+    channel_mult_noise: Whole = 1
+    encoder_type: Literal["standard", "skip", "residual"] = "standard"
+    decoder_type: Literal["standard", "skip"] = "standard"
+    resample_filter: Taps = (1, 1)
     heads: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -70,7 +73,7 @@ class _UNet(nn.Module):
     def _build(self) -> int:
         """Encoder and decoder without what goes around them; channels at the end."""
         config, out = self.config, self.config.in_channels
-        kept: list[int] = []
+        widths: list[int] = []
         for level, (side, width) in enumerate(config.levels):
             if level == 0:
                 out = self._first_channels()
@@ -78,13 +81,13 @@ class _UNet(nn.Module):
             else:
                 self.enc[f"{side}x{side}_down"] = self._block(f"enc.{side}x{side}_down", out, out, "down")
                 self._beside_encoder(side, out)
-            kept.append(out)
+            widths.append(out)
             for index in range(config.num_blocks):
                 name = f"{side}x{side}_block{index}"
                 attends = side in config.attn_resolutions
                 self.enc[name] = self._block(f"enc.{name}", out, width, attends=attends)
                 out = width
-                kept.append(out)
+                widths.append(out)
         for level, (side, width) in reversed(list(enumerate(config.levels))):
             if level == len(config.levels) - 1:
                 self.dec[f"{side}x{side}_in0"] = self._block(f"dec.{side}x{side}_in0", out, out, attends=True)
@@ -94,7 +97,7 @@ class _UNet(nn.Module):
             for index in range(config.num_blocks + 1):
                 name = f"{side}x{side}_block{index}"
                 attends = side in config.attn_resolutions and self._decoder_attends(index)
-                self.dec[name] = self._block(f"dec.{name}", out + kept.pop(), width, attends=attends)
+                self.dec[name] = self._block(f"dec.{name}", out + widths.pop(), width, attends=attends)
                 out = width
             self._beside_decoder(level, side, out)
         return out
@@ -110,11 +113,6 @@ class _UNet(nn.Module):
 
     def _beside_decoder(self, level: int, side: int, channels: int) -> None:
         pass
-
-    @property
-    def multiple(self) -> int:
-        """Height and width must be a multiple of this."""
-        return int(2 ** (len(self.config.channel_mult) - 1))
 
 
 class SongUNet(_UNet):
@@ -157,18 +155,18 @@ class SongUNet(_UNet):
 
     def forward(self, x: Tensor, noise: Tensor, classes: Tensor | None = None) -> Tensor:
         embedding = self._embedding(x, noise, classes)
-        kept: list[Tensor] = []
+        skips: list[Tensor] = []
         beside = x
         for name, layer in self.enc.items():
             if "aux_down" in name:
                 beside = layer(beside)
             elif "aux_skip" in name:
-                x = kept[-1] = x + layer(beside)
+                x = skips[-1] = x + layer(beside)
             elif "aux_residual" in name:
-                x = kept[-1] = beside = (x + layer(beside)) / sqrt(2)
+                x = skips[-1] = beside = (x + layer(beside)) / sqrt(2)
             else:
                 x = layer(x, embedding) if isinstance(layer, Block) else layer(x)
-                kept.append(x)
+                skips.append(x)
         out: Tensor | None = None
         normed = x
         for name, layer in self.dec.items():
@@ -180,7 +178,7 @@ class SongUNet(_UNet):
                 added = layer(F.silu(normed))
                 out = added if out is None else added + out
             else:
-                x = layer(torch.cat([x, kept.pop()], dim=1) if "block" in name else x, embedding)
+                x = layer(torch.cat([x, skips.pop()], dim=1) if "block" in name else x, embedding)
         assert out is not None
         return out
 
@@ -221,12 +219,12 @@ class DhariwalUNet(_UNet):
         if self.config.label_dim:
             embedding = embedding + self.map_label(_rows(classes, x, self.config))
         embedding = F.silu(embedding)
-        kept: list[Tensor] = []
+        skips: list[Tensor] = []
         for layer in self.enc.values():
             x = layer(x, embedding) if isinstance(layer, Block) else layer(x)
-            kept.append(x)
+            skips.append(x)
         for name, layer in self.dec.items():
-            x = layer(torch.cat([x, kept.pop()], dim=1) if "block" in name else x, embedding)
+            x = layer(torch.cat([x, skips.pop()], dim=1) if "block" in name else x, embedding)
         out: Tensor = self.out_conv(F.silu(self.out_norm(x)))
         return out
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .edm_layers import List, Positive, Share, Taps, Whole
 from .layers import attend
 
 _EPS = 1e-4
@@ -25,31 +26,38 @@ class EDM2Config:
     """Shape of the network; the fields are the published constructor's arguments.
 
     Attributes:
-        channel_mult_noise, channel_mult_emb: 0: the first, and the largest, of the levels' widths.
+        channel_mult_noise, channel_mult_emb: None: the first, and the largest, of the levels' widths.
         heads: heads of a block by its name, where the file says so.
     """
 
-    img_resolution: int
-    img_channels: int
-    label_dim: int
-    model_channels: int = 192
-    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
-    channel_mult_noise: int = 0
-    channel_mult_emb: int = 0
-    num_blocks: int = 3
-    attn_resolutions: tuple[int, ...] = (16, 8)
-    label_balance: float = 0.5
-    concat_balance: float = 0.5
-    resample_filter: tuple[float, ...] = (1, 1)
-    channels_per_head: int = 64
-    res_balance: float = 0.3
-    attn_balance: float = 0.3
+    __pydantic_config__ = {"extra": "forbid"}
+
+    img_resolution: Positive
+    img_channels: Positive
+    label_dim: Whole
+    model_channels: Positive = 192
+    channel_mult: List = (1, 2, 3, 4)
+    channel_mult_noise: Whole | None = None
+    channel_mult_emb: Whole | None = None
+    num_blocks: Whole = 3
+    attn_resolutions: tuple[Whole, ...] = (16, 8)
+    label_balance: Share = 0.5
+    concat_balance: Share = 0.5
+    resample_filter: Taps = (1, 1)
+    channels_per_head: Positive = 64
+    res_balance: Share = 0.3
+    attn_balance: Share = 0.3
     clip_act: float | None = 256
     heads: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def in_channels(self) -> int:
         """Channels of the picture."""
+        return self.img_channels
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output, which are those of the picture."""
         return self.img_channels
 
 
@@ -60,8 +68,8 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         widths = [config.model_channels * multiplier for multiplier in config.channel_mult]
-        noise = config.model_channels * config.channel_mult_noise or widths[0]
-        self._embedding = config.model_channels * config.channel_mult_emb or max(widths)
+        noise = config.model_channels * (config.channel_mult_noise or 0) or widths[0]
+        self._embedding = config.model_channels * (config.channel_mult_emb or 0) or max(widths)
         self.out_gain = nn.Parameter(torch.empty(()))
         self.emb_fourier = Fourier(noise)
         self.emb_noise = Weighted(noise, self._embedding)
@@ -73,17 +81,17 @@ class UNet(nn.Module):
     def _build(self, widths: list[int]) -> int:
         config, out = self.config, widths[0]
         sides = [config.img_resolution >> level for level in range(len(widths))]
-        kept: list[int] = []
+        skip_widths: list[int] = []
         for level, (side, width) in enumerate(zip(sides, widths, strict=True)):
             if level == 0:
                 self.enc[f"{side}x{side}_conv"] = Weighted(config.img_channels + 1, out, 3)
             else:
                 self._add("enc", f"{side}x{side}_down", out, out, "down")
-            kept.append(out)
+            skip_widths.append(out)
             for index in range(config.num_blocks):
                 self._add("enc", f"{side}x{side}_block{index}", out, width, attends=side in config.attn_resolutions)
                 out = width
-                kept.append(out)
+                skip_widths.append(out)
         for level, (side, width) in reversed(list(enumerate(zip(sides, widths, strict=True)))):
             if level == len(widths) - 1:
                 self._add("dec", f"{side}x{side}_in0", out, out, attends=True)
@@ -92,7 +100,7 @@ class UNet(nn.Module):
                 self._add("dec", f"{side}x{side}_up", out, out, "up")
             for index in range(config.num_blocks + 1):
                 attends = side in config.attn_resolutions
-                self._add("dec", f"{side}x{side}_block{index}", out + kept.pop(), width, attends=attends)
+                self._add("dec", f"{side}x{side}_block{index}", out + skip_widths.pop(), width, attends=attends)
                 out = width
         return out
 
@@ -110,16 +118,16 @@ class UNet(nn.Module):
         config = self.config
         embedding = self.emb_noise(self.emb_fourier(noise).to(x.dtype))
         if self.emb_label is not None:
-            given = x.new_zeros(len(x), config.label_dim) if classes is None else classes.to(x.dtype)
-            embedding = blend(embedding, self.emb_label(given * sqrt(config.label_dim)), config.label_balance)
+            one_hot = x.new_zeros(len(x), config.label_dim) if classes is None else classes.to(x.dtype)
+            embedding = blend(embedding, self.emb_label(one_hot * sqrt(config.label_dim)), config.label_balance)
         embedding = silu(embedding)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        kept = []
+        skips = []
         for layer in self.enc.values():
             x = layer(x, embedding) if isinstance(layer, Block) else layer(x)
-            kept.append(x)
+            skips.append(x)
         for name, layer in self.dec.items():
-            x = layer(join(x, kept.pop(), config.concat_balance) if "block" in name else x, embedding)
+            x = layer(join(x, skips.pop(), config.concat_balance) if "block" in name else x, embedding)
         out: Tensor = self.out_conv(x) * self.out_gain
         return out
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from .layers import GroupNorm, attend
 
 _MOST_GROUPS = 32
 _LEAST_CHANNELS = 4  # of a group
+
+# What the arguments of published constructors can be.
+Whole = Annotated[int, Field(ge=0, le=65536)]
+Positive = Annotated[int, Field(ge=1, le=65536)]
+List = Annotated[tuple[Whole, ...], Field(min_length=1, max_length=64)]
+Taps = Annotated[tuple[float, ...], Field(min_length=1, max_length=64)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def norm(channels: int, eps: float = 1e-5) -> GroupNorm:

@@ -26,6 +26,18 @@ class Marker(nn.Module):
         return x
 
 
+class Upsample(nn.Module):
+    """Twice the resolution: repeated pixels, and a convolution where it has weights."""
+
+    def __init__(self, channels: int, with_weights: bool) -> None:
+        super().__init__()
+        self.conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1) if with_weights else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        doubled: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return doubled
+
+
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     """(cos, sin) of t times 10000^(-i / half), i = 0 ... half - 1: (N,) -> (N, channels), float32."""
     half = channels // 2

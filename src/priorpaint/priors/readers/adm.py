@@ -17,10 +17,10 @@ from torch import Tensor
 from ...diffusion.schedules import VP
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
+from ..network import NetworkPrior
 from ..networks.adm import ADM, ADMConfig, Heads
 from .adm_shapes import check_kind, infer, of_latent_diffusion
 from .base import Reader, Request
-from .checkpoint_prior import CheckpointPrior
 from .flags import Flags
 from .untrusted import reading as safe
 
@@ -90,12 +90,6 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 
 
-class ADMPrior(CheckpointPrior):
-    """A guided-diffusion network."""
-
-    network: ADM
-
-
 @dataclass(frozen=True)
 class Diffusion:
     """Noise levels of the program: betas by name, their number, what is predicted, how t is told."""
@@ -142,7 +136,7 @@ def _read(request: Request) -> Prior:
     network = safe.assemble(lambda: ADM(config), state, path, device=request.device, dtype=request.dtype)
     assert isinstance(network, ADM)
     _need_heads(flags, state, path)
-    prior = ADMPrior(
+    prior = NetworkPrior(
         network,
         VP(diffusion.betas, steps=diffusion.steps),
         (config.in_channels, size, size),
@@ -165,16 +159,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file cannot be read, or is not a dictionary of tensors.
     """
-    found = safe.load_torch(path)
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        what = type(found).__name__ if not isinstance(found, Mapping) else "a dictionary of " + _values(found)
+    content = safe.load_torch(path)
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        what = type(content).__name__ if not isinstance(content, Mapping) else "a dictionary of " + _values(content)
         raise CheckpointError(f"{path} does not hold a state_dict: expected tensors by name, found {what}.")
-    check_kind(found, path)
-    return dict(found)
+    check_kind(content, path)
+    return dict(content)
 
 
-def _values(found: Mapping[Any, Any]) -> str:
-    return ", ".join(f"{key} ({type(value).__name__})" for key, value in list(found.items())[:4])
+def _values(content: Mapping[Any, Any]) -> str:
+    return ", ".join(f"{key} ({type(value).__name__})" for key, value in list(content.items())[:4])
 
 
 def _need_heads(flags: Flags, state: Mapping[str, Tensor], path: Path) -> None:
@@ -192,16 +186,16 @@ def _heads(flags: Flags) -> Heads:
     if not flags:
         return Heads()
 
-    def given(name: str) -> int | None:
+    def positive(name: str) -> int | None:
         value = flags.whole(name)
         if value is not None and value != -1 and value < 1:
             raise UsageError(f"the flag {name} is at least 1, not {value}.")
         return None if value == -1 else value
 
     return Heads(
-        count=given("num_heads") or 4,
-        width=given("num_head_channels"),
-        count_up=given("num_heads_upsample"),
+        count=positive("num_heads") or 4,
+        width=positive("num_head_channels"),
+        count_up=positive("num_heads_upsample"),
         split_first=bool(flags.truth("use_new_attention_order")),
     )
 
@@ -222,8 +216,8 @@ def _multipliers(config: ADMConfig) -> tuple[float, ...]:
 def _image_size(flags: Flags, config: ADMConfig) -> int | None:
     """What the user says, or the size that the programs give these channel multipliers; None: any."""
     said = flags.positive("image_size")
-    found = _multipliers(config)
-    known = (size for size, multipliers in _MULTIPLIERS.items() if found in multipliers)
+    own = _multipliers(config)
+    known = (size for size, multipliers in _MULTIPLIERS.items() if own in multipliers)
     return said if said is not None else next(known, None)
 
 
@@ -240,9 +234,9 @@ def _check_flags(flags: Flags, config: ADMConfig, state: Mapping[str, Tensor], s
     ]
     if len(config.levels) == 1:  # nothing shows how a single level would change its resolution
         checks = [check for check in checks if check[0] != "resblock_updown"]
-    for name, said, found, where in checks:
-        if said is not None and said != found:
-            shown = "classes" if name == "class_cond" and found else found
+    for name, said, shown, where in checks:
+        if said is not None and said != shown:
+            shown = "classes" if name == "class_cond" and shown else shown
             shown = sorted(shown) if isinstance(shown, frozenset) else shown
             said = f"levels {sorted(said)}" if isinstance(said, frozenset) else said
             raise CheckpointError(

@@ -145,19 +145,19 @@ def _layout(shapes: Shapes) -> tuple[int, str]:
     rising = [i for i in range(outputs) if shapes.has("output", i, r"[12]\.in_layers\.")]
     empty = [i for i in range(1, inputs) if ("input", i) not in shapes.parts]
     if strided or doubled:
-        found, resampling = min(strided[:1] + [i + 1 for i in doubled[:1]]), "conv"
+        period, resampling = min(strided[:1] + [i + 1 for i in doubled[:1]]), "conv"
     elif rising:
-        found, resampling = rising[0] + 1, "block"
+        period, resampling = rising[0] + 1, "block"
     elif empty:
-        found, resampling = empty[0], "pool"
+        period, resampling = empty[0], "pool"
     else:
-        found, resampling = count, "conv"
-    if found < 2 or not count or count % found:
+        period, resampling = count, "conv"
+    if period < 2 or not count or count % period:
         raise CheckpointError(
-            f"{shapes.path} has {inputs} input and {outputs} output blocks with a change of resolution every {found}; "
+            f"{shapes.path} has {inputs} input and {outputs} output blocks with a change of resolution every {period}; "
             "expected the same number of blocks at each level: blocks are missing or of another network."
         )
-    return found, resampling
+    return period, resampling
 
 
 def _width(shapes: Shapes, level: int, per_level: int) -> int:
@@ -173,10 +173,10 @@ def _width(shapes: Shapes, level: int, per_level: int) -> int:
 
 
 def _outputs(shapes: Shapes, channels: int, learned_variance: bool | None) -> int:
-    found = shapes.of("out.2.weight", 4)[0]
+    outputs = shapes.of("out.2.weight", 4)[0]
     if learned_variance is not None:
         return 2 * channels if learned_variance else channels
-    return found if found in (channels, 2 * channels) else channels
+    return outputs if outputs in (channels, 2 * channels) else channels
 
 
 def _attention(shapes: Shapes, levels: int, per_level: int) -> frozenset[int]:
@@ -194,8 +194,8 @@ def _scale_shift(shapes: Shapes, per_level: int) -> bool:
     """Whether the time gives two numbers a channel."""
     for name in ["middle_block.0", "middle_block.2"] + [f"input_blocks.{i}.0" for i in range(1, per_level)]:
         if f"{name}.emb_layers.1.weight" in shapes and f"{name}.in_layers.2.weight" in shapes:
-            given = shapes.of(f"{name}.emb_layers.1.weight", 2)[0]
-            return given == 2 * shapes.of(f"{name}.in_layers.2.weight", 4)[0]
+            outputs = shapes.of(f"{name}.emb_layers.1.weight", 2)[0]
+            return outputs == 2 * shapes.of(f"{name}.in_layers.2.weight", 4)[0]
     raise CheckpointError(f"{shapes.path} lacks the tensor input_blocks.1.0.emb_layers.1.weight; it is incomplete.")
 
 

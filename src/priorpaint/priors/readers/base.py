@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from ..base import Prior
 
@@ -19,7 +21,7 @@ class Request:
     Attributes:
         source: the file, or the folder of formats that are folders.
         flags: what the format cannot say about itself, for example ``{"num_head_channels": 64}``.
-        device: where the network shall run.
+        device: where the network runs.
         dtype: of the network's weights.
     """
 
@@ -45,3 +47,14 @@ class Reader:
     title: str
     recognises: Callable[[Path], bool]
     read: Callable[[Request], Prior]
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+
+
+def explained(error: ValidationError) -> str:
+    """The first setting that is wrong, its value, shortened, and what it should be."""
+    wrong = error.errors()[0]
+    value = "missing" if wrong["type"] == "missing" else _SHORT.repr(wrong["input"])
+    return f"{'.'.join(map(str, wrong['loc']))} is {value} ({wrong['msg'][:1].lower()}{wrong['msg'][1:]})"

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
 from ..latent import LatentPrior
-from ..network import Embed
+from ..network import Embed, NetworkPrior, labels_or
 from .base import Reader, Request
-from .checkpoint_prior import CheckpointPrior
 from .diffusers_autoencoder import DiffusersAutoencoder
 from .diffusers_folder import MODEL_INDEX, Folder, build, fill, libraries
 from .diffusers_networks import (
@@ -91,11 +90,11 @@ def read(request: Request) -> Prior:
     folder = Folder(request.source, flags.text("variant"))
     if "scheduler" not in folder.index:
         raise CheckpointError(f"{folder.root / MODEL_INDEX} names no scheduler; download the whole model again.")
-    autoencoder = next((name for name in ("vae", "vqvae") if folder.has(name)), None)
+    autoencoder = next((name for name in ("vae", "vqvae") if name in folder.index), None)
     try:
         if autoencoder is not None:
             return _latent(folder, autoencoder, request, flags)
-        if not folder.has("unet") or folder.class_of("unet") != "UNet2DModel":
+        if "unet" not in folder.index or folder.index["unet"] != "UNet2DModel":
             raise CheckpointError(f"{folder.root} has no autoencoder; without one, a unet of UNet2DModel is expected.")
         return _pixel(folder, request, flags)
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
@@ -134,13 +133,13 @@ def _latent(folder: Folder, name: str, request: Request, flags: Flags) -> Prior:
     size = _size(flags, own, autoencoder.factor, denoiser.multiple)
     inner = _network_prior(folder, denoiser, noise, channels, size, request.dtype)
     prior = LatentPrior(inner, autoencoder, inner.name)
-    facts = {"autoencoder": folder.class_of(name), "factor": autoencoder.factor, "latent_channels": channels}
+    facts = {"autoencoder": folder.index[name], "factor": autoencoder.factor, "latent_channels": channels}
     return _described(prior, folder, denoiser, noise, facts)
 
 
 def _denoiser(folder: Folder, factor: int, request: Request, flags: Flags) -> _Denoiser:
     """The denoiser of latents, by its class."""
-    part = next((part for part in ("unet", "transformer") if folder.has(part)), None)
+    part = next((part for part in ("unet", "transformer") if part in folder.index), None)
     if part is None:
         raise CheckpointError(f"{folder.root / MODEL_INDEX} names no unet and no transformer, so nothing can denoise.")
     makers: dict[str, Callable[..., _Denoiser]] = {
@@ -152,8 +151,8 @@ def _denoiser(folder: Folder, factor: int, request: Request, flags: Flags) -> _D
         "Transformer2DModel": _dit,
     }
     state = folder.weights(part)
-    made = makers[folder.class_of(part)]
-    return made(folder, state, request, flags) if made is not _text_unet else _text_unet(folder, state, request, factor)
+    make = makers[folder.index[part]]
+    return make(folder, state, request, flags) if make is not _text_unet else _text_unet(folder, state, request, factor)
 
 
 def _built(
@@ -162,7 +161,7 @@ def _built(
     """(network with its weights, its configuration with all defaults)."""
     import diffusers
 
-    cls = getattr(diffusers, folder.class_of(name))
+    cls = getattr(diffusers, folder.index[name])
     where = folder.path(name)
     network = build(cls, cls.from_config, folder.config(name), where, len(state))
     state = dict(state)
@@ -185,7 +184,7 @@ def _unet(folder: Folder, state: dict[str, Tensor], request: Request, flags: Fla
     null = flags.whole("null_class")
     if null is not None and not 0 <= null < classes:
         raise UsageError(f"null_class is {null!r}, but the model knows the classes 0 to {classes - 1}.")
-    embed = None if null is None else _labels_or(null)
+    embed = None if null is None else labels_or(null)
     return _Denoiser(wrapped, config, multiple, embed, classes)
 
 
@@ -199,10 +198,10 @@ def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, facto
         )
     if folder.settings.get("requires_aesthetics_score"):
         raise CheckpointError(f"{folder.root} is a refiner, which no prior is made of; use the base model.")
-    numbers = [number for number in ("", "_2") if folder.has(f"text_encoder{number}")]
-    if not numbers:
+    suffixes = [suffix for suffix in ("", "_2") if f"text_encoder{suffix}" in folder.index]
+    if not suffixes:
         raise CheckpointError(f"{folder.root} has no text encoder, which its U-Net needs; download the whole model.")
-    encoders = tuple(read_encoder(folder, number, request.device, request.dtype) for number in numbers)
+    encoders = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in suffixes)
     zeros = folder.settings.get("force_zeros_for_empty_prompt", True)
     xl = config["addition_embed_type"] == "text_time"
     embed: Embed = SDXLText(encoders, bool(zeros)) if xl else StableDiffusionText(encoders[0])
@@ -215,12 +214,9 @@ def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, facto
 def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
     length = flags.positive("max_sequence_length") or _SD3_TOKENS
-    for number in ("", "_2"):
-        if not folder.has(f"text_encoder{number}"):
-            raise CheckpointError(f"{folder.root} has no text_encoder{number}; download the whole model.")
-    clips = tuple(read_encoder(folder, number, request.device, request.dtype) for number in ("", "_2"))
+    clips = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in ("", "_2"))
     t5 = None
-    if folder.has("text_encoder_3"):
+    if "text_encoder_3" in folder.index:
         t5 = read_encoder(folder, "_3", request.device, request.dtype, length)
     embed = SD3Text(clips, t5, length, config["joint_attention_dim"])
     _check_width(embed, config["joint_attention_dim"], folder.path("transformer"))
@@ -230,9 +226,6 @@ def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flag
 
 def _flux(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
-    for number in ("", "_2"):
-        if not folder.has(f"text_encoder{number}"):
-            raise CheckpointError(f"{folder.root} has no text_encoder{number}; download the whole model.")
     length = flags.positive("max_sequence_length") or _FLUX_TOKENS
     clip = read_encoder(folder, "", request.device, request.dtype)
     embed = FluxText(clip, read_encoder(folder, "_2", request.device, request.dtype, length))
@@ -251,36 +244,27 @@ def _dit(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flag
             f"{folder.path('transformer')}: norm_type is {config.get('norm_type')!r}; expected 'ada_norm_zero', of DiT."
         )
     # The row after the last class is what training put in place of a dropped label.
-    return _Denoiser(DiT(network), config, config["patch_size"], _labels_or(classes), classes)
-
-
-def _labels_or(null: int) -> Embed:
-    """``labels`` as they are, and the class ``null`` where there is none."""
-
-    def embed(labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
-        return {"labels": torch.tensor([null]) if labels is None else labels}
-
-    return embed
+    return _Denoiser(DiT(network), config, config["patch_size"], labels_or(classes), classes)
 
 
 def _check_width(embed: Embed, wanted: Any, where: Path) -> None:
     """That the network takes states as wide as the text encoders make them."""
-    found = embed(None, "")["states"].shape[-1]
+    width = embed(None, "")["states"].shape[-1]
     widths = set(wanted) if isinstance(wanted, (list, tuple)) else {wanted}
-    if widths != {found}:
+    if widths != {width}:
         raise CheckpointError(
-            f"{where} expects text states of width {wanted} and the text encoders make {found}; they are of two models."
+            f"{where} expects text states of width {wanted} and the text encoders make {width}; they are of two models."
         )
 
 
 def _channels(denoiser: _Denoiser, wanted: int, folder: Folder) -> int:
     """Channels of the latent, where denoiser and autoencoder agree on them."""
     packed = 4 if type(denoiser.network).__name__ == "FluxTransformer" else 1
-    found = denoiser.config["in_channels"]
-    if found != wanted * packed:
-        hint = " (a model for inpainting: take the plain one)" if found == 2 * wanted + 1 else ""
+    channels = denoiser.config["in_channels"]
+    if channels != wanted * packed:
+        hint = " (a model for inpainting: take the plain one)" if channels == 2 * wanted + 1 else ""
         raise CheckpointError(
-            f"{folder.root}: the denoiser takes {found} channels and the autoencoder makes {wanted * packed}{hint}."
+            f"{folder.root}: the denoiser takes {channels} channels and the autoencoder makes {wanted * packed}{hint}."
         )
     return wanted
 
@@ -305,8 +289,8 @@ def _network_prior(
     channels: int,
     size: tuple[int | None, int | None],
     dtype: torch.dtype,
-) -> CheckpointPrior:
-    return CheckpointPrior(
+) -> NetworkPrior:
+    return NetworkPrior(
         Negated(denoiser.network) if noise.negate else denoiser.network,
         noise.schedule,
         (channels, *size),
@@ -323,18 +307,18 @@ def _network_prior(
 
 
 def _described(
-    prior: CheckpointPrior | LatentPrior,
+    prior: NetworkPrior | LatentPrior,
     folder: Folder,
     denoiser: _Denoiser,
     noise: Noise,
     more: Mapping[str, Any] | None = None,
 ) -> Prior:
     prior.source, prior.hash = folder.root, folder.hash()
-    part = "unet" if folder.has("unet") else "transformer"
+    part = "unet" if "unet" in folder.index else "transformer"
     prior.facts = {
         "format": "diffusers",
         "pipeline": folder.settings.get("_class_name"),
-        "architecture": folder.class_of(part),
+        "architecture": folder.index[part],
         **noise.facts,
         **(more or {}),
         "parameters": sum(weight.numel() for weight in prior.parameters()),

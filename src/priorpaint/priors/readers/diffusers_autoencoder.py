@@ -64,9 +64,9 @@ class DiffusersAutoencoder(nn.Module):
 
     def _per_channel(self, config: Mapping[str, Any], key: str, usual: float, path: Path) -> Tensor:
         value = config.get(key)
-        given = [usual] * self.channels if value is None else value
+        numbers = [usual] * self.channels if value is None else value
         try:
-            row = torch.tensor(given, dtype=torch.float32).reshape(1, self.channels, 1, 1)
+            row = torch.tensor(numbers, dtype=torch.float32).reshape(1, self.channels, 1, 1)
         except (TypeError, ValueError, RuntimeError):
             raise CheckpointError(f"{path}: {key} is {value!r}; expected {self.channels} numbers.") from None
         if not bool(row.isfinite().all()) or (key == "latents_std" and not bool((row > 0).all())):

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,10 @@ class Folder:
     Args:
         root: a folder with ``model_index.json``, or the folder of one network with ``config.json``.
         variant: of the weights (``fp16``); None prefers the files without one.
+
+    Attributes:
+        index: part of the pipeline -> its class, from the lists here.
+        settings: of the pipeline.
     """
 
     def __init__(self, root: Path, variant: str | None = None) -> None:
@@ -58,14 +62,6 @@ class Folder:
         self._read: list[Path] = []
         self.settings: dict[str, Any] = {}
         self.index = self._components()
-
-    def has(self, name: str) -> bool:
-        """Whether the pipeline has this part."""
-        return name in self.index
-
-    def class_of(self, name: str) -> str:
-        """The class of a part, from the lists here."""
-        return self.index[name]
 
     def path(self, name: str) -> Path:
         """Where a part lies: its own folder, or, in old models with one network, the top folder."""
@@ -128,9 +124,7 @@ class Folder:
         """SHA-256 over the names and contents of all files that were read, in the order of their names."""
         total = hashlib.sha256()
         for path in sorted(self._read, key=lambda read: read.relative_to(self.root).as_posix()):
-            with open(path, "rb") as file:
-                digest = _digest(file)
-            total.update(f"{path.relative_to(self.root).as_posix()} {digest.hexdigest()}\n".encode())
+            total.update(f"{path.relative_to(self.root).as_posix()} {safe.file_hash(path)}\n".encode())
         return total.hexdigest()
 
     def _components(self) -> dict[str, str]:
@@ -138,14 +132,14 @@ class Folder:
         path = self.root / MODEL_INDEX
         if not path.is_file():
             return self._single()
-        index, found = self.json(path), {}
+        index, parts = self.json(path), {}
         self.settings = {key: value for key, value in index.items() if not isinstance(value, list)}
         for name, value in index.items():
             if isinstance(value, list) and not name.startswith("_") and name not in UNUSED and value != [None, None]:
-                found[name] = _allowed(name, value, path)
+                parts[name] = _allowed(name, value, path)
         if isinstance(index.get("_class_name"), list):
             raise CheckpointError(f"{path} names a pipeline in a Python file of its own, which is never run.")
-        return found
+        return parts
 
     def _single(self) -> dict[str, str]:
         path = self.root / "config.json"
@@ -169,15 +163,9 @@ class Folder:
         raise CheckpointError(f"{where / wanted} is missing: there are no weights; download the whole model again.")
 
     def _shards(self, index: Path) -> dict[str, Tensor]:
-        where = self.json(index).get("weight_map")
-        if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
-            raise CheckpointError(f"{index} has no weight_map from tensors to files; download it again.")
+        where = shards(index, self.json(index))
         state: dict[str, Tensor] = {}
         for name in sorted(set(where.values())):
-            if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-                raise CheckpointError(
-                    f"{index} names the file {name!r}; shards must be .safetensors files that lie beside it."
-                )
             if not (index.parent / name).is_file():
                 raise CheckpointError(f"{index.parent / name} is missing, one of the files that {index.name} lists.")
             state.update(safe.load_safetensors(self.note(index.parent / name)))
@@ -201,6 +189,23 @@ def weight_names(stem: str, variant: str | None) -> list[str]:
         dotted = f".{one}" if one else ""
         names += [f"{stem}{dotted}.safetensors", f"{stem}.safetensors.index{dotted}.json"]
     return names
+
+
+def shards(path: Path, index: Any) -> dict[str, str]:
+    """Tensor -> file beside it, of an index, whose own file is ``path``.
+
+    Raises:
+        CheckpointError: it has no such table, or a file lies elsewhere or is not a safetensors file.
+    """
+    where = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise CheckpointError(f"{path} has no weight_map from tensors to files; download it again.")
+    for name in where.values():
+        if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{path} names the file {name!r}; shards must be .safetensors files that lie beside it."
+            )
+    return where
 
 
 def build(cls: type[nn.Module], make: Any, config: Mapping[str, Any], where: Path, tensors: int) -> nn.Module:
@@ -258,11 +263,11 @@ def quiet() -> Iterator[None]:
             logger.set_verbosity(level)
 
 
-def libraries() -> None:
-    """Raise MissingExtra where diffusers, transformers or accelerate are not installed."""
+def libraries(what: str = "a diffusers model") -> None:
+    """Raise MissingExtra where diffusers, transformers or accelerate, which read ``what``, are not installed."""
     missing = [name for name in ("diffusers", "transformers", "accelerate") if find_spec(name) is None]
     if missing:
-        raise MissingExtra(f"reading a diffusers model needs {missing[0]}; run: pip install 'priorpaint[hub]'")
+        raise MissingExtra(f"reading {what} needs {missing[0]}; run: pip install 'priorpaint[hub]'")
 
 
 def _logs(library: str) -> bool:
@@ -290,10 +295,3 @@ def _allowed(name: str, value: list[Any], path: Path) -> str:
             "and code of a model's folder is never run."
         )
     return cls
-
-
-def _digest(file: BinaryIO) -> hashlib._Hash:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest

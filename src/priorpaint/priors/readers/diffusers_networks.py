@@ -1,4 +1,4 @@
-"""The networks of diffusers, called as ``NetworkPrior`` calls one: (x, what it is told of t, **given) -> output."""
+"""The networks of diffusers, called as ``NetworkPrior`` calls one: (x, what it is told of t, **condition) -> output."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from torch import Tensor, nn
 FLUX_PATCH = 2  # latents are packed 2 x 2 into the channels of one token
 
 
+class _Wrapper(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+
 class PixelUNet(nn.Module):
-    """UNet2DModel; ``given``: ``labels`` (N,) int64 where it knows classes."""
+    """UNet2DModel; condition: ``labels`` (N,) int64 where it knows classes."""
 
     def __init__(self, network: nn.Module, *, whole_steps: bool = False) -> None:
         super().__init__()
@@ -21,15 +27,11 @@ class PixelUNet(nn.Module):
         return out
 
 
-class ScoreUNet(nn.Module):
+class ScoreUNet(_Wrapper):
     """A UNet2DModel of Song et al. 2021: pictures in [0, 1], told sigma on that scale, predicts the score there.
 
     On [-1, 1] the noise is twice as large and eps, which is -sigma score, the same.
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         out: Tensor = self.network((x + 1) / 2, sigma).sample
@@ -58,12 +60,8 @@ class TextUNet(nn.Module):
         return out
 
 
-class SD3Transformer(nn.Module):
+class SD3Transformer(_Wrapper):
     """SD3Transformer2DModel."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: Tensor, step: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
         out: Tensor = self.network(
@@ -88,9 +86,9 @@ class FluxTransformer(nn.Module):
         down, across = height // FLUX_PATCH, width // FLUX_PATCH
         tokens = x.reshape(rows, channels, down, FLUX_PATCH, across, FLUX_PATCH)
         tokens = tokens.permute(0, 2, 4, 1, 3, 5).reshape(rows, down * across, -1)
-        places = torch.zeros(down, across, 3, device=x.device, dtype=x.dtype)
-        places[..., 1] = torch.arange(down, device=x.device)[:, None]
-        places[..., 2] = torch.arange(across, device=x.device)[None]
+        positions = torch.zeros(down, across, 3, device=x.device, dtype=x.dtype)
+        positions[..., 1] = torch.arange(down, device=x.device)[:, None]
+        positions[..., 2] = torch.arange(across, device=x.device)[None]
         told = None if self.guidance is None else torch.full((rows,), self.guidance, device=x.device)
         out: Tensor = self.network(
             hidden_states=tokens,
@@ -99,31 +97,23 @@ class FluxTransformer(nn.Module):
             pooled_projections=pooled,
             encoder_hidden_states=states,
             txt_ids=torch.zeros(states.shape[1], 3, device=x.device, dtype=x.dtype),
-            img_ids=places.reshape(-1, 3),
+            img_ids=positions.reshape(-1, 3),
         ).sample
         out = out.reshape(rows, down, across, channels, FLUX_PATCH, FLUX_PATCH)
         return out.permute(0, 3, 1, 4, 2, 5).reshape(rows, channels, height, width)
 
 
-class DiT(nn.Module):
-    """DiTTransformer2DModel; ``given``: ``labels`` (N,) int64."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
+class DiT(_Wrapper):
+    """DiTTransformer2DModel; condition: ``labels`` (N,) int64."""
 
     def forward(self, x: Tensor, step: Tensor, labels: Tensor) -> Tensor:
         out: Tensor = self.network(x, timestep=step, class_labels=labels).sample
         return out
 
 
-class Negated(nn.Module):
+class Negated(_Wrapper):
     """A network whose prediction has the other sign."""
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, step: Tensor, **given: Tensor) -> Tensor:
-        out: Tensor = self.network(x, step, **given)
+    def forward(self, x: Tensor, step: Tensor, **condition: Tensor) -> Tensor:
+        out: Tensor = self.network(x, step, **condition)
         return -out

@@ -55,7 +55,6 @@ class Noise:
         prediction: as in ``NetworkPrior``.
         condition: t (N,) float64 -> what the network is told; None is EDM's ln(sigma)/4.
         sigma_data: for ``edm``.
-        unit_range: the network works on pictures in [0, 1], told sigma on that scale, and predicts the score.
         negate: the network predicts the negative of what ``prediction`` says (EDM with v prediction).
         facts: for ``priors info`` and run.json.
     """
@@ -64,7 +63,6 @@ class Noise:
     prediction: str
     condition: Callable[[Tensor], Tensor] | None = None
     sigma_data: float = 0.5
-    unit_range: bool = False
     negate: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -147,9 +145,9 @@ def _betas(name: str, config: Mapping[str, Any], path: Path) -> tuple[Tensor, st
     wanted = {key: config[key] for key in known if key in config}
     try:
         with quiet():
-            made = getattr(diffusers, _SAME_TABLE.get(name, name)).from_config(wanted)
-        table = "trained_betas" if made.config.get("trained_betas") is not None else made.config.beta_schedule
-        return torch.as_tensor(made.betas, dtype=torch.float64), table
+            scheduler = getattr(diffusers, _SAME_TABLE.get(name, name)).from_config(wanted)
+        table = "trained_betas" if scheduler.config.get("trained_betas") is not None else scheduler.config.beta_schedule
+        return torch.as_tensor(scheduler.betas, dtype=torch.float64), table
     except Exception as error:  # whatever a wrong setting runs into inside diffusers
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
@@ -202,7 +200,7 @@ def _ve(config: Mapping[str, Any], path: Path, facts: dict[str, Any]) -> Noise:
     except UsageError as error:
         raise CheckpointError(f"{path}: {error}.") from None
     facts |= {"schedule": "ve", "sigma_min": 2 * low, "sigma_max": 2 * high, "prediction": "score"}
-    return Noise(schedule, "eps", lambda t: schedule.sigma(t) / 2, unit_range=True, facts=facts)
+    return Noise(schedule, "eps", lambda t: schedule.sigma(t) / 2, facts=facts)
 
 
 def _number(config: Mapping[str, Any], key: str, path: Path, usual: float = 0.0) -> float:

@@ -43,11 +43,11 @@ class Encoder:
             return self.network(tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=True)
 
 
-def read_encoder(folder: Folder, number: str, device: torch.device, dtype: torch.dtype, length: int = 0) -> Encoder:
-    """The part ``text_encoder`` + number with ``tokenizer`` + number.
+def read_encoder(folder: Folder, suffix: str, device: torch.device, dtype: torch.dtype, length: int = 0) -> Encoder:
+    """The part ``text_encoder`` + suffix with ``tokenizer`` + suffix.
 
     Args:
-        number: "", "_2" or "_3".
+        suffix: "", "_2" or "_3".
         length: tokens of a text; 0 is the tokeniser's own.
 
     Raises:
@@ -55,10 +55,11 @@ def read_encoder(folder: Folder, number: str, device: torch.device, dtype: torch
     """
     import transformers
 
-    name, words = f"text_encoder{number}", f"tokenizer{number}"
-    if not folder.has(words):
-        raise CheckpointError(f"{folder.root} has the part {name!r} but not {words!r}; download the whole model again.")
-    cls = getattr(transformers, folder.class_of(name))
+    name, words = f"text_encoder{suffix}", f"tokenizer{suffix}"
+    for part in (name, words):
+        if part not in folder.index:
+            raise CheckpointError(f"{folder.root} has no {part}, which its network needs; download the whole model.")
+    cls = getattr(transformers, folder.index[name])
     config = folder.config(name)
     for key in ("dtype", "torch_dtype"):
         config.pop(key, None)
@@ -70,7 +71,7 @@ def read_encoder(folder: Folder, number: str, device: torch.device, dtype: torch
         return network
 
     network = build(cls, make, config, where, len(state))
-    if folder.class_of(name) == "T5EncoderModel" and dtype == torch.float16:
+    if folder.index[name] == "T5EncoderModel" and dtype == torch.float16:
         dtype = torch.bfloat16  # T5 overflows in float16
     fill(network, _renamed(state, network), where, dtype, device)
     if hasattr(network, "tie_weights"):
@@ -114,7 +115,7 @@ def _tokenizer(folder: Folder, name: str) -> Any:
             folder.note(file)
     try:
         with quiet():
-            cls = getattr(transformers, folder.class_of(name))
+            cls = getattr(transformers, folder.index[name])
             return cls.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever damaged files run into inside transformers
         reason = " ".join(str(error).split())[:200]
@@ -144,10 +145,10 @@ class SDXLText:
 
     def __call__(self, labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
         outs = [encoder.run(prompt or "") for encoder in self.encoders]
-        given = {"states": torch.cat([out.hidden_states[-2] for out in outs], dim=-1), "pooled": outs[-1][0]}
+        text = {"states": torch.cat([out.hidden_states[-2] for out in outs], dim=-1), "pooled": outs[-1][0]}
         if prompt is None and self.zeros:
-            return {name: torch.zeros_like(value) for name, value in given.items()}
-        return given
+            return {name: torch.zeros_like(value) for name, value in text.items()}
+        return text
 
 
 class SD3Text:

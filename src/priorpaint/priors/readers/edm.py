@@ -7,21 +7,23 @@ the constructor's arguments that the pickle keeps. Networks with the preconditio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from ...diffusion.schedules import EDM, VE, VP, Schedule
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
+from ..network import NetworkPrior, labels_or
 from ..networks.edm import NETWORKS, EDMConfig, Labelled
-from .base import Reader, Request
-from .checkpoint_prior import CheckpointPrior
-from .edm2 import edm2_network
+from ..networks.edm2 import EDM2Config
+from ..networks.edm2 import UNet as EDM2UNet
+from .base import Reader, Request, explained
 from .edm_tree import VOCABULARY, Node, node, plain
 from .flags import Flags
 from .untrusted import reading as safe
@@ -34,10 +36,19 @@ FLAGS = {
 # Noise levels that EDM's sampler uses where the network sets no limits (Karras et al. 2022, Table 1).
 _SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0
 _KEYS = ("ema", "G_ema", "net", "model")
-_ORDER = ("img_resolution", "in_channels", "out_channels", "label_dim", "augment_dim", "model_channels")
+# The first arguments of the published constructors, in their order.
+_ORDER = (
+    *("img_resolution", "in_channels", "out_channels", "label_dim", "augment_dim", "model_channels"),
+    *("channel_mult", "channel_mult_emb", "num_blocks", "attn_resolutions"),
+)
+_ORDER_2 = ("img_resolution", "img_channels", "label_dim", "model_channels", "channel_mult")
+# Class of a network -> its shape, how it is built, and that order.
+_NETWORKS: dict[str, tuple[type[EDMConfig | EDM2Config], Callable[[Any], nn.Module], tuple[str, ...]]] = {
+    **{name: (EDMConfig, make, _ORDER) for name, make in NETWORKS.items()},
+    "UNet": (EDM2Config, EDM2UNet, _ORDER_2),
+}
 _IGNORED = ("dropout", "label_dropout")
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "SongUNet": {},
     "DhariwalUNet": {
         "model_channels": 192,
         "channel_mult": (1, 2, 3, 4),
@@ -45,17 +56,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "attn_resolutions": (32, 16, 8),
     },
 }
-_WORDS = {
-    "embedding_type": ("positional", "fourier"),
-    "encoder_type": ("standard", "skip", "residual"),
-    "decoder_type": ("standard", "skip"),
-}
-_OWN = {
-    "SongUNet": ("embedding_type", "channel_mult_noise", "encoder_type", "decoder_type", "resample_filter"),
-    "DhariwalUNet": (),
-}
-_LISTS = ("channel_mult", "attn_resolutions", "resample_filter")
-_LARGEST = 65536  # of any whole number among the arguments
 
 
 @dataclass(frozen=True)
@@ -99,32 +99,39 @@ def _read(request: Request) -> Prior:
     path = request.source
     flags = Flags(request.flags, FLAGS, (), "an EDM pickle")
     top = _network(safe.load_pickle(path, VOCABULARY, "a pickle of an EDM network"), flags.text("key"), path)
-    if top.kind == "Precond":
-        network, shape = edm2_network(top, request)
-        return _prior(request, top, "EDM2 UNet", network, shape, _edm(top, flags))
     if top.kind not in _PRECONDITIONINGS:
         raise _unknown(top.kind, _PRECONDITIONINGS, path)
     conditioning = _PRECONDITIONINGS[top.kind](top, flags)
-    inner = top.child("model")
-    if inner.kind not in NETWORKS:
-        raise _unknown(inner.kind, NETWORKS, path)
+    second = top.kind == "Precond"  # EDM2
+    inner = top.child("unet" if second else "model")
+    known = ("UNet",) if second else NETWORKS
+    if inner.kind not in known:
+        raise _unknown(inner.kind, known, path)
     config = _config(inner)
     _check_ends(top, config, conditioning)
     state = inner.tensors()
     safe.check_count(2 * len(config.channel_mult) * config.num_blocks, state, path)
-    network = safe.assemble(
-        lambda: NETWORKS[inner.kind](config), state, path, device=request.device, dtype=request.dtype
-    )
-    return _prior(request, top, inner.kind, network, config, conditioning)
+    make, dtype = _NETWORKS[inner.kind][1], torch.float32 if second else request.dtype
+    network = safe.assemble(lambda: make(config), state, path, device=request.device, dtype=dtype)
+    if isinstance(network, EDM2UNet):
+        network.settle()
+        for weight in network.parameters():
+            weight.data = weight.data.to(request.dtype)
+    return _prior(request, top, "EDM2 UNet" if second else inner.kind, network, config, conditioning)
 
 
 def _prior(
-    request: Request, top: Node, kind: str, network: nn.Module, config: Any, conditioning: Preconditioning
+    request: Request,
+    top: Node,
+    kind: str,
+    network: nn.Module,
+    config: EDMConfig | EDM2Config,
+    conditioning: Preconditioning,
 ) -> Prior:
-    """The prior around a network; ``config`` has img_resolution, in_channels, label_dim and channel_mult."""
+    """The prior around a network."""
     classes = config.label_dim
     side = config.img_resolution
-    prior = CheckpointPrior(
+    prior = NetworkPrior(
         Labelled(network, classes, conditioning.sign),
         conditioning.schedule,
         (config.in_channels, side, side),
@@ -135,7 +142,7 @@ def _prior(
         dtype=request.dtype,
         name=request.source.stem,
         classes=classes,
-        embed=_embed if classes else None,
+        embed=labels_or(-1) if classes else None,  # a negative label is a state without a class
     )
     prior.source, prior.hash = request.source, safe.file_hash(request.source)
     prior.facts = {
@@ -154,104 +161,66 @@ def _prior(
     return prior
 
 
-def _embed(labels: Tensor | None, prompt: str | None) -> Mapping[str, Tensor]:
-    """These networks know a state without a class: a negative label."""
-    return {"labels": torch.tensor([-1]) if labels is None else labels}
-
-
-def _network(found: Any, key: str | None, path: Path) -> Node:
+def _network(content: Any, key: str | None, path: Path) -> Node:
     """The network that the pickle holds, alone or in a dictionary."""
-    if not isinstance(found, Mapping):
-        return node(found, path)
-    if key is not None and found.get(key) is None:
-        raise UsageError(f"{path} has no network {key!r}; it holds {', '.join(map(str, found)) or 'nothing'}.")
-    chosen = key or next((name for name in _KEYS if found.get(name) is not None), None)
+    if not isinstance(content, Mapping):
+        return node(content, path)
+    if key is not None and content.get(key) is None:
+        raise UsageError(f"{path} has no network {key!r}; it holds {', '.join(map(str, content)) or 'nothing'}.")
+    chosen = key or next((name for name in _KEYS if content.get(name) is not None), None)
     if chosen is None:
-        held = ", ".join(map(str, list(found)[:6])) or "nothing"
+        held = ", ".join(map(str, list(content)[:6])) or "nothing"
         raise CheckpointError(f"{path} does not hold a network: expected the entry 'ema' of EDM, found {held}.")
-    return node(found[chosen], path)
+    return node(content[chosen], path)
 
 
-def _unknown(kind: str, known: Mapping[str, Any], path: Path) -> CheckpointError:
+def _unknown(kind: str, known: Iterable[str], path: Path) -> CheckpointError:
     return CheckpointError(
         f"{path} holds a network of the class {kind!r}, which priorpaint does not know: expected {', '.join(known)}; "
         "classes are never taken from the file itself."
     )
 
 
-def _config(inner: Node) -> EDMConfig:
+def _config(inner: Node) -> EDMConfig | EDM2Config:
     """The network's shape from its constructor's arguments, all checked."""
-    own = _OWN[inner.kind]
-    common = ("channel_mult", "channel_mult_emb", "num_blocks", "attn_resolutions")
-    given = {name: plain(value) for name, value in inner.arguments((*_ORDER, *common)).items()}
-    given = {**_DEFAULTS[inner.kind], **{name: v for name, v in given.items() if name not in _IGNORED}}
-    values: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in (*_ORDER, *common, *own):
-            raise CheckpointError(f"{inner.path}: {inner.kind} has an argument {name!r} that priorpaint does not know.")
-        if name in _WORDS:
-            if value not in _WORDS[name]:
-                raise CheckpointError(f"{inner.path}: {name} is {value!r}; expected {', '.join(_WORDS[name])}.")
-            values[name] = value
-        elif name in _LISTS:
-            values[name] = _numbers(inner, name, value)
-        else:
-            values[name] = _whole(inner, name, value)
-    for name in ("img_resolution", "in_channels", "out_channels"):
-        if not values.get(name):
-            raise CheckpointError(f"{inner.path}: {inner.kind} lacks its argument {name}; download it again.")
-    config = EDMConfig(**values, heads=_heads(inner))
-    if (
-        not config.channel_mult
-        or config.img_resolution % 2 ** (len(config.channel_mult) - 1)
-        or not config.model_channels
-    ):
+    kind, _, order = _NETWORKS[inner.kind]
+    arguments = dict(_DEFAULTS.get(inner.kind, {}))
+    for name, value in inner.arguments(order).items():
+        if name not in _IGNORED:
+            arguments[name] = [plain(part) for part in value] if isinstance(value, (list, tuple)) else plain(value)
+    try:
+        config = TypeAdapter(kind).validate_python({**arguments, "heads": _heads(inner)})
+    except ValidationError as error:
+        raise CheckpointError(f"{inner.path}: in {inner.kind}, {explained(error)}; download it again.") from None
+    halvings = len(config.channel_mult) - 1
+    if config.img_resolution % 2**halvings:
         raise CheckpointError(
-            f"{inner.path}: {config.img_resolution} pixels cannot be halved {len(config.channel_mult) - 1} times; the "
-            "arguments of the network are damaged."
+            f"{inner.path}: {config.img_resolution} pixels cannot be halved {halvings} times; the arguments of the "
+            "network are damaged."
         )
+    taps = config.resample_filter
+    if isinstance(config, EDM2Config) and (len(taps) % 2 or not sum(taps)):
+        raise CheckpointError(f"{inner.path}: resample_filter is {taps}; expected an even number of values.")
     return config
-
-
-def _whole(inner: Node, name: str, value: Any) -> int:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not 0 <= value <= _LARGEST
-        or value != int(value)
-    ):
-        raise CheckpointError(f"{inner.path}: {name} of {inner.kind} is {value!r}; expected a whole number.")
-    return int(value)
-
-
-def _numbers(inner: Node, name: str, value: Any) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)) or len(value) > 64:
-        raise CheckpointError(f"{inner.path}: {name} of {inner.kind} is {value!r}; expected a list of numbers.")
-    numbers = tuple(plain(part) for part in value)
-    if name == "resample_filter":
-        if not numbers or not all(isinstance(part, (int, float)) for part in numbers):
-            raise CheckpointError(f"{inner.path}: {name} of {inner.kind} is {value!r}; expected a list of numbers.")
-        return numbers
-    return tuple(_whole(inner, name, part) for part in numbers)
 
 
 def _heads(inner: Node) -> dict[str, int]:
     """Heads by block, as the blocks themselves say: the state decides, not the rule that made it."""
-    found: dict[str, int] = {}
+    heads_of: dict[str, int] = {}
     for side in ("enc", "dec"):
         for block in inner.child(side).children():
-            if block.kind != "UNetBlock" or "num_heads" not in block.values:
+            if block.kind not in ("UNetBlock", "Block") or "num_heads" not in block.values:
                 continue
             heads, channels = block.whole("num_heads"), block.whole("out_channels")
             if heads and channels % heads:
                 raise CheckpointError(
                     f"{inner.path}: {block.where} has {heads} attention heads for {channels} channels; it is damaged."
                 )
-            found[".".join(block.where.split(".")[-2:])] = heads
-    return found
+            heads_of[".".join(block.where.split(".")[-2:])] = heads
+    return heads_of
 
 
-def _check_ends(top: Node, config: EDMConfig, conditioning: Preconditioning) -> None:
+def _check_ends(top: Node, config: EDMConfig | EDM2Config, conditioning: Preconditioning) -> None:
     """That the wrapper and the network in it agree."""
     outputs = config.in_channels * (2 if conditioning.doubled else 1)
     pairs = (
@@ -310,15 +279,15 @@ def _vp(top: Node, flags: Flags) -> Preconditioning:
 
 def _iddpm(top: Node, flags: Flags) -> Preconditioning:
     """As VP, on a table u of noise levels; the network is told the index of the nearest, counted from low noise."""
-    found = top.tensors().get("u")
-    if found is None or found.ndim != 1 or len(found) < 3:
+    table = top.tensors().get("u")
+    if table is None or table.ndim != 1 or len(table) < 3:
         raise CheckpointError(f"{top.path}: iDDPMPrecond lacks its table u of noise levels; download it again.")
-    levels = found.double()
+    levels = table.double()
     rising = levels[:-1].flip(0)
     if not bool(torch.isfinite(levels).all()) or not bool((rising.diff() > 0).all()) or float(rising[0]) <= 0:
         raise CheckpointError(f"{top.path}: the table u of iDDPMPrecond is not strictly falling; download it again.")
-    kept = torch.cat([torch.ones(1, dtype=torch.float64), 1 / (1 + rising**2)])  # abar, from the clean picture on
-    schedule = VP(1 - kept[1:] / kept[:-1])
+    abar = torch.cat([torch.ones(1, dtype=torch.float64), 1 / (1 + rising**2)])  # abar, from the clean picture on
+    schedule = VP(1 - abar[1:] / abar[:-1])
 
     def condition(t: Tensor) -> Tensor:
         sigma = schedule.log_nsr(t).exp()
@@ -330,6 +299,7 @@ def _iddpm(top: Node, flags: Flags) -> Preconditioning:
 
 _PRECONDITIONINGS: dict[str, Callable[[Node, Flags], Preconditioning]] = {
     "EDMPrecond": _edm,
+    "Precond": _edm,
     "VPPrecond": _vp,
     "VEPrecond": _ve,
     "iDDPMPrecond": _iddpm,

@@ -52,10 +52,10 @@ class Node:
 
     def child(self, name: str) -> Node:
         """A module that must be there."""
-        found = self._table("_modules").get(name)
-        if found is None:
+        child = self._table("_modules").get(name)
+        if child is None:
             raise CheckpointError(f"{self.path}: {self.kind} lacks its module {name}; the file is of another network.")
-        return node(found, self.path, f"{self.where}.{name}".lstrip("."))
+        return node(child, self.path, f"{self.where}.{name}".lstrip("."))
 
     def children(self) -> Iterator[Node]:
         """All modules, in their order."""
@@ -65,10 +65,10 @@ class Node:
 
     def arguments(self, order: tuple[str, ...]) -> dict[str, Any]:
         """What the published constructor was called with; ``order``: names of its first arguments."""
-        given, named = self.values.get("_init_args", ()), self.values.get("_init_kwargs", {})
-        if not isinstance(given, (tuple, list)) or not isinstance(named, Mapping) or len(given) > len(order):
+        positional, named = self.values.get("_init_args", ()), self.values.get("_init_kwargs", {})
+        if not isinstance(positional, (tuple, list)) or not isinstance(named, Mapping) or len(positional) > len(order):
             raise CheckpointError(f"{self.path}: the arguments of {self.kind} are damaged; download it again.")
-        return {**dict(zip(order, given, strict=False)), **named}
+        return {**dict(zip(order, positional, strict=False)), **named}
 
     def number(self, name: str, default: float | None = None) -> float:
         """A finite or infinite attribute that is a number."""
@@ -88,7 +88,7 @@ class Node:
         """Parameters and buffers of this module and those inside, by name."""
         if depth > _DEEPEST:
             raise CheckpointError(f"{self.path} nests modules more than {_DEEPEST} deep; expected an EDM network.")
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         left_out = self.values.get("_non_persistent_buffers_set") or ()
         for table in ("_parameters", "_buffers"):
             for name, value in self._table(table).items():
@@ -96,11 +96,11 @@ class Node:
                     continue
                 if not isinstance(value, Tensor):
                     raise CheckpointError(f"{self.path}: {self.where}.{name} is {type(value).__name__}, not a tensor.")
-                found[str(name)] = value
+                tensors[str(name)] = value
         for child in self.children():
             inner = child.tensors(depth + 1)
-            found.update({f"{child.where.rsplit('.', 1)[-1]}.{name}": value for name, value in inner.items()})
-        return found
+            tensors.update({f"{child.where.rsplit('.', 1)[-1]}.{name}": value for name, value in inner.items()})
+        return tensors
 
     def _table(self, name: str) -> Mapping[str, Any]:
         table = self.values.get(name)
@@ -123,8 +123,8 @@ def node(value: Any, path: Path, where: str = "") -> Node:
                 return Node(about["class_name"], where, state, path)
     elif isinstance(value, Opaque) and isinstance(value.state, Mapping):
         return Node(value.name.name, where, value.state, path)
-    found = str(value.name) if isinstance(value, Opaque) else type(value).__name__
-    raise CheckpointError(f"{path} holds {found} as {where or 'its network'}; expected a module with its state.")
+    held = str(value.name) if isinstance(value, Opaque) else type(value).__name__
+    raise CheckpointError(f"{path} holds {held} as {where or 'its network'}; expected a module with its state.")
 
 
 def plain(value: Any) -> Any:

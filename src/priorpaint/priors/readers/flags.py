@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, TypeAdapter
 
 from ...errors import UsageError
 
-_TRUE, _FALSE = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
+_T = TypeVar("_T")
+_WHOLE = TypeAdapter(int)
+_POSITIVE: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1)])
+_NUMBER: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
+_TRUTH = TypeAdapter(bool)
+_NUMBERS = TypeAdapter(tuple[float, ...])
 
 
 class Flags:
@@ -28,51 +35,24 @@ class Flags:
             raise UsageError(f"{format_name} has no flag {unknown[0]!r}; it takes {', '.join(sorted(known))}.")
         self._values = {name: value for name, value in values.items() if value is not None}
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._values
-
     def __bool__(self) -> bool:
         return bool(self._values)
 
     def whole(self, name: str) -> int | None:
         """A whole number."""
-        value = self._values.get(name)
-        if value is None:
-            return None
-        try:
-            if isinstance(value, bool) or int(value) != float(value):
-                raise ValueError
-            return int(value)
-        except (TypeError, ValueError, OverflowError):
-            raise UsageError(f"the flag {name} is a whole number, not {value!r}.") from None
+        return self._read(name, _WHOLE, "a whole number")
 
     def positive(self, name: str) -> int | None:
         """A whole number of at least 1."""
-        value = self.whole(name)
-        if value is not None and value < 1:
-            raise UsageError(f"the flag {name} is at least 1, not {value}.")
-        return value
+        return self._read(name, _POSITIVE, "a whole number of at least 1")
 
     def number(self, name: str) -> float | None:
         """A positive number."""
-        value: Any = self._values.get(name)
-        try:
-            number = None if value is None else float(str(value))
-        except (TypeError, ValueError):
-            number = float("nan")
-        if number is not None and not 0 < number < float("inf"):
-            raise UsageError(f"the flag {name} is a positive number, not {value!r}.")
-        return number
+        return self._read(name, _NUMBER, "a positive number")
 
     def truth(self, name: str) -> bool | None:
         """True or False."""
-        value = self._values.get(name)
-        if value is None or isinstance(value, bool):
-            return value
-        word = str(value).strip().lower()
-        if word in _TRUE + _FALSE:
-            return word in _TRUE
-        raise UsageError(f"the flag {name} is True or False, not {value!r}.")
+        return self._read(name, _TRUTH, "True or False")
 
     def numbers(self, name: str) -> tuple[float, ...] | None:
         """Numbers between commas, or a list; None where absent or empty."""
@@ -80,10 +60,19 @@ class Flags:
         parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
         if value is None or value == "" or not len(parts):
             return None
+        return self._read(name, _NUMBERS, "a list such as 1,2,4", parts)
+
+    def _read(self, name: str, kind: TypeAdapter[_T], expected: str, parts: Any = None) -> _T | None:
+        """The flag, or its ``parts``, as a value of this type; None where it is absent."""
+        value = self._values.get(name)
+        if value is None:
+            return None
         try:
-            return tuple(float(str(part)) for part in parts)
-        except (TypeError, ValueError):
-            raise UsageError(f"the flag {name} is a list such as 1,2,4, not {value!r}.") from None
+            if isinstance(value, bool) and kind is not _TRUTH:
+                raise ValueError
+            return kind.validate_python(value if parts is None else parts)
+        except ValueError:  # of pydantic, too
+            raise UsageError(f"the flag {name} is {expected}, not {value!r}.") from None
 
     def choice(self, name: str, of: Collection[str]) -> str | None:
         """One of some words."""

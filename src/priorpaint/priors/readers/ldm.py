@@ -17,13 +17,14 @@ from ...diffusion.schedules import VP
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
 from ..latent import LatentPrior
+from ..network import NetworkPrior, labels_or
 from ..networks.adm import ADM, ADMConfig
 from ..networks.autoencoder import AutoencoderConfig, LatentAutoencoder
 from .adm_shapes import check_layers, infer, of_latent_diffusion
 from .base import Reader, Request
-from .checkpoint_prior import CheckpointPrior
+from .diffusers_folder import libraries
 from .flags import Flags
-from .ldm_config import LDMConfig, find, load
+from .ldm_config import ClassEmbedder, LDMConfig, find, load
 from .training_words import TRAINING
 from .untrusted import reading as safe
 
@@ -72,7 +73,7 @@ def read(request: Request) -> Prior:
     Raises:
         CheckpointError: one of the two is damaged, unsafe, of another network, or they contradict each other.
         UsageError: no YAML is found, or a flag is unknown.
-        MissingExtra: PyYAML is not installed.
+        MissingExtra: PyYAML is not installed or, for a model with classes, diffusers.
     """
     with safe.interpreting(request.source):
         return _read(request)
@@ -85,27 +86,27 @@ def _read(request: Request) -> Prior:
     state = _state(path)
     parts = _Parts(state, path)
     schedule = _schedule(config, parts)
-    weights, average = parts.denoiser(config.ema)
+    weights, average = parts.denoiser(config.use_ema)
     shape = _denoiser_shape(config, weights, path)
+    if shape.transformer is not None:
+        libraries("a latent diffusion model with classes")
     network: nn.Module = _assembled(lambda: ADM(shape), weights, request, "the denoiser", request.dtype)
     multiple = network.multiple if isinstance(network, ADM) else 1
     null = _null_class(config, flags)
-    if config.classes:
-        network = _with_classes(network, config, parts, request)
+    if config.classes is not None:
+        network = _with_classes(network, config.classes, parts, request)
     autoencoder = _autoencoder(config.autoencoder, _scale(config, parts), parts, request)
-    inner = CheckpointPrior(
+    inner = NetworkPrior(
         network,
         schedule,
-        (config.channels, config.latent_size, config.latent_size),
-        prediction=config.prediction,
-        condition=lambda t: (config.steps * t - 1).clamp(min=0),
+        (config.channels, config.image_size, config.image_size),
+        prediction=config.parameterization,
+        condition=lambda t: (config.timesteps * t - 1).clamp(min=0),
         multiple=multiple,
         dtype=request.dtype,
         name=path.stem,
-        classes=config.classes,
-        embed=(lambda labels, prompt: {"labels": torch.tensor([null]) if labels is None else labels})
-        if config.classes
-        else None,
+        classes=_classes(config),
+        embed=labels_or(null) if config.classes else None,
     )
     prior = LatentPrior(inner, autoencoder, path.stem)
     prior.source, prior.hash = path, safe.file_hash(path)
@@ -170,12 +171,12 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
-    found = safe.load_torch(path, vocabulary=TRAINING)
-    state = found.get("state_dict", found) if isinstance(found, Mapping) else None
+    content = safe.load_torch(path, vocabulary=TRAINING)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(
             f"{path} does not hold a state_dict: expected the dictionary of a training program, found "
-            f"{type(found).__name__}."
+            f"{type(content).__name__}."
         )
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
@@ -191,95 +192,76 @@ def _assembled(
 
 def _schedule(config: LDMConfig, parts: _Parts) -> VP:
     """The table of betas by its name, compared with the one in the file."""
-    steps, low, high = config.steps, config.linear_start, config.linear_end
+    steps, low, high = config.timesteps, config.linear_start, config.linear_end
     if steps < 2 or not low < high < 1:
         raise CheckpointError(f"{parts.path}: {steps} betas from {low} to {high}; expected 0 < start < end < 1.")
-    if config.betas == "linear":  # in that program, linear in the roots
+    if config.beta_schedule == "linear":  # in that program, linear in the roots
         betas = torch.linspace(low**0.5, high**0.5, steps, dtype=torch.float64) ** 2
-    elif config.betas == "sqrt_linear":
+    elif config.beta_schedule == "sqrt_linear":
         betas = torch.linspace(low, high, steps, dtype=torch.float64)
-    elif config.betas == "sqrt":
+    elif config.beta_schedule == "sqrt":
         betas = torch.linspace(low, high, steps, dtype=torch.float64) ** 0.5
     else:
         level = (torch.arange(steps + 1, dtype=torch.float64) / steps + config.cosine_s) / (1 + config.cosine_s)
-        kept = (level * torch.pi / 2).cos() ** 2
-        betas = (1 - kept[1:] / kept[:-1]).clamp(max=0.999)
+        abar = (level * torch.pi / 2).cos() ** 2
+        betas = (1 - abar[1:] / abar[:-1]).clamp(max=0.999)
     inside = parts.rest.get("betas")
     if inside is not None:
         if inside.shape != betas.shape or not torch.allclose(inside.double(), betas, rtol=_SAME_BETAS, atol=1e-6):
             raise CheckpointError(
-                f"{parts.path}: its table of {inside.numel()} betas is not the one of its YAML ({config.betas}, "
-                f"{steps} steps from {low} to {high}); the two files do not belong together."
+                f"{parts.path}: its table of {inside.numel()} betas is not the one of its YAML "
+                f"({config.beta_schedule}, {steps} steps from {low} to {high}); the two files do not belong together."
             )
     return VP(betas)
 
 
 def _denoiser_shape(config: LDMConfig, weights: Mapping[str, Tensor], path: Path) -> ADMConfig:
     """What the tensors show, confirmed by the YAML; the YAML where they leave something open."""
-    found = infer(weights, path, config.heads)
-    said = config.unet
-    factors = said["attention_factors"]
+    shown = infer(weights, path, config.heads)
+    said = config.unet_config.params
     expected = replace(
-        found,
-        in_channels=said["in_channels"],
-        out_channels=said["out_channels"],
-        model_channels=said["model_channels"],
-        levels=tuple(said["model_channels"] * multiplier for multiplier in said["multipliers"]),
-        blocks=said["blocks"],
-        attention=frozenset(level for level in range(len(said["multipliers"])) if 2**level in factors),
-        resampling=said["resampling"],
-        scale_shift=said["scale_shift"],
+        shown,
+        in_channels=said.in_channels,
+        out_channels=said.out_channels,
+        model_channels=said.model_channels,
+        levels=tuple(said.model_channels * multiplier for multiplier in said.channel_mult),
+        blocks=said.num_res_blocks,
+        attention=frozenset(i for i in range(len(said.channel_mult)) if 2**i in said.attention_resolutions),
+        resampling=shown.resampling if len(shown.levels) == 1 else said.resampling,
+        scale_shift=said.use_scale_shift_norm,
     )
-    if found.resampling != said["resampling"] and len(found.levels) == 1:
-        expected = replace(expected, resampling=found.resampling)
     for name in ("in_channels", "out_channels", "model_channels", "levels", "blocks", "attention", "resampling"):
-        one, other = getattr(found, name), getattr(expected, name)
+        one, other = getattr(shown, name), getattr(expected, name)
         if one != other:
             show = [sorted(value) if isinstance(value, frozenset) else value for value in (other, one)]
             raise CheckpointError(
                 f"{path}: {name} of the U-Net is {show[0]} in the YAML and {show[1]} in the tensors; the two files do "
                 "not belong together."
             )
-    transformer = found.transformer
-    if (transformer is not None) != config.spatial_transformer:
+    transformer, classes = shown.transformer, config.classes
+    if (transformer is not None) != said.use_spatial_transformer:
         raise CheckpointError(f"{path}: YAML and tensors disagree about use_spatial_transformer.")
-    if transformer is not None and (transformer.context or 0) != (said["context"] or 0):
+    context, depth = said.context_dim, said.transformer_depth
+    if transformer is not None and (transformer.context, transformer.depth) != (context, depth):
         raise CheckpointError(
-            f"{path}: context_dim is {said['context']} in the YAML and {transformer.context} in the tensors."
+            f"{path}: context_dim and transformer_depth are {context} and {depth} in the YAML, {transformer.context} "
+            f"and {transformer.depth} in the tensors; the two files do not belong together."
         )
-    if transformer is not None and transformer.depth != said["depth"]:
-        raise CheckpointError(
-            f"{path}: transformer_depth is {said['depth']} in the YAML and {transformer.depth} in the tensors."
-        )
-    if config.classes and (transformer is None or transformer.context != config.embedding):
-        raise CheckpointError(f"{path}: the classes have {config.embedding} numbers, which the U-Net does not look at.")
-    if transformer is not None and not config.classes:
+    if classes is not None and (transformer is None or transformer.context != classes.embed_dim):
+        raise CheckpointError(f"{path}: the U-Net does not look at the classes' {classes.embed_dim} numbers.")
+    if transformer is not None and classes is None:
         raise CheckpointError(f"{path}: the U-Net looks at a context, but the YAML gives it none.")
-    if found.in_channels != config.channels or found.out_channels != config.channels:
+    if shown.in_channels != config.channels or shown.out_channels != config.channels:
         raise CheckpointError(f"{path}: the U-Net does not work on the {config.channels} channels of the latents.")
     check_layers(expected, path)
     return expected
 
 
-def _with_classes(network: nn.Module, config: LDMConfig, parts: _Parts, request: Request) -> nn.Module:
-    embedding = parts.condition
-    joined = {f"unet.{name}": value for name, value in network.state_dict().items()}
-    unknown = sorted(set(embedding) - {"embedding.weight"})
-    if "embedding.weight" not in embedding or unknown:
-        name = unknown[0] if unknown else "embedding.weight (missing)"
-        raise CheckpointError(f"{parts.path}: expected {_CONDITION}embedding.weight alone, found {_CONDITION}{name}.")
-    wanted, found = (config.classes, config.embedding), tuple(embedding["embedding.weight"].shape)
-    if wanted != found:
-        raise CheckpointError(
-            f"{parts.path}: {_CONDITION}embedding.weight has the shape {found}; the YAML expects {wanted}."
-        )
-    safe.check_finite(embedding, parts.path)
-    with torch.device("meta"):
-        wrapped = ClassContext(nn.Identity(), *wanted)
-    weight = embedding["embedding.weight"].to(device=request.device, dtype=request.dtype, copy=True)
-    wrapped.load_state_dict({"embedding.weight": weight}, assign=True)
+def _with_classes(network: nn.Module, classes: ClassEmbedder, parts: _Parts, request: Request) -> nn.Module:
+    make = lambda: ClassContext(nn.Identity(), classes.n_classes, classes.embed_dim)  # noqa: E731
+    what = f"the embedding of classes ({_CONDITION}*)"
+    wrapped = _assembled(make, parts.condition, request, what, request.dtype)
     wrapped.unet = network
-    assert wrapped.state_dict().keys() == joined.keys() | {"embedding.weight"}
     return wrapped
 
 
@@ -287,9 +269,9 @@ def _scale(config: LDMConfig, parts: _Parts) -> float:
     """The buffer in the file, where it has one, else what the YAML says."""
     inside = parts.rest.get("scale_factor")
     if inside is None:
-        if config.scale_inside:
+        if config.scale_by_std:
             raise CheckpointError(f"{parts.path} lacks the tensor scale_factor, which its YAML (scale_by_std) expects.")
-        return config.scale
+        return config.scale_factor
     value = float(inside) if inside.numel() == 1 else float("nan")
     if not 0 < value < float("inf"):
         raise CheckpointError(
@@ -310,12 +292,16 @@ def _autoencoder(shape: AutoencoderConfig, scale: float, parts: _Parts, request:
     return network
 
 
+def _classes(config: LDMConfig) -> int:
+    return 0 if config.classes is None else config.classes.n_classes
+
+
 def _null_class(config: LDMConfig, flags: Flags) -> int:
     null = flags.whole("null_class")
     if null is None:
-        return max(config.classes - 1, 0)
-    if not 0 <= null < config.classes:
-        raise UsageError(f"the flag null_class is {null}, but the model has {config.classes} classes.")
+        return max(_classes(config) - 1, 0)
+    if not 0 <= null < _classes(config):
+        raise UsageError(f"the flag null_class is {null}, but the model has {_classes(config)} classes.")
     return null
 
 
@@ -330,13 +316,13 @@ def _facts(
         "factor": autoencoder.factor,
         "latent_channels": autoencoder.channels,
         "scale_factor": autoencoder.scale,
-        "image_size": config.latent_size * autoencoder.factor,
+        "image_size": config.image_size * autoencoder.factor,
         "weights": "moving average" if average else "last step",
-        "prediction": config.prediction,
+        "prediction": config.parameterization,
         "schedule": "vp",
-        "betas": config.betas,
-        "timesteps": config.steps,
-        "classes": config.classes,
+        "betas": config.beta_schedule,
+        "timesteps": config.timesteps,
+        "classes": _classes(config),
         "parameters": sum(weight.numel() for weight in prior.parameters()),
     }
     return {**facts, "null_class": null} if config.classes else facts

@@ -1,160 +1,202 @@
-"""The YAML configuration beside a CompVis checkpoint: plain values only, and no class that it names is imported."""
+"""The YAML configuration beside a CompVis checkpoint: plain values only, and no class that it names is imported.
+
+The models here are the sections of the file, with the names and defaults of the published program; what the program
+knows and they do not say is passed over.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ...errors import CheckpointError, MissingExtra, UsageError
 from ..networks.adm import Heads
 from ..networks.autoencoder import AutoencoderConfig
+from .base import explained
 
 _LARGEST_FILE = 1 << 20
-_LARGEST = 10**6  # of any whole number
-_LONGEST = 64  # of any list
-UNCONDITIONAL = "__is_unconditional__"
-_MODEL = "ldm.models.diffusion.ddpm.LatentDiffusion"
-_UNET = "ldm.modules.diffusionmodules.openaimodel.UNetModel"
-_FIRST_STAGES = {
-    "ldm.models.autoencoder.VQModelInterface": "vq",
-    "ldm.models.autoencoder.AutoencoderKL": "kl",
-}
-_CLASSES = "ldm.modules.encoders.modules.ClassEmbedder"
-_BETAS = ("linear", "cosine", "sqrt_linear", "sqrt")
-_PARAMETRISATIONS = {"eps": "eps", "x0": "x0", "v": "v"}
-_SIDES_LIMIT = 65536
+
+Whole = Annotated[int, Field(ge=1, le=10**6)]
+Wholes = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(strict=False, max_length=64)]
+Number = Annotated[float, Field(strict=False, gt=0, allow_inf_nan=False)]  # YAML reads 1e-4 without a point as text
+HeadCount = Annotated[Whole | None, BeforeValidator(lambda value: None if value == -1 else value)]  # -1: not given
 
 
-@dataclass(frozen=True)
-class Section:
-    """A mapping of the file with its place, for messages."""
+def _one(blocks: Any) -> Any:
+    """The blocks of a level, where the file has the same number for each."""
+    return blocks[0] if isinstance(blocks, list) and blocks and blocks == blocks[:1] * len(blocks) else blocks
 
-    values: Mapping[str, Any]
-    where: str
-    path: Path
 
-    def __contains__(self, name: str) -> bool:
-        return self.values.get(name) is not None
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, protected_namespaces=())  # of its own: model_channels
 
-    def error(self, name: str, expected: str) -> CheckpointError:
-        """What is wrong with an entry."""
-        return CheckpointError(
-            f"{self.path}: {self.where}.{name} is {self.values.get(name)!r}; expected {expected}.".replace(" .", " ")
+
+class _UNet(_Section):
+    in_channels: Whole
+    out_channels: Whole
+    model_channels: Whole
+    num_res_blocks: Annotated[Whole, BeforeValidator(_one)]
+    attention_resolutions: Wholes  # 2^level of the levels that attend
+    channel_mult: Wholes = (1, 2, 4, 8)
+    use_scale_shift_norm: bool = False
+    resblock_updown: bool = False
+    conv_resample: bool = True
+    num_heads: HeadCount = None
+    num_head_channels: HeadCount = None
+    num_heads_upsample: HeadCount = None
+    use_new_attention_order: bool = False
+    use_spatial_transformer: bool = False
+    transformer_depth: Whole = 1
+    context_dim: Whole | None = None
+    num_classes: None = None  # classes by cross attention alone
+    dims: Literal[2] = 2
+
+    @property
+    def resampling(self) -> str:
+        """As in `ADMConfig`."""
+        return "block" if self.resblock_updown else "conv" if self.conv_resample else "pool"
+
+
+class _UNetSection(_Section):
+    target: Literal["ldm.modules.diffusionmodules.openaimodel.UNetModel"]
+    params: _UNet
+
+
+class _Pyramid(_Section):
+    in_channels: Whole
+    out_ch: Whole
+    ch: Whole
+    num_res_blocks: Whole
+    z_channels: Whole
+    resolution: Whole
+    ch_mult: Wholes = (1, 2, 4, 8)
+    attn_resolutions: Wholes = ()
+    attn_type: Literal["vanilla", "none"] = "vanilla"
+    double_z: bool = True
+    resamp_with_conv: bool = True
+    tanh_out: bool = False
+    give_pre_end: Literal[False] = False
+    use_linear_attn: Literal[False] = False
+
+
+class _FirstStage(_Section):
+    embed_dim: Whole
+    ddconfig: _Pyramid
+    n_embed: Whole | None = None
+    remap: None = None
+
+
+class _FirstStageSection(_Section):
+    target: Literal["ldm.models.autoencoder.VQModelInterface", "ldm.models.autoencoder.AutoencoderKL"]
+    params: _FirstStage
+
+
+class ClassEmbedder(_Section):
+    """The embedding of classes: its rows and their width."""
+
+    embed_dim: Whole
+    n_classes: Whole = 1000
+
+
+class _ClassSection(_Section):
+    target: Literal["ldm.modules.encoders.modules.ClassEmbedder"]
+    params: ClassEmbedder
+
+
+class LDMConfig(_Section):
+    """The params of the model: the noise, and its parts."""
+
+    unet_config: _UNetSection
+    first_stage_config: _FirstStageSection
+    cond_stage_config: _ClassSection | Literal["__is_unconditional__"] = "__is_unconditional__"
+    conditioning_key: str | None = None
+    concat_mode: bool = True
+    beta_schedule: Literal["linear", "cosine", "sqrt_linear", "sqrt"] = "linear"
+    timesteps: Whole = 1000
+    linear_start: Number = 1e-4
+    linear_end: Number = 2e-2
+    cosine_s: Number = 8e-3
+    parameterization: Literal["eps", "x0", "v"] = "eps"
+    image_size: Whole = 256  # of the latents
+    channels: Whole = 3
+    scale_factor: Number = 1.0  # where the checkpoint holds none
+    scale_by_std: bool = False  # whether it must hold one
+    use_ema: bool = True
+
+    @property
+    def classes(self) -> ClassEmbedder | None:
+        """The embedding of the classes; None: unconditional."""
+        return None if isinstance(self.cond_stage_config, str) else self.cond_stage_config.params
+
+    @property
+    def heads(self) -> Heads:
+        """Of the attentions in the U-Net."""
+        unet = self.unet_config.params
+        count, width = unet.num_heads or 1, unet.num_head_channels
+        return Heads(count, width, unet.num_heads_upsample, unet.use_new_attention_order)
+
+    @property
+    def first_stage(self) -> str:
+        """``kl`` or ``vq``."""
+        return "kl" if self.first_stage_config.target.endswith("KL") else "vq"
+
+    @property
+    def autoencoder(self) -> AutoencoderConfig:
+        """Its shape."""
+        params = self.first_stage_config.params
+        shape, attends = params.ddconfig, params.ddconfig.attn_type == "vanilla"
+        sides = [shape.resolution // 2**level for level in range(len(shape.ch_mult))]
+        return AutoencoderConfig(
+            in_channels=shape.in_channels,
+            out_channels=shape.out_ch,
+            channels=shape.ch,
+            multipliers=shape.ch_mult,
+            blocks=shape.num_res_blocks,
+            z_channels=shape.z_channels,
+            embed_dim=params.embed_dim,
+            attention=frozenset(i for i, side in enumerate(sides) if attends and side in shape.attn_resolutions),
+            middle_attention=attends,
+            with_conv=shape.resamp_with_conv,
+            doubled=shape.double_z,
+            codes=(params.n_embed or 0) if self.first_stage == "vq" else 0,
+            tanh=shape.tanh_out,
         )
 
-    def section(self, name: str) -> Section:
-        """An entry that is a mapping."""
-        value = self.values.get(name)
-        if not isinstance(value, Mapping):
-            raise self.error(name, "a mapping")
-        return Section(value, f"{self.where}.{name}".lstrip("."), self.path)
-
-    def whole(self, name: str, default: int | None = None) -> int:
-        """A whole number of at least 1."""
-        value = self.values.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
-            raise self.error(name, "a whole number of at least 1")
-        return value
-
-    def number(self, name: str, default: float) -> float:
-        """A positive number."""
-        value = self.values.get(name, default)
-        try:  # YAML reads 1e-4 without a point as text
-            number = float("nan") if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            raise self.error(name, "a number") from None
-        if not 0 < number < float("inf"):
-            raise self.error(name, "a positive number")
-        return number
-
-    def truth(self, name: str, default: bool) -> bool:
-        """True or false."""
-        value = self.values.get(name, default)
-        if not isinstance(value, bool):
-            raise self.error(name, "true or false")
-        return value
-
-    def wholes(self, name: str, default: Sequence[int] | None = None) -> tuple[int, ...]:
-        """A list of whole numbers."""
-        value = self.values.get(name, default)
-        fits = isinstance(value, (list, tuple)) and len(value) <= _LONGEST
-        if not fits or not all(type(v) is int and 0 < v <= _SIDES_LIMIT for v in value):
-            raise self.error(name, "a list of whole numbers")
-        return tuple(value)
-
-    def choice(self, name: str, of: Sequence[str], default: str) -> str:
-        """One of some words."""
-        value = self.values.get(name, default)
-        if value not in of:
-            raise self.error(name, f"one of {', '.join(of)}")
-        return str(value)
-
-    def target(self, known: Sequence[str]) -> str:
-        """The class that the section asks for; a name in our own table, which nothing is imported from."""
-        value = self.values.get("target")
-        if value not in known:
-            raise CheckpointError(
-                f"{self.path}: {self.where}.target asks for {value!r}, which priorpaint does not read (nothing was "
-                f"imported); expected {' or '.join(known)}."
-            )
-        return str(value)
-
-    def parameters(self) -> Section:
-        """The section's params; none are no params."""
-        return self.section("params") if "params" in self else Section({}, f"{self.where}.params", self.path)
+    def complaint(self) -> str | None:
+        """What in it does not fit together; None where all does."""
+        unet, first = self.unet_config.params, self.first_stage_config.params
+        if unet.num_heads is None and unet.num_head_channels is None:
+            return "unet_config has neither num_heads nor num_head_channels; expected a number"
+        if first.ddconfig.double_z != (self.first_stage == "kl"):
+            return f"double_z is {first.ddconfig.double_z}; the autoencoder {self.first_stage} expects the other"
+        if first.n_embed is None and self.first_stage == "vq":
+            return "VQModelInterface has no n_embed; expected the number of its codes"
+        if self.classes is None:
+            return "conditioning_key is set, but the model is unconditional" if self.conditioning_key else None
+        key = self.conditioning_key or ("concat" if self.concat_mode else "crossattn")  # the program's own rule
+        return None if key == "crossattn" else f"conditioning_key is {key!r}; expected crossattn"
 
 
-@dataclass(frozen=True)
-class LDMConfig:
-    """What the YAML says that the tensors do not.
-
-    Attributes:
-        betas: name of the table of betas in that program.
-        steps, linear_start, linear_end, cosine_s: of the table.
-        prediction: ``eps``, ``x0`` or ``v``.
-        latent_size: side of the latents it was trained on.
-        channels: of the latents.
-        scale: of the latents, where the file holds none.
-        scale_inside: whether the file must hold the scale.
-        ema: whether the file keeps a moving average.
-        heads: of attentions in the U-Net.
-        spatial_transformer: whether the U-Net looks at a context.
-        unet: numbers of the U-Net that the tensors must confirm.
-        classes, embedding: rows and width of the class embedding; 0: unconditional.
-        first_stage: ``kl`` or ``vq``.
-        autoencoder: its shape.
-    """
-
-    betas: str
-    steps: int
-    linear_start: float
-    linear_end: float
-    cosine_s: float
-    prediction: str
-    latent_size: int
-    channels: int
-    scale: float
-    scale_inside: bool
-    ema: bool
-    heads: Heads
-    spatial_transformer: bool
-    unet: Mapping[str, Any]
-    classes: int
-    embedding: int
-    first_stage: str
-    autoencoder: AutoencoderConfig
+class _Model(_Section):
+    target: Literal["ldm.models.diffusion.ddpm.LatentDiffusion"]
+    params: LDMConfig
 
 
-def find(checkpoint: Path, given: str | None) -> Path:
-    """The YAML of a checkpoint: as given, or beside it under its name, or the only one in its folder.
+class _File(_Section):
+    model: _Model
+
+
+def find(checkpoint: Path, said: str | None) -> Path:
+    """The YAML of a checkpoint: where the user says, or beside it under its name, or the only one in its folder.
 
     Raises:
         UsageError: there is none, or several and none of the checkpoint's name.
     """
-    if given is not None:
-        path = Path(given)
+    if said is not None:
+        path = Path(said)
         if not path.is_file():
             raise UsageError(f"there is no configuration {path}; check the flag config.")
         return path
@@ -178,35 +220,14 @@ def load(path: Path) -> LDMConfig:
         CheckpointError: it is damaged, too large, or asks for what priorpaint does not read.
         MissingExtra: PyYAML is not installed.
     """
-    model = Section(_parsed(path), "", path).section("model")
-    model.target((_MODEL,))
-    params = model.parameters()
-    classes, embedding = _conditioning(params)
-    unet = params.section("unet_config")
-    unet.target((_UNET,))
-    first = params.section("first_stage_config")
-    kind = _FIRST_STAGES[first.target(tuple(_FIRST_STAGES))]
-    shape = unet.parameters()
-    return LDMConfig(
-        betas=params.choice("beta_schedule", _BETAS, "linear"),
-        steps=params.whole("timesteps", 1000),
-        linear_start=params.number("linear_start", 1e-4),
-        linear_end=params.number("linear_end", 2e-2),
-        cosine_s=params.number("cosine_s", 8e-3),
-        prediction=_PARAMETRISATIONS[params.choice("parameterization", tuple(_PARAMETRISATIONS), "eps")],
-        latent_size=params.whole("image_size", 256),
-        channels=params.whole("channels", 3),
-        scale=params.number("scale_factor", 1.0),
-        scale_inside=params.truth("scale_by_std", False),
-        ema=params.truth("use_ema", True),
-        heads=_heads(shape),
-        spatial_transformer=shape.truth("use_spatial_transformer", False),
-        unet=_unet(shape),
-        classes=classes,
-        embedding=embedding,
-        first_stage=kind,
-        autoencoder=_autoencoder(first.parameters(), kind),
-    )
+    try:
+        config = _File.model_validate(_parsed(path)).model.params
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {explained(error)}; no class that it names was imported.") from None
+    complaint = config.complaint()
+    if complaint is not None:
+        raise CheckpointError(f"{path}: {complaint}.")
+    return config
 
 
 def _parsed(path: Path) -> Mapping[str, Any]:
@@ -218,7 +239,7 @@ def _parsed(path: Path) -> Mapping[str, Any]:
         size = path.stat().st_size
         if size > _LARGEST_FILE:
             raise CheckpointError(f"{path} has {size} bytes; a configuration has at most {_LARGEST_FILE}.")
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read as text ({error}); download it again.") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -226,95 +247,6 @@ def _parsed(path: Path) -> Mapping[str, Any]:
         raise CheckpointError(
             f"{path} is not plain YAML ({reason}); expected values only, and nothing of it was run."
         ) from None
-    if not isinstance(found, Mapping):
-        raise CheckpointError(f"{path} holds {type(found).__name__}; expected the sections of a configuration.")
-    return found
-
-
-def _conditioning(params: Section) -> tuple[int, int]:
-    """(rows, width) of the class embedding; (0, 0): unconditional."""
-    given = params.values.get("cond_stage_config", UNCONDITIONAL)
-    key = params.values.get("conditioning_key")
-    if given == UNCONDITIONAL:
-        if key is not None:
-            raise params.error("conditioning_key", "none, as the model is unconditional")
-        return 0, 0
-    if isinstance(given, str):
-        raise params.error("cond_stage_config", f"{UNCONDITIONAL} or {_CLASSES}")
-    condition = params.section("cond_stage_config")
-    condition.target((_CLASSES,))
-    if key is None:  # the program's own rule
-        key = "concat" if params.truth("concat_mode", True) else "crossattn"
-    if key != "crossattn":
-        raise params.error("conditioning_key", "crossattn (classes by cross attention)")
-    values = condition.parameters()
-    return values.whole("n_classes", 1000), values.whole("embed_dim")
-
-
-def _heads(shape: Section) -> Heads:
-    """The program writes -1 for what is not given."""
-
-    def given(name: str) -> int | None:
-        return shape.whole(name) if shape.values.get(name) not in (None, -1) else None
-
-    count, width = given("num_heads"), given("num_head_channels")
-    if count is None and width is None:
-        raise shape.error("num_heads", "a number, or num_head_channels")
-    return Heads(count or 1, width, given("num_heads_upsample"), shape.truth("use_new_attention_order", False))
-
-
-def _unet(shape: Section) -> dict[str, Any]:
-    if "num_classes" in shape:
-        raise shape.error("num_classes", "none (classes by cross attention)")
-    if shape.values.get("dims", 2) != 2:
-        raise shape.error("dims", "2")
-    blocks = shape.values.get("num_res_blocks")
-    if isinstance(blocks, (list, tuple)) and len(set(blocks)) == 1:
-        blocks = blocks[0]
-    if type(blocks) is not int or blocks < 1:
-        raise shape.error("num_res_blocks", "a whole number of at least 1")
-    return {
-        "in_channels": shape.whole("in_channels"),
-        "out_channels": shape.whole("out_channels"),
-        "model_channels": shape.whole("model_channels"),
-        "blocks": blocks,
-        "multipliers": shape.wholes("channel_mult", (1, 2, 4, 8)),
-        "attention_factors": shape.wholes("attention_resolutions"),
-        "scale_shift": shape.truth("use_scale_shift_norm", False),
-        "resampling": "block"
-        if shape.truth("resblock_updown", False)
-        else ("conv" if shape.truth("conv_resample", True) else "pool"),
-        "depth": shape.whole("transformer_depth", 1),
-        "context": shape.whole("context_dim") if "context_dim" in shape else None,
-    }
-
-
-def _autoencoder(params: Section, kind: str) -> AutoencoderConfig:
-    shape = params.section("ddconfig")
-    if "remap" in params:
-        raise params.error("remap", "none")
-    multipliers = shape.wholes("ch_mult", (1, 2, 4, 8))
-    side = shape.whole("resolution")
-    sides = shape.wholes("attn_resolutions", ())
-    attention = frozenset(level for level in range(len(multipliers)) if side // 2**level in sides)
-    style = shape.choice("attn_type", ("vanilla", "none"), "vanilla")
-    doubled = shape.truth("double_z", True)
-    if doubled != (kind == "kl"):
-        raise shape.error("double_z", f"{kind == 'kl'} for this kind of autoencoder".lower())
-    if shape.truth("give_pre_end", False) or shape.truth("use_linear_attn", False):
-        raise shape.error("give_pre_end", "false, and use_linear_attn false")
-    return AutoencoderConfig(
-        in_channels=shape.whole("in_channels"),
-        out_channels=shape.whole("out_ch"),
-        channels=shape.whole("ch"),
-        multipliers=multipliers,
-        blocks=shape.whole("num_res_blocks"),
-        z_channels=shape.whole("z_channels"),
-        embed_dim=params.whole("embed_dim"),
-        attention=attention if style == "vanilla" else frozenset(),
-        middle_attention=style == "vanilla",
-        with_conv=shape.truth("resamp_with_conv", True),
-        doubled=doubled,
-        codes=params.whole("n_embed") if kind == "vq" else 0,
-        tanh=shape.truth("tanh_out", False),
-    )
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds {type(content).__name__}; expected the sections of a configuration.")
+    return content

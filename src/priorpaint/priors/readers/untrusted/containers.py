@@ -7,6 +7,7 @@ states that nobody reads cost no memory, and nothing is allocated because a file
 from __future__ import annotations
 
 import io
+import mmap
 import struct
 import zipfile
 import zlib
@@ -50,33 +51,6 @@ def read_container(data: memoryview, vocabulary: Vocabulary) -> Any:
     return _read_legacy(data, vocabulary)
 
 
-class _View(io.RawIOBase):
-    """A file over a memoryview that copies only what is read."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data, self._position = data, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        start = (0, self._position, len(self._data))[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        end = len(self._data) if size is None or size < 0 else self._position + size
-        found = bytes(self._data[self._position : end])
-        self._position += len(found)
-        return found
-
-
 def _read_zip(data: memoryview, vocabulary: Vocabulary) -> Any:
     records = _records(data)
     top = {name.split("/")[0] for name in records}
@@ -101,16 +75,18 @@ def _read_zip(data: memoryview, vocabulary: Vocabulary) -> Any:
             if len(record) < count * dtype.itemsize:
                 raise Damaged(f"the record data/{key} of {len(record)} bytes for {count} numbers")
             storages[key] = Storage(dtype, count, record)
-        found = storages[key]
-        return found if found.dtype == dtype else Storage(dtype, count, found.data)
+        stored = storages[key]
+        return stored if stored.dtype == dtype else Storage(dtype, count, stored.data)
 
     return Machine(records[f"{folder}/data.pkl"], vocabulary, storage).run()
 
 
 def _records(data: memoryview) -> dict[str, memoryview]:
     """Name -> bytes of each record; none compressed, none overlapping another, checksums right."""
+    whole = isinstance(data.obj, mmap.mmap) and len(data) == len(data.obj)
+    file: Any = data.obj if whole else io.BytesIO(data)  # a file inside another one is small
     try:
-        with zipfile.ZipFile(_View(data)) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
         if bytes(data[:4]) == ZIP_START and b"PK\x05\x06" not in bytes(data[-66_000:]):
@@ -118,7 +94,7 @@ def _records(data: memoryview) -> dict[str, memoryview]:
         raise Damaged(f"a zip archive ({error})") from None
     if len(entries) > _RECORDS:
         raise CheckpointError(f"is a zip archive of {len(entries)} records; expected at most {_RECORDS}")
-    found: dict[str, memoryview] = {}
+    records: dict[str, memoryview] = {}
     end = 0
     # torch writes no checksums after torch.serialization.set_crc32_options(False).
     summed = any(entry.CRC for entry in entries)
@@ -134,12 +110,12 @@ def _records(data: memoryview) -> dict[str, memoryview]:
         end = start + entry.file_size
         if end > len(data):
             raise Incomplete
-        if entry.filename in found or entry.flag_bits & 1:
+        if entry.filename in records or entry.flag_bits & 1:
             raise Damaged(f"the record {entry.filename}")
-        found[entry.filename] = data[start:end]
+        records[entry.filename] = data[start:end]
         if summed:
-            _check_sum(found[entry.filename], entry)
-    return found
+            _check_sum(records[entry.filename], entry)
+    return records
 
 
 def _start(data: memoryview, entry: zipfile.ZipInfo) -> int:
@@ -244,9 +220,9 @@ def nested(vocabulary: Vocabulary) -> Callable[[Any], Any]:
     def build(*args: Any) -> Storage:
         if len(args) != 1 or not isinstance(args[0], (bytes, memoryview)):
             raise Damaged("a storage")
-        found = read_container(memoryview(args[0]), vocabulary)
-        if not isinstance(found, Storage):
-            raise CheckpointError(f"holds {_kind(found)} where a run of numbers was expected")
-        return found
+        content = read_container(memoryview(args[0]), vocabulary)
+        if not isinstance(content, Storage):
+            raise CheckpointError(f"holds {_kind(content)} where a run of numbers was expected")
+        return content
 
     return build

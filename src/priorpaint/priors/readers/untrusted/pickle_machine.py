@@ -2,12 +2,13 @@
 
 Python's own unpickler turns a name in a file into whatever that name means in this process. Here a name is two strings
 (`Name`); a call is looked up in a table of our own functions, and anything that is not in the table is refused by name.
-Every length in the file is checked against the bytes that are there before anything of that length is made.
+How an instruction's argument is written is Python's own `pickletools`; every length in the file is checked against the
+bytes that are there before anything of that length is made.
 """
 
 from __future__ import annotations
 
-import struct
+import pickletools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,11 +83,11 @@ class Vocabulary:
         key = (module, name)
         if key in self.constants:
             return self.constants[key]
-        found = Name(module, name)
-        if key in self.builders or (_plain(module, name) and self.opaque(found)):
-            return found
+        asked = Name(module, name)
+        if key in self.builders or (_plain(module, name) and self.opaque(asked)):
+            return asked
         raise CheckpointError(
-            f"asks for {found}, which has no place in a file of weights; expected tensors and plain values only, so "
+            f"asks for {asked}, which has no place in a file of weights; expected tensors and plain values only, so "
             "nothing of it was run: get the file from its publisher"
         )
 
@@ -121,39 +122,37 @@ class Machine:
         """The object that the pickle describes.
 
         Raises:
-            Incomplete, Damaged: the bytes are not a whole pickle.
+            Incomplete, Damaged, ValueError: the bytes are not a whole pickle.
             CheckpointError: the pickle asks for a name that is not in the vocabulary.
         """
-        steps = _STEPS
         while True:
-            code = self._take(1)[0]
-            if code == 0x2E:  # STOP
+            code = self.read(1)[0]
+            if code == _STOP:
                 return self._pop()
-            step = steps.get(code)
-            if step is None:
+            if code not in _INSTRUCTIONS:
                 raise Damaged(f"pickle instruction {code:#04x} at byte {self.position - 1}")
-            step(self)
+            argument, step = _INSTRUCTIONS[code]
+            step(self, argument and argument(self))
 
-    # Reading.
+    # Reading, as `pickletools` asks a file for it.
 
-    def _take(self, count: int) -> memoryview:
-        end = self.position + count
-        if count < 0 or end > len(self.data):
+    def read(self, count: int) -> bytes:
+        """The next bytes, all of them."""
+        return bytes(self._view(count))
+
+    def readline(self) -> bytes:
+        """The bytes up to and with the next newline."""
+        end = bytes(self.data[self.position : self.position + _LONGEST_LINE]).find(b"\n")
+        if end < 0:
             raise Incomplete
-        view = self.data[self.position : end]
-        self.position = end
-        return view
+        return self.read(end + 1)
 
-    def _number(self, form: str, size: int) -> Any:
-        return struct.unpack(form, self._take(size))[0]
-
-    def _line(self) -> str:
-        for end in range(self.position, min(self.position + 65536, len(self.data))):
-            if self.data[end] == 0x0A:
-                line = bytes(self._take(end - self.position)).decode()
-                self.position += 1
-                return line
-        raise Incomplete
+    def _view(self, count: int) -> memoryview:
+        """The next bytes where they are, without a copy."""
+        start, self.position = self.position, self.position + count
+        if self.position > len(self.data):
+            raise Incomplete
+        return self.data[start : self.position]
 
     # The stack.
 
@@ -180,13 +179,20 @@ class Machine:
 
     # Building.
 
-    def _call(self, what: Any, args: Any) -> Any:
+    def _call(self) -> None:
+        args, what = self._pop(), self._pop()
         if not isinstance(what, Name) or not isinstance(args, tuple):
             raise Damaged(f"a call of {type(what).__name__}")
         build = self._vocabulary.builders.get((what.module, what.name))
-        return Opaque(what, args) if build is None else build(*args)
+        self._push(Opaque(what, args) if build is None else build(*args))
 
-    def _extend(self, target: Any, values: list[Any]) -> None:
+    def _call_without_keywords(self) -> None:
+        if self._pop():
+            raise Damaged("an object with keyword arguments")
+        self._call()
+
+    def _extend(self, values: list[Any]) -> None:
+        target = self._top()
         if isinstance(target, Opaque):
             target.items.extend(values)
         elif isinstance(target, list):
@@ -194,7 +200,8 @@ class Machine:
         else:
             raise Damaged(f"items for {type(target).__name__}")
 
-    def _set(self, target: Any, values: list[Any]) -> None:
+    def _set(self, values: list[Any]) -> None:
+        target = self._top()
         if len(values) % 2:
             raise Damaged("a key without a value")
         if isinstance(target, Opaque):
@@ -205,13 +212,49 @@ class Machine:
         for key, value in zip(values[::2], values[1::2], strict=True):
             target[_key(key)] = value
 
-    def _build(self, target: Any, state: Any) -> None:
+    def _dictionary(self) -> None:
+        values = self._since_mark()
+        self._push({})
+        self._set(values)
+
+    def _add(self, values: list[Any]) -> None:
+        target = self._top()
+        if not isinstance(target, set):
+            raise Damaged(f"members for {type(target).__name__}")
+        target.update(map(_key, values))
+
+    def _build(self) -> None:
+        state, target = self._pop(), self._top()
         if isinstance(target, Opaque):
             target.state = state
         elif hasattr(target, "restore"):  # our own holders (numpy arrays and types)
             target.restore(state)
         elif not isinstance(target, OrderedDict):  # whose state is the _metadata of a state_dict
             raise Damaged(f"a state for {type(target).__name__}")
+
+    # Names, and what was said before.
+
+    def _resolve(self, module: Any, name: Any) -> None:
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise Damaged("a name that is not text")
+        self._push(self._vocabulary.resolve(module, name))
+
+    def _recall(self, index: int) -> None:
+        if index not in self._memo:
+            raise Damaged("a value is missing")
+        self._push(self._memo[index])
+
+    def _memoise(self, index: int) -> None:
+        self._memo[index] = self._top()
+
+    def _refer(self) -> None:
+        if self._storage is None:
+            raise Damaged("a reference to data outside the pickle")
+        self._push(self._storage(self._pop()))
+
+    def _drop(self) -> None:
+        self._top()
+        self._stack.pop()
 
 
 def _key(value: Any) -> Any:
@@ -221,186 +264,78 @@ def _key(value: Any) -> Any:
     raise Damaged(f"a key of type {type(value).__name__}")
 
 
-def _long(data: memoryview) -> int:
-    return int.from_bytes(data, "little", signed=True)
+def _name_of(machine: Machine) -> tuple[str, str]:
+    # Not as pickletools reads it, which takes backslashes for escapes.
+    module, name = (machine.readline()[:-1].decode() for _ in range(2))
+    return module, name
 
 
-def _text(data: memoryview) -> str:
-    return str(data, "utf-8", "surrogatepass")
-
-
-def _set_memo(machine: Machine, index: int) -> None:
-    machine._memo[index] = machine._top()
-
-
-def _get_memo(machine: Machine, index: int) -> None:
-    if index not in machine._memo:
-        raise Damaged("a value is missing")
-    machine._push(machine._memo[index])
-
-
-def _global(machine: Machine) -> None:
-    module, name = machine._line(), machine._line()
-    machine._push(machine._vocabulary.resolve(module, name))
-
-
-def _stack_global(machine: Machine) -> None:
-    name, module = machine._pop(), machine._pop()
-    if not isinstance(name, str) or not isinstance(module, str):
-        raise Damaged("a name that is not text")
-    machine._push(machine._vocabulary.resolve(module, name))
-
-
-def _reduce(machine: Machine) -> None:
-    args, what = machine._pop(), machine._pop()
-    machine._push(machine._call(what, args))
-
-
-def _new_object_keywords(machine: Machine) -> None:
-    keywords, args, what = machine._pop(), machine._pop(), machine._pop()
-    if keywords:
-        raise Damaged("an object with keyword arguments")
-    machine._push(machine._call(what, args))
-
-
-def _persistent(machine: Machine) -> None:
-    if machine._storage is None:
-        raise Damaged("a reference to data outside the pickle")
-    machine._push(machine._storage(machine._pop()))
-
-
-def _append(machine: Machine) -> None:
-    value = machine._pop()
-    machine._extend(machine._top(), [value])
-
-
-def _appends(machine: Machine) -> None:
-    values = machine._since_mark()
-    machine._extend(machine._top(), values)
-
-
-def _set_item(machine: Machine) -> None:
-    value, key = machine._pop(), machine._pop()
-    machine._set(machine._top(), [key, value])
-
-
-def _set_items(machine: Machine) -> None:
-    values = machine._since_mark()
-    machine._set(machine._top(), values)
-
-
-def _add_items(machine: Machine) -> None:
-    values = machine._since_mark()
-    target = machine._top()
-    if not isinstance(target, set):
-        raise Damaged(f"members for {type(target).__name__}")
-    target.update(_key(value) for value in values)
-
-
-def _build(machine: Machine) -> None:
-    state = machine._pop()
-    machine._build(machine._top(), state)
-
-
-def _dictionary(machine: Machine) -> None:
-    values = machine._since_mark()
-    result: dict[Any, Any] = {}
-    machine._set(result, values)
-    machine._push(result)
-
-
-def _tuple(count: int) -> Callable[[Machine], None]:
-    def step(machine: Machine) -> None:
+def _popped(count: int) -> Step:
+    def step(machine: Machine, _: Any) -> None:
         parts = [machine._pop() for _ in range(count)]
         machine._push(tuple(reversed(parts)))
 
     return step
 
 
-def _push_of(make: Callable[[Machine], Any]) -> Callable[[Machine], None]:
-    return lambda machine: machine._push(make(machine))
-
-
-def _constant(value: Any) -> Callable[[Machine], None]:
-    return lambda machine: machine._push(value)
-
-
-def _drop(machine: Machine) -> None:
-    if not machine._stack:
-        raise Damaged("a value is missing")
-    machine._stack.pop()
-
-
-def _drop_since_mark(machine: Machine) -> None:
-    machine._since_mark()
-
-
-def _decimal(machine: Machine) -> int | bool:
-    line = machine._line()
-    if line in ("00", "01"):  # how protocol 0 writes truth values
-        return line == "01"
-    return int(line.removesuffix("L"))
-
-
-# One byte of a pickle (the protocols 0 to 5) and what it does. Left out on purpose: INST, OBJ, EXT1-4, PERSID and
-# buffers outside the file, which no checkpoint needs.
-_STEPS: dict[int, Callable[[Machine], None]] = {
-    ord("("): _constant(_MARK),
-    ord("0"): _drop,
-    ord("1"): _drop_since_mark,
-    ord("2"): _push_of(lambda m: m._top()),
-    ord("N"): _constant(None),
-    0x88: _constant(True),
-    0x89: _constant(False),
-    ord("I"): _push_of(_decimal),
-    ord("L"): _push_of(_decimal),
-    ord("F"): _push_of(lambda m: float(m._line())),
-    ord("J"): _push_of(lambda m: m._number("<i", 4)),
-    ord("K"): _push_of(lambda m: m._number("<B", 1)),
-    ord("M"): _push_of(lambda m: m._number("<H", 2)),
-    0x8A: _push_of(lambda m: _long(m._take(m._number("<B", 1)))),
-    0x8B: _push_of(lambda m: _long(m._take(m._number("<i", 4)))),
-    ord("G"): _push_of(lambda m: m._number(">d", 8)),
-    ord("U"): _push_of(lambda m: str(m._take(m._number("<B", 1)), "latin-1")),
-    ord("T"): _push_of(lambda m: str(m._take(m._number("<i", 4)), "latin-1")),
-    ord("V"): _push_of(lambda m: m._line().encode().decode("raw-unicode-escape")),
-    ord("X"): _push_of(lambda m: _text(m._take(m._number("<I", 4)))),
-    0x8C: _push_of(lambda m: _text(m._take(m._number("<B", 1)))),
-    0x8D: _push_of(lambda m: _text(m._take(m._number("<Q", 8)))),
-    ord("B"): _push_of(lambda m: m._take(m._number("<I", 4))),
-    ord("C"): _push_of(lambda m: m._take(m._number("<B", 1))),
-    0x8E: _push_of(lambda m: m._take(m._number("<Q", 8))),
-    0x96: _push_of(lambda m: m._take(m._number("<Q", 8))),
-    ord("]"): _push_of(lambda m: []),
-    ord("}"): _push_of(lambda m: {}),
-    ord(")"): _constant(()),
-    0x8F: _push_of(lambda m: set()),
-    ord("l"): _push_of(lambda m: m._since_mark()),
-    ord("d"): _dictionary,
-    ord("t"): _push_of(lambda m: tuple(m._since_mark())),
-    0x85: _tuple(1),
-    0x86: _tuple(2),
-    0x87: _tuple(3),
-    0x91: _push_of(lambda m: frozenset(_key(value) for value in m._since_mark())),
-    ord("a"): _append,
-    ord("e"): _appends,
-    ord("s"): _set_item,
-    ord("u"): _set_items,
-    0x90: _add_items,
-    ord("p"): lambda m: _set_memo(m, int(m._line())),
-    ord("q"): lambda m: _set_memo(m, m._number("<B", 1)),
-    ord("r"): lambda m: _set_memo(m, m._number("<I", 4)),
-    0x94: lambda m: _set_memo(m, len(m._memo)),
-    ord("g"): lambda m: _get_memo(m, int(m._line())),
-    ord("h"): lambda m: _get_memo(m, m._number("<B", 1)),
-    ord("j"): lambda m: _get_memo(m, m._number("<I", 4)),
-    ord("c"): _global,
-    0x93: _stack_global,
-    ord("R"): _reduce,
-    0x81: _reduce,  # NEWOBJ: the class and its arguments
-    0x92: _new_object_keywords,
-    ord("b"): _build,
-    ord("Q"): _persistent,
-    0x80: lambda m: m._number("<B", 1) and None,
-    0x95: lambda m: m._number("<Q", 8) and None,  # FRAME: a hint for readers of streams
+Step = Callable[[Machine, Any], object]
+_STOP = ord(".")
+_LONGEST_LINE = 65536
+# What an instruction does with its argument, by its name (the protocols 0 to 5). Left out on purpose: INST, OBJ,
+# STRING, EXT1-4, PERSID and buffers outside the file, which no checkpoint needs.
+_STEPS: dict[str, Step] = {
+    **dict.fromkeys(("PROTO", "FRAME"), lambda m, _: None),  # FRAME: a hint for readers of streams
+    **dict.fromkeys(
+        (
+            *("INT", "LONG", "FLOAT", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+            *("SHORT_BINSTRING", "BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+        ),
+        Machine._push,
+    ),
+    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"), lambda m, n: m._push(m._view(n))),
+    "MARK": lambda m, _: m._push(_MARK),
+    "POP": lambda m, _: m._drop(),
+    "POP_MARK": lambda m, _: m._since_mark(),
+    "DUP": lambda m, _: m._push(m._top()),
+    "NONE": lambda m, _: m._push(None),
+    "NEWTRUE": lambda m, _: m._push(True),
+    "NEWFALSE": lambda m, _: m._push(False),
+    "EMPTY_LIST": lambda m, _: m._push([]),
+    "EMPTY_DICT": lambda m, _: m._push({}),
+    "EMPTY_TUPLE": lambda m, _: m._push(()),
+    "EMPTY_SET": lambda m, _: m._push(set()),
+    "LIST": lambda m, _: m._push(m._since_mark()),
+    "DICT": lambda m, _: m._dictionary(),
+    "TUPLE": lambda m, _: m._push(tuple(m._since_mark())),
+    **{f"TUPLE{count}": _popped(count) for count in (1, 2, 3)},
+    "FROZENSET": lambda m, _: m._push(frozenset(map(_key, m._since_mark()))),
+    "APPEND": lambda m, _: m._extend([m._pop()]),
+    "APPENDS": lambda m, _: m._extend(m._since_mark()),
+    "SETITEM": lambda m, _: m._set([m._pop(), m._pop()][::-1]),
+    "SETITEMS": lambda m, _: m._set(m._since_mark()),
+    "ADDITEMS": lambda m, _: m._add(m._since_mark()),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine._memoise),
+    "MEMOIZE": lambda m, _: m._memoise(len(m._memo)),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine._recall),
+    "GLOBAL": lambda m, names: m._resolve(*names),
+    "STACK_GLOBAL": lambda m, _: m._resolve(*[m._pop(), m._pop()][::-1]),
+    "REDUCE": lambda m, _: m._call(),
+    "NEWOBJ": lambda m, _: m._call(),  # the class and its arguments
+    "NEWOBJ_EX": lambda m, _: m._call_without_keywords(),
+    "BUILD": lambda m, _: m._build(),
+    "BINPERSID": lambda m, _: m._refer(),
+}
+# Arguments that are not read as pickletools does: of bytes the length alone, so that they stay where they are.
+_ARGUMENTS: dict[str, Callable[[Any], Any]] = {
+    "GLOBAL": _name_of,
+    "SHORT_BINBYTES": pickletools.read_uint1,
+    "BINBYTES": pickletools.read_uint4,
+    "BINBYTES8": pickletools.read_uint8,
+    "BYTEARRAY8": pickletools.read_uint8,
+}
+# Code -> how its argument is read, where it has one, and what it does.
+_INSTRUCTIONS: dict[int, tuple[Callable[[Any], Any] | None, Step]] = {
+    ord(known.code): (_ARGUMENTS.get(known.name, known.arg.reader if known.arg else None), _STEPS[known.name])
+    for known in pickletools.opcodes
+    if known.name in _STEPS
 }

@@ -20,25 +20,8 @@ from torch import Tensor, nn
 
 from ....errors import CheckpointError, PriorpaintError
 from .containers import ZIP_START, is_container, read_container
-from .pickle_machine import Damaged, Incomplete, Machine, Name, Opaque, Vocabulary
+from .pickle_machine import Damaged, Incomplete, Machine, Vocabulary
 from .pickle_values import TENSORS
-
-__all__ = [
-    "Name",
-    "Opaque",
-    "assemble",
-    "check_count",
-    "check_finite",
-    "check_fit",
-    "container_start",
-    "file_hash",
-    "interpreting",
-    "is_plain_pickle",
-    "load_pickle",
-    "load_safetensors",
-    "load_torch",
-    "looks_like",
-]
 
 MAX_BYTES = 1 << 38
 _HEADER = 100_000_000  # of safetensors, as its own library has it
@@ -126,9 +109,9 @@ def load_torch(path: str | Path, *, max_bytes: int = MAX_BYTES, vocabulary: Voca
     """
     path = Path(path)
     with _reading(path, ("zip", "pickle"), "a file of torch.save") as data:
-        found = read_container(data, vocabulary)
-    _check_total(found, max_bytes, path)
-    return found
+        content = read_container(data, vocabulary)
+    _check_total(content, max_bytes, path)
+    return content
 
 
 def load_pickle(path: str | Path, vocabulary: Vocabulary, expected: str) -> Any:
@@ -170,13 +153,13 @@ def check_fit(state: Mapping[str, Tensor], module: nn.Module, path: Path, what: 
     ``module`` may be on the meta device. The message names what is missing, unknown, or of which other shape.
     """
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    missing = [key for key in wanted if key not in found]
-    unknown = [key for key in found if key not in wanted]
-    wrong = [key for key in wanted if key in found and wanted[key] != found[key]]
+    held = {key: tuple(value.shape) for key, value in state.items()}
+    missing = [key for key in wanted if key not in held]
+    unknown = [key for key in held if key not in wanted]
+    wrong = [key for key in wanted if key in held and wanted[key] != held[key]]
     if not missing and not unknown and not wrong:
         return
-    shapes = [f"{key} (expected {wanted[key]}, found {found[key]})" for key in wrong[:_SHOWN]]
+    shapes = [f"{key} (expected {wanted[key]}, found {held[key]})" for key in wrong[:_SHOWN]]
     parts = [
         text
         for text, count in (
@@ -227,11 +210,11 @@ def assemble(
         raise CheckpointError(f"{path} needs {size / 1e9:.1f} GB for its weights, more memory than this machine has.")
     check_finite(state, path)
     tables = {name for name, _ in network.named_buffers()}  # of frequencies and filters: they stay exact
-    kept = {
+    weights = {
         key: value.to(device=device, dtype=torch.float32 if key in tables else dtype, copy=True).contiguous()
         for key, value in state.items()
     }
-    network.load_state_dict(kept, assign=True)
+    network.load_state_dict(weights, assign=True)
     return network.requires_grad_(False).eval()
 
 
@@ -278,13 +261,13 @@ def _check_file(path: Path, kinds: tuple[str, ...], expected: str) -> None:
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; check the path.")
     try:
-        found = looks_like(path)
+        kind = looks_like(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
-    if found in kinds:
+    if kind in kinds:
         return
     plain = {"zip": "a zip archive", "pickle": "a pickle", "safetensors": "a safetensors file"}
-    raise CheckpointError(f"{path} is not a checkpoint: expected {expected}, found {plain.get(found, found)}.")
+    raise CheckpointError(f"{path} is not a checkpoint: expected {expected}, found {plain.get(kind, kind)}.")
 
 
 @contextmanager
@@ -330,15 +313,15 @@ def _check_header(path: Path) -> None:
         raise CheckpointError(f"{path} is incomplete: expected {needed} bytes, found {size}; {_AGAIN}.")
 
 
-def _check_total(found: Any, max_bytes: int, path: Path) -> None:
-    total, seen, waiting = 0, set(), [found]
+def _check_total(content: Any, max_bytes: int, path: Path) -> None:
+    total, visited, waiting = 0, set(), [content]
     while waiting:
         value = waiting.pop()
         if isinstance(value, Tensor):
             total += value.nbytes
-        if not isinstance(value, (dict, list, tuple)) or id(value) in seen:
+        if not isinstance(value, (dict, list, tuple)) or id(value) in visited:
             continue
-        seen.add(id(value))
+        visited.add(id(value))
         waiting.extend(value.values() if isinstance(value, dict) else value)
     if total > max_bytes:
         raise CheckpointError(f"{path} holds tensors of {total / 1e9:.0f} GB; at most {max_bytes / 1e9:.0f} are read.")

@@ -1,0 +1,211 @@
+"""The same job for other measurements: a small, blurred, noisy or grey picture in, several restored ones out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ..diffusion.rng import Seed
+from ..errors import CancelToken, UsageError
+from ..imaging import Picture, compose, read_picture
+from ..operators import Inpainting, LinearOperator, Operator, name_of, settings_of
+from ..operators import operator as make_operator
+from ..priors import Prior
+from ..solvers import Solver
+from ..solvers.base import Problem
+from .api import Options, Plan, planned
+from .coarse_to_fine import WindowSampler, Work
+from .events import OnEvent
+from .inputs import Source, about, about_picture, as_image
+from .job import MAX_RESIZED, PictureJob
+from .levels import Level
+from .method import choose_solver, restoration_default
+from .result import Result
+from .windows import Box, Window
+
+
+@dataclass(kw_only=True)
+class RestoreJob(PictureJob):
+    """A whole picture, measured by any operator.
+
+    Attributes:
+        operator: A.
+        y: (1, ...), its measurement.
+        sigma_y: standard deviation of its noise.
+    """
+
+    operator: Operator
+    y: Tensor
+    sigma_y: float
+
+    def _plan(self) -> tuple[Box, tuple[Level, ...]]:
+        channels, height, width = self.operator.image_shape(self.y)
+        copies = self.prior.image_shape[0] // channels
+        if copies > 1 and self.y.ndim == 4:
+            # A grey picture is one with equal channels, of which the result takes the average. Were the copies of y
+            # independent, so would be their noise: with this deviation their average has the noise of y.
+            self.y, self.sigma_y = self.y.expand(-1, copies, -1, -1), self.sigma_y * math.sqrt(copies)
+        self.operator = self.operator.to(self.prior.device)
+        self.prior.check_size(height, width)
+        box = Box(0, 0, height, width)
+        return box, (Level(1, self.known, ~self.known, (Window(box, box, 0),), (False,), (True,)),)
+
+    def _sampler(self, **options: Any) -> WindowSampler:
+        return _Whole(Problem(self.prior, self.operator, self.y, self.sigma_y), self.work, **options)
+
+
+class _Whole(WindowSampler):
+    """Draws the one window that is the whole picture."""
+
+    def __init__(self, problem: Problem, work: Work, **options: Any) -> None:
+        super().__init__(work, problem.prior, **options)
+        self.problem = problem
+
+    def fill(self, seeds: Sequence[int]) -> Tensor:
+        return self.solve(self.problem, self.levels[0], 0, seeds).clamp(-1, 1)
+
+
+def plan_restoration(
+    y: Source | Picture | Tensor,
+    operator: str | Operator,
+    prior: str | Path | Prior = "photos",
+    method: str | Solver | None = None,
+    num_samples: int = 4,
+    seed: Seed = 0,
+    sigma_y: float = 0.0,
+    *,
+    operator_settings: Mapping[str, Any] | None = None,
+    on_event: OnEvent | None = None,
+    **options: Any,
+) -> Plan:
+    """Read, check and load everything that a restoration needs. Nothing is drawn yet; `Plan.run` does it.
+
+    The prior sees the whole picture at once. One of a fixed size is cut into windows (`TiledPrior`), and a picture
+    whose sides are not multiples of what the prior asks for is continued by reflection.
+
+    Args:
+        y: what was measured, y = A x + sigma_y n: a path, PIL image, uint8 array (H, W[, 3 or 4]) or ``Picture`` (the
+            small one for `Downsampling`, the blurred one for `Blur`), or a tensor (1, ...) of the operator's own shape,
+            in units of image values on [-1, 1].
+        operator: A, an `Operator` or a name in ``OPERATORS``.
+        prior, num_samples, seed: as for `plan`.
+        method: a name in ``SOLVERS`` or a ``Solver``; None is ``ddnm`` for an exact and ``diffpir`` for a noisy linear
+            measurement, and ``dps`` for one that is not linear.
+        sigma_y: standard deviation of the noise in y, in units of image values on [-1, 1]; >= 0.
+        operator_settings: arguments of an operator by name, such as ``{"factor": 2}``.
+        on_event: hears `Loading` before the prior is read.
+        options: fields of `Options`, and settings of the method.
+
+    Raises:
+        UsageError: arguments, picture or operator that do not fit together.
+        PriorError: the prior cannot be read.
+    """
+    if not 0 <= sigma_y < math.inf:
+        raise UsageError(f"sigma_y is a standard deviation and cannot be {sigma_y}")
+    if isinstance(operator, str):
+        operator = make_operator(operator, **(operator_settings or {}))
+    elif operator_settings:
+        raise UsageError("operator_settings are for an operator by name; a ready operator takes none.")
+    common, params = Options.split(options)
+    solver = choose_solver(method, params, restoration_default(operator, sigma_y))
+    _check_needs(solver, operator)
+    values, picture, image = _measurement(y)
+    shape = operator.image_shape(values)
+    if shape[1] * shape[2] > MAX_RESIZED:
+        raise UsageError(f"a restored picture has at most {MAX_RESIZED // 10**6} megapixels; crop y first.")
+    job = partial(
+        RestoreJob,
+        picture=_shown(values, operator, shape, picture),
+        known=np.zeros(shape[1:], dtype=bool),
+        solver=solver,
+        operator=operator,
+        y=values,
+        sigma_y=sigma_y,
+    )
+    warnings = () if picture is None else picture.warnings
+    if picture is not None and picture.alpha is not None and (picture.alpha < 255).any():
+        warnings = (*warnings, f"{picture.name} is transparent in parts; the restored pictures are opaque.")
+    name, arguments = name_of(operator), settings_of(operator)
+    call = {"operator": name, "operator_settings": arguments, "sigma_y": sigma_y}
+    origin = {"image": image, "operator": {"name": name, "settings": arguments}}
+    return planned(job, prior, num_samples, seed, common, call, origin, warnings, on_event, (shape[1], shape[2]))
+
+
+def restore(
+    y: Source | Picture | Tensor,
+    operator: str | Operator,
+    prior: str | Path | Prior = "photos",
+    method: str | Solver | None = None,
+    num_samples: int = 4,
+    seed: Seed = 0,
+    sigma_y: float = 0.0,
+    *,
+    on_event: OnEvent | None = None,
+    cancel: CancelToken | None = None,
+    **options: Any,
+) -> Result:
+    """Draw pictures that explain a measurement: super-resolution, deblurring, denoising, colours for a grey picture.
+
+    `plan_restoration`, then `Plan.run`.
+
+    Args:
+        y, operator, prior, method, num_samples, seed, sigma_y, options: as for `plan_restoration`.
+        on_event, cancel: as for `Plan.run`.
+
+    Returns:
+        The restored pictures with their mean, uncertainty and everything that reproduces them. The result's
+        ``picture`` is y, enlarged to their size, and nothing of it is ``known``.
+
+    Raises:
+        UsageError, PriorError, Stopped: as `plan_restoration` and `Plan.run`.
+    """
+    ready = plan_restoration(y, operator, prior, method, num_samples, seed, sigma_y, on_event=on_event, **options)
+    return ready.run(on_event, cancel)
+
+
+def _check_needs(solver: Solver, operator: Operator) -> None:
+    if solver.mask_only and not isinstance(operator, Inpainting):
+        lack = "fills in the hidden pixels of a mask"
+    elif "linear" in solver.needs and not isinstance(operator, LinearOperator):
+        lack = "needs a linear measurement"
+    else:
+        return
+    raise UsageError(f"{solver.title} {lack} and cannot use {type(operator).__name__}; choose another method.")
+
+
+def _measurement(y: Source | Picture | Tensor) -> tuple[Tensor, Picture | None, dict[str, Any]]:
+    """y as (1, ...), float32, the picture that it came from, and what run.json says of it."""
+    if not isinstance(y, Tensor):
+        picture = y if isinstance(y, Picture) else read_picture(as_image(y))
+        return picture.to_tensor(1 if picture.grey else 3), picture, about_picture(picture)
+    if y.ndim < 2 or len(y) != 1:
+        raise UsageError(f"y is the measurement of one picture, a tensor (1, ...), and not {tuple(y.shape)}")
+    if not bool(torch.isfinite(y).all()):
+        raise UsageError("y holds values that are not finite (NaN or infinity)")
+    values = y.detach().to(device="cpu", dtype=torch.float32)
+    return values, None, {**about(None, None, values), "shape": list(values.shape)}
+
+
+def _shown(y: Tensor, operator: Operator, shape: tuple[int, int, int], picture: Picture | None) -> Picture:
+    """y enlarged to the size of what is restored, or a guess where y is not a picture; results take its mode."""
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise UsageError(f"a restored picture has 1 or 3 channels, not {channels}; use the sample method of a solver")
+    is_picture = y.ndim == 4 and y.shape[1] in (1, 3)
+    image = F.interpolate(y, size=(height, width)) if is_picture else operator.guess(y)
+    mode = "RGB" if channels == 3 else "I;16" if picture is not None and picture.mode == "I;16" else "L"
+    blank = Picture(Image.new(mode, (width, height)))
+    if picture is not None:
+        icc = picture.icc if picture.grey == blank.grey else None  # a profile for grey means nothing for colours
+        blank = replace(blank, format=picture.format, name=picture.name, icc=icc, exif=picture.exif)
+    return replace(blank, image=compose(blank, image[0], np.zeros((height, width), dtype=bool)))
