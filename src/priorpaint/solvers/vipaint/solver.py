@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from ...diffusion.rng import Seed, Streams, derive, image_seeds
+from ...diffusion.rng import Seed, Streams, derive
 from ...diffusion.schedules import Schedule
 from ...errors import UsageError
 from ...operators.base import LinearOperator
@@ -285,9 +285,7 @@ class VIPaint(Solver, name="vipaint"):
             UsageError: arguments that do not fit together.
             Cancelled: from the callback.
         """
-        y, shape = self._prepare(prior, operator, y, sigma_y, 1, batch_size)
-        seeds = image_seeds(seed, y)
-        return self._fit(Job(normalised(prior), operator, y, float(sigma_y), 1, seeds, batch_size, callback, shape))
+        return self._fit(self._job(prior, operator, y, sigma_y, 1, seed, batch_size, callback))
 
     def _fit(self, job: Job) -> Posterior:
         self._check_latent(job.prior)
