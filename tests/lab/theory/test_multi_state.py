@@ -9,7 +9,7 @@ import torch
 
 from priorpaint.diffusion.schedules import VP
 from priorpaint.lab.theory import multi_state, two_state
-from tests.lab.theory.problems import named, varied
+from tests.lab.theory.problems import hidden_block, named, varied
 
 SCHEDULES = {"linear": VP("linear"), "cosine": VP("cosine"), "short": VP([0.1, 0.3, 0.5, 0.9])}
 LINEAR = SCHEDULES["linear"]
@@ -84,7 +84,7 @@ def test_error_without_resampling(name: str) -> None:
         kept[:, place : place + 8] = float(schedule.sigma(s)) * EYE if index + 1 < states else 0
         x = torch.where(model.known[:, None], kept, u)
     error = (x - x_0)[hidden]
-    values, vectors = torch.linalg.eigh(model.B)
+    values, vectors = torch.linalg.eigh(hidden_block(model))
     init, forward, reverse = multi_state.aligned_error(schedule, times, values.clamp(min=0))
     expected = vectors @ torch.diag(init + forward + reverse) @ vectors.mT
     torch.testing.assert_close(error @ error.mT, expected, rtol=1e-9, atol=1e-12)
@@ -150,7 +150,7 @@ def test_modes_do_not_mix() -> None:
             mean, cov = theta @ mean, theta @ cov @ theta.mT + sigma_s * beta / sigma_t * EYE
             mean = torch.where(model.known, schedule.alpha(s) * x_0, mean)
             cov = (1 - known)[:, None] * cov * (1 - known) + torch.diag(known * sigma_s)
-    values, vectors = torch.linalg.eigh(model.B)
+    values, vectors = torch.linalg.eigh(hidden_block(model))
     error = multi_state.repaint_error(schedule, times, values.clamp(min=0), 3)
     bias = vectors @ torch.diag(error.bias) @ vectors.mT @ x_0[hidden]
     torch.testing.assert_close(mean[hidden] - x_0[hidden], bias, rtol=0, atol=1e-10)

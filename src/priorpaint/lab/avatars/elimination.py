@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .painting import OWN
+from .drawing import OWN
 from .tables import Block, Tables, Term
 
 Pick = Callable[[Tensor], Tensor]
@@ -78,7 +78,7 @@ class Elimination:
         shared = [torch.zeros_like(outline) for _ in self._tables.shared]
         for bucket in reversed(self._buckets):
             table = bucket.joint.movedim(bucket.axis, -1)
-            others = [place for axis, place in enumerate(shared, 2) if axis != bucket.axis]
+            others = [index for axis, index in enumerate(shared, 2) if axis != bucket.axis]
             shared[bucket.axis - 2] = pick(_row(table, rows, outline, others))
         columns.update(zip(self._tables.shared, shared, strict=True))
         for block in self._blocks:
@@ -94,14 +94,14 @@ class Elimination:
 
     def _table(self, term: Term) -> Tensor:
         """(N, outlines, styles, options)."""
-        seen = self._features[:, term.cells].flatten(1)
-        return (-self._scale * (seen @ term.rows.mT)).reshape(-1, *term.shape)
+        features = self._features[:, term.cells].flatten(1)
+        return (-self._scale * (features @ term.rows.mT)).reshape(-1, *term.shape)
 
     def _styles(self, columns: tuple[int, ...], choices: Tensor) -> Tensor:
         """Log prior (N | 1, n) of joint choices (n, len(columns)) of some parts."""
         return _sum(
             [torch.zeros(1, len(choices)).to(self._features)]
-            + [self._prior[column][:, choices[:, place]] for place, column in enumerate(columns)]
+            + [self._prior[column][:, choices[:, i]] for i, column in enumerate(columns)]
         )
 
     def _eliminate(self, block: Block) -> _Eliminated:
@@ -124,9 +124,9 @@ class Elimination:
 
     def _along(self, table: Tensor, column: int) -> Tensor:
         """Move the last axis of (..., options) to that of the column among the shared ones."""
-        place = self._tables.shared.index(column)
-        after = len(self._tables.shared) - 1 - place
-        return table[(..., *[None] * place, slice(None), *[None] * after)]
+        i = self._tables.shared.index(column)
+        after = len(self._tables.shared) - 1 - i
+        return table[(..., *[None] * i, slice(None), *[None] * after)]
 
     def _members(self) -> Tensor:
         """Log weights (N, outlines, most) of the covers' choices behind each outline."""
@@ -140,7 +140,7 @@ class Elimination:
         factors += [self._along(self._table(term)[:, 0], term.source) for term in self._tables.frame]
         factors += [self._along(self._prior[column][:, None], column) for column in self._tables.shared]
         factors += [self._reduce(block.joint, 2)[:, block.block.outline] for block in self._blocks]
-        left = {2 + place for place, column in enumerate(self._tables.shared) if self._prior[column].shape[1] > 1}
+        left = {2 + i for i, column in enumerate(self._tables.shared) if self._prior[column].shape[1] > 1}
         while left:
             axis = min(left, key=lambda axis: (_joint_size(factors, axis), axis))
             left.remove(axis)
@@ -165,10 +165,10 @@ def _joint_size(factors: list[Tensor], axis: int) -> int:
 
 
 def _row(table: Tensor, rows: Tensor, first: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """(N, M, n) from (N, F, *others, n), at given places; axes of size 1 do not ask where."""
+    """(N, M, n) from (N, F, *others, n), at given indices; axes of size 1 take any index."""
     sizes = table.shape[2:-1]
-    places = [place if size > 1 else torch.zeros_like(place) for place, size in zip(others, sizes, strict=True)]
-    return table[(rows, first, *places)]
+    indices = [index if size > 1 else torch.zeros_like(index) for index, size in zip(others, sizes, strict=True)]
+    return table[(rows, first, *indices)]
 
 
 def largest(weights: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class Drawn:
 
     def __call__(self, weights: Tensor) -> Tensor:
         ends = torch.softmax(weights, -1).cumsum(-1)
-        places = next(self._chances).to(ends) * ends[..., -1]
+        chance = next(self._chances).to(ends) * ends[..., -1]
         if ends.shape[1] == 1:
-            return torch.searchsorted(ends[:, 0].contiguous(), places)
-        return torch.searchsorted(ends.contiguous(), places[..., None]).squeeze(-1)
+            return torch.searchsorted(ends[:, 0].contiguous(), chance)
+        return torch.searchsorted(ends.contiguous(), chance[..., None]).squeeze(-1)

@@ -32,7 +32,7 @@ def over_cells(values: Tensor) -> Tensor:
     return cells.flatten(2).mT.contiguous()
 
 
-def numbers(y: Tensor, known: Tensor, *, exact: bool = False) -> Tensor:
+def cell_features(y: Tensor, known: Tensor, *, exact: bool = False) -> Tensor:
     """The seven numbers of each cell (N, 256, 7), float64.
 
     Args:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ...diffusion.rng import Seed, Streams, image_seeds
 from ...errors import UsageError
+from .drawing import Parts
 from .elimination import Drawn, Elimination
 from .model import ZOOM, Avatars
-from .painting import Parts
-from .pixels import LEVEL, as_picture, mask_for, numbers
+from .pixels import LEVEL, as_picture, cell_features, mask_for
 from .sheet import CELLS
 from .standard import standard
 from .tables import tables
@@ -96,9 +96,9 @@ def posterior(y: Tensor, known: Tensor, sigma_y: float = 0.0, *, avatars: Avatar
     known = mask_for(known, y)
     if sigma_y and not sigma_y >= _LEAST:
         raise UsageError(f"sigma_y is a standard deviation, 0 or at least {_LEAST}, not {sigma_y}")
-    seen = torch.where(known, y.detach().cpu().double(), 0.0)
+    observed = torch.where(known, y.detach().cpu().double(), 0.0)
     scale = 1 / (2 * (sigma_y * LEVEL) ** 2) if sigma_y else _EXACT
-    cells = numbers(seen, known, exact=not sigma_y)
+    cells = cell_features(observed, known, exact=not sigma_y)
     chunks = [cells[start : start + _CHUNK] for start in range(0, max(len(cells), 1), _CHUNK)]
     pieces = [_moments(avatars, chunk, scale) for chunk in chunks]
     total = torch.cat([piece[0] for piece in pieces])
@@ -115,7 +115,7 @@ def posterior(y: Tensor, known: Tensor, sigma_y: float = 0.0, *, avatars: Avatar
     else:
         values = 3 * known.flatten(1).sum(1).double()
         evidence = total - values / 2 * math.log(2 * math.pi * sigma_y**2)
-    return Posterior(avatars, evidence, marginals, mean, std, plausible, cells, scale, total, seen)
+    return Posterior(avatars, evidence, marginals, mean, std, plausible, cells, scale, total, observed)
 
 
 def _moments(avatars: Avatars, cells: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:

@@ -8,10 +8,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from .drawing import Parts
 from .elimination import Elimination, largest
 from .model import Avatars
-from .painting import Parts
-from .pixels import as_tensor, mask_for, numbers, over_cells
+from .pixels import as_tensor, cell_features, mask_for, over_cells
 from .standard import standard
 from .tables import Tables, Term, tables
 
@@ -53,15 +53,15 @@ def read(pictures: Tensor, *, avatars: Avatars | None = None) -> Reading:
     pictures = pictures.detach().cpu().float()
     mask_for(torch.ones(1, 1, 1, 1), pictures)
     pieces = [_nearest(avatars, pictures[start : start + _CHUNK]) for start in range(0, max(len(pictures), 1), _CHUNK)]
-    parts, distance, worst = (torch.cat([piece[place] for piece in pieces]) for place in range(3))
+    parts, distance, worst = (torch.cat([piece[i] for piece in pieces]) for i in range(3))
     return Reading(parts.numpy(), distance, worst, worst <= THRESHOLD)
 
 
 def _nearest(avatars: Avatars, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Parts (N, P), distance (N,) and largest distance in a cell (N,)."""
     flat = [torch.zeros(1, len(part.options)) for part in avatars.parts]
-    seen = numbers(pictures, mask_for(torch.ones(1, 1, 1, 1), pictures)).float()
-    parts = Elimination(_single(avatars), seen, 1.0, flat, torch.amax).combinations(largest)[:, 0]
+    features = cell_features(pictures, mask_for(torch.ones(1, 1, 1, 1), pictures)).float()
+    parts = Elimination(_single(avatars), features, 1.0, flat, torch.amax).combinations(largest)[:, 0]
     squares = (pictures - as_tensor(avatars.compose(parts.numpy()))).square()
     return parts, squares.mean((1, 2, 3)).sqrt(), (over_cells(squares).sum(-1) / 12).amax(1).sqrt()
 

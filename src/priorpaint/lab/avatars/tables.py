@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .drawing import OWN, Layer, Painter, Parts
 from .model import Avatars
-from .painting import OWN, Layer, Painter, Parts
 from .sheet import CELLS
 
 FEATURES = 7
@@ -125,10 +125,10 @@ class _Maker:
         hidden = np.zeros((len(choices), _ALL), bool)
         for layer in covers:
             hidden |= layer.touched[combinations[:, self.columns[layer.style or ""]]]
-        sources = self.whole.source[self.whole.numbers(combinations)]
+        sources = self.whole.source[self.whole.codes(combinations)]
         # What of the covers the rest can feel: the cells they hide, and those where they show the colour of a part.
-        seen = np.where(hidden, sources, -2)
-        _, first, outline = np.unique(seen, axis=0, return_index=True, return_inverse=True)
+        visible = np.where(hidden, sources, -2)
+        _, first, outline = np.unique(visible, axis=0, return_index=True, return_inverse=True)
         outline = outline.reshape(-1)
         in_blocks = np.zeros(_ALL, bool)
         for group in groups:
@@ -151,7 +151,7 @@ class _Maker:
         choices, combinations = self._product(styles)
         cells = _cells(group)
         views, outline = np.unique(visible & cells, axis=0, return_inverse=True)
-        sources = self.lower.source[self.lower.numbers(combinations)]
+        sources = self.lower.source[self.lower.codes(combinations)]
         terms = []
         for source in np.unique(sources[:, cells]).tolist():
             shown = views[:, None] & (sources == source)[None]
@@ -205,7 +205,7 @@ def _groups(layers: list[Layer]) -> list[list[Layer]]:
 
 
 def _members(outline: NDArray[np.int64]) -> Tensor:
-    lists = [np.flatnonzero(outline == number) for number in range(outline.max() + 1)]
+    lists = [np.flatnonzero(outline == i) for i in range(outline.max() + 1)]
     out = np.full((len(lists), max(map(len, lists))), -1)
     for row, members in zip(out, lists, strict=True):
         row[: len(members)] = members
@@ -214,6 +214,6 @@ def _members(outline: NDArray[np.int64]) -> Tensor:
 
 def _shared(frame: tuple[Term, ...], blocks: tuple[Block, ...]) -> tuple[int, ...]:
     """Colours that are not the business of one block alone."""
-    seen = [{term.source for term in frame}, *({term.source for term in block.terms} for block in blocks)]
-    everything = sorted(set().union(*seen) - {OWN})
-    return tuple(column for column in everything if column in seen[0] or sum(column in one for one in seen) > 1)
+    sources = [{term.source for term in frame}, *({term.source for term in block.terms} for block in blocks)]
+    everything = sorted(set().union(*sources) - {OWN})
+    return tuple(column for column in everything if column in sources[0] or sum(column in one for one in sources) > 1)

@@ -77,10 +77,6 @@ class Classifier:
             chunks = [self.network.features(_prepared(chunk)) for chunk in torch.split(x.detach().cpu(), _CHUNK)]
         return torch.cat(chunks) if chunks else torch.zeros(0, FEATURES)
 
-    def probabilities(self, x: Tensor) -> Tensor:
-        """(N, 10) float32: the classes of pictures (N, 1, 32, 32)."""
-        return self._probabilities(self.features(x))
-
     def judge(self, x: Tensor) -> Judgement:
         """All that it says of pictures (N, 1, 32, 32) in [-1, 1].
 
@@ -89,17 +85,15 @@ class Classifier:
         them pass the first test and 99 % the second.
         """
         features = self.features(x)
-        probabilities, distance = self._probabilities(features), self.distance(features)
+        with torch.no_grad():
+            probabilities = self.network.logits(features).softmax(1)
+        distance = self.distance(features)
         valid = (probabilities.amax(1) >= self.confidence) & (distance <= self.reach)
         return Judgement(features, probabilities, distance, valid)
 
     def distance(self, features: Tensor) -> Tensor:
         """(N,) Mahalanobis distance of features (N, 64) to the nearest class, with one covariance for all classes."""
         return torch.cdist(features @ self.whiten.T, self.means @ self.whiten.T).amin(1)
-
-    def _probabilities(self, features: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.network.logits(features).softmax(1)
 
     def to_bytes(self) -> bytes:
         """A safetensors file: matrices of the network in float16, all else in float32."""

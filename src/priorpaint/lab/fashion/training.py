@@ -84,10 +84,10 @@ def _trained(
     for epoch in range(recipe.epochs):
         shuffled = rows[torch.randperm(len(rows), generator=generator)]
         losses, right = 0.0, 0
-        for number in range(a_pass):
+        for i in range(a_pass):
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * _rate((epoch * a_pass + number + 1) / total)
-            batch = shuffled[number * recipe.batch : (number + 1) * recipe.batch]
+                group["lr"] = recipe.lr * _rate((epoch * a_pass + i + 1) / total)
+            batch = shuffled[i * recipe.batch : (i + 1) * recipe.batch]
             real = shifted(x[batch], recipe.shift, generator)
             wrong = doubtful(real[:doubted], labels[batch[:doubted]], generator)
             logits = network(torch.cat([real, wrong]).contiguous(memory_format=torch.channels_last))
@@ -121,7 +121,7 @@ def _rate(done: float) -> float:
 def _gaussians(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The classes' means (10, F), and W (F, F) with W^T W the inverse of the covariance that they share."""
     features = features.double()
-    means = torch.stack([features[labels == number].mean(0) for number in range(len(CLASSES))])
+    means = torch.stack([features[labels == i].mean(0) for i in range(len(CLASSES))])
     rest = features - means[labels]
     covariance = rest.T @ rest / len(rest)
     values, vectors = torch.linalg.eigh(covariance)

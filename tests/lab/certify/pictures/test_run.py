@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from priorpaint import CancelToken, UsageError
 from priorpaint.cli import app
 from priorpaint.cli.certify_pictures import Request, run
+from priorpaint.cli.progress import CellDisplay
 from priorpaint.lab.avatars.prior import ExactAvatars
 from priorpaint.lab.certify.pictures.report import markdown, save
 from priorpaint.lab.certify.pictures.run import PictureReport, certify_pictures
@@ -167,7 +168,7 @@ def test_again_needs_files_that_say_everything(report: PictureReport, tmp_path: 
 
 
 def test_each_mask_is_saved_when_it_is_finished(tmp_path: Path) -> None:
-    class Interrupted:
+    class Interrupted(CellDisplay):
         def advance(self, done: int, total: int, sentence: str) -> None:
             assert total == 2
             if done == 2:
@@ -177,7 +178,7 @@ def test_each_mask_is_saved_when_it_is_finished(tmp_path: Path) -> None:
     asked = ("avatars", ["ddnm"], ["eyes", "mouth"], 4, 1, 2, None, None, None, places)
     request = Request(*asked, update=False, again=False, command="")
     with pytest.raises(KeyboardInterrupt):
-        run(request, Interrupted(), CancelToken(), as_json=False)
+        run(request, Interrupted(quiet=True), CancelToken(), as_json=False)
     stored = PictureReport.from_json((tmp_path / "pictures-avatars.json").read_text())
     assert [cell.mask for cell in stored.cells] == ["eyes"]
 
