@@ -180,9 +180,9 @@ def test_components_with_several_images_chunks_and_a_state() -> None:
 
 def test_settings_of_the_mixture_that_do_not_fit_are_told() -> None:
     with pytest.raises(UsageError, match="use 'exact'"):
-        solver("vipaint", preset="official", components=2)
+        solver("vipaint", preset="official-imagenet", components=2)
     with pytest.raises(UsageError, match="use 'exact'"):
-        solver("vipaint", preset="official", correct=True)
+        solver("vipaint", preset="official-imagenet", correct=True)
     with pytest.raises(UsageError, match="lower num_kept"):
         solver("vipaint", particles=2)
 
