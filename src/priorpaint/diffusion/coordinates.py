@@ -38,9 +38,9 @@ class Normalised(Schedule):
     def sigma(self, t: Tensor) -> Tensor:
         return torch.sigmoid(2 * self.log_nsr(t)).sqrt().to(t.dtype)
 
-    def length(self, t: Tensor) -> Tensor:
+    def length(self, t: Tensor | float) -> Tensor:
         """sqrt(alpha_t^2 + sigma_t^2) of ``inner``, by which x_t was divided; float64 in the shape of t."""
-        alpha, sigma, _ = self.inner.level(t)
+        alpha, sigma, _ = self.inner.level(torch.as_tensor(t, dtype=torch.float64))
         return torch.hypot(alpha, sigma)
 
     def _grid(self, steps: int, spacing: str, rho: float, start: float) -> Tensor:

@@ -19,8 +19,7 @@ from ..diffusion.schedules import Schedule
 from ..errors import UsageError
 from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
-from ..priors.base import Prior
-from ..priors.coordinates import normalised
+from ..priors.base import Prior, normalised
 from .latent_grid import composed, on_latent_grid
 from .problem import Callback, Cost, Graph, Job, PosteriorSampler, Problem, Task
 

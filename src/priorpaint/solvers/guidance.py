@@ -20,8 +20,7 @@ from ..diffusion.samplers import DDIM, EulerMaruyama, Heun, Sampler, ddim_step
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.base import Operator
-from ..priors.base import Denoising, Prior, WrappedPrior
-from ..priors.coordinates import NormalisedPrior, normalised
+from ..priors.base import Denoising, NormalisedPrior, Prior, WrappedPrior, normalised
 from .base import STRICT, Cost, Field, Problem, Solver, Task, settings
 from .likelihoods import Likelihood, tweedie_scale
 

@@ -21,9 +21,8 @@ from ...diffusion.schedules import Schedule
 from ...errors import UsageError
 from ...operators.base import LinearOperator
 from ...operators.inpainting import Inpainting
-from ...priors.base import Prior
+from ...priors.base import Prior, normalised
 from ...priors.cfg import rescaled
-from ...priors.coordinates import normalised
 from ...priors.latent import decoder_gain
 from ...priors.recompute import RecomputePrior
 from ..base import STRICT, Callback, Cost, Field, Graph, Job, Problem, Solver, Task, settings
