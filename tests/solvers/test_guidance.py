@@ -11,6 +11,7 @@ from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.samplers import DDIM, EulerMaruyama, Sampler
 from priorpaint.diffusion.schedules import EDM, VP, Flow, Schedule
 from priorpaint.operators import Operator
+from priorpaint.priors.base import normalised
 from priorpaint.solvers.base import Cost, Problem
 from priorpaint.solvers.dps import DPS
 from priorpaint.solvers.guidance import GuidedSolver, towards
@@ -30,7 +31,7 @@ def test_the_estimate_moves_a_step_as_far_as_the_move(
     schedule: Schedule, name: str, eta: float, sampler: Sampler
 ) -> None:
     """A step with D + move / b ends where the step with D and then the move end, between neighbours of the grid."""
-    prior, rows = toy_g(schedule), torch.zeros(3, dtype=torch.long)
+    prior, rows = normalised(toy_g(schedule)), torch.zeros(3, dtype=torch.long)
     run = DPS(steps=8, sampler=name, eta=eta)  # type: ignore[arg-type]
     problem = Problem(prior, KNOWN.select(rows), Y.expand(3, 1, 1, 2))
     guided = run.guide(prior, problem.operator, problem.y)
