@@ -165,14 +165,14 @@ def test_beginnings() -> None:
 def test_random_times_are_uniform_on_the_grid_and_one_a_sample() -> None:
     run = RedDiffV(steps=50)
     here = task(toy_g(), rows=400)
-    drawn = torch.stack(list(run._times(here)))
+    drawn = torch.stack(list(run._visited(here)))
     grid = VP().grid(50)[:-1]
     counts = torch.tensor([(drawn - t).abs().lt(1e-12).sum().item() for t in grid])
     assert counts.sum() == drawn.numel() == 20_000, "a time off the grid"
     # Chi-squared with 49 degrees of freedom: mean 49, standard deviation 9.9.
     assert ((counts - 400).double().square() / 400).sum() < 49 + 4 * 9.9
     assert (drawn.std(1) > 0.2).all()
-    assert [t.item() for t in RedDiff(steps=50)._times(here)] == grid.tolist()
+    assert [t.item() for t in RedDiff(steps=50)._visited(here)] == grid.tolist()
 
 
 def test_a_nonlinear_measurement() -> None:

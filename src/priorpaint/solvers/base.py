@@ -29,6 +29,7 @@ __all__ = [
     "Callback",
     "Cost",
     "Field",
+    "GridSolver",
     "Job",
     "PosteriorSampler",
     "Problem",
@@ -281,6 +282,24 @@ class Solver(ABC):
             raise UsageError(f"{self.title} fills in the hidden pixels of a mask and cannot use the operator {name}")
         if "linear" in self.needs and not isinstance(operator, LinearOperator):
             raise UsageError(f"{self.title} needs a linear measurement, and {name} is not linear; use another method")
+
+
+@settings(frozen=True, config=STRICT)
+class GridSolver(Solver):
+    """A method that goes down a time grid, from pure noise or from given images."""
+
+    warm_start: ClassVar[bool] = True
+
+    steps: int = Field(100, ge=1, description="steps of the time grid")
+    t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
+    spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
+
+    def _steps(self) -> int:
+        return self.steps
+
+    def _times(self, schedule: Schedule) -> Tensor:
+        """The time grid, (steps + 1,) float64."""
+        return schedule.grid(self.steps, self.spacing, start=self.t_init)
 
 
 @dataclass(frozen=True)

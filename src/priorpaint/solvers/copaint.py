@@ -15,14 +15,14 @@ from torch import Tensor
 
 from ..diffusion import transitions
 from ..diffusion.transitions import like
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from .base import STRICT, Cost, Field, GridSolver, Task, settings
 from .repaint import jump_levels
 
 _PUBLISHED = 250  # levels that the published growth factors refer to
 
 
 @settings(frozen=True, config=STRICT)
-class CoPaint(Solver, name="copaint"):
+class CoPaint(GridSolver, name="copaint"):
     """Gradient steps on ||y - A D(x_t)||^2 + c ||x_t - x_t^0||^2 at each level t, then DDIM to the next."""
 
     title: ClassVar[str] = "CoPaint"
@@ -30,7 +30,6 @@ class CoPaint(Solver, name="copaint"):
     reference: ClassVar[str] = "Zhang et al., Towards Coherent Image Inpainting Using DDIMs (CoPaint), ICML 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
     cost_formula: ClassVar[str] = "steps * (inner_steps + retries) forward+backward, steps forward"
-    warm_start: ClassVar[bool] = True
     through_decoder: ClassVar[bool] = True
 
     steps: int = Field(250, ge=1, description="levels of the time grid")
@@ -43,8 +42,6 @@ class CoPaint(Solver, name="copaint"):
     c_growth: float = Field(1.0, gt=0, description="b, growth of c a level of 250; the same in all for other steps")
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1] before the loss")
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
-    t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
-    spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 
     def path(self) -> list[int]:
         """The levels that are visited, from ``steps`` (noisiest) to 0 (clean); neighbours differ by one."""
@@ -66,7 +63,7 @@ class CoPaint(Solver, name="copaint"):
     @torch.no_grad()
     def _run(self, task: Task) -> Tensor:
         schedule = task.prior.schedule
-        times = schedule.grid(self.steps, self.spacing, start=self.t_init).flip(0)  # times[level], level 0 clean
+        times = self._times(schedule).flip(0)  # times[level], level 0 clean
         x_t = task.start(times[-1])
         down, climbing = 0, False
         for before, after in pairwise(self.path()):

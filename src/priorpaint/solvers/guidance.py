@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.base import Operator
 from ..priors.base import Denoising, NormalisedPrior, Prior, WrappedPrior, normalised
-from .base import STRICT, Cost, Field, Problem, Solver, Task, settings
+from .base import STRICT, Cost, Field, GridSolver, Problem, Task, settings
 from .likelihoods import Likelihood, tweedie_scale
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -48,19 +48,14 @@ class PosteriorDenoiser(WrappedPrior):
 
 
 @settings(frozen=True, config=STRICT)
-class GuidedSolver(Solver):
+class GuidedSolver(GridSolver):
     """A guided denoiser and the sampler that runs it; a method says how the denoiser is guided."""
 
-    warm_start: ClassVar[bool] = True
-
-    steps: int = Field(100, ge=1, description="steps of the time grid")
     sampler: Literal["ddim", "heun", "euler_maruyama"] = Field(
         "ddim", description="'ddim': STEP(eta); 'heun': second order, deterministic; 'euler_maruyama': reverse SDE"
     )
     eta: float = Field(1.0, ge=0, le=1, description="noise of a 'ddim' step: 1 is DDPM ancestral, 0 is DDIM")
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
-    t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
-    spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 
     @abstractmethod
     def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
@@ -84,13 +79,6 @@ class GuidedSolver(Solver):
     def cost(self, num_samples: int = 1) -> Cost:
         one, calls = self._one(), self.evaluations() * num_samples
         return Cost(one.forward * calls, one.backward * calls)
-
-    def _steps(self) -> int:
-        return self.steps
-
-    def _times(self, schedule: Schedule) -> Tensor:
-        """The time grid, (steps + 1,) float64."""
-        return schedule.grid(self.steps, self.spacing, start=self.t_init)
 
     def _sampler(self) -> Sampler:
         if self.sampler == "heun":

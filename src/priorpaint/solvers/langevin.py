@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ..diffusion import transitions
 from ..diffusion.rng import Streams
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from .base import STRICT, Cost, Field, GridSolver, Task, settings
 from .replacement import known_mask
 
 
 @settings(frozen=True, config=STRICT)
-class Langevin(Solver, name="langevin"):
+class Langevin(GridSolver, name="langevin"):
     """Each level: inner_steps of du = drift dt + sqrt(2) dW on all pixels, then DDIM with the known pixels from y."""
 
     title: ClassVar[str] = "LanPaint (Langevin dynamics at each level)"
@@ -28,7 +28,6 @@ class Langevin(Solver, name="langevin"):
     reference: ClassVar[str] = "Zheng, Lan and Wang, LanPaint, TMLR 2025"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps * (inner_steps + 1) forward"
-    warm_start: ClassVar[bool] = True
 
     steps: int = Field(20, ge=1, description="levels of the time grid")
     inner_steps: int = Field(5, ge=0, description="n, Langevin steps at a level")
@@ -41,17 +40,12 @@ class Langevin(Solver, name="langevin"):
         "kept", description="noise of the known pixels: one array for the whole run, or a new one at each level"
     )
     eta: float = Field(0.0, ge=0, le=1, description="noise of a step down: 0 is DDIM, 1 is DDPM ancestral")
-    t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
-    spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 
     def cost(self, num_samples: int = 1) -> Cost:
         return Cost(self.steps * (self.inner_steps + 1) * num_samples, 0)
 
-    def _steps(self) -> int:
-        return self.steps
-
     def _run(self, task: Task) -> Tensor:
-        times = task.prior.schedule.grid(self.steps, self.spacing, start=self.t_init)
+        times = self._times(task.prior.schedule)
         return self.descend(task, task.start(times[0]), times)
 
     @torch.no_grad()

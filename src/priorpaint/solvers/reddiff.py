@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
-from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from .base import STRICT, Cost, Field, GridSolver, Task, settings
 
 # g(r) = w(r) / r for r = sigma / alpha, where w is the published weight of the noise residual.
 _WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -32,7 +31,7 @@ _WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @settings(frozen=True, config=STRICT)
-class RedDiff(Solver, name="reddiff"):
+class RedDiff(GridSolver, name="reddiff"):
     """Adam on mu along  w_t (eps_net - eps) - obs_weight A^T (y - A mu)  at x_t = alpha_t mu + sigma_t eps."""
 
     title: ClassVar[str] = "RED-diff"
@@ -40,7 +39,6 @@ class RedDiff(Solver, name="reddiff"):
     reference: ClassVar[str] = "Mardani et al., A Variational Perspective on Inverse Problems (RED-diff), ICLR 2024"
     needs: ClassVar[frozenset[str]] = frozenset()
     cost_formula: ClassVar[str] = "steps forward"
-    warm_start: ClassVar[bool] = True
     through_decoder: ClassVar[bool] = True
 
     steps: int = Field(100, ge=1, description="Adam steps, one at each time of the grid")
@@ -54,20 +52,15 @@ class RedDiff(Solver, name="reddiff"):
         "guess", description="where mu starts: 'guess' is A^+ y (grey where unknown), 'noise' is N(0, 1) a pixel"
     )
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
-    t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
-    spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 
     def cost(self, num_samples: int = 1) -> Cost:
         return Cost(self.steps * num_samples, 0)
-
-    def _steps(self) -> int:
-        return self.steps
 
     @torch.no_grad()
     def _run(self, task: Task) -> Tensor:
         mu = self._begin(task)
         adam = torch.optim.Adam([mu], lr=self.lr, betas=(0.9, 0.99))  # elementwise, so a row does not feel its batch
-        for index, t in enumerate(self._times(task)):
+        for index, t in enumerate(self._visited(task)):
             mu.grad = self._prior_gradient(task, mu, t) + self._data_gradient(task, mu)
             adam.step()
             task.report(index + 1, mu.clone())
@@ -81,12 +74,9 @@ class RedDiff(Solver, name="reddiff"):
             return task.noise.normal(*task.shape)
         return task.prior.encode(task.operator.guess(task.y)).clone()
 
-    def _times(self, task: Task) -> Iterator[Tensor]:
+    def _visited(self, task: Task) -> Iterator[Tensor]:
         """The time of each step: down the grid, without its clean end."""
-        yield from self._grid(task.prior.schedule)
-
-    def _grid(self, schedule: Schedule) -> Tensor:
-        return schedule.grid(self.steps, self.spacing, start=self.t_init)[:-1]
+        yield from self._times(task.prior.schedule)[:-1]
 
     def _prior_gradient(self, task: Task, mu: Tensor, t: Tensor) -> Tensor:
         """w_t (eps_net - eps) = lam g(r) (mu - D), free of divisions by a small sigma_t; t is 0-d or (N,)."""
@@ -111,8 +101,8 @@ class RedDiffV(RedDiff, name="reddiff_v"):
     title: ClassVar[str] = "RED-diff-V (random time)"
     about: ClassVar[str] = "RED-diff with its noise levels in random order."
 
-    def _times(self, task: Task) -> Iterator[Tensor]:
-        grid = self._grid(task.prior.schedule)
+    def _visited(self, task: Task) -> Iterator[Tensor]:
+        grid = self._times(task.prior.schedule)[:-1]
         for _ in range(self.steps):
             index = (task.noise.uniform() * self.steps).long().clamp(max=self.steps - 1)
             yield grid.to(index.device)[index]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from .base import STRICT, Cost, Field, GridSolver, Task, settings
 from .replacement import known_mask, paste
 
 
@@ -38,7 +38,7 @@ def jump_levels(steps: int, jump_length: int, resamplings: int) -> list[int]:
 
 
 @settings(frozen=True, config=STRICT)
-class RePaint(Solver, name="repaint"):
+class RePaint(GridSolver, name="repaint"):
     """Down: STEP(1) and paste the noised known pixels. Up: x_t = alpha_{t|s} x_s + sqrt(var_{t|s}) z everywhere."""
 
     title: ClassVar[str] = "RePaint"
@@ -46,15 +46,12 @@ class RePaint(Solver, name="repaint"):
     reference: ClassVar[str] = "Lugmayr et al., RePaint, CVPR 2022"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "about steps * resamplings forward (2410 for 250, 10, 10)"
-    warm_start: ClassVar[bool] = True
 
     steps: int = Field(250, ge=1, description="levels of the time grid")
     jump_length: int = Field(10, ge=1, description="levels that a jump goes up")
     resamplings: int = Field(10, ge=1, description="times that each window of levels is crossed; 1 is replacement")
     eta: float = Field(1.0, ge=0, le=1, description="noise of a step down: 1 is DDPM ancestral, 0 is DDIM")
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1]")
-    t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
-    spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 
     def cost(self, num_samples: int = 1) -> Cost:
         levels = jump_levels(self.steps, self.jump_length, self.resamplings)
@@ -68,7 +65,7 @@ class RePaint(Solver, name="repaint"):
     def _run(self, task: Task) -> Tensor:
         known = known_mask(task)
         schedule = task.prior.schedule
-        times = schedule.grid(self.steps, self.spacing, start=self.t_init).flip(0)  # times[level], level 0 clean
+        times = self._times(schedule).flip(0)  # times[level], level 0 clean
         levels = jump_levels(self.steps, self.jump_length, self.resamplings)
         x_t = task.start(times[-1])
         down = 0

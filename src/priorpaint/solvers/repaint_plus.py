@@ -16,7 +16,7 @@ from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..errors import PriorError, UsageError
 from ..priors.base import Prior
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from .base import STRICT, Cost, Field, GridSolver, Task, settings
 from .replacement import known_mask
 
 # No image is this many times larger than the data; one that is has run away.
@@ -50,7 +50,7 @@ def sweep(
 
 
 @settings(frozen=True, config=STRICT)
-class RePaintPlus(Solver, name="repaint_plus"):
+class RePaintPlus(GridSolver, name="repaint_plus"):
     """x <- m y + (1 - m) D(alpha_t x, t) / g_t, ``resamplings`` times at each level; no noise but in the start."""
 
     title: ClassVar[str] = "RePaint+ (one MAP-like fill, not a sampler)"
@@ -58,7 +58,6 @@ class RePaintPlus(Solver, name="repaint_plus"):
     reference: ClassVar[str] = "Rout et al., A Theoretical Justification for Image Inpainting using DDPMs, 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps * resamplings forward ('two': resamplings), fewer with tol"
-    warm_start: ClassVar[bool] = True
 
     algorithm: Literal["multi", "two"] = Field(
         "multi", description="'multi': Algorithm 3, all levels from noisy to clean; 'two': Algorithm 2, only 'level'"
@@ -72,8 +71,6 @@ class RePaintPlus(Solver, name="repaint_plus"):
     )
     tol: float = Field(0.0, ge=0, description="end a level when a sweep moves a sample by less (rms); 0: never")
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1]")
-    t_init: float = Field(1.0, gt=0, le=1, description="time of the first level, from the initial images if below 1")
-    spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 
     def cost(self, num_samples: int = 1) -> Cost:
         return Cost(self._steps() * num_samples, 0)
@@ -98,7 +95,7 @@ class RePaintPlus(Solver, name="repaint_plus"):
         floor = float(schedule.time_at(torch.tensor(sigma_y, dtype=torch.float64)))
         if self.algorithm == "two":
             return schedule.time_at(torch.tensor([self.level], dtype=torch.float64)).clamp(min=floor)
-        times = schedule.grid(self.steps, self.spacing, start=self.t_init)[:-1].clamp(min=floor)
+        times = self._times(schedule)[:-1].clamp(min=floor)
         # Where alpha = 0 the denoiser does not see x, and there is no gain to divide by.
         top = schedule.time_at(torch.tensor(schedule.nsr_range[1], dtype=torch.float64))
         return torch.where(schedule.alpha(times) > 0, times, top)

@@ -15,11 +15,11 @@ from ..diffusion import transitions
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.inpainting import Inpainting
-from .base import STRICT, Cost, Field, Solver, Task, settings
+from .base import STRICT, Cost, Field, GridSolver, Task, settings
 
 
 @settings(frozen=True, config=STRICT)
-class Replacement(Solver, name="replacement"):
+class Replacement(GridSolver, name="replacement"):
     """x_s = m k_s + (1 - m) STEP(eta)(x_t), with k_s = alpha_s y + sigma_s z and k_0 = y."""
 
     title: ClassVar[str] = "Replacement (blended, imputation)"
@@ -27,25 +27,18 @@ class Replacement(Solver, name="replacement"):
     reference: ClassVar[str] = "Song et al., Score-Based Generative Modeling through SDEs, ICLR 2021"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     cost_formula: ClassVar[str] = "steps forward"
-    warm_start: ClassVar[bool] = True
 
-    steps: int = Field(100, ge=1, description="steps of the time grid")
     eta: float = Field(1.0, ge=0, le=1, description="noise of a step: 1 is DDPM ancestral, 0 is DDIM")
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1]")
-    t_init: float = Field(1.0, gt=0, le=1, description="time to start at, from the initial images if below 1")
-    spacing: str | None = Field(None, description="spacing of the time grid; None is the schedule's own")
 
     def cost(self, num_samples: int = 1) -> Cost:
         return Cost(self.steps * num_samples, 0)
-
-    def _steps(self) -> int:
-        return self.steps
 
     @torch.no_grad()
     def _run(self, task: Task) -> Tensor:
         known = known_mask(task)
         schedule = task.prior.schedule
-        times = schedule.grid(self.steps, self.spacing, start=self.t_init)
+        times = self._times(schedule)
         x_t = task.start(times[0])
         for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
             x_0 = task.prior.denoise(x_t, t)
