@@ -192,7 +192,7 @@ def test_a_nonlinear_measurement() -> None:
 class Published(RedDiff):
     """The published time list: table indices 0, k, 2k, ... with k = floor(1000 / steps), downwards."""
 
-    def _times(self, task: Task) -> Iterator[Tensor]:
+    def _visited(self, task: Task) -> Iterator[Tensor]:
         for index in range(0, 1000, 1000 // self.steps)[::-1]:
             yield at((index + 1) / 1000)
 
