@@ -5,13 +5,14 @@ As a prior needs them: `encode` gives latents in the denoiser's scale, `decode` 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import GroupNorm, Upsample, attend
+from .layers import GroupNorm, attend, upsample
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Encoder(nn.Module):
         channels = config.channels
         for level, width in enumerate(widths):
             last = level == len(widths) - 1
-            change = None if last else Downsample(width, config.with_conv)
+            change = None if last else _downsample(width, config.with_conv)
             self.down.append(Level(channels, width, config.blocks, level in config.attention, "downsample", change))
             channels = width
         self.mid = Middle(channels, config.middle_attention)
@@ -155,7 +156,7 @@ class Decoder(nn.Module):
         self.mid = Middle(channels, config.middle_attention)
         levels: list[nn.Module] = []
         for level, width in reversed(list(enumerate(widths))):
-            change = Upsample(width, config.with_conv) if level else None
+            change = upsample(width, config.with_conv) if level else None
             attends = level in config.attention
             levels.insert(0, Level(channels, width, config.blocks + 1, attends, "upsample", change))
             channels = width
@@ -235,24 +236,16 @@ class PixelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        q, k, v = (part(h).flatten(2).transpose(1, 2)[:, None] for part in (self.q, self.k, self.v))
-        attended = attend(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
-        out: Tensor = x + self.proj_out(attended)
+        q, k, v = (part(h).flatten(2)[:, None] for part in (self.q, self.k, self.v))
+        out: Tensor = x + self.proj_out(attend(q, k, v).reshape(x.shape))
         return out
 
 
-class Downsample(nn.Module):
+def _downsample(channels: int, with_conv: bool) -> nn.Module:
     """Half the resolution; the convolution pads on the right and below only."""
-
-    def __init__(self, channels: int, with_conv: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, 2) if with_conv else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.conv is None:
-            return F.avg_pool2d(x, 2)
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return out
+    if not with_conv:
+        return nn.AvgPool2d(2)
+    return nn.Sequential(OrderedDict(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=nn.Conv2d(channels, channels, 3, 2)))
 
 
 def _norm(channels: int) -> GroupNorm:
