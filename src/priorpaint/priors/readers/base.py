@@ -56,5 +56,10 @@ _SHORT.maxstring = _SHORT.maxother = 200
 def explained(error: ValidationError) -> str:
     """The first setting that is wrong, its value, shortened, and what it should be."""
     wrong = error.errors()[0]
+    return f"{'.'.join(map(str, wrong['loc']))} is {shown(wrong)}"
+
+
+def shown(wrong: Mapping[str, Any]) -> str:
+    """A wrong value, shortened, and what it should be, of one error of pydantic."""
     value = "missing" if wrong["type"] == "missing" else _SHORT.repr(wrong["input"])
-    return f"{'.'.join(map(str, wrong['loc']))} is {value} ({wrong['msg'][:1].lower()}{wrong['msg'][1:]})"
+    return f"{value} ({wrong['msg'][:1].lower()}{wrong['msg'][1:]})"

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,18 +34,29 @@ from .diffusers_networks import (
 )
 from .diffusers_schedule import VES, Noise, read_noise
 from .diffusers_text import FluxText, SD3Text, SDXLText, StableDiffusionText, read_encoder
-from .flags import Flags
+from .flags import Flags, Number, Positive, Whole
 
-FLAGS = {
-    "variant": "which weights, such as fp16, where the folder has several",
-    "image_size": "pixels along a side, or 'any', instead of the size that the model was trained at",
-    "null_class": "the class that stands for no class, for guidance of a class-conditional U-Net",
-    "max_sequence_length": "tokens of T5's text (Stable Diffusion 3: 256, Flux: 512)",
-    "guidance": "the guidance that a distilled Flux is told (3.5)",
-}
 _FLUX_TOKENS, _SD3_TOKENS = 512, 256
 _FLUX_GUIDANCE = 3.5
 _DEFAULT_LATENT_SIZE = 128
+
+
+class DiffusersFlags(Flags):
+    """What the user may say.
+
+    Attributes:
+        variant: which weights, such as fp16, where the folder has several.
+        image_size: pixels along a side, or 'any', instead of the size that the model was trained at.
+        null_class: the class that stands for no class, for guidance of a class-conditional U-Net.
+        max_sequence_length: tokens of T5's text (Stable Diffusion 3: 256, Flux: 512).
+        guidance: the guidance that a distilled Flux is told (3.5).
+    """
+
+    variant: str | None = None
+    image_size: Positive | Literal["any"] | None = None
+    null_class: Whole | None = None
+    max_sequence_length: Positive | None = None
+    guidance: Number | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,8 @@ def read(request: Request) -> Prior:
         MissingExtra: diffusers or transformers are not installed.
     """
     libraries()
-    flags = Flags(request.flags, FLAGS, format_name="a diffusers folder")
-    folder = Folder(request.source, flags.text("variant"))
+    flags = DiffusersFlags.of(request.flags, "a diffusers folder")
+    folder = Folder(request.source, flags.variant)
     if "scheduler" not in folder.index:
         raise CheckpointError(f"{folder.root / MODEL_INDEX} names no scheduler; download the whole model again.")
     autoencoder = next((name for name in ("vae", "vqvae") if name in folder.index), None)
@@ -110,7 +121,7 @@ READER = Reader("diffusers", "a diffusers folder (save_pretrained) or hf:owner/n
 _PARTS = ("unet", "transformer", "vae", "vqvae")
 
 
-def _pixel(folder: Folder, request: Request, flags: Flags) -> Prior:
+def _pixel(folder: Folder, request: Request, flags: DiffusersFlags) -> Prior:
     state = folder.weights("unet")
     denoiser = _unet(folder, state, request, flags)
     config = denoiser.config
@@ -120,7 +131,7 @@ def _pixel(folder: Folder, request: Request, flags: Flags) -> Prior:
     return _described(prior, folder, denoiser, noise)
 
 
-def _latent(folder: Folder, name: str, request: Request, flags: Flags) -> Prior:
+def _latent(folder: Folder, name: str, request: Request, flags: DiffusersFlags) -> Prior:
     state = folder.weights(name)
     network, config = _built(folder, name, state, torch.float32, request.device)
     if request.dtype == torch.bfloat16 or (request.dtype == torch.float16 and not config.get("force_upcast", True)):
@@ -137,7 +148,7 @@ def _latent(folder: Folder, name: str, request: Request, flags: Flags) -> Prior:
     return _described(prior, folder, denoiser, noise, facts)
 
 
-def _denoiser(folder: Folder, factor: int, request: Request, flags: Flags) -> _Denoiser:
+def _denoiser(folder: Folder, factor: int, request: Request, flags: DiffusersFlags) -> _Denoiser:
     """The denoiser of latents, by its class."""
     part = next((part for part in ("unet", "transformer") if part in folder.index), None)
     if part is None:
@@ -170,7 +181,7 @@ def _built(
     return network, network.config  # type: ignore[return-value]
 
 
-def _unet(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
+def _unet(folder: Folder, state: dict[str, Tensor], request: Request, flags: DiffusersFlags) -> _Denoiser:
     network, config = _built(folder, "unet", state, request.dtype, request.device)
     if config["class_embed_type"] is not None:
         raise CheckpointError(
@@ -181,7 +192,7 @@ def _unet(folder: Folder, state: dict[str, Tensor], request: Request, flags: Fla
     if _scheduler(folder)[2] in VES:
         return _Denoiser(ScoreUNet(network), config, multiple)
     wrapped = PixelUNet(network, whole_steps=config["time_embedding_type"] == "learned")
-    null = flags.whole("null_class")
+    null = flags.null_class
     if null is not None and not 0 <= null < classes:
         raise UsageError(f"null_class is {null!r}, but the model knows the classes 0 to {classes - 1}.")
     embed = None if null is None else labels_or(null)
@@ -211,9 +222,9 @@ def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, facto
     return _Denoiser(TextUNet(network, factor), config, multiple, embed, takes_text=True, text=text)
 
 
-def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
+def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: DiffusersFlags) -> _Denoiser:
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
-    length = flags.positive("max_sequence_length") or _SD3_TOKENS
+    length = flags.max_sequence_length or _SD3_TOKENS
     clips = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in ("", "_2"))
     t5 = None
     if "text_encoder_3" in folder.index:
@@ -224,19 +235,19 @@ def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flag
     return _Denoiser(SD3Transformer(network), config, config["patch_size"], embed, takes_text=True, text=text)
 
 
-def _flux(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
+def _flux(folder: Folder, state: dict[str, Tensor], request: Request, flags: DiffusersFlags) -> _Denoiser:
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
-    length = flags.positive("max_sequence_length") or _FLUX_TOKENS
+    length = flags.max_sequence_length or _FLUX_TOKENS
     clip = read_encoder(folder, "", request.device, request.dtype)
     embed = FluxText(clip, read_encoder(folder, "_2", request.device, request.dtype, length))
     _check_width(embed, config["joint_attention_dim"], folder.path("transformer"))
-    guidance = (flags.number("guidance") or _FLUX_GUIDANCE) if config["guidance_embeds"] else None
+    guidance = (flags.guidance or _FLUX_GUIDANCE) if config["guidance_embeds"] else None
     text = tuple(encoder.network for encoder in embed.encoders)
     wrapped = FluxTransformer(network, guidance)
     return _Denoiser(wrapped, config, FLUX_PATCH, embed, takes_text=True, text=text)
 
 
-def _dit(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
+def _dit(folder: Folder, state: dict[str, Tensor], request: Request, flags: DiffusersFlags) -> _Denoiser:
     network, config = _built(folder, "transformer", state, request.dtype, request.device)
     classes = config.get("num_embeds_ada_norm")
     if config.get("norm_type") != "ada_norm_zero" or not isinstance(classes, int):
@@ -339,11 +350,13 @@ def _size_of(value: Any) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def _size(flags: Flags, own: tuple[int, int] | None, factor: int, multiple: int) -> tuple[int | None, int | None]:
+def _size(
+    flags: DiffusersFlags, own: tuple[int, int] | None, factor: int, multiple: int
+) -> tuple[int | None, int | None]:
     """(H, W) where the prior denoises: the model's own, or what the flag image_size says in pixels."""
-    if flags.text("image_size") == "any":
+    wanted = flags.image_size
+    if wanted == "any":
         return None, None
-    wanted = flags.positive("image_size")
     if wanted is None:
         return own or (None, None)
     if wanted % (factor * multiple):

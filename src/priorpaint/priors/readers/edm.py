@@ -25,14 +25,9 @@ from ..networks.edm2 import EDM2Config
 from ..networks.edm2 import UNet as EDM2UNet
 from .base import Reader, Request, explained
 from .edm_tree import VOCABULARY, Node, node, plain
-from .flags import Flags
+from .flags import Flags, Number
 from .untrusted import reading as safe
 
-FLAGS = {
-    "sigma_min": "smallest noise level of the schedule (EDM and VE)",
-    "sigma_max": "largest noise level of the schedule (EDM and VE)",
-    "key": "which network of the file, instead of ema",
-}
 # Noise levels that EDM's sampler uses where the network sets no limits (Karras et al. 2022, Table 1).
 _SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0
 _KEYS = ("ema", "G_ema", "net", "model")
@@ -56,6 +51,14 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "attn_resolutions": (32, 16, 8),
     },
 }
+
+
+class EDMFlags(Flags):
+    """The noise levels of the schedule (EDM and VE), and ``key``: which network of the file, instead of ``ema``."""
+
+    sigma_min: Number | None = None
+    sigma_max: Number | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,8 @@ def read(request: Request) -> Prior:
 
 def _read(request: Request) -> Prior:
     path = request.source
-    flags = Flags(request.flags, FLAGS, (), "an EDM pickle")
-    top = _network(safe.load_pickle(path, VOCABULARY, "a pickle of an EDM network"), flags.text("key"), path)
+    flags = EDMFlags.of(request.flags, "an EDM pickle")
+    top = _network(safe.load_pickle(path, VOCABULARY, "a pickle of an EDM network"), flags.key, path)
     if top.kind not in _PRECONDITIONINGS:
         raise _unknown(top.kind, _PRECONDITIONINGS, path)
     conditioning = _PRECONDITIONINGS[top.kind](top, flags)
@@ -236,15 +239,15 @@ def _check_ends(top: Node, config: EDMConfig | EDM2Config, conditioning: Precond
             )
 
 
-def _limits(top: Node, flags: Flags) -> tuple[float, float]:
-    low = flags.number("sigma_min") or max(top.number("sigma_min", 0.0), _SIGMA_MIN)
-    high = flags.number("sigma_max") or min(top.number("sigma_max", math.inf), _SIGMA_MAX)
+def _limits(top: Node, flags: EDMFlags) -> tuple[float, float]:
+    low = flags.sigma_min or max(top.number("sigma_min", 0.0), _SIGMA_MIN)
+    high = flags.sigma_max or min(top.number("sigma_max", math.inf), _SIGMA_MAX)
     if not low < high:
         raise CheckpointError(f"{top.path}: sigma_min {low} is not below sigma_max {high}; correct these flags.")
     return low, high
 
 
-def _edm(top: Node, flags: Flags) -> Preconditioning:
+def _edm(top: Node, flags: EDMFlags) -> Preconditioning:
     """c_skip x + c_out F(c_in x; ln(sigma) / 4)."""
     data = top.number("sigma_data", 0.5)
     if not 0 < data < math.inf:
@@ -252,17 +255,17 @@ def _edm(top: Node, flags: Flags) -> Preconditioning:
     return Preconditioning(EDM(*_limits(top, flags)), "edm", sigma_data=data)
 
 
-def _ve(top: Node, flags: Flags) -> Preconditioning:
+def _ve(top: Node, flags: EDMFlags) -> Preconditioning:
     """D = x + sigma F(x; ln(sigma / 2))."""
-    low = flags.number("sigma_min") or top.number("sigma_min", 0.02)
-    high = flags.number("sigma_max") or top.number("sigma_max", 100.0)
+    low = flags.sigma_min or top.number("sigma_min", 0.02)
+    high = flags.sigma_max or top.number("sigma_max", 100.0)
     if not 0 < low < high < math.inf:
         raise CheckpointError(f"{top.path}: noise levels from {low} to {high}; expected 0 < sigma_min < sigma_max.")
     schedule = VE(low, high)
     return Preconditioning(schedule, "eps", lambda t: schedule.log_nsr(t) - math.log(2), sign=-1.0)
 
 
-def _vp(top: Node, flags: Flags) -> Preconditioning:
+def _vp(top: Node, flags: EDMFlags) -> Preconditioning:
     """D = x - sigma F(x / sqrt(1 + sigma^2); (M - 1) t), with log(1 + sigma^2) = beta_d t^2 / 2 + beta_min t."""
     rise, start, count = top.number("beta_d", 19.9), top.number("beta_min", 0.1), top.whole("M", 1000)
     if not (0 < rise < 1000 and 0 < start < 1000 and 2 <= count <= 100_000):
@@ -277,7 +280,7 @@ def _vp(top: Node, flags: Flags) -> Preconditioning:
     return Preconditioning(schedule, "eps", condition)
 
 
-def _iddpm(top: Node, flags: Flags) -> Preconditioning:
+def _iddpm(top: Node, flags: EDMFlags) -> Preconditioning:
     """As VP, on a table u of noise levels; the network is told the index of the nearest, counted from low noise."""
     table = top.tensors().get("u")
     if table is None or table.ndim != 1 or len(table) < 3:
@@ -297,7 +300,7 @@ def _iddpm(top: Node, flags: Flags) -> Preconditioning:
     return Preconditioning(schedule, "eps", condition, doubled=True)
 
 
-_PRECONDITIONINGS: dict[str, Callable[[Node, Flags], Preconditioning]] = {
+_PRECONDITIONINGS: dict[str, Callable[[Node, EDMFlags], Preconditioning]] = {
     "EDMPrecond": _edm,
     "Precond": _edm,
     "VPPrecond": _vp,

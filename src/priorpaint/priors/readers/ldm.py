@@ -23,15 +23,11 @@ from ..networks.autoencoder import AutoencoderConfig, LatentAutoencoder
 from .adm_shapes import check_layers, infer, of_latent_diffusion
 from .base import Reader, Request
 from .diffusers_folder import libraries
-from .flags import Flags
+from .flags import Flags, Whole
 from .ldm_config import ClassEmbedder, LDMConfig, find, load
 from .training_words import TRAINING
 from .untrusted import reading as safe
 
-FLAGS = {
-    "config": "path of the YAML configuration, where it does not lie beside the checkpoint",
-    "null_class": "the class that stands for no class in guidance; the last one where not given",
-}
 _MODEL, _AVERAGE, _FIRST, _CONDITION = "model.", "model_ema.", "first_stage_model.", "cond_stage_model."
 _UNET = "diffusion_model."
 # Tensors that follow from the table of betas, and what only training needs.
@@ -41,6 +37,18 @@ _BUFFERS = frozenset(
     "posterior_log_variance_clipped posterior_mean_coef1 posterior_mean_coef2 lvlb_weights logvar scale_factor".split()
 )
 _SAME_BETAS = 1e-2  # relative: the buffers may be float16
+
+
+class LDMFlags(Flags):
+    """What the user may say.
+
+    Attributes:
+        config: path of the YAML configuration, where it does not lie beside the checkpoint.
+        null_class: the class that stands for no class in guidance; the last one where not given.
+    """
+
+    config: str | None = None
+    null_class: Whole | None = None
 
 
 class ClassContext(nn.Module):
@@ -81,8 +89,8 @@ def read(request: Request) -> Prior:
 
 def _read(request: Request) -> Prior:
     path = request.source
-    flags = Flags(request.flags, FLAGS, (), "an LDM checkpoint")
-    config = load(find(path, flags.text("config")))
+    flags = LDMFlags.of(request.flags, "an LDM checkpoint")
+    config = load(find(path, flags.config))
     state = _state(path)
     parts = _Parts(state, path)
     schedule = _schedule(config, parts)
@@ -296,8 +304,8 @@ def _classes(config: LDMConfig) -> int:
     return 0 if config.classes is None else config.classes.n_classes
 
 
-def _null_class(config: LDMConfig, flags: Flags) -> int:
-    null = flags.whole("null_class")
+def _null_class(config: LDMConfig, flags: LDMFlags) -> int:
+    null = flags.null_class
     if null is None:
         return max(_classes(config) - 1, 0)
     if not 0 <= null < _classes(config):

@@ -16,13 +16,13 @@ from ...errors import CheckpointError, MissingExtra, UsageError
 from ..networks.adm import Heads
 from ..networks.autoencoder import AutoencoderConfig
 from .base import explained
+from .flags import HeadCount
 
 _LARGEST_FILE = 1 << 20
 
 Whole = Annotated[int, Field(ge=1, le=10**6)]
 Wholes = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(strict=False, max_length=64)]
 Number = Annotated[float, Field(strict=False, gt=0, allow_inf_nan=False)]  # YAML reads 1e-4 without a point as text
-HeadCount = Annotated[Whole | None, BeforeValidator(lambda value: None if value == -1 else value)]  # -1: not given
 
 
 def _one(blocks: Any) -> Any:
