@@ -56,7 +56,7 @@ _SHORT.maxstring = _SHORT.maxother = 200
 def explained(error: ValidationError) -> str:
     """The first setting that is wrong, its value, shortened, and what it should be."""
     wrong = error.errors()[0]
-    return f"{'.'.join(map(str, wrong['loc']))} is {shown(wrong)}"
+    return f"{'.'.join(map(str, wrong['loc'])) or 'it'} is {shown(wrong)}"
 
 
 def shown(wrong: Mapping[str, Any]) -> str:

@@ -108,7 +108,7 @@ class Folder:
         if file.name.endswith(".json"):
             state = self._shards(file)
         elif file.suffix == ".safetensors":
-            state = safe.load_safetensors(self.note(file))
+            state, _ = safe.load_safetensors(self.note(file))
         else:
             state = self._pickled(file)
         safe.check_finite(state, file)
@@ -168,7 +168,7 @@ class Folder:
         for name in sorted(set(where.values())):
             if not (index.parent / name).is_file():
                 raise CheckpointError(f"{index.parent / name} is missing, one of the files that {index.name} lists.")
-            state.update(safe.load_safetensors(self.note(index.parent / name)))
+            state.update(safe.load_safetensors(self.note(index.parent / name))[0])
         lost = sorted(set(where) - set(state))
         if lost:
             raise CheckpointError(f"the shards of {index} lack {len(lost)} tensors that it lists, first {lost[0]!r}.")

@@ -6,7 +6,6 @@ Every failure is a `CheckpointError` of one sentence: the file, what was expecte
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import os
 import struct
@@ -129,22 +128,21 @@ def load_pickle(path: str | Path, vocabulary: Vocabulary, expected: str) -> Any:
         return Machine(data, vocabulary).run()
 
 
-def load_safetensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(the tensors of a safetensors file, on the CPU; its metadata).
 
     Raises:
         CheckpointError: the file is damaged, incomplete or of another kind.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     _check_file(path, ("safetensors",), "a safetensors file")
-    _check_header(path)
     try:
-        return dict(load_file(str(path)))
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is a damaged safetensors file ({error}); {_AGAIN}.") from None
+        raise CheckpointError(f"{path} is an incomplete or damaged safetensors file ({error}); {_AGAIN}.") from None
 
 
 def check_fit(state: Mapping[str, Tensor], module: nn.Module, path: Path, what: str = "the network") -> None:
@@ -175,11 +173,18 @@ def check_fit(state: Mapping[str, Tensor], module: nn.Module, path: Path, what: 
     )
 
 
-def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+def check_floating(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError where a tensor is not of floating point numbers, naming it."""
+    for key, value in state.items():
+        if not value.is_floating_point():
+            raise CheckpointError(f"{path}: {key} holds numbers of {value.dtype}, not floating point weights; {_AGAIN}.")
+
+
+def check_finite(state: Mapping[str, Tensor], path: Path, advice: str = _AGAIN) -> None:
     """Raise CheckpointError where a tensor holds NaN or infinity, naming it."""
     for key, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise CheckpointError(f"{path}: the tensor {key} holds values that are not finite; {_AGAIN}.")
+            raise CheckpointError(f"{path}: the tensor {key} holds values that are not finite; {advice}.")
 
 
 def assemble(
@@ -202,9 +207,7 @@ def assemble(
     with torch.device("meta"):
         network = make()
     check_fit(state, network, path, what)
-    odd = next((key for key, value in state.items() if not value.is_floating_point()), None)
-    if odd is not None:
-        raise CheckpointError(f"{path}: {odd} holds numbers of {state[odd].dtype}; expected floating point weights.")
+    check_floating(state, path)
     size = sum(value.numel() for value in state.values()) * dtype.itemsize
     if size > _memory():
         raise CheckpointError(f"{path} needs {size / 1e9:.1f} GB for its weights, more memory than this machine has.")
@@ -292,25 +295,6 @@ def _clean(error: Exception) -> str:
     """What an error says, in one line that a terminal can show: names in it may come from the file."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 120]} ... {line[-100:]}"
-
-
-def _check_header(path: Path) -> None:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0]
-        if length > min(size - 8, _HEADER):
-            raise CheckpointError(
-                f"{path} announces a header of {length} bytes, but has {size} bytes in all; the file is incomplete or "
-                f"damaged: {_AGAIN}."
-            )
-        try:
-            header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-            needed = 8 + length + max(ends, default=0)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise CheckpointError(f"{path} has a damaged safetensors header; {_AGAIN}.") from None
-    if needed > size:
-        raise CheckpointError(f"{path} is incomplete: expected {needed} bytes, found {size}; {_AGAIN}.")
 
 
 def _check_total(content: Any, max_bytes: int, path: Path) -> None:
