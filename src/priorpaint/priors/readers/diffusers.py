@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
@@ -32,9 +32,10 @@ from .diffusers_networks import (
     SD3Transformer,
     TextUNet,
 )
-from .diffusers_schedule import VES, Noise, read_noise
-from .diffusers_text import FluxText, SD3Text, SDXLText, StableDiffusionText, read_encoder
+from .diffusers_schedule import VES, read_noise
+from .diffusers_text import Encoder, FluxText, SD3Text, SDXLText, StableDiffusionText, Text, read_encoder
 from .flags import Flags, Number, Positive, Whole
+from .untrusted.reading import named
 
 _FLUX_TOKENS, _SD3_TOKENS = 512, 256
 _FLUX_GUIDANCE = 3.5
@@ -66,10 +67,13 @@ class _Denoiser:
     network: nn.Module
     config: Mapping[str, Any]
     multiple: int
-    embed: Embed | None = None
+    embed: Embed | Text | None = None
     classes: int = 0
-    takes_text: bool = False
-    text: tuple[nn.Module, ...] = ()
+
+    @property
+    def encoders(self) -> tuple[Encoder, ...]:
+        """Of a network that takes text."""
+        return self.embed.encoders if isinstance(self.embed, Text) else ()
 
 
 def recognises(path: Path) -> bool:
@@ -101,19 +105,12 @@ def read(request: Request) -> Prior:
     folder = Folder(request.source, flags.variant)
     if "scheduler" not in folder.index:
         raise CheckpointError(f"{folder.root / MODEL_INDEX} names no scheduler; download the whole model again.")
-    autoencoder = next((name for name in ("vae", "vqvae") if name in folder.index), None)
     try:
-        if autoencoder is not None:
-            return _latent(folder, autoencoder, request, flags)
-        if "unet" not in folder.index or folder.index["unet"] != "UNet2DModel":
-            raise CheckpointError(f"{folder.root} has no autoencoder; without one, a unet of UNet2DModel is expected.")
-        return _pixel(folder, request, flags)
+        return _read(folder, request, flags)
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         # Settings of a configuration that have the wrong type are met at many places; all mean the same.
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"the configurations in {folder.root} do not fit together ({type(error).__name__}: {reason}); download the "
-            "whole model again."
+            f"the configurations in {folder.root} do not fit together ({named(error)}); download the whole model again."
         ) from None
 
 
@@ -121,68 +118,108 @@ READER = Reader("diffusers", "a diffusers folder (save_pretrained) or hf:owner/n
 _PARTS = ("unet", "transformer", "vae", "vqvae")
 
 
-def _pixel(folder: Folder, request: Request, flags: DiffusersFlags) -> Prior:
-    state = folder.weights("unet")
-    denoiser = _unet(folder, state, request, flags)
-    config = denoiser.config
-    noise = _noise(folder, _size_of(config.get("sample_size")), 1)
-    size = _size(flags, _size_of(config.get("sample_size")), 1, denoiser.multiple)
-    prior = _network_prior(folder, denoiser, noise, config["in_channels"], size, request.dtype)
-    return _described(prior, folder, denoiser, noise)
+def _read(folder: Folder, request: Request, flags: DiffusersFlags) -> Prior:
+    autoencoder = _autoencoder(folder, request)
+    factor = 1 if autoencoder is None else autoencoder.factor
+    denoiser = _denoiser(folder, autoencoder, request, flags)
+    own, patch = _size_of(denoiser.config.get("sample_size")), 1
+    if autoencoder is not None:
+        own, patch = own or (_DEFAULT_LATENT_SIZE,) * 2, denoiser.config.get("patch_size") or 2
+    config, path, cls = _scheduler(folder)
+    noise = read_noise(config, path, (own[0] // patch) * (own[1] // patch) if own else 1, cls)
+    size = _size(flags, own, factor, denoiser.multiple)
+    prior: NetworkPrior | LatentPrior = NetworkPrior(
+        Negated(denoiser.network) if noise.negate else denoiser.network,
+        noise.schedule,
+        (denoiser.config["in_channels"] if autoencoder is None else autoencoder.channels, *size),
+        prediction=noise.prediction,
+        condition=noise.condition,
+        sigma_data=noise.sigma_data,
+        multiple=denoiser.multiple,
+        dtype=request.dtype,
+        name=folder.root.resolve().name,
+        embed=denoiser.embed,
+        classes=denoiser.classes,
+        takes_text=bool(denoiser.encoders),
+    )
+    facts: dict[str, Any] = {}
+    if autoencoder is not None:
+        prior = LatentPrior(prior, autoencoder)
+        kind = type(autoencoder.network).__name__
+        facts = {"autoencoder": kind, "factor": factor, "latent_channels": autoencoder.channels}
+    prior.source, prior.hash = folder.root, folder.hash()
+    prior.facts = {
+        "format": "diffusers",
+        "pipeline": folder.settings.get("_class_name"),
+        "architecture": folder.index["unet" if "unet" in folder.index else "transformer"],
+        **noise.facts,
+        **facts,
+        "parameters": sum(weight.numel() for weight in prior.parameters()),
+        "classes": denoiser.classes,
+        "text": bool(denoiser.encoders),
+        "text_parameters": sum(w.numel() for encoder in denoiser.encoders for w in encoder.network.parameters()),
+    }
+    return prior
 
 
-def _latent(folder: Folder, name: str, request: Request, flags: DiffusersFlags) -> Prior:
-    state = folder.weights(name)
-    network, config = _built(folder, name, state, torch.float32, request.device)
+def _autoencoder(folder: Folder, request: Request) -> DiffusersAutoencoder | None:
+    """None where the folder has none, and so pixels are denoised."""
+    name = next((name for name in ("vae", "vqvae") if name in folder.index), None)
+    if name is None:
+        return None
+    network, config = _built(folder, name, torch.float32, request.device)
     if request.dtype == torch.bfloat16 or (request.dtype == torch.float16 and not config.get("force_upcast", True)):
         network.to(request.dtype)
-    autoencoder = DiffusersAutoencoder(network, config, folder.path(name)).to(request.device)
-    denoiser = _denoiser(folder, autoencoder.factor, request, flags)
-    channels = _channels(denoiser, autoencoder.channels, folder)
-    own = _size_of(denoiser.config.get("sample_size")) or (_DEFAULT_LATENT_SIZE,) * 2
-    noise = _noise(folder, own, denoiser.config.get("patch_size") or 2)
-    size = _size(flags, own, autoencoder.factor, denoiser.multiple)
-    inner = _network_prior(folder, denoiser, noise, channels, size, request.dtype)
-    prior = LatentPrior(inner, autoencoder, inner.name)
-    facts = {"autoencoder": folder.index[name], "factor": autoencoder.factor, "latent_channels": channels}
-    return _described(prior, folder, denoiser, noise, facts)
+    return DiffusersAutoencoder(network, config, folder.path(name)).to(request.device)
 
 
-def _denoiser(folder: Folder, factor: int, request: Request, flags: DiffusersFlags) -> _Denoiser:
-    """The denoiser of latents, by its class."""
+def _denoiser(
+    folder: Folder, autoencoder: DiffusersAutoencoder | None, request: Request, flags: DiffusersFlags
+) -> _Denoiser:
+    """The denoiser of pixels or latents, by its class."""
     part = next((part for part in ("unet", "transformer") if part in folder.index), None)
+    if autoencoder is None and (part is None or folder.index[part] != "UNet2DModel"):
+        raise CheckpointError(f"{folder.root} has no autoencoder; without one, a unet of UNet2DModel is expected.")
     if part is None:
         raise CheckpointError(f"{folder.root / MODEL_INDEX} names no unet and no transformer, so nothing can denoise.")
-    makers: dict[str, Callable[..., _Denoiser]] = {
-        "UNet2DModel": _unet,
-        "UNet2DConditionModel": _text_unet,
-        "SD3Transformer2DModel": _sd3,
-        "FluxTransformer2DModel": _flux,
-        "DiTTransformer2DModel": _dit,
-        "Transformer2DModel": _dit,
-    }
-    state = folder.weights(part)
-    make = makers[folder.index[part]]
-    return make(folder, state, request, flags) if make is not _text_unet else _text_unet(folder, state, request, factor)
+    network, config = _built(folder, part, request.dtype, request.device)
+    if folder.index[part] == "UNet2DConditionModel":
+        assert autoencoder is not None
+        denoiser = _text_unet(folder, TextUNet(network, autoencoder.factor), config, request)
+    else:
+        makers: dict[str, Callable[..., _Denoiser]] = {
+            "UNet2DModel": _unet,
+            "SD3Transformer2DModel": _sd3,
+            "FluxTransformer2DModel": _flux,
+            "DiTTransformer2DModel": _dit,
+            "Transformer2DModel": _dit,
+        }
+        denoiser = makers[folder.index[part]](folder, network, config, request, flags)
+    if isinstance(denoiser.embed, Text):
+        _check_width(
+            denoiser.embed, config.get("joint_attention_dim") or config["cross_attention_dim"], folder.path(part)
+        )
+    if autoencoder is not None:
+        _check_channels(denoiser, autoencoder.channels, folder)
+    return denoiser
 
 
-def _built(
-    folder: Folder, name: str, state: dict[str, Tensor], dtype: torch.dtype, device: torch.device
-) -> tuple[nn.Module, Mapping[str, Any]]:
+def _built(folder: Folder, name: str, dtype: torch.dtype, device: torch.device) -> tuple[nn.Module, Mapping[str, Any]]:
     """(network with its weights, its configuration with all defaults)."""
     import diffusers
 
+    state = folder.weights(name)
     cls = getattr(diffusers, folder.index[name])
     where = folder.path(name)
     network = build(cls, cls.from_config, folder.config(name), where, len(state))
-    state = dict(state)
     network._fix_state_dict_keys_on_load(state)  # type: ignore[operator]  # names of attention weights before 2023
     fill(network, state, where, dtype, device)
     return network, network.config  # type: ignore[return-value]
 
 
-def _unet(folder: Folder, state: dict[str, Tensor], request: Request, flags: DiffusersFlags) -> _Denoiser:
-    network, config = _built(folder, "unet", state, request.dtype, request.device)
+def _unet(
+    folder: Folder, network: nn.Module, config: Mapping[str, Any], request: Request, flags: DiffusersFlags
+) -> _Denoiser:
     if config["class_embed_type"] is not None:
         raise CheckpointError(
             f"{folder.path('unet')}: class_embed_type is {config['class_embed_type']!r}; expected classes by number."
@@ -199,8 +236,7 @@ def _unet(folder: Folder, state: dict[str, Tensor], request: Request, flags: Dif
     return _Denoiser(wrapped, config, multiple, embed, classes)
 
 
-def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, factor: int) -> _Denoiser:
-    network, config = _built(folder, "unet", state, request.dtype, request.device)
+def _text_unet(folder: Folder, network: TextUNet, config: Mapping[str, Any], request: Request) -> _Denoiser:
     where = folder.path("unet")
     if config["addition_embed_type"] not in (None, "text_time") or config["class_embed_type"] is not None:
         raise CheckpointError(
@@ -215,40 +251,34 @@ def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, facto
     encoders = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in suffixes)
     zeros = folder.settings.get("force_zeros_for_empty_prompt", True)
     xl = config["addition_embed_type"] == "text_time"
-    embed: Embed = SDXLText(encoders, bool(zeros)) if xl else StableDiffusionText(encoders[0])
-    _check_width(embed, config["cross_attention_dim"], where)
-    text = tuple(encoder.network for encoder in encoders)
-    multiple = 2 ** (len(config["block_out_channels"]) - 1)
-    return _Denoiser(TextUNet(network, factor), config, multiple, embed, takes_text=True, text=text)
+    embed = SDXLText(encoders, bool(zeros)) if xl else StableDiffusionText(encoders[:1])
+    return _Denoiser(network, config, 2 ** (len(config["block_out_channels"]) - 1), embed)
 
 
-def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: DiffusersFlags) -> _Denoiser:
-    network, config = _built(folder, "transformer", state, request.dtype, request.device)
+def _sd3(
+    folder: Folder, network: nn.Module, config: Mapping[str, Any], request: Request, flags: DiffusersFlags
+) -> _Denoiser:
     length = flags.max_sequence_length or _SD3_TOKENS
-    clips = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in ("", "_2"))
-    t5 = None
+    encoders = [read_encoder(folder, suffix, request.device, request.dtype) for suffix in ("", "_2")]
     if "text_encoder_3" in folder.index:
-        t5 = read_encoder(folder, "_3", request.device, request.dtype, length)
-    embed = SD3Text(clips, t5, length, config["joint_attention_dim"])
-    _check_width(embed, config["joint_attention_dim"], folder.path("transformer"))
-    text = tuple(encoder.network for encoder in embed.encoders)
-    return _Denoiser(SD3Transformer(network), config, config["patch_size"], embed, takes_text=True, text=text)
+        encoders.append(read_encoder(folder, "_3", request.device, request.dtype, length))
+    embed = SD3Text(tuple(encoders), length, config["joint_attention_dim"])
+    return _Denoiser(SD3Transformer(network), config, config["patch_size"], embed)
 
 
-def _flux(folder: Folder, state: dict[str, Tensor], request: Request, flags: DiffusersFlags) -> _Denoiser:
-    network, config = _built(folder, "transformer", state, request.dtype, request.device)
+def _flux(
+    folder: Folder, network: nn.Module, config: Mapping[str, Any], request: Request, flags: DiffusersFlags
+) -> _Denoiser:
     length = flags.max_sequence_length or _FLUX_TOKENS
     clip = read_encoder(folder, "", request.device, request.dtype)
-    embed = FluxText(clip, read_encoder(folder, "_2", request.device, request.dtype, length))
-    _check_width(embed, config["joint_attention_dim"], folder.path("transformer"))
+    embed = FluxText((clip, read_encoder(folder, "_2", request.device, request.dtype, length)))
     guidance = (flags.guidance or _FLUX_GUIDANCE) if config["guidance_embeds"] else None
-    text = tuple(encoder.network for encoder in embed.encoders)
-    wrapped = FluxTransformer(network, guidance)
-    return _Denoiser(wrapped, config, FLUX_PATCH, embed, takes_text=True, text=text)
+    return _Denoiser(FluxTransformer(network, guidance), config, FLUX_PATCH, embed)
 
 
-def _dit(folder: Folder, state: dict[str, Tensor], request: Request, flags: DiffusersFlags) -> _Denoiser:
-    network, config = _built(folder, "transformer", state, request.dtype, request.device)
+def _dit(
+    folder: Folder, network: nn.Module, config: Mapping[str, Any], request: Request, flags: DiffusersFlags
+) -> _Denoiser:
     classes = config.get("num_embeds_ada_norm")
     if config.get("norm_type") != "ada_norm_zero" or not isinstance(classes, int):
         raise CheckpointError(
@@ -258,7 +288,7 @@ def _dit(folder: Folder, state: dict[str, Tensor], request: Request, flags: Diff
     return _Denoiser(DiT(network), config, config["patch_size"], labels_or(classes), classes)
 
 
-def _check_width(embed: Embed, wanted: Any, where: Path) -> None:
+def _check_width(embed: Text, wanted: Any, where: Path) -> None:
     """That the network takes states as wide as the text encoders make them."""
     width = embed(None, "")["states"].shape[-1]
     widths = set(wanted) if isinstance(wanted, (list, tuple)) else {wanted}
@@ -268,16 +298,15 @@ def _check_width(embed: Embed, wanted: Any, where: Path) -> None:
         )
 
 
-def _channels(denoiser: _Denoiser, wanted: int, folder: Folder) -> int:
-    """Channels of the latent, where denoiser and autoencoder agree on them."""
-    packed = 4 if type(denoiser.network).__name__ == "FluxTransformer" else 1
+def _check_channels(denoiser: _Denoiser, wanted: int, folder: Folder) -> None:
+    """That denoiser and autoencoder agree on the channels of the latent."""
+    packed = FLUX_PATCH**2 if isinstance(denoiser.network, FluxTransformer) else 1
     channels = denoiser.config["in_channels"]
     if channels != wanted * packed:
         hint = " (a model for inpainting: take the plain one)" if channels == 2 * wanted + 1 else ""
         raise CheckpointError(
             f"{folder.root}: the denoiser takes {channels} channels and the autoencoder makes {wanted * packed}{hint}."
         )
-    return wanted
 
 
 def _scheduler(folder: Folder) -> tuple[dict[str, Any], Path, str]:
@@ -285,59 +314,6 @@ def _scheduler(folder: Folder) -> tuple[dict[str, Any], Path, str]:
     path = folder.path("scheduler") / "scheduler_config.json"
     config = folder.json(path)
     return config, path, str(folder.index["scheduler"] or config.get("_class_name"))
-
-
-def _noise(folder: Folder, size: tuple[int, int] | None, patch: int) -> Noise:
-    config, path, cls = _scheduler(folder)
-    tokens = (size[0] // patch) * (size[1] // patch) if size else 1
-    return read_noise(config, path, tokens, cls)
-
-
-def _network_prior(
-    folder: Folder,
-    denoiser: _Denoiser,
-    noise: Noise,
-    channels: int,
-    size: tuple[int | None, int | None],
-    dtype: torch.dtype,
-) -> NetworkPrior:
-    return NetworkPrior(
-        Negated(denoiser.network) if noise.negate else denoiser.network,
-        noise.schedule,
-        (channels, *size),
-        prediction=noise.prediction,
-        condition=noise.condition,
-        sigma_data=noise.sigma_data,
-        multiple=denoiser.multiple,
-        dtype=dtype,
-        name=folder.root.resolve().name,
-        embed=denoiser.embed,
-        classes=denoiser.classes,
-        takes_text=denoiser.takes_text,
-    )
-
-
-def _described(
-    prior: NetworkPrior | LatentPrior,
-    folder: Folder,
-    denoiser: _Denoiser,
-    noise: Noise,
-    more: Mapping[str, Any] | None = None,
-) -> Prior:
-    prior.source, prior.hash = folder.root, folder.hash()
-    part = "unet" if "unet" in folder.index else "transformer"
-    prior.facts = {
-        "format": "diffusers",
-        "pipeline": folder.settings.get("_class_name"),
-        "architecture": folder.index[part],
-        **noise.facts,
-        **(more or {}),
-        "parameters": sum(weight.numel() for weight in prior.parameters()),
-        "classes": denoiser.classes,
-        "text": denoiser.takes_text,
-        "text_parameters": sum(weight.numel() for part in denoiser.text for weight in part.parameters()),
-    }
-    return prior
 
 
 def _size_of(value: Any) -> tuple[int, int] | None:

@@ -231,9 +231,8 @@ def build(cls: type[nn.Module], make: Any, config: Mapping[str, Any], where: Pat
         with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False), quiet():
             network: nn.Module = make(dict(config))
     except Exception as error:  # the library's constructors raise whatever a wrong setting runs into
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"the configuration in {where} does not describe a {cls.__name__} ({type(error).__name__}: {reason})."
+            f"the configuration in {where} does not describe a {cls.__name__} ({safe.named(error)})."
         ) from None
     return network
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from ...errors import CheckpointError, UsageError
 from .diffusers_folder import quiet
+from .untrusted.reading import named
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
 # Samplers of networks that were trained on a table of betas.
@@ -149,10 +150,9 @@ def _betas(name: str, config: Mapping[str, Any], path: Path) -> tuple[Tensor, st
         table = "trained_betas" if scheduler.config.get("trained_betas") is not None else scheduler.config.beta_schedule
         return torch.as_tensor(scheduler.betas, dtype=torch.float64), table
     except Exception as error:  # whatever a wrong setting runs into inside diffusers
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path}: {name} makes no betas from beta_schedule = {config.get('beta_schedule')!r}, trained_betas and "
-            f"the rest ({type(error).__name__}: {reason})."
+            f"the rest ({named(error)})."
         ) from None
 
 

@@ -177,7 +177,9 @@ def check_floating(state: Mapping[str, Tensor], path: Path) -> None:
     """Raise CheckpointError where a tensor is not of floating point numbers, naming it."""
     for key, value in state.items():
         if not value.is_floating_point():
-            raise CheckpointError(f"{path}: {key} holds numbers of {value.dtype}, not floating point weights; {_AGAIN}.")
+            raise CheckpointError(
+                f"{path}: {key} holds numbers of {value.dtype}, not floating point weights; {_AGAIN}."
+            )
 
 
 def check_finite(state: Mapping[str, Tensor], path: Path, advice: str = _AGAIN) -> None:
@@ -240,8 +242,7 @@ def interpreting(path: Path) -> Iterator[None]:
     except PriorpaintError:
         raise
     except _CONFUSED as error:
-        kind = type(error).__name__
-        raise CheckpointError(f"{path} is damaged or of another kind ({kind}: {_clean(error)}); {_AGAIN}.") from None
+        raise CheckpointError(f"{path} is damaged or of another kind ({named(error)}); {_AGAIN}.") from None
 
 
 def check_count(blocks: int, state: Mapping[str, Tensor], path: Path) -> None:
@@ -289,6 +290,11 @@ def _reading(path: Path, kinds: tuple[str, ...], expected: str) -> Iterator[memo
         raise CheckpointError(f"{path} {_clean(error)}.") from None
     except _CONFUSED as error:
         raise CheckpointError(f"{path} is damaged: expected {expected}, found {_clean(error)}; {_AGAIN}.") from None
+
+
+def named(error: Exception) -> str:
+    """The kind of an error of a library, and what it says, shortened."""
+    return f"{type(error).__name__}: {_clean(error)[:200]}"
 
 
 def _clean(error: Exception) -> str:
