@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .edm_layers import Block, BlockStyle, Conv, Fourier, List, Positive, Pyramid, Taps, Whole, norm, positional
+from .edm_layers import Block, BlockStyle, Conv, Fourier, List, Pyramid, Taps, Whole, norm, positional
+from .layers import Positive
 
 _HEAD = 64  # channels of an attention head in the ADM variant
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .edm_layers import List, Positive, Pyramid, Share, Taps, Whole, resampled
-from .layers import attend
+from .edm_layers import List, Pyramid, Share, Taps, Whole, resampled
+from .layers import Positive, attend
 
 _EPS = 1e-4
 _SILU_GAIN = 0.596

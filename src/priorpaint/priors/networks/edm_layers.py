@@ -19,7 +19,6 @@ _LEAST_CHANNELS = 4  # of a group
 
 # What the arguments of published constructors can be.
 Whole = Annotated[int, Field(ge=0, le=65536)]
-Positive = Annotated[int, Field(ge=1, le=65536)]
 List = Annotated[tuple[Whole, ...], Field(min_length=1, max_length=64)]
 Taps = Annotated[tuple[float, ...], Field(min_length=1, max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]

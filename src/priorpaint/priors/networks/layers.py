@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
+
+# What a number, or a list of numbers, of a published configuration can be.
+Positive = Annotated[int, Field(ge=1, le=65536)]
+Positives = Annotated[tuple[Positive, ...], Field(strict=False, max_length=64)]
 
 
 class GroupNorm(nn.GroupNorm):

@@ -19,7 +19,7 @@ from ..base import Prior
 from ..latent import LatentPrior
 from ..network import NetworkPrior, labels_or
 from ..networks.adm import ADM, ADMConfig
-from ..networks.autoencoder import AutoencoderConfig, LatentAutoencoder
+from ..networks.autoencoder import LatentAutoencoder
 from .adm_shapes import check_layers, infer, of_latent_diffusion
 from .base import Reader, Request
 from .diffusers_folder import libraries
@@ -103,7 +103,7 @@ def _read(request: Request) -> Prior:
     null = _null_class(config, flags)
     if config.classes is not None:
         network = _with_classes(network, config.classes, parts, request)
-    autoencoder = _autoencoder(config.autoencoder, _scale(config, parts), parts, request)
+    autoencoder = _autoencoder(config, parts, request)
     inner = NetworkPrior(
         network,
         schedule,
@@ -288,13 +288,15 @@ def _scale(config: LDMConfig, parts: _Parts) -> float:
     return value
 
 
-def _autoencoder(shape: AutoencoderConfig, scale: float, parts: _Parts, request: Request) -> LatentAutoencoder:
-    odd = next((width for width in (shape.channels, *shape.widths) if width % 32), None)
+def _autoencoder(config: LDMConfig, parts: _Parts, request: Request) -> LatentAutoencoder:
+    first, scale = config.first_stage_config.params, _scale(config, parts)
+    shape, codes = first.ddconfig, (first.n_embed or 0) if config.first_stage == "vq" else 0
+    odd = next((width for width in (shape.ch, *(width for width, _ in shape.levels)) if width % 32), None)
     if odd is not None:
         raise CheckpointError(f"{parts.path}: the autoencoder has a level of {odd} channels; expected multiples of 32.")
-    safe.check_count(2 * len(shape.multipliers) * shape.blocks, parts.first, parts.path)
+    safe.check_count(2 * len(shape.levels) * shape.num_res_blocks, parts.first, parts.path)
     # In float32 whatever the denoiser's type: nearest codes and the pixels of a picture need its precision.
-    make = lambda: LatentAutoencoder(shape, scale)  # noqa: E731
+    make = lambda: LatentAutoencoder(shape, first.embed_dim, codes, scale)  # noqa: E731
     network = _assembled(make, parts.first, request, "the autoencoder", torch.float32)
     assert isinstance(network, LatentAutoencoder)
     return network
