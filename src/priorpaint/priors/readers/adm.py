@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from ...diffusion.schedules import VP
@@ -19,7 +18,7 @@ from ..base import Prior
 from ..network import NetworkPrior
 from ..networks.adm import ADM, ADMConfig, Heads
 from .adm_shapes import check_kind, infer, of_latent_diffusion
-from .base import Reader, Request
+from .base import Reader, Request, of_file
 from .flags import Flags, HeadCount, Numbers, Positive, Whole
 from .untrusted import reading as safe
 
@@ -121,6 +120,7 @@ def recognises(path: Path) -> bool:
     return bool(start) and not of_latent_diffusion(start)
 
 
+@of_file
 def read(request: Request) -> Prior:
     """A prior from the state_dict of an ADM network.
 
@@ -130,11 +130,6 @@ def read(request: Request) -> Prior:
         CheckpointError: the file is damaged, unsafe or of another network, or contradicts a flag.
         UsageError: a flag that is unknown or has no such value, or no word about the attention heads.
     """
-    with safe.interpreting(request.source):
-        return _read(request)
-
-
-def _read(request: Request) -> Prior:
     path = request.source
     state = read_state(path)
     values = request.flags or PUBLISHED.get(path.name, {})
@@ -162,9 +157,27 @@ def _read(request: Request) -> Prior:
         name=path.stem,
         classes=config.classes,
     )
-    prior.learned_variance = _learns_variance(config)
-    prior.source, prior.hash = path, safe.file_hash(path)
-    prior.facts = _facts(config, flags, size, network)
+    prior.learned_variance = config.out_channels == 2 * config.in_channels
+    prior.facts = {
+        "format": "adm",
+        "architecture": "ADM U-Net",
+        "image_size": size,
+        "channels": config.in_channels,
+        "num_channels": config.model_channels,
+        "channel_mult": list(_multipliers(config)),
+        "num_res_blocks": config.blocks,
+        "attention_levels": sorted(config.attention),
+        "attention_order": "new" if config.heads.split_first else "legacy",
+        "num_head_channels": config.heads.width,
+        "num_heads": None if config.heads.width else config.heads.count,
+        "prediction": flags.prediction,
+        "learned_variance": prior.learned_variance,
+        "schedule": "vp",
+        "betas": flags.noise_schedule,
+        "timesteps": flags.diffusion_steps,
+        "classes": config.classes,
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+    }
     return prior
 
 
@@ -236,31 +249,4 @@ def _check_flags(flags: ADMFlags, config: ADMConfig, size: int | None, path: Pat
         )
 
 
-def _facts(config: ADMConfig, flags: ADMFlags, size: int | None, network: torch.nn.Module) -> dict[str, Any]:
-    return {
-        "format": "adm",
-        "architecture": "ADM U-Net",
-        "image_size": size,
-        "channels": config.in_channels,
-        "num_channels": config.model_channels,
-        "channel_mult": list(_multipliers(config)),
-        "num_res_blocks": config.blocks,
-        "attention_levels": sorted(config.attention),
-        "attention_order": "new" if config.heads.split_first else "legacy",
-        "num_head_channels": config.heads.width,
-        "num_heads": None if config.heads.width else config.heads.count,
-        "prediction": flags.prediction,
-        "learned_variance": _learns_variance(config),
-        "schedule": "vp",
-        "betas": flags.noise_schedule,
-        "timesteps": flags.diffusion_steps,
-        "classes": config.classes,
-        "parameters": sum(weight.numel() for weight in network.parameters()),
-    }
-
-
 READER = Reader("adm", "guided-diffusion or improved-diffusion (.pt)", recognises, read)
-
-
-def _learns_variance(config: ADMConfig) -> bool:
-    return config.out_channels == 2 * config.in_channels

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...diffusion.schedules import EDM, VE, VP, Flow, Schedule
+from ...diffusion.schedules import EDM, VE, VP, Flow
 from ...errors import CheckpointError, UsageError
+from .base import Noise
 from .diffusers_folder import quiet
 from .untrusted.reading import named
 
@@ -45,27 +45,6 @@ VES = ("ScoreSdeVeScheduler",)
 _MOST_STEPS = 100_000
 # A class that needs a further library, and one with the same table that does not.
 _SAME_TABLE = {"DPMSolverSDEScheduler": "KDPM2DiscreteScheduler"}
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How a network was trained.
-
-    Attributes:
-        schedule: of x_t.
-        prediction: as in ``NetworkPrior``.
-        condition: t (N,) float64 -> what the network is told; None is EDM's ln(sigma)/4.
-        sigma_data: for ``edm``.
-        negate: the network predicts the negative of what ``prediction`` says (EDM with v prediction).
-        facts: for ``priors info`` and run.json.
-    """
-
-    schedule: Schedule
-    prediction: str
-    condition: Callable[[Tensor], Tensor] | None = None
-    sigma_data: float = 0.5
-    negate: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_noise(config: Mapping[str, Any], path: Path, tokens: int = 4096, cls: str = "") -> Noise:

@@ -6,9 +6,8 @@ The moving average of the weights is preferred, as the published program samples
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from ..network import NetworkPrior, labels_or
 from ..networks.adm import ADM, ADMConfig
 from ..networks.autoencoder import LatentAutoencoder
 from .adm_shapes import check_layers, infer, of_latent_diffusion
-from .base import Reader, Request
+from .base import Reader, Request, of_file
 from .diffusers_folder import libraries
 from .flags import Flags, Whole
 from .ldm_config import ClassEmbedder, LDMConfig, find, load
@@ -75,6 +74,7 @@ def recognises(path: Path) -> bool:
     return of_latent_diffusion(safe.container_start(path))
 
 
+@of_file
 def read(request: Request) -> Prior:
     """A latent prior from a CompVis checkpoint and its YAML.
 
@@ -83,11 +83,6 @@ def read(request: Request) -> Prior:
         UsageError: no YAML is found, or a flag is unknown.
         MissingExtra: PyYAML is not installed or, for a model with classes, diffusers.
     """
-    with safe.interpreting(request.source):
-        return _read(request)
-
-
-def _read(request: Request) -> Prior:
     path = request.source
     flags = LDMFlags.of(request.flags, "an LDM checkpoint")
     config = load(find(path, flags.config))
@@ -99,8 +94,10 @@ def _read(request: Request) -> Prior:
     if shape.transformer is not None:
         libraries("a latent diffusion model with classes")
     network: nn.Module = _assembled(lambda: ADM(shape), weights, request, "the denoiser", request.dtype)
-    multiple = network.multiple if isinstance(network, ADM) else 1
-    null = _null_class(config, flags)
+    classes = 0 if config.classes is None else config.classes.n_classes
+    null = classes - 1 if flags.null_class is None else flags.null_class
+    if flags.null_class is not None and not 0 <= null < classes:
+        raise UsageError(f"the flag null_class is {null}, but the model has {classes} classes.")
     if config.classes is not None:
         network = _with_classes(network, config.classes, parts, request)
     autoencoder = _autoencoder(config, parts, request)
@@ -110,15 +107,30 @@ def _read(request: Request) -> Prior:
         (config.channels, config.image_size, config.image_size),
         prediction=config.parameterization,
         condition=lambda t: (config.timesteps * t - 1).clamp(min=0),
-        multiple=multiple,
+        multiple=2 ** (len(shape.levels) - 1),
         dtype=request.dtype,
         name=path.stem,
-        classes=_classes(config),
-        embed=labels_or(null) if config.classes else None,
+        classes=classes,
+        embed=labels_or(null) if classes else None,
     )
     prior = LatentPrior(inner, autoencoder, path.stem)
-    prior.source, prior.hash = path, safe.file_hash(path)
-    prior.facts = _facts(config, shape, autoencoder, average, null, prior)
+    prior.facts = {
+        "format": "ldm",
+        "architecture": "ADM U-Net" + (" with cross attention" if shape.transformer else ""),
+        "first_stage": config.first_stage,
+        "factor": autoencoder.factor,
+        "latent_channels": autoencoder.channels,
+        "scale_factor": autoencoder.scale,
+        "image_size": config.image_size * autoencoder.factor,
+        "weights": "moving average" if average else "last step",
+        "prediction": config.parameterization,
+        "schedule": "vp",
+        "betas": config.beta_schedule,
+        "timesteps": config.timesteps,
+        "classes": classes,
+        "parameters": sum(weight.numel() for weight in prior.parameters()),
+        **({"null_class": null} if classes else {}),
+    }
     return prior
 
 
@@ -237,8 +249,9 @@ def _denoiser_shape(config: LDMConfig, weights: Mapping[str, Tensor], path: Path
         attention=frozenset(i for i in range(len(said.channel_mult)) if 2**i in said.attention_resolutions),
         resampling=shown.resampling if len(shown.levels) == 1 else said.resampling,
         scale_shift=said.use_scale_shift_norm,
+        transformer=said.transformer(shown.transformer is not None and shown.transformer.linear),
     )
-    for name in ("in_channels", "out_channels", "model_channels", "levels", "blocks", "attention", "resampling"):
+    for name in (part.name for part in fields(ADMConfig)):
         one, other = getattr(shown, name), getattr(expected, name)
         if one != other:
             show = [sorted(value) if isinstance(value, frozenset) else value for value in (other, one)]
@@ -247,14 +260,6 @@ def _denoiser_shape(config: LDMConfig, weights: Mapping[str, Tensor], path: Path
                 "not belong together."
             )
     transformer, classes = shown.transformer, config.classes
-    if (transformer is not None) != said.use_spatial_transformer:
-        raise CheckpointError(f"{path}: YAML and tensors disagree about use_spatial_transformer.")
-    context, depth = said.context_dim, said.transformer_depth
-    if transformer is not None and (transformer.context, transformer.depth) != (context, depth):
-        raise CheckpointError(
-            f"{path}: context_dim and transformer_depth are {context} and {depth} in the YAML, {transformer.context} "
-            f"and {transformer.depth} in the tensors; the two files do not belong together."
-        )
     if classes is not None and (transformer is None or transformer.context != classes.embed_dim):
         raise CheckpointError(f"{path}: the U-Net does not look at the classes' {classes.embed_dim} numbers.")
     if transformer is not None and classes is None:
@@ -300,42 +305,6 @@ def _autoencoder(config: LDMConfig, parts: _Parts, request: Request) -> LatentAu
     network = _assembled(make, parts.first, request, "the autoencoder", torch.float32)
     assert isinstance(network, LatentAutoencoder)
     return network
-
-
-def _classes(config: LDMConfig) -> int:
-    return 0 if config.classes is None else config.classes.n_classes
-
-
-def _null_class(config: LDMConfig, flags: LDMFlags) -> int:
-    null = flags.null_class
-    if null is None:
-        return max(_classes(config) - 1, 0)
-    if not 0 <= null < _classes(config):
-        raise UsageError(f"the flag null_class is {null}, but the model has {_classes(config)} classes.")
-    return null
-
-
-def _facts(
-    config: LDMConfig, shape: ADMConfig, autoencoder: LatentAutoencoder, average: bool, null: int, prior: Prior
-) -> dict[str, Any]:
-    assert isinstance(prior, LatentPrior)
-    facts: dict[str, Any] = {
-        "format": "ldm",
-        "architecture": "ADM U-Net" + (" with cross attention" if shape.transformer else ""),
-        "first_stage": config.first_stage,
-        "factor": autoencoder.factor,
-        "latent_channels": autoencoder.channels,
-        "scale_factor": autoencoder.scale,
-        "image_size": config.image_size * autoencoder.factor,
-        "weights": "moving average" if average else "last step",
-        "prediction": config.parameterization,
-        "schedule": "vp",
-        "betas": config.beta_schedule,
-        "timesteps": config.timesteps,
-        "classes": _classes(config),
-        "parameters": sum(weight.numel() for weight in prior.parameters()),
-    }
-    return {**facts, "null_class": null} if config.classes else facts
 
 
 READER = Reader("ldm", "CompVis latent-diffusion (.ckpt with its .yaml)", recognises, read)

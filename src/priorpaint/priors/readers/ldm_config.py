@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ...errors import CheckpointError, MissingExtra, UsageError
-from ..networks.adm import Heads
+from ..networks.adm import Heads, Transformer
 from ..networks.autoencoder import AutoencoderConfig
 from ..networks.layers import Positives
 from .base import explained
@@ -58,6 +58,11 @@ class _UNet(_Section):
     def resampling(self) -> str:
         """As in `ADMConfig`."""
         return "block" if self.resblock_updown else "conv" if self.conv_resample else "pool"
+
+    def transformer(self, linear: bool) -> Transformer | None:
+        """As in `ADMConfig`; ``linear`` is what the file does not say."""
+        known = Transformer(self.transformer_depth, self.context_dim or 0, linear)
+        return known if self.use_spatial_transformer else None
 
 
 class _UNetSection(_Section):
