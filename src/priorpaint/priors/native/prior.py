@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...diffusion.schedules import EDM, VP, Schedule
+from ...diffusion.schedules import EDM, VP
 from ...errors import CheckpointError
 from ..latent import LatentPrior
 from ..network import NetworkPrior, labels_or
@@ -34,7 +34,8 @@ class LoadedPrior(NetworkPrior):
     def __init__(
         self, network: Denoiser, metadata: WeightsMetadata, source: Path, name: str, dtype: torch.dtype
     ) -> None:
-        config, schedule = network.config, schedule_of(metadata)
+        config, eps = network.config, metadata.prediction == "eps"
+        schedule = VP(metadata.betas) if eps else EDM(sigma_min=metadata.sigma_min, sigma_max=metadata.sigma_max)
         super().__init__(
             network,
             schedule,
@@ -49,7 +50,7 @@ class LoadedPrior(NetworkPrior):
         )
         self._precision = dtype
         self.learned_variance = config.learned_variance
-        self.data_std = 1.0 if metadata.prediction == "eps" else metadata.sigma_data
+        self.data_std = 1.0 if eps else metadata.sigma_data
         self.hash = file_hash(source)
         self.source, self.metadata = source, metadata
         edm = {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max, "sigma_data": metadata.sigma_data}
@@ -57,8 +58,8 @@ class LoadedPrior(NetworkPrior):
             "format": "priorpaint",
             "architecture": type(network).__name__,
             "prediction": metadata.prediction,
-            "schedule": f"vp {metadata.betas}" if metadata.prediction == "eps" else "edm",
-            **({} if metadata.prediction == "eps" else edm),
+            "schedule": f"vp {metadata.betas}" if eps else "edm",
+            **({} if eps else edm),
             "parameters": sum(weight.numel() for weight in network.parameters()),
             **({"classes": list(metadata.class_names) or config.classes} if config.classes else {}),
             **({"learned_variance": True} if config.learned_variance else {}),
@@ -117,13 +118,6 @@ def trained_prior(
     if weights.autoencoder is None:
         return prior
     return LoadedLatentPrior(prior, weights.autoencoder, weights.metadata, dtype)
-
-
-def schedule_of(metadata: WeightsMetadata) -> Schedule:
-    """The noise schedule that a network was trained on."""
-    if metadata.prediction == "eps":
-        return VP(metadata.betas)
-    return EDM(sigma_min=metadata.sigma_min, sigma_max=metadata.sigma_max)
 
 
 def _precision(x: Tensor, dtype: torch.dtype) -> AbstractContextManager[Any]:

@@ -93,7 +93,13 @@ def save_weights(
     Raises:
         PriorError: a weight is not finite, or too large for ``dtype``.
     """
-    more = {key: value for key, value in _further(metadata).items() if value}
+    later = {  # the entries of format 2
+        "prediction": metadata.prediction if metadata.prediction != "edm" else None,
+        "betas": metadata.betas if metadata.prediction == "eps" else None,
+        "size": list(metadata.size) if metadata.size else None,
+        "class_names": list(metadata.class_names),
+    }
+    more = {key: value for key, value in later.items() if value}
     config = {key: value for key, value in asdict(network.config).items() if value or key not in _LATER}
     entry = {
         "format": 2 if more or set(config) & _LATER else 1,
@@ -159,16 +165,6 @@ def new_network(config: Config, seed: int = 0) -> Network:
     if isinstance(config, MLPConfig):
         return MLP(config, seed=seed)
     return UNet(config, seed=seed) if isinstance(config, UNetConfig) else ConvAutoencoder(config, seed=seed)
-
-
-def _further(metadata: WeightsMetadata) -> dict[str, Any]:
-    """The entries of format 2."""
-    return {
-        "prediction": metadata.prediction if metadata.prediction != "edm" else None,
-        "betas": metadata.betas if metadata.prediction == "eps" else None,
-        "size": list(metadata.size) if metadata.size else None,
-        "class_names": list(metadata.class_names),
-    }
 
 
 def _write(path: str | Path, state: Mapping[str, Tensor], entry: Mapping[str, Any], dtype: torch.dtype) -> None:

@@ -200,11 +200,11 @@ def _check_ends(top: Node, config: EDMConfig | EDM2Config) -> None:
             )
 
 
-def _limits(top: Node, flags: EDMFlags) -> tuple[float, float]:
-    low = flags.sigma_min or max(top.number("sigma_min", 0.0), _SIGMA_MIN)
-    high = flags.sigma_max or min(top.number("sigma_max", math.inf), _SIGMA_MAX)
-    if not low < high:
-        raise CheckpointError(f"{top.path}: sigma_min {low} is not below sigma_max {high}; correct these flags.")
+def _limits(top: Node, flags: EDMFlags, low: float, high: float) -> tuple[float, float]:
+    """The user's noise levels, else these."""
+    low, high = flags.sigma_min or low, flags.sigma_max or high
+    if not 0 < low < high < math.inf:
+        raise CheckpointError(f"{top.path}: noise levels from {low} to {high}; expected 0 < sigma_min < sigma_max.")
     return low, high
 
 
@@ -213,16 +213,13 @@ def _edm(top: Node, flags: EDMFlags) -> Noise:
     data = top.number("sigma_data", 0.5)
     if not 0 < data < math.inf:
         raise CheckpointError(f"{top.path}: sigma_data is {data}; expected a positive number.")
-    return Noise(EDM(*_limits(top, flags)), "edm", sigma_data=data)
+    low, high = max(top.number("sigma_min", 0.0), _SIGMA_MIN), min(top.number("sigma_max", math.inf), _SIGMA_MAX)
+    return Noise(EDM(*_limits(top, flags, low, high)), "edm", sigma_data=data)
 
 
 def _ve(top: Node, flags: EDMFlags) -> Noise:
     """D = x + sigma F(x; ln(sigma / 2))."""
-    low = flags.sigma_min or top.number("sigma_min", 0.02)
-    high = flags.sigma_max or top.number("sigma_max", 100.0)
-    if not 0 < low < high < math.inf:
-        raise CheckpointError(f"{top.path}: noise levels from {low} to {high}; expected 0 < sigma_min < sigma_max.")
-    schedule = VE(low, high)
+    schedule = VE(*_limits(top, flags, top.number("sigma_min", 0.02), top.number("sigma_max", 100.0)))
     return Noise(schedule, "eps", lambda t: schedule.log_nsr(t) - math.log(2), negate=True)
 
 

@@ -53,9 +53,16 @@ _KINDS: tuple[tuple[str, tuple[bytes, ...]], ...] = (
 
 
 def looks_like(path: Path) -> str:
-    """``zip``, ``pickle``, ``safetensors``, or a few words that say what the file looks like instead."""
-    with open(path, "rb") as file:
-        start = file.read(512)
+    """``zip``, ``pickle``, ``safetensors``, or a few words that say what the file looks like instead.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
     if not start:
         return "an empty file"
     if start.startswith(ZIP_START):
@@ -264,10 +271,7 @@ def _start(path: Path, size: int) -> bytes:
 def _check_file(path: Path, kinds: tuple[str, ...], expected: str) -> None:
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; check the path.")
-    try:
-        kind = looks_like(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+    kind = looks_like(path)
     if kind in kinds:
         return
     plain = {"zip": "a zip archive", "pickle": "a pickle", "safetensors": "a safetensors file"}
@@ -284,11 +288,9 @@ def _reading(path: Path, kinds: tuple[str, ...], expected: str) -> Iterator[memo
         yield data
     except Incomplete:
         raise CheckpointError(f"{path} is incomplete: it ends in the middle of its data; {_AGAIN}.") from None
-    except Damaged as error:
-        raise CheckpointError(f"{path} is damaged: expected {expected}, found {_clean(error)}; {_AGAIN}.") from None
     except CheckpointError as error:
         raise CheckpointError(f"{path} {_clean(error)}.") from None
-    except _CONFUSED as error:
+    except (Damaged, *_CONFUSED) as error:
         raise CheckpointError(f"{path} is damaged: expected {expected}, found {_clean(error)}; {_AGAIN}.") from None
 
 
