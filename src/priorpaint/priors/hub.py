@@ -132,11 +132,8 @@ class _Shelf:
         """Why nothing of the model was found: no connection, or ``otherwise``."""
         if self._trouble is None:
             return PriorError(otherwise)
-        return self._unreachable(self._trouble)
-
-    def _unreachable(self, error: Exception) -> PriorError:
         why = "you asked to stay offline" if self.offline else "the hub cannot be reached"
-        cause = error.__cause__
+        cause = self._trouble.__cause__
         if not self.offline and cause is not None:
             why += f" ({type(cause).__name__})"
         return PriorError(f"{self.spec} is not in the cache and {why}; run once with a connection to fetch it.")

@@ -382,7 +382,7 @@ class TestRefused:
             self.refused(tmp_path, {**state, name: torch.ones(2)}, configuration(), "extra|model.x")
         self.refused(tmp_path, {"a": torch.ones(2)}, configuration(), "such as a;")
         self.refused(tmp_path, {"betas": torch.ones(2)}, configuration(), "not hold a latent diffusion model")
-        self.refused(tmp_path, {}, configuration(), "state_dict")
+        self.refused(tmp_path, {}, configuration(), "found none")
 
     def test_wrong_shapes_and_values(self, tmp_path: Path) -> None:
         state = tensors()

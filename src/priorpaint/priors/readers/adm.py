@@ -6,7 +6,6 @@ number of attention heads and their order, the noise schedule and its number of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +22,12 @@ from .flags import Flags, HeadCount, Numbers, Positive, Whole
 from .untrusted import reading as safe
 
 # Channel multipliers that the programs use where the command line gives none.
-_MULTIPLIERS: dict[int, tuple[tuple[float, ...], ...]] = {
-    512: ((0.5, 1, 1, 2, 2, 4, 4),),
-    256: ((1, 1, 2, 2, 4, 4),),
-    128: ((1, 1, 2, 3, 4),),
-    64: ((1, 2, 3, 4),),
-    32: ((1, 2, 2, 2),),
+_MULTIPLIERS: dict[int, tuple[float, ...]] = {
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    128: (1, 1, 2, 3, 4),
+    64: (1, 2, 3, 4),
+    32: (1, 2, 2, 2),
 }
 
 
@@ -131,7 +130,8 @@ def read(request: Request) -> Prior:
         UsageError: a flag that is unknown or has no such value, or no word about the attention heads.
     """
     path = request.source
-    state = read_state(path)
+    state = safe.load_state(path)
+    check_kind(state, path)
     values = request.flags or PUBLISHED.get(path.name, {})
     flags = ADMFlags.of({name: value for name, value in values.items() if name not in _IGNORED}, "an ADM checkpoint")
     given = any(value is not None for value in values.values())
@@ -181,24 +181,6 @@ def read(request: Request) -> Prior:
     return prior
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state_dict by name.
-
-    Raises:
-        CheckpointError: the file cannot be read, or is not a dictionary of tensors.
-    """
-    content = safe.load_torch(path)
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        what = type(content).__name__ if not isinstance(content, Mapping) else "a dictionary of " + _values(content)
-        raise CheckpointError(f"{path} does not hold a state_dict: expected tensors by name, found {what}.")
-    check_kind(content, path)
-    return dict(content)
-
-
-def _values(content: Mapping[Any, Any]) -> str:
-    return ", ".join(f"{key} ({type(value).__name__})" for key, value in list(content.items())[:4])
-
-
 def _heads(flags: ADMFlags, given: bool) -> Heads:
     """The programs use 4 heads where their command line names no number; without one, nothing is known."""
     count = flags.num_heads or (4 if given else 1)
@@ -211,8 +193,7 @@ def _multipliers(config: ADMConfig) -> tuple[float, ...]:
 
 def _image_size(flags: ADMFlags, config: ADMConfig) -> int | None:
     """What the user says, or the size that the programs give these channel multipliers; None: any."""
-    own = _multipliers(config)
-    known = (size for size, multipliers in _MULTIPLIERS.items() if own in multipliers)
+    known = (size for size, multipliers in _MULTIPLIERS.items() if multipliers == _multipliers(config))
     return flags.image_size or next(known, None)
 
 
@@ -242,9 +223,9 @@ def _check_flags(flags: ADMFlags, config: ADMConfig, size: int | None, path: Pat
                 "choose the file that belongs to it."
             )
     table = _MULTIPLIERS.get(flags.image_size or 0)
-    if table and flags.channel_mult is None and _multipliers(config) not in table:
+    if table and flags.channel_mult is None and _multipliers(config) != table:
         raise CheckpointError(
-            f"{path}: for image_size {size} without channel_mult the levels have {table[0]} times num_channels, but "
+            f"{path}: for image_size {size} without channel_mult the levels have {table} times num_channels, but "
             f"the tensors show {_multipliers(config)}; correct image_size or give channel_mult."
         )
 

@@ -110,7 +110,7 @@ class Folder:
         elif file.suffix == ".safetensors":
             state, _ = safe.load_safetensors(self.note(file))
         else:
-            state = self._pickled(file)
+            state = {name: value.clone() for name, value in safe.load_state(self.note(file)).items()}
         safe.check_finite(state, file)
         return state
 
@@ -173,13 +173,6 @@ class Folder:
         if lost:
             raise CheckpointError(f"the shards of {index} lack {len(lost)} tensors that it lists, first {lost[0]!r}.")
         return state
-
-    def _pickled(self, file: Path) -> dict[str, Tensor]:
-        """An old .bin file, through the reader that takes tensors only."""
-        state = safe.load_torch(self.note(file))
-        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise CheckpointError(f"{file} should hold a table of tensors and holds something else.")
-        return {str(key): value.clone() for key, value in state.items()}
 
 
 def weight_names(stem: str, variant: str | None) -> list[str]:

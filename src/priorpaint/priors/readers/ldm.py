@@ -86,8 +86,7 @@ def read(request: Request) -> Prior:
     path = request.source
     flags = LDMFlags.of(request.flags, "an LDM checkpoint")
     config = load(find(path, flags.config))
-    state = _state(path)
-    parts = _Parts(state, path)
+    parts = _Parts(safe.load_state(path, TRAINING, "state_dict"), path)
     schedule = _schedule(config, parts)
     weights, average = parts.denoiser(config.use_ema)
     shape = _denoiser_shape(config, weights, path)
@@ -188,20 +187,6 @@ class _Parts:
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _state(path: Path) -> dict[str, Tensor]:
-    content = safe.load_torch(path, vocabulary=TRAINING)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state:
-        raise CheckpointError(
-            f"{path} does not hold a state_dict: expected the dictionary of a training program, found "
-            f"{type(content).__name__}."
-        )
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {name} in its state_dict is {type(value).__name__}; expected a tensor.")
-    return dict(state)
 
 
 def _assembled(

@@ -120,6 +120,23 @@ def load_torch(path: str | Path, *, max_bytes: int = MAX_BYTES, vocabulary: Voca
     return content
 
 
+def load_state(path: Path, vocabulary: Vocabulary = TENSORS, key: str = "") -> dict[str, Tensor]:
+    """Tensors by name, alone in a file of torch.save or, where it has one, in its entry ``key``.
+
+    Raises:
+        CheckpointError: as for `load_torch`, or it holds anything else.
+    """
+    content = load_torch(path, vocabulary=vocabulary)
+    content = content.get(key, content) if isinstance(content, dict) else content
+    what = type(content).__name__
+    if isinstance(content, dict):
+        odd = [name for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
+        if not odd:
+            return dict(content)
+        what = "a dictionary of " + ", ".join(f"{name} ({type(content[name]).__name__})" for name in odd[:_SHOWN])
+    raise CheckpointError(f"{path} does not hold a state_dict: expected tensors by name, found {_clean(what)}.")
+
+
 def load_pickle(path: str | Path, vocabulary: Vocabulary, expected: str) -> Any:
     """A pickle alone: tensors, plain values, and `Opaque` objects in the place of classes.
 
@@ -299,7 +316,7 @@ def named(error: Exception) -> str:
     return f"{type(error).__name__}: {_clean(error)[:200]}"
 
 
-def _clean(error: Exception) -> str:
+def _clean(error: Exception | str) -> str:
     """What an error says, in one line that a terminal can show: names in it may come from the file."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 120]} ... {line[-100:]}"
