@@ -120,11 +120,6 @@ class ADM(nn.Module):
             nn.Conv2d(config.levels[0], config.out_channels, 3, padding=1),
         )
 
-    @property
-    def multiple(self) -> int:
-        """Height and width must be a multiple of this."""
-        return int(2 ** (len(self.config.levels) - 1))
-
     def _encoder(self, widths: list[int]) -> Iterator[list[nn.Module]]:
         config, channels = self.config, self.config.levels[0]
         yield [nn.Conv2d(config.in_channels, channels, 3, padding=1)]

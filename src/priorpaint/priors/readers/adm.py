@@ -136,10 +136,11 @@ def read(request: Request) -> Prior:
     flags = ADMFlags.of({name: value for name, value in values.items() if name not in _IGNORED}, "an ADM checkpoint")
     given = any(value is not None for value in values.values())
     config = infer(state, path, _heads(flags, given), flags.learn_sigma)
-    size = _image_size(flags, config)
+    # What the user says, or the size that the programs give these channel multipliers; None: any.
+    known = (size for size, multipliers in _MULTIPLIERS.items() if multipliers == _multipliers(config))
+    size = flags.image_size or next(known, None)
     _check_flags(flags, config, size, path)
     network = safe.assemble(lambda: ADM(config), state, path, device=request.device, dtype=request.dtype)
-    assert isinstance(network, ADM)
     if not given and any(".qkv." in name for name in state):
         raise UsageError(
             f"{path} is an ADM checkpoint, whose tensors do not show the number of attention heads; give the flags of "
@@ -152,7 +153,7 @@ def read(request: Request) -> Prior:
         (config.in_channels, size, size),
         prediction=flags.prediction,
         condition=flags.index,
-        multiple=network.multiple,
+        multiple=2 ** (len(config.levels) - 1),
         dtype=request.dtype,
         name=path.stem,
         classes=config.classes,
@@ -189,12 +190,6 @@ def _heads(flags: ADMFlags, given: bool) -> Heads:
 
 def _multipliers(config: ADMConfig) -> tuple[float, ...]:
     return tuple(width / config.model_channels for width in config.levels)
-
-
-def _image_size(flags: ADMFlags, config: ADMConfig) -> int | None:
-    """What the user says, or the size that the programs give these channel multipliers; None: any."""
-    known = (size for size, multipliers in _MULTIPLIERS.items() if multipliers == _multipliers(config))
-    return flags.image_size or next(known, None)
 
 
 def _check_flags(flags: ADMFlags, config: ADMConfig, size: int | None, path: Path) -> None:

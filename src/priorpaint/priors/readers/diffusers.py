@@ -121,9 +121,10 @@ _PARTS = ("unet", "transformer", "vae", "vqvae")
 def _read(folder: Folder, request: Request, flags: DiffusersFlags) -> Prior:
     autoencoder = _autoencoder(folder, request)
     factor = 1 if autoencoder is None else autoencoder.factor
-    denoiser = _denoiser(folder, autoencoder, request, flags)
+    denoiser = _denoiser(_Source(folder, request, flags, factor), autoencoder is not None)
     own, patch = _size_of(denoiser.config.get("sample_size")), 1
     if autoencoder is not None:
+        _check_channels(denoiser, autoencoder.channels, folder)
         own, patch = own or (_DEFAULT_LATENT_SIZE,) * 2, denoiser.config.get("patch_size") or 2
     config, path, cls = _scheduler(folder)
     noise = read_noise(config, path, (own[0] // patch) * (own[1] // patch) if own else 1, cls)
@@ -173,34 +174,41 @@ def _autoencoder(folder: Folder, request: Request) -> DiffusersAutoencoder | Non
     return DiffusersAutoencoder(network, config, folder.path(name)).to(request.device)
 
 
-def _denoiser(
-    folder: Folder, autoencoder: DiffusersAutoencoder | None, request: Request, flags: DiffusersFlags
-) -> _Denoiser:
+@dataclass(frozen=True)
+class _Source:
+    """What a denoiser is made from; ``factor``: pixels along a side of what it denoises."""
+
+    folder: Folder
+    request: Request
+    flags: DiffusersFlags
+    factor: int
+
+    def encoder(self, suffix: str, length: int = 0) -> Encoder:
+        """As `read_encoder`."""
+        return read_encoder(self.folder, suffix, self.request.device, self.request.dtype, length)
+
+
+def _denoiser(source: _Source, latent: bool) -> _Denoiser:
     """The denoiser of pixels or latents, by its class."""
+    folder = source.folder
     part = next((part for part in ("unet", "transformer") if part in folder.index), None)
-    if autoencoder is None and (part is None or folder.index[part] != "UNet2DModel"):
+    if not latent and (part is None or folder.index[part] != "UNet2DModel"):
         raise CheckpointError(f"{folder.root} has no autoencoder; without one, a unet of UNet2DModel is expected.")
     if part is None:
         raise CheckpointError(f"{folder.root / MODEL_INDEX} names no unet and no transformer, so nothing can denoise.")
-    network, config = _built(folder, part, request.dtype, request.device)
-    if folder.index[part] == "UNet2DConditionModel":
-        assert autoencoder is not None
-        denoiser = _text_unet(folder, TextUNet(network, autoencoder.factor), config, request)
-    else:
-        makers: dict[str, Callable[..., _Denoiser]] = {
-            "UNet2DModel": _unet,
-            "SD3Transformer2DModel": _sd3,
-            "FluxTransformer2DModel": _flux,
-            "DiTTransformer2DModel": _dit,
-            "Transformer2DModel": _dit,
-        }
-        denoiser = makers[folder.index[part]](folder, network, config, request, flags)
+    network, config = _built(folder, part, source.request.dtype, source.request.device)
+    makers: dict[str, Callable[[_Source, nn.Module, Mapping[str, Any]], _Denoiser]] = {
+        "UNet2DModel": _unet,
+        "UNet2DConditionModel": _text_unet,
+        "SD3Transformer2DModel": _sd3,
+        "FluxTransformer2DModel": _flux,
+        "DiTTransformer2DModel": _dit,
+        "Transformer2DModel": _dit,
+    }
+    denoiser = makers[folder.index[part]](source, network, config)
     if isinstance(denoiser.embed, Text):
-        _check_width(
-            denoiser.embed, config.get("joint_attention_dim") or config["cross_attention_dim"], folder.path(part)
-        )
-    if autoencoder is not None:
-        _check_channels(denoiser, autoencoder.channels, folder)
+        wanted = config.get("joint_attention_dim") or config["cross_attention_dim"]
+        _check_width(denoiser.embed, wanted, folder.path(part))
     return denoiser
 
 
@@ -217,27 +225,24 @@ def _built(folder: Folder, name: str, dtype: torch.dtype, device: torch.device) 
     return network, network.config  # type: ignore[return-value]
 
 
-def _unet(
-    folder: Folder, network: nn.Module, config: Mapping[str, Any], request: Request, flags: DiffusersFlags
-) -> _Denoiser:
+def _unet(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
     if config["class_embed_type"] is not None:
-        raise CheckpointError(
-            f"{folder.path('unet')}: class_embed_type is {config['class_embed_type']!r}; expected classes by number."
-        )
+        where, kind = source.folder.path("unet"), config["class_embed_type"]
+        raise CheckpointError(f"{where}: class_embed_type is {kind!r}; expected classes by number.")
     classes = config["num_class_embeds"] or 0
     multiple = 2 ** (len(config["block_out_channels"]) - 1)
-    if _scheduler(folder)[2] in VES:
+    if _scheduler(source.folder)[2] in VES:
         return _Denoiser(ScoreUNet(network), config, multiple)
     wrapped = PixelUNet(network, whole_steps=config["time_embedding_type"] == "learned")
-    null = flags.null_class
+    null = source.flags.null_class
     if null is not None and not 0 <= null < classes:
         raise UsageError(f"null_class is {null!r}, but the model knows the classes 0 to {classes - 1}.")
     embed = None if null is None else labels_or(null)
     return _Denoiser(wrapped, config, multiple, embed, classes)
 
 
-def _text_unet(folder: Folder, network: TextUNet, config: Mapping[str, Any], request: Request) -> _Denoiser:
-    where = folder.path("unet")
+def _text_unet(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
+    folder, where = source.folder, source.folder.path("unet")
     if config["addition_embed_type"] not in (None, "text_time") or config["class_embed_type"] is not None:
         raise CheckpointError(
             f"{where}: addition_embed_type is {config['addition_embed_type']!r} and class_embed_type "
@@ -248,42 +253,34 @@ def _text_unet(folder: Folder, network: TextUNet, config: Mapping[str, Any], req
     suffixes = [suffix for suffix in ("", "_2") if f"text_encoder{suffix}" in folder.index]
     if not suffixes:
         raise CheckpointError(f"{folder.root} has no text encoder, which its U-Net needs; download the whole model.")
-    encoders = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in suffixes)
+    encoders = tuple(source.encoder(suffix) for suffix in suffixes)
     zeros = folder.settings.get("force_zeros_for_empty_prompt", True)
     xl = config["addition_embed_type"] == "text_time"
     embed = SDXLText(encoders, bool(zeros)) if xl else StableDiffusionText(encoders[:1])
-    return _Denoiser(network, config, 2 ** (len(config["block_out_channels"]) - 1), embed)
+    return _Denoiser(TextUNet(network, source.factor), config, 2 ** (len(config["block_out_channels"]) - 1), embed)
 
 
-def _sd3(
-    folder: Folder, network: nn.Module, config: Mapping[str, Any], request: Request, flags: DiffusersFlags
-) -> _Denoiser:
-    length = flags.max_sequence_length or _SD3_TOKENS
-    encoders = [read_encoder(folder, suffix, request.device, request.dtype) for suffix in ("", "_2")]
-    if "text_encoder_3" in folder.index:
-        encoders.append(read_encoder(folder, "_3", request.device, request.dtype, length))
+def _sd3(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
+    length = source.flags.max_sequence_length or _SD3_TOKENS
+    encoders = [source.encoder(suffix) for suffix in ("", "_2")]
+    if "text_encoder_3" in source.folder.index:
+        encoders.append(source.encoder("_3", length))
     embed = SD3Text(tuple(encoders), length, config["joint_attention_dim"])
     return _Denoiser(SD3Transformer(network), config, config["patch_size"], embed)
 
 
-def _flux(
-    folder: Folder, network: nn.Module, config: Mapping[str, Any], request: Request, flags: DiffusersFlags
-) -> _Denoiser:
-    length = flags.max_sequence_length or _FLUX_TOKENS
-    clip = read_encoder(folder, "", request.device, request.dtype)
-    embed = FluxText((clip, read_encoder(folder, "_2", request.device, request.dtype, length)))
-    guidance = (flags.guidance or _FLUX_GUIDANCE) if config["guidance_embeds"] else None
+def _flux(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
+    length = source.flags.max_sequence_length or _FLUX_TOKENS
+    embed = FluxText((source.encoder(""), source.encoder("_2", length)))
+    guidance = (source.flags.guidance or _FLUX_GUIDANCE) if config["guidance_embeds"] else None
     return _Denoiser(FluxTransformer(network, guidance), config, FLUX_PATCH, embed)
 
 
-def _dit(
-    folder: Folder, network: nn.Module, config: Mapping[str, Any], request: Request, flags: DiffusersFlags
-) -> _Denoiser:
+def _dit(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
     classes = config.get("num_embeds_ada_norm")
     if config.get("norm_type") != "ada_norm_zero" or not isinstance(classes, int):
-        raise CheckpointError(
-            f"{folder.path('transformer')}: norm_type is {config.get('norm_type')!r}; expected 'ada_norm_zero', of DiT."
-        )
+        where, kind = source.folder.path("transformer"), config.get("norm_type")
+        raise CheckpointError(f"{where}: norm_type is {kind!r}; expected 'ada_norm_zero', of DiT.")
     # The row after the last class is what training put in place of a dropped label.
     return _Denoiser(DiT(network), config, config["patch_size"], labels_or(classes), classes)
 

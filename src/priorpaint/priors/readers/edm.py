@@ -60,11 +60,6 @@ class EDMFlags(Flags):
     key: str | None = None
 
 
-def recognises(path: Path) -> bool:
-    """Whether the file is a pickle that torch.save did not write."""
-    return safe.is_plain_pickle(path)
-
-
 @of_file
 def read(request: Request) -> Prior:
     """A prior from an EDM pickle; the moving average ``ema`` where there is one.
@@ -266,4 +261,4 @@ _PRECONDITIONINGS: dict[str, Callable[[Node, EDMFlags], Noise]] = {
     "iDDPMPrecond": _iddpm,
 }
 
-READER = Reader("edm", "EDM or EDM2 (.pkl)", recognises, read)
+READER = Reader("edm", "EDM or EDM2 (.pkl)", safe.is_plain_pickle, read)
