@@ -72,9 +72,7 @@ class CFGPrior(WrappedPrior):
     @property
     def request(self) -> dict[str, Any]:
         """What was asked for, in JSON values."""
-        label = (
-            self.label if self.label is None or isinstance(self.label, int) else torch.as_tensor(self.label).tolist()
-        )
+        label = None if self.label is None else torch.as_tensor(self.label).tolist()
         return {
             "label": label,
             "prompt": self.prompt,

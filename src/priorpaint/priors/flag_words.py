@@ -35,21 +35,14 @@ def parse_flags(flags: Mapping[str, Any] | str | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     waiting: str | None = None
     for word in words:
-        if word.startswith("--") or (waiting is None and "=" in word):
-            if waiting is not None:
-                values[waiting] = True
-            name, equals, value = word.removeprefix("--").partition("=")
-            waiting = _key(name, flags)
-            if equals:
-                values[waiting] = _value(value)
-                waiting = None
+        name, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") or (waiting is None and equals):
+            key = _key(name, flags)
+            values[key], waiting = (_value(value), None) if equals else (True, key)
         elif waiting is not None:
-            values[waiting] = _value(word)
-            waiting = None
+            values[waiting], waiting = _value(word), None
         else:
             raise UsageError(f"in the flags, {word!r} follows no name; write --name value.")
-    if waiting is not None:
-        values[waiting] = True
     return values
 
 

@@ -7,7 +7,6 @@ for a file that the specification itself names, which then goes through the read
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -85,7 +84,7 @@ def fetch(spec: str, *, variant: str | None = None, offline: bool = False) -> Pa
         )
     folder = Folder(shelf.folder, variant)
     for part in folder.index:
-        _fetch_part(shelf, part, variant)
+        _fetch_part(shelf, folder, part)
     return shelf.folder
 
 
@@ -133,11 +132,8 @@ class _Shelf:
         """Why nothing of the model was found: no connection, or ``otherwise``."""
         if self._trouble is None:
             return PriorError(otherwise)
-        return self._unreachable(self._trouble)
-
-    def _unreachable(self, error: Exception) -> PriorError:
         why = "you asked to stay offline" if self.offline else "the hub cannot be reached"
-        cause = error.__cause__
+        cause = self._trouble.__cause__
         if not self.offline and cause is not None:
             why += f" ({type(cause).__name__})"
         return PriorError(f"{self.spec} is not in the cache and {why}; run once with a connection to fetch it.")
@@ -157,7 +153,7 @@ class _Shelf:
         return PriorError(f"{self.spec} cannot be fetched ({type(error).__name__}: {error}); try again later.")
 
 
-def _fetch_part(shelf: _Shelf, part: str, variant: str | None) -> None:
+def _fetch_part(shelf: _Shelf, folder: Folder, part: str) -> None:
     """The files of one part, from its own folder or, in old models with one network, from the top."""
     if part.startswith("tokenizer"):
         files = [shelf.get(f"{part}/{name}") for name in _TOKENIZER]
@@ -171,27 +167,18 @@ def _fetch_part(shelf: _Shelf, part: str, variant: str | None) -> None:
     if part == "scheduler":
         return
     stem = WEIGHTS["transformers" if part.startswith("text_encoder") else "diffusers"]
-    for name in weight_names(stem, variant):
+    for name in weight_names(stem, folder.variant):
         file = shelf.get(where + name)
         if file is None:
             continue
-        if name.endswith(".json"):
-            _fetch_shards(shelf, where, file)
+        for shard in sorted(set(shards(file, folder.json(file)).values())) if name.endswith(".json") else ():
+            if shelf.get(where + shard) is None:
+                raise PriorError(f"{shelf.spec} lacks {where}{shard}, a part of its weights.")
         return
     raise PriorError(
         f"{shelf.spec} has no safetensors weights of its {part} (older .bin files are not fetched); look for a "
         "revision or variant with safetensors, or download the model and give its folder."
     )
-
-
-def _fetch_shards(shelf: _Shelf, where: str, index: Path) -> None:
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        content = None
-    for name in sorted(set(shards(index, content).values())):
-        if shelf.get(where + name) is None:
-            raise PriorError(f"{shelf.spec} lacks {where}{name}, a part of its weights.")
 
 
 def _single_file(spec: str, place: Place, offline: bool) -> Path | None:

@@ -145,10 +145,7 @@ def _read(path: Path, flags: dict[str, Any], device: torch.device, dtype: torch.
             f"the folder {path} has no {TRAINED_FILE} of `priorpaint train` and no {MODEL_INDEX} of diffusers; "
             f"these formats are read: {formats}."
         )
-    try:
-        kind = looks_like(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+    kind = looks_like(path)
     if kind == "safetensors":
         return _own(path, path.stem, flags, device, dtype)  # which says what is wrong with it
     raise CheckpointError(

@@ -114,13 +114,9 @@ class NetworkPrior(Prior):
     def _all_channels(self, x: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """The network's whole output, also the channels of a learned variance."""
         condition = self._condition(t).to(device=x.device, dtype=torch.float32)
-        rows = {name: self._rows(value, len(x)) for name, value in given.items()}
+        typed = {name: v.to(self.dtype) if v.is_floating_point() else v for name, v in given.items()}
+        rows = {name: rows_of(value, len(x)) for name, value in typed.items()}
         return self.network(x.to(self.dtype), condition, **rows).to(x.dtype)
-
-    def _rows(self, value: Tensor, rows: int) -> Tensor:
-        if value.is_floating_point():
-            value = value.to(self.dtype)
-        return rows_of(value, rows)
 
     def _evaluate(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor] | None) -> Denoising:
         if given is None:

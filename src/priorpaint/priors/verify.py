@@ -68,7 +68,7 @@ def check(prior: Prior, seed: int = 0) -> Check:
     x_0 = prior.encode(picture)
     noise = Streams([derive("check", seed)], device=prior.device).normal(*x_0.shape[1:])
     condition = _condition(prior)
-    levels = tuple(_level(prior, x_0, noise, nsr, condition) for nsr in _levels(prior))
+    levels = tuple(_level(prior, x_0, noise, nsr, condition) for nsr in NSRS)
     return Check(tuple(x_0.shape[1:]), levels, _round_trip(prior, picture, x_0) if prior.latent else None)
 
 
@@ -87,12 +87,9 @@ def _condition(prior: Prior) -> Mapping[str, Tensor]:
         return prior.condition(label=0)
 
 
-def _levels(prior: Prior) -> list[float]:
-    low, high = prior.schedule.nsr_range
-    return [min(max(nsr, low), high) for nsr in NSRS]
-
-
 def _level(prior: Prior, x_0: Tensor, noise: Tensor, nsr: float, condition: Mapping[str, Tensor]) -> Level:
+    low, high = prior.schedule.nsr_range
+    nsr = min(max(nsr, low), high)
     t = prior.schedule.time_at(torch.tensor(nsr, dtype=torch.float64))
     alpha, sigma = float(prior.schedule.alpha(t)), float(prior.schedule.sigma(t))
     x_t = alpha * x_0 + sigma * noise

@@ -117,8 +117,8 @@ def test_broken_files(folder: Path) -> None:
         (b"", "an empty file"),
         (pointer, "git-lfs pointer.*must be downloaded"),
         (b"<!DOCTYPE html><html></html>", "web page"),
-        (whole[: len(whole) // 2], "incomplete: expected .* found"),
-        (struct.pack("<Q", 1 << 40) + b"{}", "announces a header of 1099511627776 bytes"),
+        (whole[: len(whole) // 2], "incomplete or damaged .*incomplete metadata"),
+        (struct.pack("<Q", 1 << 40) + b"{}", "header too large"),
         (struct.pack("<Q", 8) + b"{      }", "its weights are 0 tensors"),
         (whole.replace(b"F32", b"F31", 1), "damaged"),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ yaml = pytest.importorskip("yaml", reason="the YAML of these checkpoints needs P
 
 FILES = ("ldm_celebahq_vq4", "ldm_churches_kl8", "ldm_cin_vq4_crossattn")
 UNET = ADMConfig(4, 4, 32, (32, 32), 1, frozenset({1}), "conv", False, Heads(2))
-KL = AutoencoderConfig(3, 3, 32, (1, 1), 1, 4, 4, frozenset(), True, True, True)
-VQ = AutoencoderConfig(3, 3, 32, (1, 1), 1, 4, 4, frozenset({1}), True, True, False, 16)
+First = tuple[AutoencoderConfig, int, int]  # with the channels of the latent, and the number of codes
+KL: First = AutoencoderConfig(3, 3, 32, 1, 4, 16, (1, 1)), 4, 0
+VQ: First = AutoencoderConfig(3, 3, 32, 1, 4, 16, (1, 1), (8,), double_z=False), 4, 16
 
 
 def read(path: Path, **flags: Any) -> LatentPrior:
@@ -44,9 +46,9 @@ def denoiser(prior: LatentPrior) -> NetworkPrior:
     return prior.inner
 
 
-def configuration(first: AutoencoderConfig = KL, unet: ADMConfig = UNET, **more: Any) -> dict[str, Any]:
+def configuration(first: First = KL, unet: ADMConfig = UNET, **more: Any) -> dict[str, Any]:
     """The YAML of a network, with the names of the published program."""
-    heads = unet.heads
+    heads, (pyramid, embed_dim, codes) = unet.heads, first
     shape: dict[str, Any] = {
         "image_size": 8,
         "in_channels": unet.in_channels,
@@ -74,22 +76,11 @@ def configuration(first: AutoencoderConfig = KL, unet: ADMConfig = UNET, **more:
         "channels": unet.in_channels,
         "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": shape},
         "first_stage_config": {
-            "target": f"ldm.models.autoencoder.{'VQModelInterface' if first.codes else 'AutoencoderKL'}",
+            "target": f"ldm.models.autoencoder.{'VQModelInterface' if codes else 'AutoencoderKL'}",
             "params": {
-                "embed_dim": first.embed_dim,
-                **({"n_embed": first.codes} if first.codes else {}),
-                "ddconfig": {
-                    "double_z": first.doubled,
-                    "z_channels": first.z_channels,
-                    "resolution": 16,
-                    "in_channels": first.in_channels,
-                    "out_ch": first.out_channels,
-                    "ch": first.channels,
-                    "ch_mult": list(first.multipliers),
-                    "num_res_blocks": first.blocks,
-                    "attn_resolutions": [16 // 2**level for level in sorted(first.attention)],
-                    "dropout": 0.0,
-                },
+                "embed_dim": embed_dim,
+                **({"n_embed": codes} if codes else {}),
+                "ddconfig": {**asdict(pyramid), "dropout": 0.0},
                 "lossconfig": {"target": "torch.nn.Identity"},
             },
         },
@@ -99,18 +90,18 @@ def configuration(first: AutoencoderConfig = KL, unet: ADMConfig = UNET, **more:
     return {"model": {"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": params}}
 
 
-def tensors(first: AutoencoderConfig = KL, unet: ADMConfig = UNET) -> dict[str, Tensor]:
+def tensors(first: First = KL, unet: ADMConfig = UNET) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in _tensors(first, unet).items()}
 
 
 @lru_cache
-def _tensors(first: AutoencoderConfig, unet: ADMConfig) -> dict[str, Tensor]:
+def _tensors(first: First, unet: ADMConfig) -> dict[str, Tensor]:
     """A state_dict: raw weights and another network's as their moving average."""
     state = {f"model.diffusion_model.{name}": value for name, value in filled(ADM(unet), 1).state_dict().items()}
     average = filled(ADM(unet), 2).state_dict()
     state |= {f"model_ema.diffusion_model{name.replace('.', '')}": value for name, value in average.items()}
     state |= {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(7, dtype=torch.int32)}
-    autoencoder = filled(LatentAutoencoder(first, 1.0), 3).state_dict()
+    autoencoder = filled(LatentAutoencoder(*first, 1.0), 3).state_dict()
     return {**state, **{f"first_stage_model.{name}": value for name, value in autoencoder.items()}}
 
 
@@ -168,20 +159,18 @@ class TestFormat:
             (KL, UNET),
             (VQ, ADMConfig(4, 4, 32, (32, 64, 64), 2, frozenset({0, 2}), "block", True, Heads(4))),
             (
-                AutoencoderConfig(1, 1, 32, (1, 1, 2), 2, 4, 2, frozenset({0, 2}), True, True, True),
+                (AutoencoderConfig(1, 1, 32, 2, 4, 16, (1, 1, 2), (16, 4)), 2, 0),
                 ADMConfig(2, 2, 64, (64,), 1, frozenset(), "conv", False, Heads(4)),
             ),
         ],
     )
-    def test_networks_are_those_that_were_written(
-        self, tmp_path: Path, first: AutoencoderConfig, unet: ADMConfig
-    ) -> None:
+    def test_networks_are_those_that_were_written(self, tmp_path: Path, first: First, unet: ADMConfig) -> None:
         prior = read(write(tmp_path / "a.ckpt", tensors(first, unet), configuration(first, unet)))
         x, t = images(2, unet.in_channels, 8, 8), torch.tensor([3.0, 700.0])
         torch.testing.assert_close(denoiser(prior).network(x, t), filled(ADM(unet), 2)(x, t))
-        autoencoder = filled(LatentAutoencoder(first, 1.0), 3)
+        autoencoder = filled(LatentAutoencoder(*first, 1.0), 3)
         assert isinstance(autoencoder, LatentAutoencoder)
-        image = images(2, first.in_channels, 16, 16)
+        image = images(2, first[0].in_channels, 16, 16)
         torch.testing.assert_close(prior.encode(image), autoencoder.encode(image))
         torch.testing.assert_close(prior.decode(x), autoencoder.decode(x))
         assert prior.shape == (unet.in_channels, 8, 8)
@@ -350,8 +339,8 @@ class TestRefused:
             ("params.unet_config.params.attention_resolutions", [1], "attention"),
             ("params.unet_config.params.resblock_updown", True, "resampling"),
             ("params.unet_config.params.model_channels", 64, "model_channels"),
-            ("params.unet_config.params.use_scale_shift_norm", True, "emb_layers"),
-            ("params.unet_config.params.use_spatial_transformer", True, "use_spatial_transformer"),
+            ("params.unet_config.params.use_scale_shift_norm", True, "scale_shift"),
+            ("params.unet_config.params.use_spatial_transformer", True, "transformer of the U-Net is Transformer"),
             ("params.unet_config.params.num_heads", 3, "heads"),
             ("params.unet_config.params.num_heads", -1, "num_heads"),
             ("params.first_stage_config.params.ddconfig.ch_mult", [1, 2, 2], "missing|blocks"),
@@ -393,7 +382,7 @@ class TestRefused:
             self.refused(tmp_path, {**state, name: torch.ones(2)}, configuration(), "extra|model.x")
         self.refused(tmp_path, {"a": torch.ones(2)}, configuration(), "such as a;")
         self.refused(tmp_path, {"betas": torch.ones(2)}, configuration(), "not hold a latent diffusion model")
-        self.refused(tmp_path, {}, configuration(), "state_dict")
+        self.refused(tmp_path, {}, configuration(), "found none")
 
     def test_wrong_shapes_and_values(self, tmp_path: Path) -> None:
         state = tensors()

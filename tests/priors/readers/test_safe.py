@@ -122,7 +122,7 @@ class TestWhatIsRead:
     def test_safetensors(self, tmp_path: Path) -> None:
         state = {"a": images(2, 3), "b": images(2).half()}
         save_file(state, tmp_path / "a.safetensors")
-        same(dict(sorted(safe.load_safetensors(tmp_path / "a.safetensors").items())), state)
+        same(dict(sorted(safe.load_safetensors(tmp_path / "a.safetensors")[0].items())), state)
 
 
 class Call:
@@ -395,7 +395,7 @@ class TestDamage:
             with pytest.raises(CheckpointError):
                 safe.load_safetensors(path)
         path.write_bytes(struct.pack("<Q", 1 << 40) + data[8:])
-        with pytest.raises(CheckpointError, match="announces a header"):
+        with pytest.raises(CheckpointError, match="header too large"):
             safe.load_safetensors(path)
         header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
         path.write_bytes(struct.pack("<Q", len(header)) + header)

@@ -42,6 +42,8 @@ class AutoencoderConfig:
             two that these levels can reach.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}
+
     factor: int = 8
     latent_channels: int = 8
     channels: tuple[int, ...] = (64, 128)

@@ -41,6 +41,8 @@ class MLPConfig:
         UsageError: a width is not positive, there is no block, or the cells do not fill the picture.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}
+
     side: int
     width: int = 768
     hidden: tuple[int, ...] = (512,) * 6

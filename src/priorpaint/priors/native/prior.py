@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...diffusion.schedules import EDM, VP, Schedule
+from ...diffusion.schedules import EDM, VP
 from ...errors import CheckpointError
 from ..latent import LatentPrior
 from ..network import NetworkPrior, labels_or
@@ -32,10 +34,10 @@ class LoadedPrior(NetworkPrior):
     def __init__(
         self, network: Denoiser, metadata: WeightsMetadata, source: Path, name: str, dtype: torch.dtype
     ) -> None:
-        config, schedule = network.config, schedule_of(metadata)
-
+        config, eps = network.config, metadata.prediction == "eps"
+        schedule = VP(metadata.betas) if eps else EDM(sigma_min=metadata.sigma_min, sigma_max=metadata.sigma_max)
         super().__init__(
-            network if dtype == torch.float32 else _LowPrecision(network, dtype),
+            network,
             schedule,
             (config.in_channels, *(metadata.size or (None, None))),
             prediction=metadata.prediction,
@@ -46,8 +48,9 @@ class LoadedPrior(NetworkPrior):
             embed=labels_or(config.classes) if config.classes else None,
             classes=config.classes,
         )
+        self._precision = dtype
         self.learned_variance = config.learned_variance
-        self.data_std = 1.0 if metadata.prediction == "eps" else metadata.sigma_data
+        self.data_std = 1.0 if eps else metadata.sigma_data
         self.hash = file_hash(source)
         self.source, self.metadata = source, metadata
         edm = {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max, "sigma_data": metadata.sigma_data}
@@ -55,13 +58,17 @@ class LoadedPrior(NetworkPrior):
             "format": "priorpaint",
             "architecture": type(network).__name__,
             "prediction": metadata.prediction,
-            "schedule": f"vp {metadata.betas}" if metadata.prediction == "eps" else "edm",
-            **({} if metadata.prediction == "eps" else edm),
+            "schedule": f"vp {metadata.betas}" if eps else "edm",
+            **({} if eps else edm),
             "parameters": sum(weight.numel() for weight in network.parameters()),
             **({"classes": list(metadata.class_names) or config.classes} if config.classes else {}),
             **({"learned_variance": True} if config.learned_variance else {}),
             "training": dict(metadata.training),
         }
+
+    def _all_channels(self, x: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        with _precision(x, self._precision):
+            return super()._all_channels(x, t, given)
 
 
 class LoadedLatentPrior(LatentPrior):
@@ -70,7 +77,8 @@ class LoadedLatentPrior(LatentPrior):
     def __init__(
         self, inner: LoadedPrior, autoencoder: ConvAutoencoder, metadata: WeightsMetadata, dtype: torch.dtype
     ) -> None:
-        super().__init__(inner, autoencoder if dtype == torch.float32 else _LowPrecisionAutoencoder(autoencoder, dtype))
+        super().__init__(inner, autoencoder)
+        self._precision = dtype
         self.facts = {
             **(inner.facts or {}),
             "autoencoder": "ConvAutoencoder",
@@ -80,6 +88,14 @@ class LoadedLatentPrior(LatentPrior):
             "autoencoder_parameters": sum(weight.numel() for weight in autoencoder.parameters()),
             "autoencoder_training": dict(metadata.autoencoder_training),
         }
+
+    def encode(self, image: Tensor) -> Tensor:
+        with _precision(image, self._precision):
+            return super().encode(image)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        with _precision(latent, self._precision):
+            return super().decode(latent)
 
 
 def trained_prior(
@@ -104,41 +120,6 @@ def trained_prior(
     return LoadedLatentPrior(prior, weights.autoencoder, weights.metadata, dtype)
 
 
-def schedule_of(metadata: WeightsMetadata) -> Schedule:
-    """The noise schedule that a network was trained on."""
-    if metadata.prediction == "eps":
-        return VP(metadata.betas)
-    return EDM(sigma_min=metadata.sigma_min, sigma_max=metadata.sigma_max)
-
-
-class _LowPrecision(nn.Module):
-    """The network under autocast: float32 weights and images, convolutions in ``dtype``."""
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.network, self.dtype = network, dtype
-
-    def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
-        with torch.autocast(x.device.type, dtype=self.dtype):
-            out: Tensor = self.network(x, condition, labels)
-        return out.to(x.dtype)
-
-
-class _LowPrecisionAutoencoder:
-    """The autoencoder under autocast, as `_LowPrecision`."""
-
-    def __init__(self, autoencoder: ConvAutoencoder, dtype: torch.dtype) -> None:
-        self.autoencoder, self.dtype = autoencoder, dtype
-        self.factor, self.channels = autoencoder.factor, autoencoder.channels
-        self.image_channels = autoencoder.image_channels
-
-    def parameters(self) -> Iterator[Tensor]:
-        return self.autoencoder.parameters()
-
-    def encode(self, image: Tensor) -> Tensor:
-        with torch.autocast(image.device.type, dtype=self.dtype):
-            return self.autoencoder.encode(image).to(image.dtype)
-
-    def decode(self, latent: Tensor) -> Tensor:
-        with torch.autocast(latent.device.type, dtype=self.dtype):
-            return self.autoencoder.decode(latent).to(latent.dtype)
+def _precision(x: Tensor, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Autocast: float32 weights and images, convolutions in ``dtype``; nothing for float32."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(x.device.type, dtype=dtype)

@@ -43,6 +43,8 @@ class UNetConfig:
         UsageError: a width or count is not positive, the two lists differ in length, or ``side`` does not fit.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}
+
     channels: tuple[int, ...] = (48, 80, 128, 192)
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     embedding: int = 64

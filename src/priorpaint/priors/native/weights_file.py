@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -25,7 +25,8 @@ from priorpaint.imaging.writing import write_bytes_atomic
 from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.native.mlp import MLP, MLPConfig
 from priorpaint.priors.native.unet import UNet, UNetConfig
-from priorpaint.priors.readers.untrusted.reading import check_fit
+from priorpaint.priors.readers.base import explained
+from priorpaint.priors.readers.untrusted.reading import check_finite, check_fit, check_floating, load_safetensors
 
 FORMATS = (1, 2, 3)
 ARCHITECTURES = ("unet", "mlp", "autoencoder")
@@ -33,7 +34,8 @@ _DENOISER, _AUTOENCODER = "denoiser", "autoencoder"
 Denoiser = UNet | MLP
 Config = UNetConfig | MLPConfig | AutoencoderConfig
 Network = Denoiser | ConvAutoencoder
-_Config = TypeVar("_Config", bound=Config)
+_UNETS, _MLPS, _AUTOENCODERS = TypeAdapter(UNetConfig), TypeAdapter(MLPConfig), TypeAdapter(AutoencoderConfig)
+_Side = Annotated[int, Field(ge=1)]
 _ENTRY = "priorpaint"
 # Options of a network that format 1 does not know.
 _LATER = {"classes", "learned_variance", "dense", "side", "hidden"}
@@ -59,11 +61,14 @@ class WeightsMetadata:
     sigma_min: float = 0.01
     sigma_max: float = 8.0
     training: Mapping[str, Any] = field(default_factory=dict)
-    prediction: str = "edm"
-    betas: str = "linear"
-    size: tuple[int, int] | None = None
+    prediction: Annotated[str, Field(pattern="^(edm|eps|x0)$")] = "edm"
+    betas: Annotated[str, Field(pattern="^(linear|cosine|scaled_linear)$")] = "linear"
+    size: tuple[_Side, _Side] | None = None
     class_names: tuple[str, ...] = ()
     autoencoder_training: Mapping[str, Any] = field(default_factory=dict)
+
+
+_METADATA = TypeAdapter(WeightsMetadata)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,13 @@ def save_weights(
     Raises:
         PriorError: a weight is not finite, or too large for ``dtype``.
     """
-    more = {key: value for key, value in _further(metadata).items() if value}
+    later = {  # the entries of format 2
+        "prediction": metadata.prediction if metadata.prediction != "edm" else None,
+        "betas": metadata.betas if metadata.prediction == "eps" else None,
+        "size": list(metadata.size) if metadata.size else None,
+        "class_names": list(metadata.class_names),
+    }
+    more = {key: value for key, value in later.items() if value}
     config = {key: value for key, value in asdict(network.config).items() if value or key not in _LATER}
     entry = {
         "format": 2 if more or set(config) & _LATER else 1,
@@ -134,16 +145,10 @@ def read_weights(path: str | Path) -> Weights:
     path = Path(path)
     if not path.is_file():
         raise PriorError(f"There is no weights file {path}; check the path.")
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            header = dict(file.metadata() or {})
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable safetensors file ({error}); download or export it again."
-        ) from None
+    tensors, header = load_safetensors(path)
     configs, metadata = _parse(header, path)
-    _check_finite(tensors, path)
+    check_floating(tensors, path)
+    check_finite(tensors, path)
     _check_size(tensors, configs, path)
     networks = [new_network(config) for config in configs.values()]
     whole = networks[0] if "" in configs else nn.ModuleDict(dict(zip(configs, networks, strict=True)))
@@ -162,20 +167,10 @@ def new_network(config: Config, seed: int = 0) -> Network:
     return UNet(config, seed=seed) if isinstance(config, UNetConfig) else ConvAutoencoder(config, seed=seed)
 
 
-def _further(metadata: WeightsMetadata) -> dict[str, Any]:
-    """The entries of format 2."""
-    return {
-        "prediction": metadata.prediction if metadata.prediction != "edm" else None,
-        "betas": metadata.betas if metadata.prediction == "eps" else None,
-        "size": list(metadata.size) if metadata.size else None,
-        "class_names": list(metadata.class_names),
-    }
-
-
 def _write(path: str | Path, state: Mapping[str, Tensor], entry: Mapping[str, Any], dtype: torch.dtype) -> None:
     path = Path(path)
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
-    _check_finite(tensors, path)
+    check_finite(tensors, path, "train it again")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(path, save(tensors, metadata={_ENTRY: json.dumps(entry, sort_keys=True)}))
 
@@ -199,16 +194,18 @@ def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], We
         )
     try:
         if architecture == "autoencoder":
-            autoencoder = _config(AutoencoderConfig, entry["config"])
+            autoencoder = _AUTOENCODERS.validate_python(entry["config"])
             return {"": autoencoder}, WeightsMetadata(training=dict(entry.get("training", {})))
-        denoiser = _config(MLPConfig if architecture == "mlp" else UNetConfig, entry["config"])
+        denoiser = (_MLPS if architecture == "mlp" else _UNETS).validate_python(entry["config"])
         metadata = _metadata(entry)
         if "autoencoder" not in entry:
             return {"": denoiser}, metadata
-        autoencoder = _config(AutoencoderConfig, entry["autoencoder"]["config"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        autoencoder = _AUTOENCODERS.validate_python(entry["autoencoder"]["config"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = explained(error) if isinstance(error, ValidationError) else error
         raise CheckpointError(
-            f"The description inside {path} is incomplete ({error}); export the file again."
+            f"The description inside {path} is incomplete or of a later version ({reason}); export the file again, or "
+            "update priorpaint."
         ) from None
     if denoiser.in_channels != autoencoder.latent_channels:
         raise CheckpointError(
@@ -218,46 +215,15 @@ def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], We
     return {_DENOISER: denoiser, _AUTOENCODER: autoencoder}, metadata
 
 
-def _config(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
-    """The shape of a network; ValueError for what is unknown here or not a whole number."""
-    unknown = set(values) - {f.name for f in fields(kind)}
-    if unknown:
-        raise ValueError(f"it has network options {sorted(unknown)} that are unknown here; update priorpaint")
-    for key, value in values.items():
-        if not all(isinstance(each, int) for each in (value if isinstance(value, list) else [value])):
-            raise ValueError(f"{key} is {value!r}")
-    return kind(**values)
-
-
 def _metadata(entry: Mapping[str, Any]) -> WeightsMetadata:
     schedule = entry["schedule"]
-    return WeightsMetadata(
-        sigma_data=float(entry["sigma_data"]),
-        sigma_min=float(schedule["sigma_min"]),
-        sigma_max=float(schedule["sigma_max"]),
-        prediction=_choice(entry, "prediction", ("edm", "eps", "x0")),
-        betas=_choice(entry, "betas", ("linear", "cosine", "scaled_linear")),
-        size=_size(entry.get("size")),
-        class_names=tuple(map(str, entry.get("class_names", ()))),
-        training=dict(entry.get("training", {})),
-        autoencoder_training=dict(entry.get("autoencoder", {}).get("training", {})),
-    )
-
-
-def _choice(entry: Mapping[str, Any], key: str, known: tuple[str, ...]) -> str:
-    value = entry.get(key, known[0])
-    if value not in known:
-        raise ValueError(f"{key} is {value!r} and not one of {', '.join(known)}")
-    return str(value)
-
-
-def _size(value: Any) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    height, width = (int(side) for side in value)
-    if min(height, width) < 1:
-        raise ValueError(f"size is {height}x{width}")
-    return height, width
+    required = {
+        "sigma_data": entry["sigma_data"],
+        "sigma_min": schedule["sigma_min"],
+        "sigma_max": schedule["sigma_max"],
+    }
+    training = entry.get("autoencoder", {}).get("training", {})
+    return _METADATA.validate_python({**entry, **required, "autoencoder_training": training})
 
 
 def _check_size(tensors: Mapping[str, Tensor], configs: Mapping[str, Config], path: Path) -> None:
@@ -268,13 +234,3 @@ def _check_size(tensors: Mapping[str, Tensor], configs: Mapping[str, Config], pa
             f"{path} does not hold the network that it describes: it has {held} weights, and that needs at least "
             f"{needed}; export the file again."
         )
-
-
-def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    for key, value in tensors.items():
-        if not value.is_floating_point():
-            raise CheckpointError(
-                f"{path}: the weights {key!r} are {value.dtype}, not floating point; export them again."
-            )
-        if not bool(torch.isfinite(value).all()):
-            raise CheckpointError(f"{path}: the weights {key!r} hold values that are not finite; train them again.")

@@ -6,6 +6,7 @@ blocks change resolution, how the time enters, and what attention looks at, whic
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import GroupNorm, Marker, Upsample, attend, timestep_embedding
+from .layers import GroupNorm, attend, timestep_embedding, upsample
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,6 @@ class ADM(nn.Module):
             nn.Conv2d(config.levels[0], config.out_channels, 3, padding=1),
         )
 
-    @property
-    def multiple(self) -> int:
-        """Height and width must be a multiple of this."""
-        return int(2 ** (len(self.config.levels) - 1))
-
     def _encoder(self, widths: list[int]) -> Iterator[list[nn.Module]]:
         config, channels = self.config, self.config.levels[0]
         yield [nn.Conv2d(config.in_channels, channels, 3, padding=1)]
@@ -166,7 +162,10 @@ class ADM(nn.Module):
         if self.config.resampling == "block":
             return self._block(channels, channels, change)
         with_weights = self.config.resampling == "conv"
-        return Downsample(channels, with_weights) if change == "down" else Upsample(channels, with_weights)
+        if change == "up":
+            return upsample(channels, with_weights)
+        op: nn.Module = nn.Conv2d(channels, channels, 3, 2, 1) if with_weights else nn.AvgPool2d(2)
+        return nn.Sequential(OrderedDict(op=op))
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         embedding = self.time_embed(timestep_embedding(t, self.config.model_channels).to(x.dtype))
@@ -202,7 +201,8 @@ class ResidualBlock(nn.Module):
         self.scale_shift, self.change = scale_shift, change
         self.in_layers = nn.Sequential(GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * out if scale_shift else out))
-        self.out_layers = nn.Sequential(GroupNorm(32, out), nn.SiLU(), Marker(), nn.Conv2d(out, out, 3, padding=1))
+        # Where the programs have their dropout stands nothing, so that the names of the others keep their numbers.
+        self.out_layers = nn.Sequential(GroupNorm(32, out), nn.SiLU(), nn.Identity(), nn.Conv2d(out, out, 3, padding=1))
         self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -240,19 +240,5 @@ class SelfAttention(nn.Module):
             parts = mixed.reshape(rows, 3, self.heads, channels // self.heads, length).unbind(1)
         else:
             parts = mixed.reshape(rows, self.heads, 3, channels // self.heads, length).unbind(2)
-        q, k, v = (part.transpose(-1, -2) for part in parts)
-        attended = attend(q, k, v).transpose(-1, -2).reshape(rows, channels, length)
-        out: Tensor = flat + self.proj_out(attended)
+        out: Tensor = flat + self.proj_out(attend(*parts).reshape(rows, channels, length))
         return out.reshape(x.shape)
-
-
-class Downsample(nn.Module):
-    """Half the resolution: a strided convolution, or means of 2x2 pixels."""
-
-    def __init__(self, channels: int, with_weights: bool) -> None:
-        super().__init__()
-        self.op: nn.Module = nn.Conv2d(channels, channels, 3, 2, 1) if with_weights else nn.AvgPool2d(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        halved: Tensor = self.op(x)
-        return halved

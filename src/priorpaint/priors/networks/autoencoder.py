@@ -5,51 +5,58 @@ As a prior needs them: `encode` gives latents in the denoiser's scale, `decode` 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import GroupNorm, Upsample, attend
+from .layers import GroupNorm, Positive, Positives, attend, upsample
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Shape of encoder and decoder.
+    """Shape of encoder and decoder: the ``ddconfig`` of the published program.
 
     Attributes:
-        in_channels, out_channels: of the picture.
-        channels: width of the finest level.
-        multipliers: width of each level over ``channels``, the finest first.
-        blocks: residual blocks of a level in the encoder (the decoder has one more).
+        in_channels, out_ch: channels of the picture.
+        ch: width of the finest level.
+        num_res_blocks: residual blocks of a level in the encoder (the decoder has one more).
         z_channels: between encoder and latent.
-        embed_dim: channels of the latent.
-        attention: levels with attention, 0 = the finest.
-        middle_attention: whether the middle has attention.
-        with_conv: whether the resolution is changed by convolutions, or by means and repetition alone.
-        doubled: whether the encoder gives mean and log variance (KL).
-        codes: rows of the codebook; 0: none.
-        tanh: whether the decoder ends in tanh.
+        resolution: side of the pictures that it was trained on.
+        ch_mult: width of each level over ``ch``, the finest first.
+        attn_resolutions: sides of the levels with attention.
+        attn_type: ``none``: there is no attention, not even in the middle.
+        double_z: whether the encoder gives mean and log variance (KL).
+        resamp_with_conv: whether the resolution is changed by convolutions, or by means and repetition alone.
+        tanh_out: whether the decoder ends in tanh.
     """
 
-    in_channels: int
-    out_channels: int
-    channels: int
-    multipliers: tuple[int, ...]
-    blocks: int
-    z_channels: int
-    embed_dim: int
-    attention: frozenset[int] = frozenset()
-    middle_attention: bool = True
-    with_conv: bool = True
-    doubled: bool = True
-    codes: int = 0
-    tanh: bool = False
+    __pydantic_config__ = {"strict": False}
+
+    in_channels: Positive
+    out_ch: Positive
+    ch: Positive
+    num_res_blocks: Positive
+    z_channels: Positive
+    resolution: Positive
+    ch_mult: Positives = (1, 2, 4, 8)
+    attn_resolutions: Positives = ()
+    attn_type: Literal["vanilla", "none"] = "vanilla"
+    double_z: bool = True
+    resamp_with_conv: bool = True
+    tanh_out: bool = False
+    give_pre_end: Literal[False] = False
+    use_linear_attn: Literal[False] = False
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        return tuple(self.channels * multiplier for multiplier in self.multipliers)
+    def levels(self) -> list[tuple[int, bool]]:
+        """(channels, whether it attends) of each level."""
+        sides = [self.resolution // 2**level for level in range(len(self.ch_mult))]
+        attends = [self.attn_type == "vanilla" and side in self.attn_resolutions for side in sides]
+        return [(self.ch * times, attend) for times, attend in zip(self.ch_mult, attends, strict=True)]
 
 
 class LatentAutoencoder(nn.Module):
@@ -57,26 +64,28 @@ class LatentAutoencoder(nn.Module):
 
     Args:
         config: the shape.
+        embed_dim: channels of the latent.
+        codes: rows of the codebook; 0: none.
         scale: a latent is ``scale`` times what the encoder gives.
     """
 
-    def __init__(self, config: AutoencoderConfig, scale: float) -> None:
+    def __init__(self, config: AutoencoderConfig, embed_dim: int, codes: int, scale: float) -> None:
         super().__init__()
         self.config, self.scale = config, scale
-        self.factor = 2 ** (len(config.multipliers) - 1)
-        self.channels, self.image_channels = config.embed_dim, config.in_channels
-        times = 2 if config.doubled else 1
+        self.factor = 2 ** (len(config.ch_mult) - 1)
+        self.channels, self.image_channels = embed_dim, config.in_channels
+        times = 2 if config.double_z else 1
         self.encoder, self.decoder = Encoder(config), Decoder(config)
-        self.quant_conv = nn.Conv2d(times * config.z_channels, times * config.embed_dim, 1)
-        self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
-        self.quantize = Codebook(config.codes, config.embed_dim) if config.codes else None
+        self.quant_conv = nn.Conv2d(times * config.z_channels, times * embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(embed_dim, config.z_channels, 1)
+        self.quantize = Codebook(codes, embed_dim) if codes else None
 
     def encode(self, image: Tensor) -> Tensor:
         """Image (N, C, H, W) in [-1, 1] -> latent (N, c, H / factor, W / factor): the mean, or what comes before the
         codebook, times ``scale``.
         """
         code = self.quant_conv(self.encoder(self._own(image)))
-        mean = code.chunk(2, dim=1)[0] if self.config.doubled else code
+        mean = code.chunk(2, dim=1)[0] if self.config.double_z else code
         latent: Tensor = self.scale * mean
         return latent.to(image.dtype)
 
@@ -121,18 +130,16 @@ class Encoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        widths = config.widths
-        self.conv_in = nn.Conv2d(config.in_channels, config.channels, 3, padding=1)
+        channels = config.ch
+        self.conv_in = nn.Conv2d(config.in_channels, channels, 3, padding=1)
         self.down = nn.ModuleList()
-        channels = config.channels
-        for level, width in enumerate(widths):
-            last = level == len(widths) - 1
-            change = None if last else Downsample(width, config.with_conv)
-            self.down.append(Level(channels, width, config.blocks, level in config.attention, "downsample", change))
+        for level, (width, attends) in enumerate(config.levels, start=1):
+            change = None if level == len(config.levels) else _downsample(width, config.resamp_with_conv)
+            self.down.append(Level(channels, width, config.num_res_blocks, attends, "downsample", change))
             channels = width
-        self.mid = Middle(channels, config.middle_attention)
+        self.mid = Middle(channels, config.attn_type == "vanilla")
         self.norm_out = _norm(channels)
-        out = config.z_channels * (2 if config.doubled else 1)
+        out = config.z_channels * (2 if config.double_z else 1)
         self.conv_out = nn.Conv2d(channels, out, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,20 +155,18 @@ class Decoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        widths = config.widths
-        self.tanh = config.tanh
-        channels = widths[-1]
+        self.tanh = config.tanh_out
+        channels = config.levels[-1][0]
         self.conv_in = nn.Conv2d(config.z_channels, channels, 3, padding=1)
-        self.mid = Middle(channels, config.middle_attention)
+        self.mid = Middle(channels, config.attn_type == "vanilla")
         levels: list[nn.Module] = []
-        for level, width in reversed(list(enumerate(widths))):
-            change = Upsample(width, config.with_conv) if level else None
-            attends = level in config.attention
-            levels.insert(0, Level(channels, width, config.blocks + 1, attends, "upsample", change))
+        for level, (width, attends) in reversed(list(enumerate(config.levels))):
+            change = upsample(width, config.resamp_with_conv) if level else None
+            levels.insert(0, Level(channels, width, config.num_res_blocks + 1, attends, "upsample", change))
             channels = width
         self.up = nn.ModuleList(levels)
         self.norm_out = _norm(channels)
-        self.conv_out = nn.Conv2d(channels, config.out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels, config.out_ch, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.mid(self.conv_in(z))
@@ -235,24 +240,16 @@ class PixelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        q, k, v = (part(h).flatten(2).transpose(1, 2)[:, None] for part in (self.q, self.k, self.v))
-        attended = attend(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
-        out: Tensor = x + self.proj_out(attended)
+        q, k, v = (part(h).flatten(2)[:, None] for part in (self.q, self.k, self.v))
+        out: Tensor = x + self.proj_out(attend(q, k, v).reshape(x.shape))
         return out
 
 
-class Downsample(nn.Module):
+def _downsample(channels: int, with_conv: bool) -> nn.Module:
     """Half the resolution; the convolution pads on the right and below only."""
-
-    def __init__(self, channels: int, with_conv: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, 2) if with_conv else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.conv is None:
-            return F.avg_pool2d(x, 2)
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return out
+    if not with_conv:
+        return nn.AvgPool2d(2)
+    return nn.Sequential(OrderedDict(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=nn.Conv2d(channels, channels, 3, 2)))
 
 
 def _norm(channels: int) -> GroupNorm:

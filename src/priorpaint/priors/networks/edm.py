@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .edm_layers import Block, BlockStyle, Conv, Fourier, List, Positive, Taps, Whole, norm, positional
+from .edm_layers import Block, BlockStyle, Conv, Fourier, List, Pyramid, Taps, Whole, norm, positional
+from .layers import Positive
 
 _HEAD = 64  # channels of an attention head in the ADM variant
 
@@ -47,72 +48,22 @@ class EDMConfig:
     resample_filter: Taps = (1, 1)
     heads: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def levels(self) -> list[tuple[int, int]]:
-        """(resolution, channels) of each level."""
-        return [
-            (self.img_resolution >> level, self.model_channels * mult) for level, mult in enumerate(self.channel_mult)
-        ]
 
+class _UNet(Pyramid):
+    """What both have in common: one residual block, in a style of their own."""
 
-class _UNet(nn.Module):
-    """What both have in common: the lists of layers, and the walk through them."""
+    config: EDMConfig
 
     def __init__(self, config: EDMConfig, style: BlockStyle) -> None:
-        super().__init__()
-        self.config, self._style = config, style
-        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
+        super().__init__(config)
+        self._style = style
 
-    def _block(self, name: str, channels: int, out: int, change: str = "", attends: bool = False) -> Block:
+    def _block(self, name: str, channels: int, out: int, change: str, attends: bool) -> Block:
         heads = self.config.heads.get(name, self._heads(out) if attends else 0)
         return Block(channels, out, self._style, change, heads)
 
     def _heads(self, channels: int) -> int:
         return 1
-
-    def _build(self) -> int:
-        """Encoder and decoder without what goes around them; channels at the end."""
-        config, out = self.config, self.config.in_channels
-        widths: list[int] = []
-        for level, (side, width) in enumerate(config.levels):
-            if level == 0:
-                out = self._first_channels()
-                self.enc[f"{side}x{side}_conv"] = Conv(config.in_channels, out, 3)
-            else:
-                self.enc[f"{side}x{side}_down"] = self._block(f"enc.{side}x{side}_down", out, out, "down")
-                self._beside_encoder(side, out)
-            widths.append(out)
-            for index in range(config.num_blocks):
-                name = f"{side}x{side}_block{index}"
-                attends = side in config.attn_resolutions
-                self.enc[name] = self._block(f"enc.{name}", out, width, attends=attends)
-                out = width
-                widths.append(out)
-        for level, (side, width) in reversed(list(enumerate(config.levels))):
-            if level == len(config.levels) - 1:
-                self.dec[f"{side}x{side}_in0"] = self._block(f"dec.{side}x{side}_in0", out, out, attends=True)
-                self.dec[f"{side}x{side}_in1"] = self._block(f"dec.{side}x{side}_in1", out, out)
-            else:
-                self.dec[f"{side}x{side}_up"] = self._block(f"dec.{side}x{side}_up", out, out, "up")
-            for index in range(config.num_blocks + 1):
-                name = f"{side}x{side}_block{index}"
-                attends = side in config.attn_resolutions and self._decoder_attends(index)
-                self.dec[name] = self._block(f"dec.{name}", out + widths.pop(), width, attends=attends)
-                out = width
-            self._beside_decoder(level, side, out)
-        return out
-
-    def _first_channels(self) -> int:
-        return self.config.model_channels
-
-    def _decoder_attends(self, index: int) -> bool:
-        return True
-
-    def _beside_encoder(self, side: int, channels: int) -> None:
-        pass
-
-    def _beside_decoder(self, level: int, side: int, channels: int) -> None:
-        pass
 
 
 class SongUNet(_UNet):
@@ -130,7 +81,7 @@ class SongUNet(_UNet):
             self.map_augment = nn.Linear(config.augment_dim, noise, bias=False)
         self.map_layer0, self.map_layer1 = nn.Linear(noise, embedding), nn.Linear(embedding, embedding)
         self._beside = config.in_channels
-        self._build()
+        self._build(Conv(config.in_channels, config.model_channels, 3), config.model_channels)
 
     def _decoder_attends(self, index: int) -> bool:
         return index == self.config.num_blocks
@@ -203,28 +154,19 @@ class DhariwalUNet(_UNet):
         self.map_layer0, self.map_layer1 = nn.Linear(width, embedding), nn.Linear(embedding, embedding)
         if config.label_dim:
             self.map_label = nn.Linear(config.label_dim, embedding, bias=False)
-        channels = self._build()
+        channels = self._build(Conv(config.in_channels, self.levels[0][1], 3), self.levels[0][1])
         self.out_norm = norm(channels)
         self.out_conv = Conv(channels, config.out_channels, 3)
 
     def _heads(self, channels: int) -> int:
         return channels // _HEAD
 
-    def _first_channels(self) -> int:
-        return self.config.levels[0][1]
-
     def forward(self, x: Tensor, noise: Tensor, classes: Tensor | None = None) -> Tensor:
         embedding = positional(noise, self.config.model_channels, endpoint=False).to(x.dtype)
         embedding = self.map_layer1(F.silu(self.map_layer0(embedding)))
         if self.config.label_dim:
             embedding = embedding + self.map_label(_rows(classes, x, self.config))
-        embedding = F.silu(embedding)
-        skips: list[Tensor] = []
-        for layer in self.enc.values():
-            x = layer(x, embedding) if isinstance(layer, Block) else layer(x)
-            skips.append(x)
-        for name, layer in self.dec.items():
-            x = layer(torch.cat([x, skips.pop()], dim=1) if "block" in name else x, embedding)
+        x = self._through(x, F.silu(embedding), lambda a, b: torch.cat([a, b], dim=1))
         out: Tensor = self.out_conv(F.silu(self.out_norm(x)))
         return out
 

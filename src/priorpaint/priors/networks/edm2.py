@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .edm_layers import List, Positive, Share, Taps, Whole
-from .layers import attend
+from .edm_layers import List, Pyramid, Share, Taps, Whole, resampled
+from .layers import Positive, attend
 
 _EPS = 1e-4
 _SILU_GAIN = 0.596
@@ -61,52 +61,26 @@ class EDM2Config:
         return self.img_channels
 
 
-class UNet(nn.Module):
+class UNet(Pyramid):
     """Call with x (N, C, H, W), ln(sigma) / 4 (N,), and one-hot classes (N, label_dim) or None."""
 
+    config: EDM2Config
+
     def __init__(self, config: EDM2Config) -> None:
-        super().__init__()
-        self.config = config
-        widths = [config.model_channels * multiplier for multiplier in config.channel_mult]
+        super().__init__(config)
+        widths = [width for _, width in self.levels]
         noise = config.model_channels * (config.channel_mult_noise or 0) or widths[0]
         self._embedding = config.model_channels * (config.channel_mult_emb or 0) or max(widths)
         self.out_gain = nn.Parameter(torch.empty(()))
         self.emb_fourier = Fourier(noise)
         self.emb_noise = Weighted(noise, self._embedding)
         self.emb_label = Weighted(config.label_dim, self._embedding) if config.label_dim else None
-        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
-        out = self._build(widths)
+        out = self._build(Weighted(config.img_channels + 1, widths[0], 3), widths[0])
         self.out_conv = Weighted(out, config.img_channels, 3)
 
-    def _build(self, widths: list[int]) -> int:
-        config, out = self.config, widths[0]
-        sides = [config.img_resolution >> level for level in range(len(widths))]
-        skip_widths: list[int] = []
-        for level, (side, width) in enumerate(zip(sides, widths, strict=True)):
-            if level == 0:
-                self.enc[f"{side}x{side}_conv"] = Weighted(config.img_channels + 1, out, 3)
-            else:
-                self._add("enc", f"{side}x{side}_down", out, out, "down")
-            skip_widths.append(out)
-            for index in range(config.num_blocks):
-                self._add("enc", f"{side}x{side}_block{index}", out, width, attends=side in config.attn_resolutions)
-                out = width
-                skip_widths.append(out)
-        for level, (side, width) in reversed(list(enumerate(zip(sides, widths, strict=True)))):
-            if level == len(widths) - 1:
-                self._add("dec", f"{side}x{side}_in0", out, out, attends=True)
-                self._add("dec", f"{side}x{side}_in1", out, out)
-            else:
-                self._add("dec", f"{side}x{side}_up", out, out, "up")
-            for index in range(config.num_blocks + 1):
-                attends = side in config.attn_resolutions
-                self._add("dec", f"{side}x{side}_block{index}", out + skip_widths.pop(), width, attends=attends)
-                out = width
-        return out
-
-    def _add(self, part: str, name: str, channels: int, out: int, change: str = "", attends: bool = False) -> None:
-        heads = self.config.heads.get(f"{part}.{name}", out // self.config.channels_per_head if attends else 0)
-        getattr(self, part)[name] = Block(channels, out, self._embedding, self.config, part, change, heads)
+    def _block(self, name: str, channels: int, out: int, change: str, attends: bool) -> Block:
+        heads = self.config.heads.get(name, out // self.config.channels_per_head if attends else 0)
+        return Block(channels, out, self._embedding, self.config, name.startswith("enc"), change, heads)
 
     def settle(self) -> None:
         """Turn the stored weights into those that the layers apply (Eq. 47); to be called once, in float32."""
@@ -122,12 +96,7 @@ class UNet(nn.Module):
             embedding = blend(embedding, self.emb_label(one_hot * sqrt(config.label_dim)), config.label_balance)
         embedding = silu(embedding)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        skips = []
-        for layer in self.enc.values():
-            x = layer(x, embedding) if isinstance(layer, Block) else layer(x)
-            skips.append(x)
-        for name, layer in self.dec.items():
-            x = layer(join(x, skips.pop(), config.concat_balance) if "block" in name else x, embedding)
+        x = self._through(x, embedding, lambda a, b: join(a, b, config.concat_balance))
         out: Tensor = self.out_conv(x) * self.out_gain
         return out
 
@@ -136,10 +105,10 @@ class Block(nn.Module):
     """A residual block of the encoder or decoder, with self-attention where ``heads`` > 0."""
 
     def __init__(
-        self, channels: int, out: int, embedding: int, config: EDM2Config, part: str, change: str, heads: int
+        self, channels: int, out: int, embedding: int, config: EDM2Config, encodes: bool, change: str, heads: int
     ) -> None:
         super().__init__()
-        self.config, self.encodes, self.change, self.heads = config, part == "enc", change, heads
+        self.config, self.encodes, self.change, self.heads = config, encodes, change, heads
         self.emb_gain = nn.Parameter(torch.empty(()))
         self.conv_res0 = Weighted(out if self.encodes else channels, out, 3)
         self.emb_linear = Weighted(embedding, out)
@@ -149,7 +118,10 @@ class Block(nn.Module):
             self.attn_qkv, self.attn_proj = Weighted(out, 3 * out, 1), Weighted(out, out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        x = _resampled(x, self.change, self.config.resample_filter)
+        if self.change:
+            line = torch.tensor(self.config.resample_filter, dtype=x.dtype, device=x.device)
+            line = line / line.sum()
+            x = resampled(x, torch.outer(line, line), self.change, (len(line) - 1) // 2)
         skipped = x if self.conv_skip is None else self.conv_skip(x)
         if self.encodes:
             x = skipped = unit(skipped, 1)
@@ -165,8 +137,7 @@ class Block(nn.Module):
     def _attention(self, x: Tensor) -> Tensor:
         rows, channels, height, width = x.shape
         mixed = self.attn_qkv(x).reshape(rows, self.heads, channels // self.heads, 3, height * width)
-        q, k, v = (part.transpose(-1, -2) for part in unit(mixed, 2).unbind(3))
-        out: Tensor = self.attn_proj(attend(q, k, v).transpose(-1, -2).reshape(x.shape))
+        out: Tensor = self.attn_proj(attend(*unit(mixed, 2).unbind(3)).reshape(x.shape))
         return out
 
 
@@ -226,15 +197,3 @@ def join(a: Tensor, b: Tensor, share: float) -> Tensor:
     first, second = a.shape[1], b.shape[1]
     gain = sqrt((first + second) / ((1 - share) ** 2 + share**2))
     return torch.cat([gain * (1 - share) / sqrt(first) * a, gain * share / sqrt(second) * b], dim=1)
-
-
-def _resampled(x: Tensor, change: str, taps: tuple[float, ...]) -> Tensor:
-    if not change:
-        return x
-    line = torch.tensor(taps, dtype=x.dtype, device=x.device)
-    line = line / line.sum()
-    pad, channels = (len(taps) - 1) // 2, x.shape[1]
-    weight = torch.outer(line, line).expand(channels, 1, -1, -1)
-    if change == "down":
-        return F.conv2d(x, weight, stride=2, padding=pad, groups=channels)
-    return F.conv_transpose2d(x, 4 * weight, stride=2, padding=pad, groups=channels)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,6 @@ _LEAST_CHANNELS = 4  # of a group
 
 # What the arguments of published constructors can be.
 Whole = Annotated[int, Field(ge=0, le=65536)]
-Positive = Annotated[int, Field(ge=1, le=65536)]
 List = Annotated[tuple[Whole, ...], Field(min_length=1, max_length=64)]
 Taps = Annotated[tuple[float, ...], Field(min_length=1, max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -28,6 +27,85 @@ Share = Annotated[float, Field(ge=0, le=1)]
 def norm(channels: int, eps: float = 1e-5) -> GroupNorm:
     """Group norm with 32 groups, or fewer so that each has 4 channels."""
     return GroupNorm(max(1, min(_MOST_GROUPS, channels // _LEAST_CHANNELS)), channels, eps)
+
+
+def resampled(x: Tensor, taps: Tensor, change: str, pad: int) -> Tensor:
+    """x (N, C, H, W) at half or, for ``change`` = ``up``, twice the resolution, filtered with ``taps`` (n, n)."""
+    weight = taps.expand(x.shape[1], 1, -1, -1)
+    if change == "down":
+        return F.conv2d(x, weight, stride=2, padding=pad, groups=x.shape[1])
+    return F.conv_transpose2d(x, 4 * weight, stride=2, padding=pad, groups=x.shape[1])
+
+
+class Pyramid(nn.Module):
+    """Encoder and decoder of a U-Net, as EDM names their layers: by resolution. A subclass makes the blocks.
+
+    Args:
+        config: the published constructor's arguments.
+
+    Attributes:
+        levels: (resolution, channels) of each level.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        side, width = config.img_resolution, config.model_channels
+        self.levels = [(side >> level, width * times) for level, times in enumerate(config.channel_mult)]
+        self.config, self.enc, self.dec = config, nn.ModuleDict(), nn.ModuleDict()
+
+    def _block(self, name: str, channels: int, out: int, change: str, attends: bool) -> nn.Module:
+        """A block by its name, such as ``enc.64x64_block0``; ``change`` is ``down``, ``up`` or empty."""
+        raise NotImplementedError
+
+    def _add(self, part: str, name: str, channels: int, out: int, change: str = "", attends: bool = False) -> None:
+        getattr(self, part)[name] = self._block(f"{part}.{name}", channels, out, change, attends)
+
+    def _build(self, first: nn.Module, out: int) -> int:
+        """Encoder and decoder around ``first``, which gives ``out`` channels; channels at the end."""
+        blocks, attended = self.config.num_blocks, self.config.attn_resolutions
+        widths: list[int] = []
+        for level, (side, width) in enumerate(self.levels):
+            if level == 0:
+                self.enc[f"{side}x{side}_conv"] = first
+            else:
+                self._add("enc", f"{side}x{side}_down", out, out, "down")
+                self._beside_encoder(side, out)
+            widths.append(out)
+            for index in range(blocks):
+                self._add("enc", f"{side}x{side}_block{index}", out, width, attends=side in attended)
+                out = width
+                widths.append(out)
+        for level, (side, width) in reversed(list(enumerate(self.levels))):
+            if level == len(self.levels) - 1:
+                self._add("dec", f"{side}x{side}_in0", out, out, attends=True)
+                self._add("dec", f"{side}x{side}_in1", out, out)
+            else:
+                self._add("dec", f"{side}x{side}_up", out, out, "up")
+            for index in range(blocks + 1):
+                attends = side in attended and self._decoder_attends(index)
+                self._add("dec", f"{side}x{side}_block{index}", out + widths.pop(), width, attends=attends)
+                out = width
+            self._beside_decoder(level, side, out)
+        return out
+
+    def _decoder_attends(self, index: int) -> bool:
+        return True
+
+    def _beside_encoder(self, side: int, channels: int) -> None:
+        pass
+
+    def _beside_decoder(self, level: int, side: int, channels: int) -> None:
+        pass
+
+    def _through(self, x: Tensor, embedding: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """x through all layers; ``join``: of a block's input and what the encoder kept for it."""
+        kept: list[Tensor] = []
+        for name, layer in self.enc.items():
+            x = layer(x) if name.endswith("_conv") else layer(x, embedding)
+            kept.append(x)
+        for name, layer in self.dec.items():
+            x = layer(join(x, kept.pop()) if "block" in name else x, embedding)
+        return x
 
 
 class Conv(nn.Module):
@@ -71,12 +149,8 @@ class Conv(nn.Module):
         return x if self.bias is None else x + self.bias[:, None, None]
 
     def _filtered(self, x: Tensor, pad: int) -> Tensor:
-        channels = x.shape[1]
         assert self.resample_filter is not None
-        weight = self.resample_filter.to(x.dtype).expand(channels, -1, -1, -1)
-        if self.change == "down":
-            return F.conv2d(x, weight, stride=2, padding=pad, groups=channels)
-        return F.conv_transpose2d(x, 4 * weight, stride=2, padding=pad, groups=channels)
+        return resampled(x, self.resample_filter.to(x.dtype)[0, 0], self.change, pad)
 
 
 @dataclass(frozen=True)
@@ -136,8 +210,7 @@ class Block(nn.Module):
         rows, channels, height, width = x.shape
         # The channels of one head hold (query, key, value) side by side.
         mixed = self.qkv(self.norm2(x)).reshape(rows, self.heads, channels // self.heads, 3, height * width)
-        q, k, v = (part.transpose(-1, -2) for part in mixed.unbind(3))
-        out: Tensor = self.proj(attend(q, k, v).transpose(-1, -2).reshape(x.shape))
+        out: Tensor = self.proj(attend(*mixed.unbind(3)).reshape(x.shape))
         return out
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
+
+# What a number, or a list of numbers, of a published configuration can be.
+Positive = Annotated[int, Field(ge=1, le=65536)]
+Positives = Annotated[tuple[Positive, ...], Field(strict=False, max_length=64)]
 
 
 class GroupNorm(nn.GroupNorm):
@@ -19,23 +26,10 @@ class GroupNorm(nn.GroupNorm):
         return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
-class Marker(nn.Module):
-    """A place in a list that has no weights of its own, so that the names of the others keep their numbers."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-class Upsample(nn.Module):
+def upsample(channels: int, with_weights: bool) -> nn.Module:
     """Twice the resolution: repeated pixels, and a convolution where it has weights."""
-
-    def __init__(self, channels: int, with_weights: bool) -> None:
-        super().__init__()
-        self.conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1) if with_weights else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        doubled: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return doubled
+    conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1) if with_weights else nn.Identity()
+    return nn.Sequential(OrderedDict(repeat=nn.Upsample(scale_factor=2.0, mode="nearest"), conv=conv))
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
@@ -47,5 +41,5 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(width)) v for (N, heads, length, width)."""
-    return F.scaled_dot_product_attention(q, k, v)
+    """Attention v softmax(k^T q / sqrt(width)) for (N, heads, width, pixels), over the pixels of k."""
+    return F.scaled_dot_product_attention(q.mT, k.mT, v.mT).mT

@@ -6,12 +6,9 @@ number of attention heads and their order, the noise schedule and its number of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from ...diffusion.schedules import VP
@@ -20,37 +17,63 @@ from ..base import Prior
 from ..network import NetworkPrior
 from ..networks.adm import ADM, ADMConfig, Heads
 from .adm_shapes import check_kind, infer, of_latent_diffusion
-from .base import Reader, Request
-from .flags import Flags
+from .base import Reader, Request, of_file
+from .flags import Flags, HeadCount, Numbers, Positive, Whole
 from .untrusted import reading as safe
 
 # Channel multipliers that the programs use where the command line gives none.
-_MULTIPLIERS: dict[int, tuple[tuple[float, ...], ...]] = {
-    512: ((0.5, 1, 1, 2, 2, 4, 4),),
-    256: ((1, 1, 2, 2, 4, 4),),
-    128: ((1, 1, 2, 3, 4),),
-    64: ((1, 2, 3, 4),),
-    32: ((1, 2, 2, 2),),
+_MULTIPLIERS: dict[int, tuple[float, ...]] = {
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    128: (1, 1, 2, 3, 4),
+    64: (1, 2, 3, 4),
+    32: (1, 2, 2, 2),
 }
-FLAGS = {
-    "image_size": "pixels along a side of the pictures that it was trained on",
-    "num_channels": "checked: width of the network",
-    "num_res_blocks": "checked: residual blocks of a level",
-    "channel_mult": "checked: channels of the levels over num_channels, such as 1,2,4",
-    "attention_resolutions": "checked: sides of the pictures at which it attends, such as 32,16,8",
-    "resblock_updown": "checked: whether residual blocks change the resolution",
-    "use_scale_shift_norm": "checked: whether the time scales the norms",
-    "class_cond": "checked: whether it knows classes",
-    "learn_sigma": "checked: whether it also predicts the variance",
-    "num_heads": "number of attention heads",
-    "num_heads_upsample": "number of attention heads in the decoder",
-    "num_head_channels": "channels of an attention head, instead of num_heads",
-    "use_new_attention_order": "whether queries, keys and values are split before the heads",
-    "noise_schedule": "linear or cosine",
-    "diffusion_steps": "number of noise levels",
-    "predict_xstart": "whether it predicts the clean picture instead of the noise",
-    "rescale_timesteps": "whether the network is told t * 1000 / diffusion_steps",
-}
+
+
+class ADMFlags(Flags):
+    """The programs' command line: what the tensors show, which is compared with them, and then what they do not.
+
+    Attributes:
+        image_size: pixels along a side of the pictures that it was trained on.
+        channel_mult: channels of the levels over ``num_channels``.
+        attention_resolutions: sides of the pictures at which it attends.
+        num_heads_upsample: number of attention heads in the decoder.
+        num_head_channels: channels of an attention head, instead of ``num_heads``.
+        use_new_attention_order: whether queries, keys and values are split before the heads.
+        predict_xstart: whether it predicts the clean picture instead of the noise.
+        rescale_timesteps: whether the network is told t * 1000 / diffusion_steps.
+    """
+
+    image_size: Positive | None = None
+    num_channels: Whole | None = None
+    num_res_blocks: Whole | None = None
+    channel_mult: Numbers = None
+    attention_resolutions: Numbers = None
+    resblock_updown: bool | None = None
+    use_scale_shift_norm: bool | None = None
+    class_cond: bool | None = None
+    learn_sigma: bool | None = None
+    num_heads: HeadCount = None
+    num_heads_upsample: HeadCount = None
+    num_head_channels: HeadCount = None
+    use_new_attention_order: bool = False
+    noise_schedule: Literal["linear", "cosine"] = "linear"
+    diffusion_steps: Positive = 1000
+    predict_xstart: bool = False
+    rescale_timesteps: bool = False
+
+    @property
+    def prediction(self) -> str:
+        """As in `NetworkPrior`."""
+        return "x0" if self.predict_xstart else "eps"
+
+    def index(self, t: Tensor) -> Tensor:
+        """What the network is told at the time t (N,) in (0, 1]: the index of the noise level, from 0."""
+        index = (self.diffusion_steps * t - 1).clamp(min=0)
+        return index * (1000 / self.diffusion_steps) if self.rescale_timesteps else index
+
+
 # Flags of the same command lines that say nothing about the network.
 _IGNORED = frozenset(
     "dropout use_checkpoint use_fp16 timestep_respacing use_kl rescale_learned_sigmas sigma_small batch_size "
@@ -90,184 +113,53 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Diffusion:
-    """Noise levels of the program: betas by name, their number, what is predicted, how t is told."""
-
-    betas: str
-    steps: int
-    prediction: str
-    rescaled: bool
-
-    def index(self, t: Tensor) -> Tensor:
-        """What the network is told at the time t (N,) in (0, 1]: the index of the noise level, from 0."""
-        index = (self.steps * t - 1).clamp(min=0)
-        return index * (1000 / self.steps) if self.rescaled else index
-
-
 def recognises(path: Path) -> bool:
     """Whether torch.save wrote the file, but for latent diffusion; what else it may hold, reading it says."""
     start = safe.container_start(path)
     return bool(start) and not of_latent_diffusion(start)
 
 
+@of_file
 def read(request: Request) -> Prior:
     """A prior from the state_dict of an ADM network.
 
-    Flags: see ``FLAGS``; those that the tensors show are compared with them.
+    Flags: see `ADMFlags`.
 
     Raises:
         CheckpointError: the file is damaged, unsafe or of another network, or contradicts a flag.
         UsageError: a flag that is unknown or has no such value, or no word about the attention heads.
     """
-    with safe.interpreting(request.source):
-        return _read(request)
-
-
-def _read(request: Request) -> Prior:
     path = request.source
-    state = read_state(path)
+    state = safe.load_state(path)
+    check_kind(state, path)
     values = request.flags or PUBLISHED.get(path.name, {})
-    flags = Flags(values, FLAGS, _IGNORED, "an ADM checkpoint")
-    config = infer(state, path, _heads(flags), flags.truth("learn_sigma"))
-    size = _image_size(flags, config)
-    _check_flags(flags, config, state, size, path)
-    diffusion = _diffusion(flags)
+    flags = ADMFlags.of({name: value for name, value in values.items() if name not in _IGNORED}, "an ADM checkpoint")
+    given = any(value is not None for value in values.values())
+    config = infer(state, path, _heads(flags, given), flags.learn_sigma)
+    # What the user says, or the size that the programs give these channel multipliers; None: any.
+    known = (size for size, multipliers in _MULTIPLIERS.items() if multipliers == _multipliers(config))
+    size = flags.image_size or next(known, None)
+    _check_flags(flags, config, size, path)
     network = safe.assemble(lambda: ADM(config), state, path, device=request.device, dtype=request.dtype)
-    assert isinstance(network, ADM)
-    _need_heads(flags, state, path)
+    if not given and any(".qkv." in name for name in state):
+        raise UsageError(
+            f"{path} is an ADM checkpoint, whose tensors do not show the number of attention heads; give the flags of "
+            "the model's README, at least num_heads or num_head_channels, such as "
+            '--flags "--num_head_channels 64 --noise_schedule linear".'
+        )
     prior = NetworkPrior(
         network,
-        VP(diffusion.betas, steps=diffusion.steps),
+        VP(flags.noise_schedule, steps=flags.diffusion_steps),
         (config.in_channels, size, size),
-        prediction=diffusion.prediction,
-        condition=diffusion.index,
-        multiple=network.multiple,
+        prediction=flags.prediction,
+        condition=flags.index,
+        multiple=2 ** (len(config.levels) - 1),
         dtype=request.dtype,
         name=path.stem,
         classes=config.classes,
     )
-    prior.learned_variance = _learns_variance(config)
-    prior.source, prior.hash = path, safe.file_hash(path)
-    prior.facts = _facts(config, diffusion, size, network)
-    return prior
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state_dict by name.
-
-    Raises:
-        CheckpointError: the file cannot be read, or is not a dictionary of tensors.
-    """
-    content = safe.load_torch(path)
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        what = type(content).__name__ if not isinstance(content, Mapping) else "a dictionary of " + _values(content)
-        raise CheckpointError(f"{path} does not hold a state_dict: expected tensors by name, found {what}.")
-    check_kind(content, path)
-    return dict(content)
-
-
-def _values(content: Mapping[Any, Any]) -> str:
-    return ", ".join(f"{key} ({type(value).__name__})" for key, value in list(content.items())[:4])
-
-
-def _need_heads(flags: Flags, state: Mapping[str, Tensor], path: Path) -> None:
-    if flags or not any(".qkv." in name for name in state):
-        return
-    raise UsageError(
-        f"{path} is an ADM checkpoint, whose tensors do not show the number of attention heads; give the flags of the "
-        "model's README, at least num_heads or num_head_channels, such as "
-        '--flags "--num_head_channels 64 --noise_schedule linear".'
-    )
-
-
-def _heads(flags: Flags) -> Heads:
-    """The programs write -1 for what is not given, and use 4 heads where nothing is."""
-    if not flags:
-        return Heads()
-
-    def positive(name: str) -> int | None:
-        value = flags.whole(name)
-        if value is not None and value != -1 and value < 1:
-            raise UsageError(f"the flag {name} is at least 1, not {value}.")
-        return None if value == -1 else value
-
-    return Heads(
-        count=positive("num_heads") or 4,
-        width=positive("num_head_channels"),
-        count_up=positive("num_heads_upsample"),
-        split_first=bool(flags.truth("use_new_attention_order")),
-    )
-
-
-def _diffusion(flags: Flags) -> Diffusion:
-    return Diffusion(
-        betas=flags.choice("noise_schedule", ("linear", "cosine")) or "linear",
-        steps=flags.positive("diffusion_steps") or 1000,
-        prediction="x0" if flags.truth("predict_xstart") else "eps",
-        rescaled=bool(flags.truth("rescale_timesteps")),
-    )
-
-
-def _multipliers(config: ADMConfig) -> tuple[float, ...]:
-    return tuple(width / config.model_channels for width in config.levels)
-
-
-def _image_size(flags: Flags, config: ADMConfig) -> int | None:
-    """What the user says, or the size that the programs give these channel multipliers; None: any."""
-    said = flags.positive("image_size")
-    own = _multipliers(config)
-    known = (size for size, multipliers in _MULTIPLIERS.items() if own in multipliers)
-    return said if said is not None else next(known, None)
-
-
-def _check_flags(flags: Flags, config: ADMConfig, state: Mapping[str, Tensor], size: int | None, path: Path) -> None:
-    """Compare each flag with what the tensors show."""
-    checks: list[tuple[str, Any, Any, str]] = [
-        ("num_channels", flags.whole("num_channels"), config.model_channels, "time_embed.0.weight"),
-        ("num_res_blocks", flags.whole("num_res_blocks"), config.blocks, "input_blocks"),
-        ("resblock_updown", flags.truth("resblock_updown"), config.resampling == "block", "output_blocks"),
-        ("use_scale_shift_norm", flags.truth("use_scale_shift_norm"), config.scale_shift, "emb_layers.1.weight"),
-        ("class_cond", flags.truth("class_cond"), config.classes > 0, "label_emb.weight"),
-        ("channel_mult", _widths(flags, config), config.levels, "in_layers.2.weight"),
-        ("attention_resolutions", _attended(flags, config, size), config.attention, "qkv.weight"),
-    ]
-    if len(config.levels) == 1:  # nothing shows how a single level would change its resolution
-        checks = [check for check in checks if check[0] != "resblock_updown"]
-    for name, said, shown, where in checks:
-        if said is not None and said != shown:
-            shown = "classes" if name == "class_cond" and shown else shown
-            shown = sorted(shown) if isinstance(shown, frozenset) else shown
-            said = f"levels {sorted(said)}" if isinstance(said, frozenset) else said
-            raise CheckpointError(
-                f"{path}: the flag {name} says {said}, but the tensors ({where}) show {shown}; correct the flag or "
-                "choose the file that belongs to it."
-            )
-    table = _MULTIPLIERS.get(flags.positive("image_size") or 0)
-    if table and flags.numbers("channel_mult") is None and _multipliers(config) not in table:
-        raise CheckpointError(
-            f"{path}: for image_size {size} without channel_mult the levels have {table[0]} times num_channels, but "
-            f"the tensors show {_multipliers(config)}; correct image_size or give channel_mult."
-        )
-
-
-def _widths(flags: Flags, config: ADMConfig) -> tuple[int, ...] | None:
-    """Channels of the levels by the flag channel_mult."""
-    multipliers = flags.numbers("channel_mult")
-    return None if multipliers is None else tuple(int(m * config.model_channels) for m in multipliers)
-
-
-def _attended(flags: Flags, config: ADMConfig, size: int | None) -> frozenset[int] | None:
-    """Levels of the flag attention_resolutions, which names sides of pictures."""
-    sides = flags.numbers("attention_resolutions")
-    if sides is None or size is None:
-        return None
-    factors = {size // int(side) for side in sides if side >= 1}
-    return frozenset(level for level in range(len(config.levels)) if 2**level in factors)
-
-
-def _facts(config: ADMConfig, diffusion: Diffusion, size: int | None, network: torch.nn.Module) -> dict[str, Any]:
-    return {
+    prior.learned_variance = config.out_channels == 2 * config.in_channels
+    prior.facts = {
         "format": "adm",
         "architecture": "ADM U-Net",
         "image_size": size,
@@ -279,18 +171,58 @@ def _facts(config: ADMConfig, diffusion: Diffusion, size: int | None, network: t
         "attention_order": "new" if config.heads.split_first else "legacy",
         "num_head_channels": config.heads.width,
         "num_heads": None if config.heads.width else config.heads.count,
-        "prediction": diffusion.prediction,
-        "learned_variance": _learns_variance(config),
+        "prediction": flags.prediction,
+        "learned_variance": prior.learned_variance,
         "schedule": "vp",
-        "betas": diffusion.betas,
-        "timesteps": diffusion.steps,
+        "betas": flags.noise_schedule,
+        "timesteps": flags.diffusion_steps,
         "classes": config.classes,
         "parameters": sum(weight.numel() for weight in network.parameters()),
     }
+    return prior
+
+
+def _heads(flags: ADMFlags, given: bool) -> Heads:
+    """The programs use 4 heads where their command line names no number; without one, nothing is known."""
+    count = flags.num_heads or (4 if given else 1)
+    return Heads(count, flags.num_head_channels, flags.num_heads_upsample, flags.use_new_attention_order)
+
+
+def _multipliers(config: ADMConfig) -> tuple[float, ...]:
+    return tuple(width / config.model_channels for width in config.levels)
+
+
+def _check_flags(flags: ADMFlags, config: ADMConfig, size: int | None, path: Path) -> None:
+    """Compare each flag with what the tensors show."""
+    checks: list[tuple[str, Any, Any, str]] = [
+        ("num_channels", flags.num_channels, config.model_channels, "time_embed.0.weight"),
+        ("num_res_blocks", flags.num_res_blocks, config.blocks, "input_blocks"),
+        ("use_scale_shift_norm", flags.use_scale_shift_norm, config.scale_shift, "emb_layers.1.weight"),
+        ("class_cond", flags.class_cond, config.classes > 0, "label_emb.weight"),
+    ]
+    if len(config.levels) > 1:  # nothing shows how a single level would change its resolution
+        checks.append(("resblock_updown", flags.resblock_updown, config.resampling == "block", "output_blocks"))
+    if flags.channel_mult is not None:
+        widths = tuple(int(multiplier * config.model_channels) for multiplier in flags.channel_mult)
+        checks.append(("channel_mult", widths, config.levels, "in_layers.2.weight"))
+    if flags.attention_resolutions is not None and size is not None:
+        factors = {size // int(side) for side in flags.attention_resolutions if side >= 1}
+        attended = [level for level in range(len(config.levels)) if 2**level in factors]
+        checks.append(("attention_resolutions", attended, sorted(config.attention), "qkv.weight"))
+    for name, said, shown, where in checks:
+        if said is not None and said != shown:
+            said = f"levels {said}" if name == "attention_resolutions" else said
+            shown = "classes" if name == "class_cond" and shown else shown
+            raise CheckpointError(
+                f"{path}: the flag {name} says {said}, but the tensors ({where}) show {shown}; correct the flag or "
+                "choose the file that belongs to it."
+            )
+    table = _MULTIPLIERS.get(flags.image_size or 0)
+    if table and flags.channel_mult is None and _multipliers(config) != table:
+        raise CheckpointError(
+            f"{path}: for image_size {size} without channel_mult the levels have {table} times num_channels, but "
+            f"the tensors show {_multipliers(config)}; correct image_size or give channel_mult."
+        )
 
 
 READER = Reader("adm", "guided-diffusion or improved-diffusion (.pt)", recognises, read)
-
-
-def _learns_variance(config: ADMConfig) -> bool:
-    return config.out_channels == 2 * config.in_channels

@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
@@ -32,20 +32,32 @@ from .diffusers_networks import (
     SD3Transformer,
     TextUNet,
 )
-from .diffusers_schedule import VES, Noise, read_noise
-from .diffusers_text import FluxText, SD3Text, SDXLText, StableDiffusionText, read_encoder
-from .flags import Flags
+from .diffusers_schedule import VES, read_noise
+from .diffusers_text import Encoder, FluxText, SD3Text, SDXLText, StableDiffusionText, Text, read_encoder
+from .flags import Flags, Number, Positive, Whole
+from .untrusted.reading import named
 
-FLAGS = {
-    "variant": "which weights, such as fp16, where the folder has several",
-    "image_size": "pixels along a side, or 'any', instead of the size that the model was trained at",
-    "null_class": "the class that stands for no class, for guidance of a class-conditional U-Net",
-    "max_sequence_length": "tokens of T5's text (Stable Diffusion 3: 256, Flux: 512)",
-    "guidance": "the guidance that a distilled Flux is told (3.5)",
-}
 _FLUX_TOKENS, _SD3_TOKENS = 512, 256
 _FLUX_GUIDANCE = 3.5
 _DEFAULT_LATENT_SIZE = 128
+
+
+class DiffusersFlags(Flags):
+    """What the user may say.
+
+    Attributes:
+        variant: which weights, such as fp16, where the folder has several.
+        image_size: pixels along a side, or 'any', instead of the size that the model was trained at.
+        null_class: the class that stands for no class, for guidance of a class-conditional U-Net.
+        max_sequence_length: tokens of T5's text (Stable Diffusion 3: 256, Flux: 512).
+        guidance: the guidance that a distilled Flux is told (3.5).
+    """
+
+    variant: str | None = None
+    image_size: Positive | Literal["any"] | None = None
+    null_class: Whole | None = None
+    max_sequence_length: Positive | None = None
+    guidance: Number | None = None
 
 
 @dataclass(frozen=True)
@@ -55,10 +67,13 @@ class _Denoiser:
     network: nn.Module
     config: Mapping[str, Any]
     multiple: int
-    embed: Embed | None = None
+    embed: Embed | Text | None = None
     classes: int = 0
-    takes_text: bool = False
-    text: tuple[nn.Module, ...] = ()
+
+    @property
+    def encoders(self) -> tuple[Encoder, ...]:
+        """Of a network that takes text."""
+        return self.embed.encoders if isinstance(self.embed, Text) else ()
 
 
 def recognises(path: Path) -> bool:
@@ -86,23 +101,16 @@ def read(request: Request) -> Prior:
         MissingExtra: diffusers or transformers are not installed.
     """
     libraries()
-    flags = Flags(request.flags, FLAGS, format_name="a diffusers folder")
-    folder = Folder(request.source, flags.text("variant"))
+    flags = DiffusersFlags.of(request.flags, "a diffusers folder")
+    folder = Folder(request.source, flags.variant)
     if "scheduler" not in folder.index:
         raise CheckpointError(f"{folder.root / MODEL_INDEX} names no scheduler; download the whole model again.")
-    autoencoder = next((name for name in ("vae", "vqvae") if name in folder.index), None)
     try:
-        if autoencoder is not None:
-            return _latent(folder, autoencoder, request, flags)
-        if "unet" not in folder.index or folder.index["unet"] != "UNet2DModel":
-            raise CheckpointError(f"{folder.root} has no autoencoder; without one, a unet of UNet2DModel is expected.")
-        return _pixel(folder, request, flags)
+        return _read(folder, request, flags)
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         # Settings of a configuration that have the wrong type are met at many places; all mean the same.
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"the configurations in {folder.root} do not fit together ({type(error).__name__}: {reason}); download the "
-            "whole model again."
+            f"the configurations in {folder.root} do not fit together ({named(error)}); download the whole model again."
         ) from None
 
 
@@ -110,39 +118,86 @@ READER = Reader("diffusers", "a diffusers folder (save_pretrained) or hf:owner/n
 _PARTS = ("unet", "transformer", "vae", "vqvae")
 
 
-def _pixel(folder: Folder, request: Request, flags: Flags) -> Prior:
-    state = folder.weights("unet")
-    denoiser = _unet(folder, state, request, flags)
-    config = denoiser.config
-    noise = _noise(folder, _size_of(config.get("sample_size")), 1)
-    size = _size(flags, _size_of(config.get("sample_size")), 1, denoiser.multiple)
-    prior = _network_prior(folder, denoiser, noise, config["in_channels"], size, request.dtype)
-    return _described(prior, folder, denoiser, noise)
+def _read(folder: Folder, request: Request, flags: DiffusersFlags) -> Prior:
+    autoencoder = _autoencoder(folder, request)
+    factor = 1 if autoencoder is None else autoencoder.factor
+    denoiser = _denoiser(_Source(folder, request, flags, factor), autoencoder is not None)
+    own, patch = _size_of(denoiser.config.get("sample_size")), 1
+    if autoencoder is not None:
+        _check_channels(denoiser, autoencoder.channels, folder)
+        own, patch = own or (_DEFAULT_LATENT_SIZE,) * 2, denoiser.config.get("patch_size") or 2
+    config, path, cls = _scheduler(folder)
+    noise = read_noise(config, path, (own[0] // patch) * (own[1] // patch) if own else 1, cls)
+    size = _size(flags, own, factor, denoiser.multiple)
+    prior: NetworkPrior | LatentPrior = NetworkPrior(
+        Negated(denoiser.network) if noise.negate else denoiser.network,
+        noise.schedule,
+        (denoiser.config["in_channels"] if autoencoder is None else autoencoder.channels, *size),
+        prediction=noise.prediction,
+        condition=noise.condition,
+        sigma_data=noise.sigma_data,
+        multiple=denoiser.multiple,
+        dtype=request.dtype,
+        name=folder.root.resolve().name,
+        embed=denoiser.embed,
+        classes=denoiser.classes,
+        takes_text=bool(denoiser.encoders),
+    )
+    facts: dict[str, Any] = {}
+    if autoencoder is not None:
+        prior = LatentPrior(prior, autoencoder)
+        kind = type(autoencoder.network).__name__
+        facts = {"autoencoder": kind, "factor": factor, "latent_channels": autoencoder.channels}
+    prior.source, prior.hash = folder.root, folder.hash()
+    prior.facts = {
+        "format": "diffusers",
+        "pipeline": folder.settings.get("_class_name"),
+        "architecture": folder.index["unet" if "unet" in folder.index else "transformer"],
+        **noise.facts,
+        **facts,
+        "parameters": sum(weight.numel() for weight in prior.parameters()),
+        "classes": denoiser.classes,
+        "text": bool(denoiser.encoders),
+        "text_parameters": sum(w.numel() for encoder in denoiser.encoders for w in encoder.network.parameters()),
+    }
+    return prior
 
 
-def _latent(folder: Folder, name: str, request: Request, flags: Flags) -> Prior:
-    state = folder.weights(name)
-    network, config = _built(folder, name, state, torch.float32, request.device)
+def _autoencoder(folder: Folder, request: Request) -> DiffusersAutoencoder | None:
+    """None where the folder has none, and so pixels are denoised."""
+    name = next((name for name in ("vae", "vqvae") if name in folder.index), None)
+    if name is None:
+        return None
+    network, config = _built(folder, name, torch.float32, request.device)
     if request.dtype == torch.bfloat16 or (request.dtype == torch.float16 and not config.get("force_upcast", True)):
         network.to(request.dtype)
-    autoencoder = DiffusersAutoencoder(network, config, folder.path(name)).to(request.device)
-    denoiser = _denoiser(folder, autoencoder.factor, request, flags)
-    channels = _channels(denoiser, autoencoder.channels, folder)
-    own = _size_of(denoiser.config.get("sample_size")) or (_DEFAULT_LATENT_SIZE,) * 2
-    noise = _noise(folder, own, denoiser.config.get("patch_size") or 2)
-    size = _size(flags, own, autoencoder.factor, denoiser.multiple)
-    inner = _network_prior(folder, denoiser, noise, channels, size, request.dtype)
-    prior = LatentPrior(inner, autoencoder, inner.name)
-    facts = {"autoencoder": folder.index[name], "factor": autoencoder.factor, "latent_channels": channels}
-    return _described(prior, folder, denoiser, noise, facts)
+    return DiffusersAutoencoder(network, config, folder.path(name)).to(request.device)
 
 
-def _denoiser(folder: Folder, factor: int, request: Request, flags: Flags) -> _Denoiser:
-    """The denoiser of latents, by its class."""
+@dataclass(frozen=True)
+class _Source:
+    """What a denoiser is made from; ``factor``: pixels along a side of what it denoises."""
+
+    folder: Folder
+    request: Request
+    flags: DiffusersFlags
+    factor: int
+
+    def encoder(self, suffix: str, length: int = 0) -> Encoder:
+        """As `read_encoder`."""
+        return read_encoder(self.folder, suffix, self.request.device, self.request.dtype, length)
+
+
+def _denoiser(source: _Source, latent: bool) -> _Denoiser:
+    """The denoiser of pixels or latents, by its class."""
+    folder = source.folder
     part = next((part for part in ("unet", "transformer") if part in folder.index), None)
+    if not latent and (part is None or folder.index[part] != "UNet2DModel"):
+        raise CheckpointError(f"{folder.root} has no autoencoder; without one, a unet of UNet2DModel is expected.")
     if part is None:
         raise CheckpointError(f"{folder.root / MODEL_INDEX} names no unet and no transformer, so nothing can denoise.")
-    makers: dict[str, Callable[..., _Denoiser]] = {
+    network, config = _built(folder, part, source.request.dtype, source.request.device)
+    makers: dict[str, Callable[[_Source, nn.Module, Mapping[str, Any]], _Denoiser]] = {
         "UNet2DModel": _unet,
         "UNet2DConditionModel": _text_unet,
         "SD3Transformer2DModel": _sd3,
@@ -150,47 +205,44 @@ def _denoiser(folder: Folder, factor: int, request: Request, flags: Flags) -> _D
         "DiTTransformer2DModel": _dit,
         "Transformer2DModel": _dit,
     }
-    state = folder.weights(part)
-    make = makers[folder.index[part]]
-    return make(folder, state, request, flags) if make is not _text_unet else _text_unet(folder, state, request, factor)
+    denoiser = makers[folder.index[part]](source, network, config)
+    if isinstance(denoiser.embed, Text):
+        wanted = config.get("joint_attention_dim") or config["cross_attention_dim"]
+        _check_width(denoiser.embed, wanted, folder.path(part))
+    return denoiser
 
 
-def _built(
-    folder: Folder, name: str, state: dict[str, Tensor], dtype: torch.dtype, device: torch.device
-) -> tuple[nn.Module, Mapping[str, Any]]:
+def _built(folder: Folder, name: str, dtype: torch.dtype, device: torch.device) -> tuple[nn.Module, Mapping[str, Any]]:
     """(network with its weights, its configuration with all defaults)."""
     import diffusers
 
+    state = folder.weights(name)
     cls = getattr(diffusers, folder.index[name])
     where = folder.path(name)
     network = build(cls, cls.from_config, folder.config(name), where, len(state))
-    state = dict(state)
     network._fix_state_dict_keys_on_load(state)  # type: ignore[operator]  # names of attention weights before 2023
     fill(network, state, where, dtype, device)
     return network, network.config  # type: ignore[return-value]
 
 
-def _unet(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
-    network, config = _built(folder, "unet", state, request.dtype, request.device)
+def _unet(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
     if config["class_embed_type"] is not None:
-        raise CheckpointError(
-            f"{folder.path('unet')}: class_embed_type is {config['class_embed_type']!r}; expected classes by number."
-        )
+        where, kind = source.folder.path("unet"), config["class_embed_type"]
+        raise CheckpointError(f"{where}: class_embed_type is {kind!r}; expected classes by number.")
     classes = config["num_class_embeds"] or 0
     multiple = 2 ** (len(config["block_out_channels"]) - 1)
-    if _scheduler(folder)[2] in VES:
+    if _scheduler(source.folder)[2] in VES:
         return _Denoiser(ScoreUNet(network), config, multiple)
     wrapped = PixelUNet(network, whole_steps=config["time_embedding_type"] == "learned")
-    null = flags.whole("null_class")
+    null = source.flags.null_class
     if null is not None and not 0 <= null < classes:
         raise UsageError(f"null_class is {null!r}, but the model knows the classes 0 to {classes - 1}.")
     embed = None if null is None else labels_or(null)
     return _Denoiser(wrapped, config, multiple, embed, classes)
 
 
-def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, factor: int) -> _Denoiser:
-    network, config = _built(folder, "unet", state, request.dtype, request.device)
-    where = folder.path("unet")
+def _text_unet(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
+    folder, where = source.folder, source.folder.path("unet")
     if config["addition_embed_type"] not in (None, "text_time") or config["class_embed_type"] is not None:
         raise CheckpointError(
             f"{where}: addition_embed_type is {config['addition_embed_type']!r} and class_embed_type "
@@ -201,53 +253,39 @@ def _text_unet(folder: Folder, state: dict[str, Tensor], request: Request, facto
     suffixes = [suffix for suffix in ("", "_2") if f"text_encoder{suffix}" in folder.index]
     if not suffixes:
         raise CheckpointError(f"{folder.root} has no text encoder, which its U-Net needs; download the whole model.")
-    encoders = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in suffixes)
+    encoders = tuple(source.encoder(suffix) for suffix in suffixes)
     zeros = folder.settings.get("force_zeros_for_empty_prompt", True)
     xl = config["addition_embed_type"] == "text_time"
-    embed: Embed = SDXLText(encoders, bool(zeros)) if xl else StableDiffusionText(encoders[0])
-    _check_width(embed, config["cross_attention_dim"], where)
-    text = tuple(encoder.network for encoder in encoders)
-    multiple = 2 ** (len(config["block_out_channels"]) - 1)
-    return _Denoiser(TextUNet(network, factor), config, multiple, embed, takes_text=True, text=text)
+    embed = SDXLText(encoders, bool(zeros)) if xl else StableDiffusionText(encoders[:1])
+    return _Denoiser(TextUNet(network, source.factor), config, 2 ** (len(config["block_out_channels"]) - 1), embed)
 
 
-def _sd3(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
-    network, config = _built(folder, "transformer", state, request.dtype, request.device)
-    length = flags.positive("max_sequence_length") or _SD3_TOKENS
-    clips = tuple(read_encoder(folder, suffix, request.device, request.dtype) for suffix in ("", "_2"))
-    t5 = None
-    if "text_encoder_3" in folder.index:
-        t5 = read_encoder(folder, "_3", request.device, request.dtype, length)
-    embed = SD3Text(clips, t5, length, config["joint_attention_dim"])
-    _check_width(embed, config["joint_attention_dim"], folder.path("transformer"))
-    text = tuple(encoder.network for encoder in embed.encoders)
-    return _Denoiser(SD3Transformer(network), config, config["patch_size"], embed, takes_text=True, text=text)
+def _sd3(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
+    length = source.flags.max_sequence_length or _SD3_TOKENS
+    encoders = [source.encoder(suffix) for suffix in ("", "_2")]
+    if "text_encoder_3" in source.folder.index:
+        encoders.append(source.encoder("_3", length))
+    embed = SD3Text(tuple(encoders), length, config["joint_attention_dim"])
+    return _Denoiser(SD3Transformer(network), config, config["patch_size"], embed)
 
 
-def _flux(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
-    network, config = _built(folder, "transformer", state, request.dtype, request.device)
-    length = flags.positive("max_sequence_length") or _FLUX_TOKENS
-    clip = read_encoder(folder, "", request.device, request.dtype)
-    embed = FluxText(clip, read_encoder(folder, "_2", request.device, request.dtype, length))
-    _check_width(embed, config["joint_attention_dim"], folder.path("transformer"))
-    guidance = (flags.number("guidance") or _FLUX_GUIDANCE) if config["guidance_embeds"] else None
-    text = tuple(encoder.network for encoder in embed.encoders)
-    wrapped = FluxTransformer(network, guidance)
-    return _Denoiser(wrapped, config, FLUX_PATCH, embed, takes_text=True, text=text)
+def _flux(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
+    length = source.flags.max_sequence_length or _FLUX_TOKENS
+    embed = FluxText((source.encoder(""), source.encoder("_2", length)))
+    guidance = (source.flags.guidance or _FLUX_GUIDANCE) if config["guidance_embeds"] else None
+    return _Denoiser(FluxTransformer(network, guidance), config, FLUX_PATCH, embed)
 
 
-def _dit(folder: Folder, state: dict[str, Tensor], request: Request, flags: Flags) -> _Denoiser:
-    network, config = _built(folder, "transformer", state, request.dtype, request.device)
+def _dit(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
     classes = config.get("num_embeds_ada_norm")
     if config.get("norm_type") != "ada_norm_zero" or not isinstance(classes, int):
-        raise CheckpointError(
-            f"{folder.path('transformer')}: norm_type is {config.get('norm_type')!r}; expected 'ada_norm_zero', of DiT."
-        )
+        where, kind = source.folder.path("transformer"), config.get("norm_type")
+        raise CheckpointError(f"{where}: norm_type is {kind!r}; expected 'ada_norm_zero', of DiT.")
     # The row after the last class is what training put in place of a dropped label.
     return _Denoiser(DiT(network), config, config["patch_size"], labels_or(classes), classes)
 
 
-def _check_width(embed: Embed, wanted: Any, where: Path) -> None:
+def _check_width(embed: Text, wanted: Any, where: Path) -> None:
     """That the network takes states as wide as the text encoders make them."""
     width = embed(None, "")["states"].shape[-1]
     widths = set(wanted) if isinstance(wanted, (list, tuple)) else {wanted}
@@ -257,16 +295,15 @@ def _check_width(embed: Embed, wanted: Any, where: Path) -> None:
         )
 
 
-def _channels(denoiser: _Denoiser, wanted: int, folder: Folder) -> int:
-    """Channels of the latent, where denoiser and autoencoder agree on them."""
-    packed = 4 if type(denoiser.network).__name__ == "FluxTransformer" else 1
+def _check_channels(denoiser: _Denoiser, wanted: int, folder: Folder) -> None:
+    """That denoiser and autoencoder agree on the channels of the latent."""
+    packed = FLUX_PATCH**2 if isinstance(denoiser.network, FluxTransformer) else 1
     channels = denoiser.config["in_channels"]
     if channels != wanted * packed:
         hint = " (a model for inpainting: take the plain one)" if channels == 2 * wanted + 1 else ""
         raise CheckpointError(
             f"{folder.root}: the denoiser takes {channels} channels and the autoencoder makes {wanted * packed}{hint}."
         )
-    return wanted
 
 
 def _scheduler(folder: Folder) -> tuple[dict[str, Any], Path, str]:
@@ -274,59 +311,6 @@ def _scheduler(folder: Folder) -> tuple[dict[str, Any], Path, str]:
     path = folder.path("scheduler") / "scheduler_config.json"
     config = folder.json(path)
     return config, path, str(folder.index["scheduler"] or config.get("_class_name"))
-
-
-def _noise(folder: Folder, size: tuple[int, int] | None, patch: int) -> Noise:
-    config, path, cls = _scheduler(folder)
-    tokens = (size[0] // patch) * (size[1] // patch) if size else 1
-    return read_noise(config, path, tokens, cls)
-
-
-def _network_prior(
-    folder: Folder,
-    denoiser: _Denoiser,
-    noise: Noise,
-    channels: int,
-    size: tuple[int | None, int | None],
-    dtype: torch.dtype,
-) -> NetworkPrior:
-    return NetworkPrior(
-        Negated(denoiser.network) if noise.negate else denoiser.network,
-        noise.schedule,
-        (channels, *size),
-        prediction=noise.prediction,
-        condition=noise.condition,
-        sigma_data=noise.sigma_data,
-        multiple=denoiser.multiple,
-        dtype=dtype,
-        name=folder.root.resolve().name,
-        embed=denoiser.embed,
-        classes=denoiser.classes,
-        takes_text=denoiser.takes_text,
-    )
-
-
-def _described(
-    prior: NetworkPrior | LatentPrior,
-    folder: Folder,
-    denoiser: _Denoiser,
-    noise: Noise,
-    more: Mapping[str, Any] | None = None,
-) -> Prior:
-    prior.source, prior.hash = folder.root, folder.hash()
-    part = "unet" if "unet" in folder.index else "transformer"
-    prior.facts = {
-        "format": "diffusers",
-        "pipeline": folder.settings.get("_class_name"),
-        "architecture": folder.index[part],
-        **noise.facts,
-        **(more or {}),
-        "parameters": sum(weight.numel() for weight in prior.parameters()),
-        "classes": denoiser.classes,
-        "text": denoiser.takes_text,
-        "text_parameters": sum(weight.numel() for part in denoiser.text for weight in part.parameters()),
-    }
-    return prior
 
 
 def _size_of(value: Any) -> tuple[int, int] | None:
@@ -339,11 +323,13 @@ def _size_of(value: Any) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def _size(flags: Flags, own: tuple[int, int] | None, factor: int, multiple: int) -> tuple[int | None, int | None]:
+def _size(
+    flags: DiffusersFlags, own: tuple[int, int] | None, factor: int, multiple: int
+) -> tuple[int | None, int | None]:
     """(H, W) where the prior denoises: the model's own, or what the flag image_size says in pixels."""
-    if flags.text("image_size") == "any":
+    wanted = flags.image_size
+    if wanted == "any":
         return None, None
-    wanted = flags.positive("image_size")
     if wanted is None:
         return own or (None, None)
     if wanted % (factor * multiple):

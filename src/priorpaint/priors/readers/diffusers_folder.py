@@ -108,9 +108,9 @@ class Folder:
         if file.name.endswith(".json"):
             state = self._shards(file)
         elif file.suffix == ".safetensors":
-            state = safe.load_safetensors(self.note(file))
+            state, _ = safe.load_safetensors(self.note(file))
         else:
-            state = self._pickled(file)
+            state = {name: value.clone() for name, value in safe.load_state(self.note(file)).items()}
         safe.check_finite(state, file)
         return state
 
@@ -168,18 +168,11 @@ class Folder:
         for name in sorted(set(where.values())):
             if not (index.parent / name).is_file():
                 raise CheckpointError(f"{index.parent / name} is missing, one of the files that {index.name} lists.")
-            state.update(safe.load_safetensors(self.note(index.parent / name)))
+            state.update(safe.load_safetensors(self.note(index.parent / name))[0])
         lost = sorted(set(where) - set(state))
         if lost:
             raise CheckpointError(f"the shards of {index} lack {len(lost)} tensors that it lists, first {lost[0]!r}.")
         return state
-
-    def _pickled(self, file: Path) -> dict[str, Tensor]:
-        """An old .bin file, through the reader that takes tensors only."""
-        state = safe.load_torch(self.note(file))
-        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise CheckpointError(f"{file} should hold a table of tensors and holds something else.")
-        return {str(key): value.clone() for key, value in state.items()}
 
 
 def weight_names(stem: str, variant: str | None) -> list[str]:
@@ -231,9 +224,8 @@ def build(cls: type[nn.Module], make: Any, config: Mapping[str, Any], where: Pat
         with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False), quiet():
             network: nn.Module = make(dict(config))
     except Exception as error:  # the library's constructors raise whatever a wrong setting runs into
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"the configuration in {where} does not describe a {cls.__name__} ({type(error).__name__}: {reason})."
+            f"the configuration in {where} does not describe a {cls.__name__} ({safe.named(error)})."
         ) from None
     return network
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...diffusion.schedules import EDM, VE, VP, Flow, Schedule
+from ...diffusion.schedules import EDM, VE, VP, Flow
 from ...errors import CheckpointError, UsageError
+from .base import Noise
 from .diffusers_folder import quiet
+from .untrusted.reading import named
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
 # Samplers of networks that were trained on a table of betas.
@@ -44,27 +45,6 @@ VES = ("ScoreSdeVeScheduler",)
 _MOST_STEPS = 100_000
 # A class that needs a further library, and one with the same table that does not.
 _SAME_TABLE = {"DPMSolverSDEScheduler": "KDPM2DiscreteScheduler"}
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How a network was trained.
-
-    Attributes:
-        schedule: of x_t.
-        prediction: as in ``NetworkPrior``.
-        condition: t (N,) float64 -> what the network is told; None is EDM's ln(sigma)/4.
-        sigma_data: for ``edm``.
-        negate: the network predicts the negative of what ``prediction`` says (EDM with v prediction).
-        facts: for ``priors info`` and run.json.
-    """
-
-    schedule: Schedule
-    prediction: str
-    condition: Callable[[Tensor], Tensor] | None = None
-    sigma_data: float = 0.5
-    negate: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_noise(config: Mapping[str, Any], path: Path, tokens: int = 4096, cls: str = "") -> Noise:
@@ -149,10 +129,9 @@ def _betas(name: str, config: Mapping[str, Any], path: Path) -> tuple[Tensor, st
         table = "trained_betas" if scheduler.config.get("trained_betas") is not None else scheduler.config.beta_schedule
         return torch.as_tensor(scheduler.betas, dtype=torch.float64), table
     except Exception as error:  # whatever a wrong setting runs into inside diffusers
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path}: {name} makes no betas from beta_schedule = {config.get('beta_schedule')!r}, trained_betas and "
-            f"the rest ({type(error).__name__}: {reason})."
+            f"the rest ({named(error)})."
         ) from None
 
 

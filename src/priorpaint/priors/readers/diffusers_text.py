@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError
 from .diffusers_folder import Folder, build, fill, quiet
+from .untrusted.reading import named
 
 _MOST_TOKENIZER = 64 * 2**20
 
@@ -118,30 +119,36 @@ def _tokenizer(folder: Folder, name: str) -> Any:
             cls = getattr(transformers, folder.index[name])
             return cls.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever damaged files run into inside transformers
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"the tokeniser {path} cannot be read ({type(error).__name__}: {reason}).") from None
+        raise CheckpointError(f"the tokeniser {path} cannot be read ({named(error)}).") from None
 
 
-class StableDiffusionText:
+@dataclass(frozen=True)
+class Text:
+    """Makes the condition of a network from a prompt; None is the unconditional state."""
+
+    encoders: tuple[Encoder, ...]
+
+    def __call__(self, labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+class StableDiffusionText(Text):
     """Prompts of Stable Diffusion 1.x and 2.x: CLIP's last hidden state, (1, 77, dim)."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoders = (encoder,)
 
     def __call__(self, labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
         return {"states": self.encoders[0].run(prompt or "")[0]}
 
 
-class SDXLText:
+@dataclass(frozen=True)
+class SDXLText(Text):
     """Prompts of SDXL: the last hidden state but one of both encoders, and the pooled text of the second.
 
-    Args:
+    Attributes:
         encoders: one or two.
         zeros: whether the state without a prompt is zeros (``force_zeros_for_empty_prompt``) and not the empty text.
     """
 
-    def __init__(self, encoders: tuple[Encoder, ...], zeros: bool) -> None:
-        self.encoders, self.zeros = encoders, zeros
+    zeros: bool
 
     def __call__(self, labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
         outs = [encoder.run(prompt or "") for encoder in self.encoders]
@@ -151,36 +158,32 @@ class SDXLText:
         return text
 
 
-class SD3Text:
+@dataclass(frozen=True)
+class SD3Text(Text):
     """Prompts of Stable Diffusion 3: both CLIPs side by side, padded to T5's width, then T5's rows; pooled CLIPs.
 
-    Args:
-        clips: the two CLIP encoders.
-        t5: the T5 encoder; None has zeros in its place, as the model allows.
+    Attributes:
+        encoders: the two CLIPs, and T5 or zeros in its place, as the model allows.
         length: rows of T5.
         width: of the joint text states.
     """
 
-    def __init__(self, clips: tuple[Encoder, ...], t5: Encoder | None, length: int, width: int) -> None:
-        self.encoders = (*clips, t5) if t5 else clips
-        self.clips, self.t5, self.length, self.width = clips, t5, length, width
+    length: int
+    width: int
 
     def __call__(self, labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
-        outs = [clip.run(prompt or "") for clip in self.clips]
+        outs = [clip.run(prompt or "") for clip in self.encoders[:2]]
         clip = torch.cat([out.hidden_states[-2] for out in outs], dim=-1)
         clip = nn.functional.pad(clip, (0, self.width - clip.shape[-1]))
-        rows = self.t5.run(prompt or "")[0] if self.t5 else clip.new_zeros(1, self.length, self.width)
+        rows = [t5.run(prompt or "")[0] for t5 in self.encoders[2:]] or [clip.new_zeros(1, self.length, self.width)]
         return {
-            "states": torch.cat([clip, rows.to(clip)], dim=1),
+            "states": torch.cat([clip, rows[0].to(clip)], dim=1),
             "pooled": torch.cat([out[0] for out in outs], dim=-1),
         }
 
 
-class FluxText:
+class FluxText(Text):
     """Prompts of Flux: T5's rows, and CLIP's pooled text."""
-
-    def __init__(self, clip: Encoder, t5: Encoder) -> None:
-        self.encoders = (clip, t5)
 
     def __call__(self, labels: Tensor | None, prompt: str | None) -> dict[str, Tensor]:
         clip, t5 = self.encoders

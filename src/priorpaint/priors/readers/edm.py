@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,18 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from ...diffusion.schedules import EDM, VE, VP, Schedule
+from ...diffusion.schedules import EDM, VE, VP
 from ...errors import CheckpointError, UsageError
 from ..base import Prior
 from ..network import NetworkPrior, labels_or
 from ..networks.edm import NETWORKS, EDMConfig, Labelled
 from ..networks.edm2 import EDM2Config
 from ..networks.edm2 import UNet as EDM2UNet
-from .base import Reader, Request, explained
+from .base import Noise, Reader, Request, explained, of_file
 from .edm_tree import VOCABULARY, Node, node, plain
-from .flags import Flags
+from .flags import Flags, Number
 from .untrusted import reading as safe
 
-FLAGS = {
-    "sigma_min": "smallest noise level of the schedule (EDM and VE)",
-    "sigma_max": "largest noise level of the schedule (EDM and VE)",
-    "key": "which network of the file, instead of ema",
-}
 # Noise levels that EDM's sampler uses where the network sets no limits (Karras et al. 2022, Table 1).
 _SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0
 _KEYS = ("ema", "G_ema", "net", "model")
@@ -58,32 +52,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Preconditioning:
-    """How D(x; sigma) is made of the network's output F.
+class EDMFlags(Flags):
+    """The noise levels of the schedule (EDM and VE), and ``key``: which network of the file, instead of ``ema``."""
 
-    Attributes:
-        schedule: of the prior; the network sees x_t as this schedule makes it, or scaled by EDM's c_in.
-        prediction: of `NetworkPrior`.
-        condition: t (N,) -> the network's noise argument; None: ln(sigma) / 4.
-        sign: multiplies F.
-        doubled: whether the network also gives a variance, which is not used.
-        sigma_data: of EDM.
-    """
-
-    schedule: Schedule
-    prediction: str
-    condition: Callable[[Tensor], Tensor] | None = None
-    sign: float = 1.0
-    doubled: bool = False
-    sigma_data: float = 0.5
+    sigma_min: Number | None = None
+    sigma_max: Number | None = None
+    key: str | None = None
 
 
-def recognises(path: Path) -> bool:
-    """Whether the file is a pickle that torch.save did not write."""
-    return safe.is_plain_pickle(path)
-
-
+@of_file
 def read(request: Request) -> Prior:
     """A prior from an EDM pickle; the moving average ``ema`` where there is one.
 
@@ -91,24 +68,19 @@ def read(request: Request) -> Prior:
         CheckpointError: the file is damaged, unsafe, or holds another network.
         UsageError: a flag that is unknown or has no such value.
     """
-    with safe.interpreting(request.source):
-        return _read(request)
-
-
-def _read(request: Request) -> Prior:
     path = request.source
-    flags = Flags(request.flags, FLAGS, (), "an EDM pickle")
-    top = _network(safe.load_pickle(path, VOCABULARY, "a pickle of an EDM network"), flags.text("key"), path)
+    flags = EDMFlags.of(request.flags, "an EDM pickle")
+    top = _network(safe.load_pickle(path, VOCABULARY, "a pickle of an EDM network"), flags.key, path)
     if top.kind not in _PRECONDITIONINGS:
         raise _unknown(top.kind, _PRECONDITIONINGS, path)
-    conditioning = _PRECONDITIONINGS[top.kind](top, flags)
+    noise = _PRECONDITIONINGS[top.kind](top, flags)
     second = top.kind == "Precond"  # EDM2
     inner = top.child("unet" if second else "model")
     known = ("UNet",) if second else NETWORKS
     if inner.kind not in known:
         raise _unknown(inner.kind, known, path)
     config = _config(inner)
-    _check_ends(top, config, conditioning)
+    _check_ends(top, config)
     state = inner.tensors()
     safe.check_count(2 * len(config.channel_mult) * config.num_blocks, state, path)
     make, dtype = _NETWORKS[inner.kind][1], torch.float32 if second else request.dtype
@@ -117,44 +89,31 @@ def _read(request: Request) -> Prior:
         network.settle()
         for weight in network.parameters():
             weight.data = weight.data.to(request.dtype)
-    return _prior(request, top, "EDM2 UNet" if second else inner.kind, network, config, conditioning)
-
-
-def _prior(
-    request: Request,
-    top: Node,
-    kind: str,
-    network: nn.Module,
-    config: EDMConfig | EDM2Config,
-    conditioning: Preconditioning,
-) -> Prior:
-    """The prior around a network."""
-    classes = config.label_dim
-    side = config.img_resolution
+    classes, side = config.label_dim, config.img_resolution
     prior = NetworkPrior(
-        Labelled(network, classes, conditioning.sign),
-        conditioning.schedule,
+        Labelled(network, classes, -1.0 if noise.negate else 1.0),
+        noise.schedule,
         (config.in_channels, side, side),
-        prediction=conditioning.prediction,
-        condition=conditioning.condition,
-        sigma_data=conditioning.sigma_data,
+        prediction=noise.prediction,
+        condition=noise.condition,
+        sigma_data=noise.sigma_data,
         multiple=2 ** (len(config.channel_mult) - 1),
         dtype=request.dtype,
-        name=request.source.stem,
+        name=path.stem,
         classes=classes,
         embed=labels_or(-1) if classes else None,  # a negative label is a state without a class
     )
-    prior.source, prior.hash = request.source, safe.file_hash(request.source)
+    low, high = noise.schedule.nsr_range
     prior.facts = {
         "format": "edm",
-        "architecture": kind,
+        "architecture": "EDM2 UNet" if second else inner.kind,
         "preconditioning": top.kind,
         "image_size": side,
         "channels": config.in_channels,
-        "prediction": conditioning.prediction,
-        "schedule": type(conditioning.schedule).__name__.lower(),
-        "sigma_min": conditioning.schedule.nsr_range[0],
-        "sigma_max": conditioning.schedule.nsr_range[1],
+        "prediction": noise.prediction,
+        "schedule": type(noise.schedule).__name__.lower(),
+        "sigma_min": low,
+        "sigma_max": high,
         "classes": classes,
         "parameters": sum(weight.numel() for weight in network.parameters()),
     }
@@ -220,9 +179,9 @@ def _heads(inner: Node) -> dict[str, int]:
     return heads_of
 
 
-def _check_ends(top: Node, config: EDMConfig | EDM2Config, conditioning: Preconditioning) -> None:
+def _check_ends(top: Node, config: EDMConfig | EDM2Config) -> None:
     """That the wrapper and the network in it agree."""
-    outputs = config.in_channels * (2 if conditioning.doubled else 1)
+    outputs = config.in_channels * (2 if top.kind == "iDDPMPrecond" else 1)  # with a variance, which is not used
     pairs = (
         ("img_resolution", config.img_resolution, top.whole("img_resolution", config.img_resolution)),
         ("img_channels", config.in_channels, top.whole("img_channels", config.in_channels)),
@@ -236,33 +195,30 @@ def _check_ends(top: Node, config: EDMConfig | EDM2Config, conditioning: Precond
             )
 
 
-def _limits(top: Node, flags: Flags) -> tuple[float, float]:
-    low = flags.number("sigma_min") or max(top.number("sigma_min", 0.0), _SIGMA_MIN)
-    high = flags.number("sigma_max") or min(top.number("sigma_max", math.inf), _SIGMA_MAX)
-    if not low < high:
-        raise CheckpointError(f"{top.path}: sigma_min {low} is not below sigma_max {high}; correct these flags.")
+def _limits(top: Node, flags: EDMFlags, low: float, high: float) -> tuple[float, float]:
+    """The user's noise levels, else these."""
+    low, high = flags.sigma_min or low, flags.sigma_max or high
+    if not 0 < low < high < math.inf:
+        raise CheckpointError(f"{top.path}: noise levels from {low} to {high}; expected 0 < sigma_min < sigma_max.")
     return low, high
 
 
-def _edm(top: Node, flags: Flags) -> Preconditioning:
+def _edm(top: Node, flags: EDMFlags) -> Noise:
     """c_skip x + c_out F(c_in x; ln(sigma) / 4)."""
     data = top.number("sigma_data", 0.5)
     if not 0 < data < math.inf:
         raise CheckpointError(f"{top.path}: sigma_data is {data}; expected a positive number.")
-    return Preconditioning(EDM(*_limits(top, flags)), "edm", sigma_data=data)
+    low, high = max(top.number("sigma_min", 0.0), _SIGMA_MIN), min(top.number("sigma_max", math.inf), _SIGMA_MAX)
+    return Noise(EDM(*_limits(top, flags, low, high)), "edm", sigma_data=data)
 
 
-def _ve(top: Node, flags: Flags) -> Preconditioning:
+def _ve(top: Node, flags: EDMFlags) -> Noise:
     """D = x + sigma F(x; ln(sigma / 2))."""
-    low = flags.number("sigma_min") or top.number("sigma_min", 0.02)
-    high = flags.number("sigma_max") or top.number("sigma_max", 100.0)
-    if not 0 < low < high < math.inf:
-        raise CheckpointError(f"{top.path}: noise levels from {low} to {high}; expected 0 < sigma_min < sigma_max.")
-    schedule = VE(low, high)
-    return Preconditioning(schedule, "eps", lambda t: schedule.log_nsr(t) - math.log(2), sign=-1.0)
+    schedule = VE(*_limits(top, flags, top.number("sigma_min", 0.02), top.number("sigma_max", 100.0)))
+    return Noise(schedule, "eps", lambda t: schedule.log_nsr(t) - math.log(2), negate=True)
 
 
-def _vp(top: Node, flags: Flags) -> Preconditioning:
+def _vp(top: Node, flags: EDMFlags) -> Noise:
     """D = x - sigma F(x / sqrt(1 + sigma^2); (M - 1) t), with log(1 + sigma^2) = beta_d t^2 / 2 + beta_min t."""
     rise, start, count = top.number("beta_d", 19.9), top.number("beta_min", 0.1), top.whole("M", 1000)
     if not (0 < rise < 1000 and 0 < start < 1000 and 2 <= count <= 100_000):
@@ -274,10 +230,10 @@ def _vp(top: Node, flags: Flags) -> Preconditioning:
         level = torch.log1p(torch.exp(2 * schedule.log_nsr(t)))
         return (count - 1) * 2 * level / ((start**2 + 2 * rise * level).sqrt() + start)
 
-    return Preconditioning(schedule, "eps", condition)
+    return Noise(schedule, "eps", condition)
 
 
-def _iddpm(top: Node, flags: Flags) -> Preconditioning:
+def _iddpm(top: Node, flags: EDMFlags) -> Noise:
     """As VP, on a table u of noise levels; the network is told the index of the nearest, counted from low noise."""
     table = top.tensors().get("u")
     if table is None or table.ndim != 1 or len(table) < 3:
@@ -294,10 +250,10 @@ def _iddpm(top: Node, flags: Flags) -> Preconditioning:
         nearest = (sigma[:, None] - levels.to(sigma.device)[None]).abs().argmin(dim=1)
         return len(levels) - 2 - nearest
 
-    return Preconditioning(schedule, "eps", condition, doubled=True)
+    return Noise(schedule, "eps", condition)
 
 
-_PRECONDITIONINGS: dict[str, Callable[[Node, Flags], Preconditioning]] = {
+_PRECONDITIONINGS: dict[str, Callable[[Node, EDMFlags], Noise]] = {
     "EDMPrecond": _edm,
     "Precond": _edm,
     "VPPrecond": _vp,
@@ -305,4 +261,4 @@ _PRECONDITIONINGS: dict[str, Callable[[Node, Flags], Preconditioning]] = {
     "iDDPMPrecond": _iddpm,
 }
 
-READER = Reader("edm", "EDM or EDM2 (.pkl)", recognises, read)
+READER = Reader("edm", "EDM or EDM2 (.pkl)", safe.is_plain_pickle, read)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...errors import CheckpointError
 from .training_words import TRAINING
 from .untrusted.containers import nested
-from .untrusted.pickle_machine import Damaged, Name, Opaque
+from .untrusted.pickle_machine import Damaged, Name, Opaque, Vocabulary
 from .untrusted.pickle_values import TENSORS, NumpyArray
 
 _DEEPEST = 32
@@ -28,8 +28,10 @@ def _easy(*args: Any) -> dict[Any, Any]:
 
 # An object of a persistent class is an `Opaque` of the name _PERSISTENT, whose one argument is its description, a
 # dictionary; the Python source in it is a text that nobody runs.
-VOCABULARY = TRAINING.extended(
-    {("torch.storage", "_load_from_bytes"): nested(TENSORS), ("dnnlib.util", "EasyDict"): _easy},
+_BUILDERS = {("torch.storage", "_load_from_bytes"): nested(TENSORS), ("dnnlib.util", "EasyDict"): _easy}
+VOCABULARY = Vocabulary(
+    {**TRAINING.builders, **_BUILDERS},
+    TRAINING.constants,
     lambda name: name == _PERSISTENT or name.module.startswith("torch.nn.modules."),
 )
 

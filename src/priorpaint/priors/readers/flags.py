@@ -1,87 +1,54 @@
-"""Flags that a user gives for what a checkpoint cannot say: words or values, checked and named in every error."""
+"""Flags that a user gives for what a checkpoint cannot say: Python values, or the words of a command line."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from ...errors import UsageError
+from .base import shown
 
-_T = TypeVar("_T")
-_WHOLE = TypeAdapter(int)
-_POSITIVE: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1)])
-_NUMBER: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
-_TRUTH = TypeAdapter(bool)
-_NUMBERS = TypeAdapter(tuple[float, ...])
+_Known = TypeVar("_Known", bound="Flags")
 
 
-class Flags:
-    """Typed access to flags; an absent or None flag gives the default.
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):  # which Python takes for 0 or 1
+        raise PydanticCustomError("number", "input should be a number")
+    return value
 
-    Args:
-        values: name -> value, as Python values or as the words of a command line.
-        known: names that are read; a flag of another name is an error.
-        ignored: names that may be there, but say nothing about the network.
-        format_name: for messages.
-    """
 
-    def __init__(
-        self, values: Mapping[str, Any], known: Collection[str], ignored: Collection[str] = (), format_name: str = ""
-    ) -> None:
-        unknown = sorted(set(values) - set(known) - set(ignored))
-        if unknown:
-            raise UsageError(f"{format_name} has no flag {unknown[0]!r}; it takes {', '.join(sorted(known))}.")
-        self._values = {name: value for name, value in values.items() if value is not None}
+def _listed(value: Any) -> Any:
+    parts = value.split(",") if isinstance(value, str) and value else value
+    return (parts or None) if isinstance(parts, (str, list, tuple)) else [_number(parts)]
 
-    def __bool__(self) -> bool:
-        return bool(self._values)
 
-    def whole(self, name: str) -> int | None:
-        """A whole number."""
-        return self._read(name, _WHOLE, "a whole number")
+Whole = Annotated[int, BeforeValidator(_number)]
+Positive = Annotated[int, Field(ge=1), BeforeValidator(_number)]
+Number = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+Numbers = Annotated[tuple[float, ...] | None, BeforeValidator(_listed)]  # a list, or words such as 1,2,4
+HeadCount = Annotated[Positive | None, BeforeValidator(lambda value: None if str(value) == "-1" else value)]
 
-    def positive(self, name: str) -> int | None:
-        """A whole number of at least 1."""
-        return self._read(name, _POSITIVE, "a whole number of at least 1")
 
-    def number(self, name: str) -> float | None:
-        """A positive number."""
-        return self._read(name, _NUMBER, "a positive number")
+class Flags(BaseModel):
+    """The flags of a format, a field each; a reader's own have their names, values and meanings."""
 
-    def truth(self, name: str) -> bool | None:
-        """True or False."""
-        return self._read(name, _TRUTH, "True or False")
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
-    def numbers(self, name: str) -> tuple[float, ...] | None:
-        """Numbers between commas, or a list; None where absent or empty."""
-        value = self._values.get(name)
-        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-        if value is None or value == "" or not len(parts):
-            return None
-        return self._read(name, _NUMBERS, "a list such as 1,2,4", parts)
+    @classmethod
+    def of(cls: type[_Known], values: Mapping[str, Any], format_name: str) -> _Known:
+        """Flags by name; None is one that is not given.
 
-    def _read(self, name: str, kind: TypeAdapter[_T], expected: str, parts: Any = None) -> _T | None:
-        """The flag, or its ``parts``, as a value of this type; None where it is absent."""
-        value = self._values.get(name)
-        if value is None:
-            return None
+        Raises:
+            UsageError: an unknown flag, or one of another value, named.
+        """
         try:
-            if isinstance(value, bool) and kind is not _TRUTH:
-                raise ValueError
-            return kind.validate_python(value if parts is None else parts)
-        except ValueError:  # of pydantic, too
-            raise UsageError(f"the flag {name} is {expected}, not {value!r}.") from None
-
-    def choice(self, name: str, of: Collection[str]) -> str | None:
-        """One of some words."""
-        value = self._values.get(name)
-        if value is not None and value not in of:
-            raise UsageError(f"the flag {name} is one of {', '.join(of)}, not {value!r}.")
-        return value
-
-    def text(self, name: str) -> str | None:
-        """Any text."""
-        value = self._values.get(name)
-        return None if value is None else str(value)
+            return cls.model_validate({name: value for name, value in values.items() if value is not None})
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            if wrong["type"] == "extra_forbidden":
+                known = ", ".join(sorted(cls.model_fields))
+                raise UsageError(f"{format_name} has no flag {wrong['loc'][0]!r}; it takes {known}.") from None
+            raise UsageError(f"the flag {wrong['loc'][0]} is {shown(wrong)}.") from None

@@ -6,9 +6,8 @@ The moving average of the weights is preferred, as the published program samples
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +18,15 @@ from ..base import Prior
 from ..latent import LatentPrior
 from ..network import NetworkPrior, labels_or
 from ..networks.adm import ADM, ADMConfig
-from ..networks.autoencoder import AutoencoderConfig, LatentAutoencoder
+from ..networks.autoencoder import LatentAutoencoder
 from .adm_shapes import check_layers, infer, of_latent_diffusion
-from .base import Reader, Request
+from .base import Reader, Request, of_file
 from .diffusers_folder import libraries
-from .flags import Flags
+from .flags import Flags, Whole
 from .ldm_config import ClassEmbedder, LDMConfig, find, load
 from .training_words import TRAINING
 from .untrusted import reading as safe
 
-FLAGS = {
-    "config": "path of the YAML configuration, where it does not lie beside the checkpoint",
-    "null_class": "the class that stands for no class in guidance; the last one where not given",
-}
 _MODEL, _AVERAGE, _FIRST, _CONDITION = "model.", "model_ema.", "first_stage_model.", "cond_stage_model."
 _UNET = "diffusion_model."
 # Tensors that follow from the table of betas, and what only training needs.
@@ -41,6 +36,18 @@ _BUFFERS = frozenset(
     "posterior_log_variance_clipped posterior_mean_coef1 posterior_mean_coef2 lvlb_weights logvar scale_factor".split()
 )
 _SAME_BETAS = 1e-2  # relative: the buffers may be float16
+
+
+class LDMFlags(Flags):
+    """What the user may say.
+
+    Attributes:
+        config: path of the YAML configuration, where it does not lie beside the checkpoint.
+        null_class: the class that stands for no class in guidance; the last one where not given.
+    """
+
+    config: str | None = None
+    null_class: Whole | None = None
 
 
 class ClassContext(nn.Module):
@@ -67,6 +74,7 @@ def recognises(path: Path) -> bool:
     return of_latent_diffusion(safe.container_start(path))
 
 
+@of_file
 def read(request: Request) -> Prior:
     """A latent prior from a CompVis checkpoint and its YAML.
 
@@ -75,42 +83,53 @@ def read(request: Request) -> Prior:
         UsageError: no YAML is found, or a flag is unknown.
         MissingExtra: PyYAML is not installed or, for a model with classes, diffusers.
     """
-    with safe.interpreting(request.source):
-        return _read(request)
-
-
-def _read(request: Request) -> Prior:
     path = request.source
-    flags = Flags(request.flags, FLAGS, (), "an LDM checkpoint")
-    config = load(find(path, flags.text("config")))
-    state = _state(path)
-    parts = _Parts(state, path)
+    flags = LDMFlags.of(request.flags, "an LDM checkpoint")
+    config = load(find(path, flags.config))
+    parts = _Parts(safe.load_state(path, TRAINING, "state_dict"), path)
     schedule = _schedule(config, parts)
     weights, average = parts.denoiser(config.use_ema)
     shape = _denoiser_shape(config, weights, path)
     if shape.transformer is not None:
         libraries("a latent diffusion model with classes")
     network: nn.Module = _assembled(lambda: ADM(shape), weights, request, "the denoiser", request.dtype)
-    multiple = network.multiple if isinstance(network, ADM) else 1
-    null = _null_class(config, flags)
+    classes = 0 if config.classes is None else config.classes.n_classes
+    null = classes - 1 if flags.null_class is None else flags.null_class
+    if flags.null_class is not None and not 0 <= null < classes:
+        raise UsageError(f"the flag null_class is {null}, but the model has {classes} classes.")
     if config.classes is not None:
         network = _with_classes(network, config.classes, parts, request)
-    autoencoder = _autoencoder(config.autoencoder, _scale(config, parts), parts, request)
+    autoencoder = _autoencoder(config, parts, request)
     inner = NetworkPrior(
         network,
         schedule,
         (config.channels, config.image_size, config.image_size),
         prediction=config.parameterization,
         condition=lambda t: (config.timesteps * t - 1).clamp(min=0),
-        multiple=multiple,
+        multiple=2 ** (len(shape.levels) - 1),
         dtype=request.dtype,
         name=path.stem,
-        classes=_classes(config),
-        embed=labels_or(null) if config.classes else None,
+        classes=classes,
+        embed=labels_or(null) if classes else None,
     )
     prior = LatentPrior(inner, autoencoder, path.stem)
-    prior.source, prior.hash = path, safe.file_hash(path)
-    prior.facts = _facts(config, shape, autoencoder, average, null, prior)
+    prior.facts = {
+        "format": "ldm",
+        "architecture": "ADM U-Net" + (" with cross attention" if shape.transformer else ""),
+        "first_stage": config.first_stage,
+        "factor": autoencoder.factor,
+        "latent_channels": autoencoder.channels,
+        "scale_factor": autoencoder.scale,
+        "image_size": config.image_size * autoencoder.factor,
+        "weights": "moving average" if average else "last step",
+        "prediction": config.parameterization,
+        "schedule": "vp",
+        "betas": config.beta_schedule,
+        "timesteps": config.timesteps,
+        "classes": classes,
+        "parameters": sum(weight.numel() for weight in prior.parameters()),
+        **({"null_class": null} if classes else {}),
+    }
     return prior
 
 
@@ -170,20 +189,6 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    content = safe.load_torch(path, vocabulary=TRAINING)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state:
-        raise CheckpointError(
-            f"{path} does not hold a state_dict: expected the dictionary of a training program, found "
-            f"{type(content).__name__}."
-        )
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {name} in its state_dict is {type(value).__name__}; expected a tensor.")
-    return dict(state)
-
-
 def _assembled(
     make: Callable[[], nn.Module], state: Mapping[str, Tensor], request: Request, what: str, dtype: torch.dtype
 ) -> nn.Module:
@@ -229,8 +234,9 @@ def _denoiser_shape(config: LDMConfig, weights: Mapping[str, Tensor], path: Path
         attention=frozenset(i for i in range(len(said.channel_mult)) if 2**i in said.attention_resolutions),
         resampling=shown.resampling if len(shown.levels) == 1 else said.resampling,
         scale_shift=said.use_scale_shift_norm,
+        transformer=said.transformer(shown.transformer is not None and shown.transformer.linear),
     )
-    for name in ("in_channels", "out_channels", "model_channels", "levels", "blocks", "attention", "resampling"):
+    for name in (part.name for part in fields(ADMConfig)):
         one, other = getattr(shown, name), getattr(expected, name)
         if one != other:
             show = [sorted(value) if isinstance(value, frozenset) else value for value in (other, one)]
@@ -239,14 +245,6 @@ def _denoiser_shape(config: LDMConfig, weights: Mapping[str, Tensor], path: Path
                 "not belong together."
             )
     transformer, classes = shown.transformer, config.classes
-    if (transformer is not None) != said.use_spatial_transformer:
-        raise CheckpointError(f"{path}: YAML and tensors disagree about use_spatial_transformer.")
-    context, depth = said.context_dim, said.transformer_depth
-    if transformer is not None and (transformer.context, transformer.depth) != (context, depth):
-        raise CheckpointError(
-            f"{path}: context_dim and transformer_depth are {context} and {depth} in the YAML, {transformer.context} "
-            f"and {transformer.depth} in the tensors; the two files do not belong together."
-        )
     if classes is not None and (transformer is None or transformer.context != classes.embed_dim):
         raise CheckpointError(f"{path}: the U-Net does not look at the classes' {classes.embed_dim} numbers.")
     if transformer is not None and classes is None:
@@ -280,52 +278,18 @@ def _scale(config: LDMConfig, parts: _Parts) -> float:
     return value
 
 
-def _autoencoder(shape: AutoencoderConfig, scale: float, parts: _Parts, request: Request) -> LatentAutoencoder:
-    odd = next((width for width in (shape.channels, *shape.widths) if width % 32), None)
+def _autoencoder(config: LDMConfig, parts: _Parts, request: Request) -> LatentAutoencoder:
+    first, scale = config.first_stage_config.params, _scale(config, parts)
+    shape, codes = first.ddconfig, (first.n_embed or 0) if config.first_stage == "vq" else 0
+    odd = next((width for width in (shape.ch, *(width for width, _ in shape.levels)) if width % 32), None)
     if odd is not None:
         raise CheckpointError(f"{parts.path}: the autoencoder has a level of {odd} channels; expected multiples of 32.")
-    safe.check_count(2 * len(shape.multipliers) * shape.blocks, parts.first, parts.path)
+    safe.check_count(2 * len(shape.levels) * shape.num_res_blocks, parts.first, parts.path)
     # In float32 whatever the denoiser's type: nearest codes and the pixels of a picture need its precision.
-    make = lambda: LatentAutoencoder(shape, scale)  # noqa: E731
+    make = lambda: LatentAutoencoder(shape, first.embed_dim, codes, scale)  # noqa: E731
     network = _assembled(make, parts.first, request, "the autoencoder", torch.float32)
     assert isinstance(network, LatentAutoencoder)
     return network
-
-
-def _classes(config: LDMConfig) -> int:
-    return 0 if config.classes is None else config.classes.n_classes
-
-
-def _null_class(config: LDMConfig, flags: Flags) -> int:
-    null = flags.whole("null_class")
-    if null is None:
-        return max(_classes(config) - 1, 0)
-    if not 0 <= null < _classes(config):
-        raise UsageError(f"the flag null_class is {null}, but the model has {_classes(config)} classes.")
-    return null
-
-
-def _facts(
-    config: LDMConfig, shape: ADMConfig, autoencoder: LatentAutoencoder, average: bool, null: int, prior: Prior
-) -> dict[str, Any]:
-    assert isinstance(prior, LatentPrior)
-    facts: dict[str, Any] = {
-        "format": "ldm",
-        "architecture": "ADM U-Net" + (" with cross attention" if shape.transformer else ""),
-        "first_stage": config.first_stage,
-        "factor": autoencoder.factor,
-        "latent_channels": autoencoder.channels,
-        "scale_factor": autoencoder.scale,
-        "image_size": config.image_size * autoencoder.factor,
-        "weights": "moving average" if average else "last step",
-        "prediction": config.parameterization,
-        "schedule": "vp",
-        "betas": config.beta_schedule,
-        "timesteps": config.timesteps,
-        "classes": _classes(config),
-        "parameters": sum(weight.numel() for weight in prior.parameters()),
-    }
-    return {**facts, "null_class": null} if config.classes else facts
 
 
 READER = Reader("ldm", "CompVis latent-diffusion (.ckpt with its .yaml)", recognises, read)

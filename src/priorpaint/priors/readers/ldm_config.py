@@ -13,16 +13,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ...errors import CheckpointError, MissingExtra, UsageError
-from ..networks.adm import Heads
+from ..networks.adm import Heads, Transformer
 from ..networks.autoencoder import AutoencoderConfig
+from ..networks.layers import Positives
 from .base import explained
+from .flags import HeadCount
 
 _LARGEST_FILE = 1 << 20
 
 Whole = Annotated[int, Field(ge=1, le=10**6)]
-Wholes = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(strict=False, max_length=64)]
 Number = Annotated[float, Field(strict=False, gt=0, allow_inf_nan=False)]  # YAML reads 1e-4 without a point as text
-HeadCount = Annotated[Whole | None, BeforeValidator(lambda value: None if value == -1 else value)]  # -1: not given
 
 
 def _one(blocks: Any) -> Any:
@@ -39,8 +39,8 @@ class _UNet(_Section):
     out_channels: Whole
     model_channels: Whole
     num_res_blocks: Annotated[Whole, BeforeValidator(_one)]
-    attention_resolutions: Wholes  # 2^level of the levels that attend
-    channel_mult: Wholes = (1, 2, 4, 8)
+    attention_resolutions: Positives  # 2^level of the levels that attend
+    channel_mult: Positives = (1, 2, 4, 8)
     use_scale_shift_norm: bool = False
     resblock_updown: bool = False
     conv_resample: bool = True
@@ -59,32 +59,20 @@ class _UNet(_Section):
         """As in `ADMConfig`."""
         return "block" if self.resblock_updown else "conv" if self.conv_resample else "pool"
 
+    def transformer(self, linear: bool) -> Transformer | None:
+        """As in `ADMConfig`; ``linear`` is what the file does not say."""
+        known = Transformer(self.transformer_depth, self.context_dim or 0, linear)
+        return known if self.use_spatial_transformer else None
+
 
 class _UNetSection(_Section):
     target: Literal["ldm.modules.diffusionmodules.openaimodel.UNetModel"]
     params: _UNet
 
 
-class _Pyramid(_Section):
-    in_channels: Whole
-    out_ch: Whole
-    ch: Whole
-    num_res_blocks: Whole
-    z_channels: Whole
-    resolution: Whole
-    ch_mult: Wholes = (1, 2, 4, 8)
-    attn_resolutions: Wholes = ()
-    attn_type: Literal["vanilla", "none"] = "vanilla"
-    double_z: bool = True
-    resamp_with_conv: bool = True
-    tanh_out: bool = False
-    give_pre_end: Literal[False] = False
-    use_linear_attn: Literal[False] = False
-
-
 class _FirstStage(_Section):
     embed_dim: Whole
-    ddconfig: _Pyramid
+    ddconfig: AutoencoderConfig
     n_embed: Whole | None = None
     remap: None = None
 
@@ -142,28 +130,6 @@ class LDMConfig(_Section):
     def first_stage(self) -> str:
         """``kl`` or ``vq``."""
         return "kl" if self.first_stage_config.target.endswith("KL") else "vq"
-
-    @property
-    def autoencoder(self) -> AutoencoderConfig:
-        """Its shape."""
-        params = self.first_stage_config.params
-        shape, attends = params.ddconfig, params.ddconfig.attn_type == "vanilla"
-        sides = [shape.resolution // 2**level for level in range(len(shape.ch_mult))]
-        return AutoencoderConfig(
-            in_channels=shape.in_channels,
-            out_channels=shape.out_ch,
-            channels=shape.ch,
-            multipliers=shape.ch_mult,
-            blocks=shape.num_res_blocks,
-            z_channels=shape.z_channels,
-            embed_dim=params.embed_dim,
-            attention=frozenset(i for i, side in enumerate(sides) if attends and side in shape.attn_resolutions),
-            middle_attention=attends,
-            with_conv=shape.resamp_with_conv,
-            doubled=shape.double_z,
-            codes=(params.n_embed or 0) if self.first_stage == "vq" else 0,
-            tanh=shape.tanh_out,
-        )
 
     def complaint(self) -> str | None:
         """What in it does not fit together; None where all does."""

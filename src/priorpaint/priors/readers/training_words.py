@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .untrusted.pickle_machine import Build, Damaged, Name, Opaque
+from .untrusted.pickle_machine import Build, Damaged, Name, Opaque, Vocabulary
 from .untrusted.pickle_values import TENSORS
 
 _PROGRAMS = (
@@ -40,8 +40,11 @@ _BUILDERS: dict[tuple[str, str], Build] = {
     ("copyreg", "_reconstructor"): _new_object,
     ("copy_reg", "_reconstructor"): _new_object,
 }
-_NAMES = {(module, name): Name(module, name) for module in ("builtins", "__builtin__") for name in _BASES}
+_NAMES = {
+    (module, name): Name(module, name)
+    for module in ("builtins", "__builtin__")
+    for name in _BASES
+    if (module, name) not in TENSORS.builders
+}
 
-TRAINING = TENSORS.extended(
-    _BUILDERS, _of_trainers, {key: value for key, value in _NAMES.items() if key not in TENSORS.builders}
-)
+TRAINING = Vocabulary({**TENSORS.builders, **_BUILDERS}, {**_NAMES, **TENSORS.constants}, _of_trainers)

@@ -24,7 +24,6 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 _LOCAL_HEADER = 30
 _RECORDS = 1_000_000
-_CHUNK = 1 << 24
 
 ZIP_START = b"PK\x03\x04"
 _LEGACY_START = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # `_LEGACY_MAGIC` as every binary protocol of pickle has it
@@ -113,8 +112,8 @@ def _records(data: memoryview) -> dict[str, memoryview]:
         if entry.filename in records or entry.flag_bits & 1:
             raise Damaged(f"the record {entry.filename}")
         records[entry.filename] = data[start:end]
-        if summed:
-            _check_sum(records[entry.filename], entry)
+        if summed and zlib.crc32(records[entry.filename]) != entry.CRC:
+            raise Damaged(f"the record {entry.filename}, whose checksum is wrong")
     return records
 
 
@@ -126,14 +125,6 @@ def _start(data: memoryview, entry: zipfile.ZipInfo) -> int:
         raise Damaged(f"the record {entry.filename}")
     name, extra = struct.unpack("<HH", header[26:30])
     return int(entry.header_offset) + _LOCAL_HEADER + int(name) + int(extra)
-
-
-def _check_sum(record: memoryview, entry: zipfile.ZipInfo) -> None:
-    total = 0
-    for first in range(0, len(record), _CHUNK):
-        total = zlib.crc32(record[first : first + _CHUNK], total)
-    if total != entry.CRC:
-        raise Damaged(f"the record {entry.filename}, whose checksum is wrong")
 
 
 def _read_legacy(data: memoryview, vocabulary: Vocabulary) -> Any:
@@ -148,12 +139,10 @@ def _read_legacy(data: memoryview, vocabulary: Vocabulary) -> Any:
 
     first = Machine(data, vocabulary, measure, start)
     first.run()
-    keys_machine = Machine(data, vocabulary, None, first.position)
-    keys = keys_machine.run()
+    keys, position = _run(data, vocabulary, first.position)
     if not isinstance(keys, list) or any(not isinstance(k, str) for k in keys) or set(keys) != known.keys():
         raise Damaged("the list of storages")
     storages: dict[str, Storage] = {}
-    position = keys_machine.position
     for key in keys:
         dtype, count = known[key]
         if position + 8 > len(data):
@@ -172,21 +161,24 @@ def _read_legacy(data: memoryview, vocabulary: Vocabulary) -> Any:
 
 def _legacy_header(data: memoryview, vocabulary: Vocabulary) -> int:
     """Where the main pickle starts."""
-    machine = Machine(data, vocabulary)
-    magic = machine.run()
+    magic, position = _run(data, vocabulary, 0)
     if magic != _LEGACY_MAGIC:
         raise CheckpointError(
-            f"is a pickle of {_kind(magic)} and not a file of torch.save; expected a state_dict that torch.save wrote"
+            f"is a pickle of {type(magic).__name__} and not a file of torch.save; expected a state_dict that it wrote"
         )
-    machine = Machine(data, vocabulary, None, machine.position)
-    version = machine.run()
+    version, position = _run(data, vocabulary, position)
     if version != _LEGACY_VERSION:
         raise CheckpointError(f"is of version {version!r} of torch's old container; expected {_LEGACY_VERSION}")
-    machine = Machine(data, vocabulary, None, machine.position)
-    system = machine.run()
+    system, position = _run(data, vocabulary, position)
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise CheckpointError("holds numbers of byte order big; expected little: save it again on such a machine")
-    return machine.position
+    return position
+
+
+def _run(data: memoryview, vocabulary: Vocabulary, position: int) -> tuple[Any, int]:
+    """(what the pickle at a position holds, where it ends)."""
+    machine = Machine(data, vocabulary, None, position)
+    return machine.run(), machine.position
 
 
 def _reference(reference: Any, length: int) -> tuple[torch.dtype, str, int]:
@@ -205,10 +197,6 @@ def _reference(reference: Any, length: int) -> tuple[torch.dtype, str, int]:
     return dtype, str(key), count
 
 
-def _kind(value: Any) -> str:
-    return type(value).__name__
-
-
 def _some(names: Any, most: int = 3) -> str:
     names = list(names)
     return ", ".join(repr(name) for name in names[:most]) + (" ..." if len(names) > most else "")
@@ -222,7 +210,7 @@ def nested(vocabulary: Vocabulary) -> Callable[[Any], Any]:
             raise Damaged("a storage")
         content = read_container(memoryview(args[0]), vocabulary)
         if not isinstance(content, Storage):
-            raise CheckpointError(f"holds {_kind(content)} where a run of numbers was expected")
+            raise CheckpointError(f"holds {type(content).__name__} where a run of numbers was expected")
         return content
 
     return build

@@ -48,11 +48,7 @@ class Opaque:
     items: list[Any] = field(default_factory=list)
 
 
-class _Mark:
-    pass
-
-
-_MARK = _Mark()
+_MARK = object()
 _KEYS = (str, int, float, bool, type(None), Name)
 
 
@@ -69,15 +65,6 @@ class Vocabulary:
     builders: Mapping[tuple[str, str], Build]
     constants: Mapping[tuple[str, str], Any]
     opaque: Callable[[Name], bool] = lambda name: False
-
-    def extended(
-        self,
-        builders: Mapping[tuple[str, str], Build],
-        opaque: Callable[[Name], bool],
-        constants: Mapping[tuple[str, str], Any] | None = None,
-    ) -> Vocabulary:
-        """With further builders and constants, and with ``opaque`` in the place of its own."""
-        return Vocabulary({**self.builders, **builders}, {**self.constants, **(constants or {})}, opaque)
 
     def resolve(self, module: str, name: str) -> Any:
         key = (module, name)

@@ -6,7 +6,6 @@ Every failure is a `CheckpointError` of one sentence: the file, what was expecte
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import os
 import struct
@@ -54,9 +53,16 @@ _KINDS: tuple[tuple[str, tuple[bytes, ...]], ...] = (
 
 
 def looks_like(path: Path) -> str:
-    """``zip``, ``pickle``, ``safetensors``, or a few words that say what the file looks like instead."""
-    with open(path, "rb") as file:
-        start = file.read(512)
+    """``zip``, ``pickle``, ``safetensors``, or a few words that say what the file looks like instead.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
     if not start:
         return "an empty file"
     if start.startswith(ZIP_START):
@@ -114,6 +120,23 @@ def load_torch(path: str | Path, *, max_bytes: int = MAX_BYTES, vocabulary: Voca
     return content
 
 
+def load_state(path: Path, vocabulary: Vocabulary = TENSORS, key: str = "") -> dict[str, Tensor]:
+    """Tensors by name, alone in a file of torch.save or, where it has one, in its entry ``key``.
+
+    Raises:
+        CheckpointError: as for `load_torch`, or it holds anything else.
+    """
+    content = load_torch(path, vocabulary=vocabulary)
+    content = content.get(key, content) if isinstance(content, dict) else content
+    what = type(content).__name__
+    if isinstance(content, dict):
+        odd = [name for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
+        if not odd:
+            return dict(content)
+        what = "a dictionary of " + ", ".join(f"{name} ({type(content[name]).__name__})" for name in odd[:_SHOWN])
+    raise CheckpointError(f"{path} does not hold a state_dict: expected tensors by name, found {_clean(what)}.")
+
+
 def load_pickle(path: str | Path, vocabulary: Vocabulary, expected: str) -> Any:
     """A pickle alone: tensors, plain values, and `Opaque` objects in the place of classes.
 
@@ -129,22 +152,21 @@ def load_pickle(path: str | Path, vocabulary: Vocabulary, expected: str) -> Any:
         return Machine(data, vocabulary).run()
 
 
-def load_safetensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(the tensors of a safetensors file, on the CPU; its metadata).
 
     Raises:
         CheckpointError: the file is damaged, incomplete or of another kind.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     _check_file(path, ("safetensors",), "a safetensors file")
-    _check_header(path)
     try:
-        return dict(load_file(str(path)))
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is a damaged safetensors file ({error}); {_AGAIN}.") from None
+        raise CheckpointError(f"{path} is an incomplete or damaged safetensors file ({error}); {_AGAIN}.") from None
 
 
 def check_fit(state: Mapping[str, Tensor], module: nn.Module, path: Path, what: str = "the network") -> None:
@@ -175,11 +197,20 @@ def check_fit(state: Mapping[str, Tensor], module: nn.Module, path: Path, what: 
     )
 
 
-def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+def check_floating(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError where a tensor is not of floating point numbers, naming it."""
+    for key, value in state.items():
+        if not value.is_floating_point():
+            raise CheckpointError(
+                f"{path}: {key} holds numbers of {value.dtype}, not floating point weights; {_AGAIN}."
+            )
+
+
+def check_finite(state: Mapping[str, Tensor], path: Path, advice: str = _AGAIN) -> None:
     """Raise CheckpointError where a tensor holds NaN or infinity, naming it."""
     for key, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise CheckpointError(f"{path}: the tensor {key} holds values that are not finite; {_AGAIN}.")
+            raise CheckpointError(f"{path}: the tensor {key} holds values that are not finite; {advice}.")
 
 
 def assemble(
@@ -202,9 +233,7 @@ def assemble(
     with torch.device("meta"):
         network = make()
     check_fit(state, network, path, what)
-    odd = next((key for key, value in state.items() if not value.is_floating_point()), None)
-    if odd is not None:
-        raise CheckpointError(f"{path}: {odd} holds numbers of {state[odd].dtype}; expected floating point weights.")
+    check_floating(state, path)
     size = sum(value.numel() for value in state.values()) * dtype.itemsize
     if size > _memory():
         raise CheckpointError(f"{path} needs {size / 1e9:.1f} GB for its weights, more memory than this machine has.")
@@ -237,8 +266,7 @@ def interpreting(path: Path) -> Iterator[None]:
     except PriorpaintError:
         raise
     except _CONFUSED as error:
-        kind = type(error).__name__
-        raise CheckpointError(f"{path} is damaged or of another kind ({kind}: {_clean(error)}); {_AGAIN}.") from None
+        raise CheckpointError(f"{path} is damaged or of another kind ({named(error)}); {_AGAIN}.") from None
 
 
 def check_count(blocks: int, state: Mapping[str, Tensor], path: Path) -> None:
@@ -260,10 +288,7 @@ def _start(path: Path, size: int) -> bytes:
 def _check_file(path: Path, kinds: tuple[str, ...], expected: str) -> None:
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; check the path.")
-    try:
-        kind = looks_like(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+    kind = looks_like(path)
     if kind in kinds:
         return
     plain = {"zip": "a zip archive", "pickle": "a pickle", "safetensors": "a safetensors file"}
@@ -280,37 +305,21 @@ def _reading(path: Path, kinds: tuple[str, ...], expected: str) -> Iterator[memo
         yield data
     except Incomplete:
         raise CheckpointError(f"{path} is incomplete: it ends in the middle of its data; {_AGAIN}.") from None
-    except Damaged as error:
-        raise CheckpointError(f"{path} is damaged: expected {expected}, found {_clean(error)}; {_AGAIN}.") from None
     except CheckpointError as error:
         raise CheckpointError(f"{path} {_clean(error)}.") from None
-    except _CONFUSED as error:
+    except (Damaged, *_CONFUSED) as error:
         raise CheckpointError(f"{path} is damaged: expected {expected}, found {_clean(error)}; {_AGAIN}.") from None
 
 
-def _clean(error: Exception) -> str:
+def named(error: Exception) -> str:
+    """The kind of an error of a library, and what it says, shortened."""
+    return f"{type(error).__name__}: {_clean(error)[:200]}"
+
+
+def _clean(error: Exception | str) -> str:
     """What an error says, in one line that a terminal can show: names in it may come from the file."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 120]} ... {line[-100:]}"
-
-
-def _check_header(path: Path) -> None:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0]
-        if length > min(size - 8, _HEADER):
-            raise CheckpointError(
-                f"{path} announces a header of {length} bytes, but has {size} bytes in all; the file is incomplete or "
-                f"damaged: {_AGAIN}."
-            )
-        try:
-            header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-            needed = 8 + length + max(ends, default=0)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise CheckpointError(f"{path} has a damaged safetensors header; {_AGAIN}.") from None
-    if needed > size:
-        raise CheckpointError(f"{path} is incomplete: expected {needed} bytes, found {size}; {_AGAIN}.")
 
 
 def _check_total(content: Any, max_bytes: int, path: Path) -> None:
