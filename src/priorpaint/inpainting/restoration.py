@@ -18,7 +18,7 @@ from torch import Tensor
 from ..diffusion.rng import Seed
 from ..errors import CancelToken, UsageError
 from ..imaging import Picture, compose, read_picture
-from ..operators import Inpainting, LinearOperator, Operator, name_of, settings_of
+from ..operators import Operator, name_of, settings_of
 from ..operators import operator as make_operator
 from ..priors import Prior
 from ..solvers import Solver
@@ -49,6 +49,7 @@ class RestoreJob(PictureJob):
     sigma_y: float
 
     def _plan(self) -> tuple[Box, tuple[Level, ...]]:
+        self.solver.check(self.operator, self.prior)
         channels, height, width = self.operator.image_shape(self.y)
         copies = self.prior.image_shape[0] // channels
         if copies > 1 and self.y.ndim == 4:
@@ -100,7 +101,7 @@ def plan_restoration(
         operator: A, an `Operator` or a name in ``OPERATORS``.
         prior, num_samples, seed: as for `plan`.
         method: a name in ``SOLVERS`` or a ``Solver``; None is ``ddnm`` for an exact and ``diffpir`` for a noisy linear
-            measurement, and ``dps`` for one that is not linear.
+            measurement, and ``dps`` for one that is not linear. A latent prior takes methods through its decoder only.
         sigma_y: standard deviation of the noise in y, in units of image values on [-1, 1]; >= 0.
         operator_settings: arguments of an operator by name, such as ``{"factor": 2}``.
         on_event: hears `Loading` before the prior is read.
@@ -118,7 +119,7 @@ def plan_restoration(
         raise UsageError("operator_settings are for an operator by name; a ready operator takes none.")
     common, params = Options.split(options)
     solver = choose_solver(method, params, restoration_default(operator, sigma_y))
-    _check_needs(solver, operator)
+    solver.check(operator)
     values, picture, image = _measurement(y)
     shape = operator.image_shape(values)
     if shape[1] * shape[2] > MAX_RESIZED:
@@ -171,16 +172,6 @@ def restore(
     """
     ready = plan_restoration(y, operator, prior, method, num_samples, seed, sigma_y, on_event=on_event, **options)
     return ready.run(on_event, cancel)
-
-
-def _check_needs(solver: Solver, operator: Operator) -> None:
-    if solver.mask_only and not isinstance(operator, Inpainting):
-        lack = "fills in the hidden pixels of a mask"
-    elif "linear" in solver.needs and not isinstance(operator, LinearOperator):
-        lack = "needs a linear measurement"
-    else:
-        return
-    raise UsageError(f"{solver.title} {lack} and cannot use {type(operator).__name__}; choose another method.")
 
 
 def _measurement(y: Source | Picture | Tensor) -> tuple[Tensor, Picture | None, dict[str, Any]]:
