@@ -23,7 +23,7 @@ from ..priors.base import Denoising, WrappedPrior
 from ..solvers import Solver
 from .coarse_to_fine import CoarseToFine, Estimate, Report, WindowSampler, Work
 from .events import Completion, Loading, OnEvent, Step
-from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, inside, plan_levels, plan_whole
+from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, plan_levels, plan_whole
 from .memory import plan_for
 from .result import Result
 from .windows import Bools, Box
@@ -136,7 +136,7 @@ class PictureJob(ABC):
     @property
     def _largest(self) -> Box:
         """The largest window."""
-        return max((window.box for level in self.levels for window in level.windows), key=lambda box: box.area)
+        return max((window.box for window in self.work.windows), key=lambda box: box.area)
 
     @property
     def _gradient(self) -> bool:
@@ -184,10 +184,11 @@ class PictureJob(ABC):
         def report(share: float, estimate: Estimate) -> None:
             cancel.check()
             first, rows = (len(self.images), estimate.rows) if estimate.rows else (0, len(self.seeds))
-            full = estimate.box.scaled(estimate.scale)
-            window = full.left + self.frame.left, full.top + self.frame.top, full.width, full.height
+            scale = estimate.window.scale
+            full = estimate.window.box.scaled(scale)
+            place = full.left + self.frame.left, full.top + self.frame.top, full.width, full.height
             done, samples = round(share * total), tuple(range(first, first + rows))
-            on_event(Step(done, total, window, estimate.scale, samples, lambda: self._preview(estimate)))
+            on_event(Step(done, total, place, scale, samples, lambda: self._preview(estimate)))
 
         try:
             with self.cancellable.cancelled_by(cancel):
@@ -216,10 +217,11 @@ class PictureJob(ABC):
         x_0 = self.prior.decode(estimate.x_0[:1]).float().cpu()
         if x_0.shape[1] != len(self._mean):
             x_0 = x_0.mean(dim=1, keepdim=True).expand(-1, len(self._mean), -1, -1)
-        full = F.interpolate(x_0, scale_factor=estimate.scale, mode="nearest")[0].clamp(-1, 1).numpy()
+        scale = estimate.window.scale
+        full = F.interpolate(x_0, scale_factor=scale, mode="nearest")[0].clamp(-1, 1).numpy()
         frame = np.zeros((len(full), *self.hole.shape), dtype=np.float32)
-        box = estimate.box.scaled(estimate.scale)
-        shown = inside(box, self.hole.shape)
+        box = estimate.window.box.scaled(scale)
+        shown = box.inside(self.hole.shape)
         part = full[:, shown.top - box.top : shown.bottom - box.top, shown.left - box.left : shown.right - box.left]
         rows, columns = shown.slices
         frame[:, rows, columns] = part
@@ -238,9 +240,9 @@ class PictureJob(ABC):
         """The plan, for run.json: boxes are x, y, width, height in pixels of their scale, within the frame."""
         frame = _xywh(self.frame)
         return [
-            {"frame": frame, "scale": level.scale, "box": _xywh(window.box), "core": _xywh(window.core), "warm": warm}
+            {"frame": frame, "scale": w.scale, "box": _xywh(w.box), "core": _xywh(w.core), "warm": w.warm}
             for level in reversed(self.levels)
-            for window, warm in zip(level.windows, level.warm, strict=True)
+            for w in level.windows
         ]
 
     def _check_channels(self) -> None:

@@ -59,7 +59,7 @@ class RestoreJob(PictureJob):
         self.operator = self.operator.to(self.prior.device)
         self.prior.check_size(height, width)
         box = Box(0, 0, height, width)
-        return box, (Level(1, self.known, ~self.known, (Window(box, box, 0),), (False,), (True,)),)
+        return box, (Level(1, self.known, ~self.known, (Window(box, box, 0),)),)
 
     def _sampler(self, **options: Any) -> WindowSampler:
         return _Whole(Problem(self.prior, self.operator, self.y, self.sigma_y), self.work, **options)
@@ -73,7 +73,7 @@ class _Whole(WindowSampler):
         self.problem = problem
 
     def fill(self, seeds: Sequence[int]) -> Tensor:
-        return self.solve(self.problem, self.levels[0], 0, seeds).clamp(-1, 1)
+        return self.solve(self.problem, self.work.windows[0], seeds).clamp(-1, 1)
 
 
 def plan_restoration(
