@@ -7,10 +7,8 @@ and denoised again at full size: the coarse pass decides what is there, the fine
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -91,42 +89,23 @@ def weight(cost: Cost) -> float:
     return float(cost.forward + 3 * cost.backward)
 
 
-class WindowSampler(ABC):
-    """Draws completions of one picture, window by window.
+class WindowSampler:
+    """Draws what completions of one picture hold in a window.
 
     Args:
         work: the windows and their solvers.
-        prior: what pictures look like.
         num_samples: how many completions will be asked for in all calls, for the share of work that is done.
         report: called after each step as report(share of work done, estimate); may raise.
         grey: the channels are averaged after every window.
         shared_rows: rows at a time of work that all samples share; None is as many as windows of the largest size take.
     """
 
-    def __init__(
-        self,
-        work: Work,
-        prior: Prior,
-        *,
-        num_samples: int,
-        report: Report,
-        grey: bool,
-        shared_rows: int | None = None,
-    ) -> None:
-        self.work, self.levels, self.prior, self.grey = work, work.levels, prior, grey
-        self._shared_rows = shared_rows
+    def __init__(self, work: Work, num_samples: int, report: Report, grey: bool, shared_rows: int | None) -> None:
+        self.work, self.grey, self._shared_rows = work, grey, shared_rows
         self._conditioned: dict[Window, PosteriorSampler] = {}
         self._report, self._done, self._total = report, 0.0, work.pixels(num_samples)
 
-    @abstractmethod
-    def fill(self, seeds: Sequence[int]) -> Tensor:
-        """Completions (N, C, H, W), one a seed, valid until the next call.
-
-        Args:
-            seeds: one a sample; each gives the same completion in any company.
-        """
-
-    def solve(self, problem: Problem, window: Window, seeds: Sequence[int], initial: Tensor | None = None) -> Tensor:
+    def sample(self, problem: Problem, window: Window, seeds: Sequence[int], initial: Tensor | None = None) -> Tensor:
         """Samples (N, C, h, w) of a window, from noise or, where there are some, from initial images (N, C, h, w)."""
         keys = [derive("window", seed, window.scale, window.box.top, window.box.left) for seed in seeds]
         solver = self.work.solver_of(window)
@@ -164,21 +143,25 @@ class WindowSampler(ABC):
         return callback
 
 
-class CoarseToFine(WindowSampler):
+class CoarseToFine:
     """Fills the hole of one picture.
 
     Args:
         picture: (1, C, H, W) float32 in [-1, 1]; what is not known is never looked at. It is painted on.
-        work, prior, more: see `WindowSampler`.
+        prior: what pictures look like.
+        sampler: of its windows.
     """
 
-    def __init__(self, picture: Tensor, work: Work, prior: Prior, **more: Any) -> None:
-        super().__init__(work, prior, **more)
-        self.picture = picture
+    def __init__(self, picture: Tensor, prior: Prior, sampler: WindowSampler) -> None:
+        self.picture, self.prior, self.sampler = picture, prior, sampler
+        self.levels = sampler.work.levels
         self._canvases: list[Tensor] = []
 
     def fill(self, seeds: Sequence[int]) -> Tensor:
-        """Completions, of which only filled and known pixels have meaning."""
+        """Completions (N, C, H, W), one a seed, of which only filled and known pixels have meaning.
+
+        They are valid until the next call. Each seed gives the same completion in any company.
+        """
         self._allocate(len(seeds))
         for depth in reversed(range(len(self.levels))):
             level, canvas = self.levels[depth], self._canvases[depth][: len(seeds)]
@@ -197,7 +180,7 @@ class CoarseToFine(WindowSampler):
         y = canvas[:, :, torch.from_numpy(rows), torch.from_numpy(columns)]
         operator = Inpainting(torch.from_numpy(known[rows, columns]))
         initial = None if guess is None else operator.project(guess, y)
-        filled = self.solve(Problem(self.prior, operator, operator(y)), window, seeds, initial)
+        filled = self.sampler.sample(Problem(self.prior, operator, operator(y)), window, seeds, initial)
         core, box = window.core, window.box
         fresh = todo[core.slices] & ~known[core.slices]
         part = filled[:, :, core.top - box.top : core.bottom - box.top, core.left - box.left : core.right - box.left]

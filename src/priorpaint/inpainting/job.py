@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,8 +122,8 @@ class PictureJob(ABC):
         """
 
     @abstractmethod
-    def _sampler(self, **options: Any) -> WindowSampler:
-        """What draws the samples, given what both kinds of job tell it."""
+    def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
+        """What makes completions (N, C, h, w) of the frame from the seeds of samples, valid until its next call."""
 
     def _begin(self) -> None:
         """No completion yet."""
@@ -199,13 +199,11 @@ class PictureJob(ABC):
 
     def _draw(self, batch_size: int, on_event: OnEvent, report: Report) -> None:
         on_event(Loading("the picture"))
-        sampler = self._sampler(
-            num_samples=len(self.seeds), report=report, grey=self.picture.grey, shared_rows=self.shared_rows
-        )
+        fill = self._filler(WindowSampler(self.work, len(self.seeds), report, self.picture.grey, self.shared_rows))
         for first in range(0, len(self.seeds), batch_size):
             begun = time.monotonic()
             chunk = self.seeds[first : first + batch_size]
-            canvas = sampler.fill(chunk)
+            canvas = fill(chunk)
             spent = time.monotonic() - begun
             for row in canvas:
                 self._keep(row, spent / len(chunk))
@@ -282,8 +280,8 @@ class InpaintJob(PictureJob):
         frame = frame_of(todo, self._size) if self._fit == "windows" else Box(0, 0, *todo.shape)
         return frame, self._levels(trusted[frame.slices], todo[frame.slices])
 
-    def _sampler(self, **options: Any) -> WindowSampler:
-        return CoarseToFine(self._frame_values(), self.work, self.prior, **options)
+    def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
+        return CoarseToFine(self._frame_values(), self.prior, sampler).fill
 
     @property
     def _size(self) -> tuple[int, int] | None:

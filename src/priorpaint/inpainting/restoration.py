@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..priors import Prior
 from ..solvers import Solver
 from ..solvers.base import Problem
 from .api import Options, Plan, planned
-from .coarse_to_fine import WindowSampler, Work
+from .coarse_to_fine import WindowSampler
 from .events import OnEvent
 from .inputs import Source, about, about_picture, as_image
 from .job import MAX_RESIZED, PictureJob
@@ -61,19 +61,9 @@ class RestoreJob(PictureJob):
         box = Box(0, 0, height, width)
         return box, (Level(1, self.known, ~self.known, (Window(box, box, 0),)),)
 
-    def _sampler(self, **options: Any) -> WindowSampler:
-        return _Whole(Problem(self.prior, self.operator, self.y, self.sigma_y), self.work, **options)
-
-
-class _Whole(WindowSampler):
-    """Draws the one window that is the whole picture."""
-
-    def __init__(self, problem: Problem, work: Work, **options: Any) -> None:
-        super().__init__(work, problem.prior, **options)
-        self.problem = problem
-
-    def fill(self, seeds: Sequence[int]) -> Tensor:
-        return self.solve(self.problem, self.work.windows[0], seeds).clamp(-1, 1)
+    def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
+        problem = Problem(self.prior, self.operator, self.y, self.sigma_y)
+        return lambda seeds: sampler.sample(problem, self.work.windows[0], seeds).clamp(-1, 1)
 
 
 def plan_restoration(
