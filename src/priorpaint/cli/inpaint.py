@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from priorpaint.errors import UsageError
 
@@ -14,12 +15,10 @@ from .running import JobOptions, run
 
 Image = Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture: PNG, JPEG, WebP, TIFF or BMP.")]
 MaskFile = Annotated[Path | None, typer.Argument(metavar="[MASK]", help="The mask, of the same size: white = repaint.")]
-Method = Annotated[str | None, typer.Option(metavar="NAME", help="See `priorpaint methods`; default: ddnm.")]
-Boxes = Annotated[
-    list[str] | None, typer.Option("--box", metavar="X,Y,W,H", help="Repaint this box (pixels); repeatable.")
-]
-MaskMeans = Annotated[str, typer.Option(metavar="repaint|keep", help="What white means in the mask.")]
-FromAlpha = Annotated[bool, typer.Option("--mask-from-alpha", help="Repaint what is transparent.")]
+Method = Annotated[str | None, Option(metavar="NAME", help="See `priorpaint methods`; default: ddnm.")]
+Boxes = Annotated[list[str] | None, Option("--box", metavar="X,Y,W,H", help="Repaint this box (pixels); repeatable.")]
+MaskMeans = Annotated[str, Option(metavar="repaint|keep", help="What white means in the mask.")]
+FromAlpha = Annotated[bool, Option("--mask-from-alpha", help="Repaint what is transparent.")]
 
 
 @with_options(JobOptions)

@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from priorpaint.priors import Prior
     from priorpaint.priors.address_book import Entry
 
-_FLAGS = typer.Option(
+_FLAGS = Option(
     "--flags",
     metavar="FLAGS",
     help="What the file format does not record, as in the model's README: '--image_size 64 ...'.",
 )
-_OFFLINE = typer.Option("--offline", help="Download nothing; take models of the hub from the cache.")
+_OFFLINE = Option("--offline", help="Download nothing; take models of the hub from the cache.")
 _WIDTH = len("architecture")  # of the first column
-_DEVICE = typer.Option(metavar="cpu|cuda", help="cpu or cuda; default: the GPU where there is one.")
+_DEVICE = Option(metavar="cpu|cuda", help="cpu or cuda; default: the GPU where there is one.")
 
 
 class _Group(TyperGroup):
@@ -76,8 +77,8 @@ def add(
     ],
     flags: Annotated[str | None, _FLAGS] = None,
     offline: Annotated[bool, _OFFLINE] = False,
-    check: Annotated[bool, typer.Option(help="Read it first, and record its SHA-256.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a name that you gave before.")] = False,
+    check: Annotated[bool, Option(help="Read it first, and record its SHA-256.")] = True,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace a name that you gave before.")] = False,
 ) -> None:
     """Give a checkpoint a name, with its flags, for --prior NAME."""
     from priorpaint.priors.address_book import Entry
@@ -108,7 +109,7 @@ def info(
     name: Annotated[str, typer.Argument(metavar="PRIOR", help="A prior: name, file, folder, or hf:owner/name.")],
     flags: Annotated[str | None, _FLAGS] = None,
     offline: Annotated[bool, _OFFLINE] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what is known about a prior."""
     from priorpaint.priors.loading import PRIORS, load_prior
@@ -135,7 +136,7 @@ def verify(
     flags: Annotated[str | None, _FLAGS] = None,
     offline: Annotated[bool, _OFFLINE] = False,
     device: Annotated[str | None, _DEVICE] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the picture and the noise.")] = 0,
+    seed: Annotated[int, Option(metavar="N", help="Seed of the picture and the noise.")] = 0,
 ) -> None:
     """Read a prior and let it denoise a small random picture, to see that it works."""
     from priorpaint.priors.loading import load_prior

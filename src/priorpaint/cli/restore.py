@@ -6,24 +6,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from .options import read_settings, with_options
 from .running import JobOptions, run
 
 Image = Annotated[Path, typer.Argument(metavar="PICTURE", help="What was measured: the small, blurred, grey picture.")]
 OperatorName = Annotated[
-    str, typer.Option("--operator", metavar="NAME", help="What happened to it; `priorpaint operators` lists them.")
+    str, Option("--operator", metavar="NAME", help="What happened to it; `priorpaint operators` lists them.")
 ]
 OperatorSettings = Annotated[
     list[str] | None,
-    typer.Option("--set-operator", metavar="KEY=VALUE", help="A setting of the operator; repeatable."),
+    Option("--set-operator", metavar="KEY=VALUE", help="A setting of the operator; repeatable."),
 ]
-Noise = Annotated[
-    float, typer.Option("--noise", metavar="STD", help="Standard deviation of its noise, values from -1 to 1.")
-]
-Method = Annotated[
-    str | None, typer.Option(metavar="NAME", help="See `priorpaint methods`; default: by operator and noise.")
-]
+Noise = Annotated[float, Option("--noise", metavar="STD", help="Standard deviation of its noise, values from -1 to 1.")]
+Method = Annotated[str | None, Option(metavar="NAME", help="See `priorpaint methods`; default: by operator and noise.")]
 
 
 @with_options(JobOptions)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from priorpaint.errors import UsageError
 
@@ -22,136 +23,113 @@ _NETWORKS = ("unet", "mlp")
 def train(
     data: Annotated[
         list[Path],
-        typer.Option("--data", metavar="PATH", help="Folder, picture, tar file of pictures, or idx file; repeatable."),
+        Option(metavar="PATH", help="Folder, picture, tar file of pictures, or idx file; repeatable."),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FOLDER", help="Folder for checkpoint, weights, samples and log.")
-    ],
-    val: Annotated[
-        list[Path] | None, typer.Option("--val", metavar="PATH", help="Held-out pictures; repeatable.")
-    ] = None,
-    hold_out: Annotated[
-        bool,
-        typer.Option("--hold-out/--no-hold-out", help="Without --val, keep one in 50 of 200 or more from training."),
-    ] = True,
-    size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the crops in pixels.")] = 64,
+    out: Annotated[Path, Option(metavar="FOLDER", help="Folder for checkpoint, weights, samples and log.")],
+    val: Annotated[list[Path] | None, Option(metavar="PATH", help="Held-out pictures; repeatable.")] = None,
+    hold_out: Annotated[bool, Option(help="Without --val, keep one in 50 of 200 or more from training.")] = True,
+    size: Annotated[int, Option(metavar="PIXELS", help="Side of the crops in pixels.")] = 64,
     whole: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--whole/--parts",
             help="Learn whole pictures, shrunk to --size, or parts; default: parts (idx files: whole).",
         ),
     ] = None,
     wide: Annotated[
-        int, typer.Option(metavar="PIXELS", help="Side of the wide crops of every 4th batch in pixels; 0 = none.")
+        int, Option(metavar="PIXELS", help="Side of the wide crops of every 4th batch in pixels; 0 = none.")
     ] = 0,
-    grey: Annotated[bool | None, typer.Option("--grey/--colour", help="Default: colour (idx files: grey).")] = None,
+    grey: Annotated[bool | None, Option("--grey/--colour", help="Default: colour (idx files: grey).")] = None,
     classes: Annotated[
-        str, typer.Option(metavar="auto|none", help="auto: subfolders and idx labels are classes; none: never.")
+        str, Option(metavar="auto|none", help="auto: subfolders and idx labels are classes; none: never.")
     ] = "auto",
-    label_dropout: Annotated[float, typer.Option(metavar="SHARE", help="Share of crops whose class is hidden.")] = 0.5,
+    label_dropout: Annotated[float, Option(metavar="SHARE", help="Share of crops whose class is hidden.")] = 0.5,
     augment: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="auto|photo|flip|none",
             help="photo (mirror, transpose), flip, none; auto: photo; classes and wholes: flip; idx and mlp: none.",
         ),
     ] = "auto",
     channels: Annotated[
         str | None,
-        typer.Option(
-            metavar="C,C,...", help="Width of each level, such as 48,80,128,192; default: chosen for this machine."
-        ),
+        Option(metavar="C,C,...", help="Width of each level, such as 48,80,128,192; default: chosen for this machine."),
     ] = None,
-    blocks: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Residual blocks per level, such as 2,2,2,2.")
-    ] = None,
+    blocks: Annotated[str | None, Option(metavar="N,N,...", help="Residual blocks per level, such as 2,2,2,2.")] = None,
     network: Annotated[
-        str | None,
-        typer.Option(metavar="unet|mlp", help="unet, or mlp for small aligned whole pictures; default: unet."),
+        str | None, Option(metavar="unet|mlp", help="unet, or mlp for small aligned whole pictures; default: unet.")
     ] = None,
     dense: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="WIDTH,WIDTH,...",
             help="For aligned whole pictures: widths of blocks that join all positions, such as 512,512,512.",
         ),
     ] = None,
-    width: Annotated[
-        int | None, typer.Option(metavar="N", help="mlp: features between its blocks; default: 768.")
-    ] = None,
+    width: Annotated[int | None, Option(metavar="N", help="mlp: features between its blocks; default: 768.")] = None,
     cell: Annotated[
-        int | None, typer.Option(metavar="PIXELS", help="mlp: side of a pixel-art cell in pixels; default: 1.")
+        int | None, Option(metavar="PIXELS", help="mlp: side of a pixel-art cell in pixels; default: 1.")
     ] = None,
-    batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Crops per batch; default: chosen for this machine.")
-    ] = None,
-    crops: Annotated[int | None, typer.Option(metavar="N", help="Budget in crops.")] = None,
+    batch: Annotated[int | None, Option(metavar="N", help="Crops per batch; default: chosen for this machine.")] = None,
+    crops: Annotated[int | None, Option(metavar="N", help="Budget in crops.")] = None,
     hours: Annotated[
         float | None,
-        typer.Option(
-            metavar="HOURS", help="Budget in hours, over all resumptions; default: 8, on a GPU 4 (autoencoder: 2)."
-        ),
+        Option(metavar="HOURS", help="Budget in hours, over all resumptions; default: 8, on a GPU 4 (autoencoder: 2)."),
     ] = None,
     loss: Annotated[
-        str, typer.Option(metavar="edm|simple|hybrid", help="edm, simple (DDPM) or hybrid (learned variance).")
+        str, Option(metavar="edm|simple|hybrid", help="edm, simple (DDPM) or hybrid (learned variance).")
     ] = "edm",
     betas: Annotated[
-        str,
-        typer.Option(metavar="linear|cosine|scaled_linear", help="Noise schedule of the losses simple and hybrid."),
+        str, Option(metavar="linear|cosine|scaled_linear", help="Noise schedule of the losses simple and hybrid.")
     ] = "linear",
-    lr: Annotated[float, typer.Option(metavar="RATE", help="Learning rate of Muon.")] = 0.01,
+    lr: Annotated[float, Option(metavar="RATE", help="Learning rate of Muon.")] = 0.01,
     adam_lr: Annotated[
-        float, typer.Option(metavar="RATE", help="Learning rate of Adam (all but the inner convolutions).")
+        float, Option(metavar="RATE", help="Learning rate of Adam (all but the inner convolutions).")
     ] = 1e-3,
     decay: Annotated[
         float,
-        typer.Option(
+        Option(
             metavar="SHARE", help="Share of the budget, at its end, over which the learning rates fall; 1 with --init."
         ),
     ] = 0.4,
-    ema: Annotated[float, typer.Option(metavar="DECAY", help="Largest decay of the moving average.")] = 0.999,
+    ema: Annotated[float, Option(metavar="DECAY", help="Largest decay of the moving average.")] = 0.999,
     ema_power: Annotated[
-        float,
-        typer.Option(metavar="WIDTH", help="Width of a power-function average to use instead, such as 0.1; 0 = none."),
+        float, Option(metavar="WIDTH", help="Width of a power-function average to use instead, such as 0.1; 0 = none.")
     ] = 0.0,
     sigma_min: Annotated[
         float | None,
-        typer.Option(
-            metavar="SIGMA", help="Smallest noise level, pictures being in [-1, 1]; default: 0.01, latents 0.02."
-        ),
+        Option(metavar="SIGMA", help="Smallest noise level, pictures being in [-1, 1]; default: 0.01, latents 0.02."),
     ] = None,
     sigma_max: Annotated[
         float | None,
-        typer.Option(metavar="SIGMA", help="Largest noise level; default: 8, for whole pictures and latents 80."),
+        Option(metavar="SIGMA", help="Largest noise level; default: 8, for whole pictures and latents 80."),
     ] = None,
     p_mean: Annotated[
-        float | None,
-        typer.Option(metavar="MEAN", help="Mean of ln sigma in training; default: -1.2, for latents -0.5."),
+        float | None, Option(metavar="MEAN", help="Mean of ln sigma in training; default: -1.2, for latents -0.5.")
     ] = None,
-    p_std: Annotated[float, typer.Option(metavar="STD", help="Standard deviation of ln sigma in training.")] = 1.3,
-    balance: Annotated[bool, typer.Option(help="Give every noise level the same weight in the loss.")] = True,
-    precision: Annotated[str, typer.Option(metavar="auto|bf16|float32", help="Floating-point precision.")] = "auto",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of weights, crops and noise.")] = 0,
-    resume: Annotated[bool, typer.Option(help="Continue from OUT/checkpoint.pt where it exists.")] = True,
-    init: Annotated[Path | None, typer.Option(metavar="WEIGHTS", help="Weights file to start from.")] = None,
+    p_std: Annotated[float, Option(metavar="STD", help="Standard deviation of ln sigma in training.")] = 1.3,
+    balance: Annotated[bool, Option(help="Give every noise level the same weight in the loss.")] = True,
+    precision: Annotated[str, Option(metavar="auto|bf16|float32", help="Floating-point precision.")] = "auto",
+    seed: Annotated[int, Option(metavar="N", help="Seed of weights, crops and noise.")] = 0,
+    resume: Annotated[bool, Option(help="Continue from OUT/checkpoint.pt where it exists.")] = True,
+    init: Annotated[Path | None, Option(metavar="WEIGHTS", help="Weights file to start from.")] = None,
     threads: Threads = None,
     validate_minutes: Annotated[
-        float, typer.Option(metavar="MINUTES", help="Minutes between validations and exports.")
+        float, Option(metavar="MINUTES", help="Minutes between validations and exports.")
     ] = 10.0,
     autoencoder: Annotated[
-        bool, typer.Option("--autoencoder", help="Train an autoencoder, the first half of a latent prior.")
+        bool, Option("--autoencoder", help="Train an autoencoder, the first half of a latent prior.")
     ] = False,
     factor: Annotated[
         int | None,
-        typer.Option(metavar="PIXELS", help="Autoencoder: side of a latent cell in pixels, a power of 2; default: 8."),
+        Option(metavar="PIXELS", help="Autoencoder: side of a latent cell in pixels, a power of 2; default: 8."),
     ] = None,
     latent_channels: Annotated[
-        int | None, typer.Option(metavar="N", help="Autoencoder: channels of a latent; default: 8.")
+        int | None, Option(metavar="N", help="Autoencoder: channels of a latent; default: 8.")
     ] = None,
     latent: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Folder or file of an autoencoder: learn its latents, for a latent prior."),
+        Option(metavar="PATH", help="Folder or file of an autoencoder: learn its latents, for a latent prior."),
     ] = None,
 ) -> None:
     """Train a denoising prior on pictures. Stop it at any time; the same command continues from there.
@@ -214,7 +192,7 @@ def train(
         init=None if init is None else str(init), resume=resume, validate_minutes=validate_minutes,
         sheet_minutes=validate_minutes, loss=loss, betas=betas, ema_power=ema_power, classes=classes,
         label_dropout=label_dropout, augment=augment, whole=whole, latent=None if latent is None else str(latent),
-        hold_out=hold_out,
+        hold_out=hold_out
     )  # fmt: skip
     with signals() as cancel, TrainingDisplay() as display:
         outcome = run_training(config, display, cancel)
