@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, get_type_hints
@@ -55,7 +55,8 @@ def with_options(group: type[Any]) -> Callable[[Callable[..., None]], Callable[.
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(group, include_extras=True)
         _, *own = signature(command, eval_str=True).parameters.values()
-        of_group = [Parameter(f.name, _KEYWORD, default=f.default, annotation=hints[f.name]) for f in fields(group)]
+        defaults = {one.name: Parameter.empty if one.default is MISSING else one.default for one in fields(group)}
+        of_group = [Parameter(name, _KEYWORD, default=defaults[name], annotation=hints[name]) for name in defaults]
         parameters = [*(parameter.replace(kind=_KEYWORD) for parameter in own), *of_group]
 
         @wraps(command)
