@@ -22,7 +22,7 @@ from priorpaint.lab.certify.pictures.run import (
     all_methods,
     certify_pictures,
 )
-from priorpaint.lab.certify.pictures.subject import Distance, Subject
+from priorpaint.lab.certify.pictures.subject import Subject
 from priorpaint.lab.certify.pictures.subjects import SUBJECTS, subject
 from priorpaint.lab.certify.results import DONE
 from priorpaint.metrics import LPIPS
@@ -67,7 +67,16 @@ def run(options: CertifyOptions, command: str, display: CellDisplay, cancel: Can
     files: dict[Path, None] = {}
     for job in jobs:
         key = (job.kind.name, job.prior)
-        report = _run(options, job, priors[key], distance, display, (before, total), cancel)
+
+        def advance(done: int, _: int, cell: PictureCell, job: _Job = job, before: int = before) -> None:
+            sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_outcome(job.kind, cell)}"
+            display.advance(before + done, total, sentence)
+
+        report = certify_pictures(
+            priors[key], job.methods, [job.mask], subject=job.kind.name, data=options.data, budget=job.budget,
+            pictures=job.pictures, num_samples=job.samples, lpips=distance, report=advance, cancel=cancel,
+        )  # fmt: skip
+        report = replace(report, setup={**report.setup, _ASKED: job.prior})
         if report.cells:
             reports[key] = reports[key].merged(report) if key in reports else report
             files |= dict.fromkeys(_save(options, command, reports[key]))
@@ -122,43 +131,18 @@ def _stored_jobs(options: CertifyOptions) -> Iterator[_Job]:
         raise UsageError(f"there is no {json_file('*')} in {folder}; run the suite without --again first.")
     for file in files:
         report = PictureReport.from_json(file.read_text(encoding="utf-8"))
-        if options.subject in (None, "all", report.subject.name):
-            yield from _jobs_of(report, file, options)
-
-
-def _jobs_of(report: PictureReport, file: Path, options: CertifyOptions) -> Iterator[_Job]:
-    if _ASKED not in report.setup:
-        raise UsageError(f"{file} does not say how its prior {report.setup['prior']} is loaded; run it by hand.")
-    for mask in report.masks:
-        cells = [cell for cell in report.cells if cell.mask == mask]
-        if options.lpips is None and any(cell.measures is not None and cell.measures.lpips for cell in cells):
-            raise UsageError(f"{file} has LPIPS in the table of the mask {mask}; name its weights with --lpips.")
-        if cells:
-            pictures, samples, budget = cells[0].size
-            methods = [cell.method for cell in cells]
-            yield _Job(report.subject, report.setup[_ASKED], mask, methods, budget, pictures, samples)
-
-
-def _run(
-    options: CertifyOptions,
-    job: _Job,
-    prior: Prior,
-    lpips: Distance | None,
-    display: CellDisplay,
-    cells: tuple[int, int],
-    cancel: CancelToken,
-) -> PictureReport:
-    """The table of a job; ``cells``: those of the jobs before it, and those of all."""
-
-    def advance(done: int, _: int, cell: PictureCell) -> None:
-        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_outcome(job.kind, cell)}"
-        display.advance(cells[0] + done, cells[1], sentence)
-
-    report = certify_pictures(
-        prior, job.methods, [job.mask], subject=job.kind.name, data=options.data, budget=job.budget,
-        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=advance, cancel=cancel,
-    )  # fmt: skip
-    return replace(report, setup={**report.setup, _ASKED: job.prior})
+        if options.subject not in (None, "all", report.subject.name):
+            continue
+        if _ASKED not in report.setup:
+            raise UsageError(f"{file} does not say how its prior {report.setup['prior']} is loaded; run it by hand.")
+        for mask in report.masks:
+            cells = [cell for cell in report.cells if cell.mask == mask]
+            if options.lpips is None and any(cell.measures is not None and cell.measures.lpips for cell in cells):
+                raise UsageError(f"{file} has LPIPS in the table of the mask {mask}; name its weights with --lpips.")
+            if cells:
+                pictures, samples, budget = cells[0].size
+                methods = [cell.method for cell in cells]
+                yield _Job(report.subject, report.setup[_ASKED], mask, methods, budget, pictures, samples)
 
 
 def _save(options: CertifyOptions, command: str, report: PictureReport) -> list[Path]:

@@ -111,10 +111,10 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
     from .stopping import signals as taken_signals
 
     if format.lower() != "same":  # all but that is told before a prior is loaded, which may take long
-        Output(out, image.stem, suffix_for(format)).check_files(samples, overwrite=overwrite)
+        Output(out, image.stem, suffix_for(format)).check(samples, overwrite=overwrite)
     ready, written = plan(**arguments, **settings), 0
     output = Output(out, image.stem, suffix_for(format, ready.picture))
-    output.check(ready.picture, samples, overwrite=overwrite)
+    output.check(samples, overwrite=overwrite, picture=ready.picture)
     with taken_signals() as signals, Display(samples, quiet=options.quiet) as display:
         if ready.known.any() and lossy(output.completion(0)):
             display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
@@ -126,7 +126,6 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
             if isinstance(event, Step):
                 display.step(event.done / event.total)
             elif isinstance(event, Completion):
-                output.make_folder()
                 output.write_completion(event.index, event.image, ready.picture)
                 written = event.index + 1
                 display.sample()

@@ -51,15 +51,14 @@ class Work:
     """Which solver each window takes, and what that costs.
 
     Args:
-        levels: of ``plan_levels``.
+        windows: in order.
         solver: of windows that start from noise; the others take it from REFINE_RATIO on.
         schedule: of the prior.
     """
 
-    def __init__(self, levels: Sequence[Level], solver: Solver, schedule: Schedule) -> None:
-        self.levels, self.solver = levels, solver
-        self.windows = [window for level in levels for window in level.windows]
-        warm = any(window.warm for window in self.windows)
+    def __init__(self, windows: Sequence[Window], solver: Solver, schedule: Schedule) -> None:
+        self.windows, self.solver = windows, solver
+        warm = any(window.warm for window in windows)
         self._refiner = solver.started_at(schedule, REFINE_RATIO) if warm else solver
 
     def solver_of(self, window: Window) -> Solver:
@@ -148,13 +147,13 @@ class CoarseToFine:
 
     Args:
         picture: (1, C, H, W) float32 in [-1, 1]; what is not known is never looked at. It is painted on.
+        levels: its windows, of ``plan_levels``.
         prior: what pictures look like.
-        sampler: of its windows.
+        sampler: of the windows.
     """
 
-    def __init__(self, picture: Tensor, prior: Prior, sampler: WindowSampler) -> None:
-        self.picture, self.prior, self.sampler = picture, prior, sampler
-        self.levels = sampler.work.levels
+    def __init__(self, picture: Tensor, levels: Sequence[Level], prior: Prior, sampler: WindowSampler) -> None:
+        self.picture, self.levels, self.prior, self.sampler = picture, levels, prior, sampler
         self._canvases: list[Tensor] = []
 
     def fill(self, seeds: Sequence[int]) -> Tensor:

@@ -21,12 +21,12 @@ from ..imaging import Picture, compose
 from ..priors import Prior, TiledPrior
 from ..priors.base import Denoising, WrappedPrior
 from ..solvers import Solver
-from .coarse_to_fine import CoarseToFine, Estimate, Report, WindowSampler, Work
+from .coarse_to_fine import CoarseToFine, Estimate, WindowSampler, Work
 from .events import Completion, Loading, OnEvent, Step
 from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, plan_levels, plan_whole
 from .memory import plan_for
 from .result import Result
-from .windows import Bools, Box
+from .windows import Bools, Box, Window
 
 # The canvases of one chunk of samples stay below this, in bytes.
 _CANVAS_BYTES = 512 * 2**20
@@ -92,7 +92,6 @@ class PictureJob(ABC):
         known: (H, W), True outside the hole.
         prior: ready for the picture, around ``cancellable``.
         frame: the part of the picture that matters, of which ``hole`` is the hole.
-        levels: its windows.
     """
 
     picture: Picture
@@ -104,18 +103,17 @@ class PictureJob(ABC):
     opaque_holes: bool = False
     shared_rows: int | None = None
     frame: Box = field(init=False)
-    levels: tuple[Level, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self._check_channels()
-        self.frame, self.levels = self._plan()
-        self.work = Work(self.levels, self.solver, self.prior.schedule)
+        self.frame, windows = self._plan()
+        self.work = Work(windows, self.solver, self.prior.schedule)
         self.hole = ~self.known[self.frame.slices]
         self._begin()
 
     @abstractmethod
-    def _plan(self) -> tuple[Box, tuple[Level, ...]]:
-        """Frame and windows.
+    def _plan(self) -> tuple[Box, Sequence[Window]]:
+        """Frame and windows, in order.
 
         Raises:
             UsageError: the prior cannot do it.
@@ -192,22 +190,20 @@ class PictureJob(ABC):
 
         try:
             with self.cancellable.cancelled_by(cancel):
-                self._draw(batch_size, on_event, report)
+                on_event(Loading("the picture"))
+                fill = self._filler(
+                    WindowSampler(self.work, len(self.seeds), report, self.picture.grey, self.shared_rows)
+                )
+                for first in range(0, len(self.seeds), batch_size):
+                    begun, chunk = time.monotonic(), self.seeds[first : first + batch_size]
+                    canvas = fill(chunk)
+                    spent = time.monotonic() - begun
+                    for row in canvas:
+                        self._keep(row, spent / len(chunk))
+                        on_event(Completion(len(self.images) - 1, self.images[-1]))
         except Cancelled:
             return True
         return False
-
-    def _draw(self, batch_size: int, on_event: OnEvent, report: Report) -> None:
-        on_event(Loading("the picture"))
-        fill = self._filler(WindowSampler(self.work, len(self.seeds), report, self.picture.grey, self.shared_rows))
-        for first in range(0, len(self.seeds), batch_size):
-            begun = time.monotonic()
-            chunk = self.seeds[first : first + batch_size]
-            canvas = fill(chunk)
-            spent = time.monotonic() - begun
-            for row in canvas:
-                self._keep(row, spent / len(chunk))
-                on_event(Completion(len(self.images) - 1, self.images[-1]))
 
     @torch.no_grad()
     def _preview(self, estimate: Estimate) -> Image.Image:
@@ -239,8 +235,7 @@ class PictureJob(ABC):
         frame = _xywh(self.frame)
         return [
             {"frame": frame, "scale": w.scale, "box": _xywh(w.box), "core": _xywh(w.core), "warm": w.warm}
-            for level in reversed(self.levels)
-            for w in level.windows
+            for w in self.work.windows
         ]
 
     def _check_channels(self) -> None:
@@ -273,15 +268,16 @@ class PictureJob(ABC):
 class InpaintJob(PictureJob):
     """The hole of one picture, filled by windows from coarse to fine."""
 
-    def _plan(self) -> tuple[Box, tuple[Level, ...]]:
+    def _plan(self) -> tuple[Box, Sequence[Window]]:
         todo, trusted = ~self.known, self.known
         if self.picture.alpha is not None:  # the colour of a transparent pixel means nothing
             trusted = trusted & (self.picture.alpha >= _OPAQUE)
         frame = frame_of(todo, self._size) if self._fit == "windows" else Box(0, 0, *todo.shape)
-        return frame, self._levels(trusted[frame.slices], todo[frame.slices])
+        self._levels = self._planned(trusted[frame.slices], todo[frame.slices])
+        return frame, [window for level in reversed(self._levels) for window in level.windows]
 
     def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
-        return CoarseToFine(self._frame_values(), self.prior, sampler).fill
+        return CoarseToFine(self._frame_values(), self._levels, self.prior, sampler).fill
 
     @property
     def _size(self) -> tuple[int, int] | None:
@@ -293,7 +289,7 @@ class InpaintJob(PictureJob):
     def _fit(self) -> str:
         return "windows" if self._size is None else self.prior.info.fit
 
-    def _levels(self, known: Bools, todo: Bools) -> tuple[Level, ...]:
+    def _planned(self, known: Bools, todo: Bools) -> tuple[Level, ...]:
         if self._size is not None and self._fit == "resize":
             level = plan_whole(known, todo, self._size)
             if level.windows[0].box.area > MAX_RESIZED:

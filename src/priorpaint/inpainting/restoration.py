@@ -28,7 +28,6 @@ from .coarse_to_fine import WindowSampler
 from .events import OnEvent
 from .inputs import Source, about, about_picture, as_image
 from .job import MAX_RESIZED, PictureJob
-from .levels import Level
 from .method import choose_solver, restoration_default
 from .result import Result
 from .windows import Box, Window
@@ -48,7 +47,7 @@ class RestoreJob(PictureJob):
     y: Tensor
     sigma_y: float
 
-    def _plan(self) -> tuple[Box, tuple[Level, ...]]:
+    def _plan(self) -> tuple[Box, Sequence[Window]]:
         self.solver.check(self.operator, self.prior)
         channels, height, width = self.operator.image_shape(self.y)
         copies = self.prior.image_shape[0] // channels
@@ -59,7 +58,7 @@ class RestoreJob(PictureJob):
         self.operator = self.operator.to(self.prior.device)
         self.prior.check_size(height, width)
         box = Box(0, 0, height, width)
-        return box, (Level(1, self.known, ~self.known, (Window(box, box, 0),)),)
+        return box, [Window(box, box, 0)]
 
     def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
         problem = Problem(self.prior, self.operator, self.y, self.sigma_y)
