@@ -81,5 +81,5 @@ class Inpainting(LinearOperator, name="inpainting"):
 
     def _with(self, known: Tensor) -> Self:
         other = copy.copy(self)
-        other.known = known
+        other.known, other._known = known, known > 0
         return other
