@@ -26,7 +26,6 @@ from priorpaint.lab.certify.pictures.subject import Subject
 from priorpaint.lab.certify.pictures.subjects import SUBJECTS, subject
 from priorpaint.lab.certify.results import DONE
 from priorpaint.metrics import LPIPS
-from priorpaint.priors.base import Prior
 
 from .certify_options import CertifyOptions
 from .progress import CellDisplay
@@ -60,7 +59,10 @@ def run(options: CertifyOptions, command: str, display: CellDisplay, cancel: Can
         PriorError: the prior cannot be read.
     """
     jobs = list(_stored_jobs(options) if options.again else _jobs(options))
-    priors = {(job.kind.name, job.prior): _prior(job.kind, job.prior) for job in jobs}
+    for job in jobs:
+        if job.prior == "exact" and job.kind.name != "avatars":
+            raise UsageError(f"only avatars have an exact denoiser; name a prior that was trained on {job.kind.name}.")
+    priors = {(job.kind.name, job.prior): avatar_prior(job.prior) for job in jobs}
     distance = None if options.lpips is None else LPIPS(options.lpips)
     before, total = 0, sum(len(job.methods) for job in jobs)
     reports: dict[tuple[str, str], PictureReport] = {}
@@ -113,7 +115,9 @@ def _jobs(options: CertifyOptions) -> Iterator[_Job]:
     methods = options.method or all_methods()
     size = (options.budget[0] if options.budget else BUDGET, options.pictures or PICTURES, options.samples or SAMPLES)
     for kind in map(subject, names):
-        for mask in _masks(kind, options.mask):
+        masks = list(dict.fromkeys(options.mask or HALVES))
+        kind.check_masks([name for name in masks if name != "all"])
+        for mask in kind.masks if "all" in masks else masks:
             yield _Job(kind, options.prior or kind.prior, mask, methods, *size)
 
 
@@ -152,19 +156,6 @@ def _save(options: CertifyOptions, command: str, report: PictureReport) -> list[
         merged = _merged(report, folder) if options.update or options.again else report
         files += save(merged, folder, pictures=pictures, command=command)
     return files
-
-
-def _masks(kind: Subject, names: list[str] | None) -> list[str]:
-    if not names:
-        return list(HALVES)
-    kind.check_masks([name for name in names if name != "all"])
-    return list(kind.masks) if "all" in names else list(dict.fromkeys(names))
-
-
-def _prior(kind: Subject, name: str) -> Prior:
-    if name == "exact" and kind.name != "avatars":
-        raise UsageError(f"only avatars have an exact denoiser; name a prior that was trained on {kind.name}.")
-    return avatar_prior(name)
 
 
 def _merged(report: PictureReport, folder: Path) -> PictureReport:

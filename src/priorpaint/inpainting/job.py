@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..errors import Cancelled, CancelToken, UsageError
+from ..errors import CancelToken, UsageError
 from ..imaging import Picture, compose
 from ..priors import Prior, TiledPrior
 from ..priors.base import Denoising, WrappedPrior
@@ -105,7 +105,13 @@ class PictureJob(ABC):
     frame: Box = field(init=False)
 
     def __post_init__(self) -> None:
-        self._check_channels()
+        channels = self.prior.image_shape[0]
+        if channels not in (1, 3) or (channels == 1 and not self.picture.grey):
+            kind = "grey" if channels == 1 else f"{channels}-channel"
+            raise UsageError(
+                f"the prior {self.prior.name} knows {kind} pictures, and this one has colours; convert it, or choose "
+                "another prior (`priorpaint priors`)."
+            )
         self.frame, windows = self._plan()
         self.work = Work(windows, self.solver, self.prior.schedule)
         self.hole = ~self.known[self.frame.slices]
@@ -174,8 +180,12 @@ class PictureJob(ABC):
             spent = time.monotonic() - begun
         return spent * self.work.pixels(len(self.seeds)) / box.area
 
-    def run(self, batch_size: int, on_event: OnEvent, cancel: CancelToken) -> bool:
-        """Compute the completions chunk by chunk; True where somebody cancelled."""
+    def run(self, batch_size: int, on_event: OnEvent, cancel: CancelToken) -> None:
+        """Compute the completions chunk by chunk.
+
+        Raises:
+            Cancelled: somebody cancelled; ``images`` holds what is finished.
+        """
         self._begin()
         total = _PROGRESS * len(self.seeds)
 
@@ -188,22 +198,16 @@ class PictureJob(ABC):
             done, samples = round(share * total), tuple(range(first, first + rows))
             on_event(Step(done, total, place, scale, samples, lambda: self._preview(estimate)))
 
-        try:
-            with self.cancellable.cancelled_by(cancel):
-                on_event(Loading("the picture"))
-                fill = self._filler(
-                    WindowSampler(self.work, len(self.seeds), report, self.picture.grey, self.shared_rows)
-                )
-                for first in range(0, len(self.seeds), batch_size):
-                    begun, chunk = time.monotonic(), self.seeds[first : first + batch_size]
-                    canvas = fill(chunk)
-                    spent = time.monotonic() - begun
-                    for row in canvas:
-                        self._keep(row, spent / len(chunk))
-                        on_event(Completion(len(self.images) - 1, self.images[-1]))
-        except Cancelled:
-            return True
-        return False
+        with self.cancellable.cancelled_by(cancel):
+            on_event(Loading("the picture"))
+            fill = self._filler(WindowSampler(self.work, len(self.seeds), report, self.picture.grey, self.shared_rows))
+            for first in range(0, len(self.seeds), batch_size):
+                begun, chunk = time.monotonic(), self.seeds[first : first + batch_size]
+                canvas = fill(chunk)
+                spent = time.monotonic() - begun
+                for row in canvas:
+                    self._keep(row, spent / len(chunk))
+                    on_event(Completion(len(self.images) - 1, self.images[-1]))
 
     @torch.no_grad()
     def _preview(self, estimate: Estimate) -> Image.Image:
@@ -238,15 +242,6 @@ class PictureJob(ABC):
             for w in self.work.windows
         ]
 
-    def _check_channels(self) -> None:
-        channels = self.prior.image_shape[0]
-        if channels not in (1, 3) or (channels == 1 and not self.picture.grey):
-            kind = "grey" if channels == 1 else f"{channels}-channel"
-            raise UsageError(
-                f"the prior {self.prior.name} knows {kind} pictures, and this one has colours; convert it, or choose "
-                "another prior (`priorpaint priors`)."
-            )
-
     def _keep(self, canvas: Tensor, seconds: float) -> None:
         """Take in one completion (C, h, w) of the frame; Welford's update of mean and squares."""
         fill = canvas[: len(self._mean)].numpy()[:, self.hole]
@@ -272,42 +267,33 @@ class InpaintJob(PictureJob):
         todo, trusted = ~self.known, self.known
         if self.picture.alpha is not None:  # the colour of a transparent pixel means nothing
             trusted = trusted & (self.picture.alpha >= _OPAQUE)
-        frame = frame_of(todo, self._size) if self._fit == "windows" else Box(0, 0, *todo.shape)
-        self._levels = self._planned(trusted[frame.slices], todo[frame.slices])
-        return frame, [window for level in reversed(self._levels) for window in level.windows]
-
-    def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
-        return CoarseToFine(self._frame_values(), self._levels, self.prior, sampler).fill
-
-    @property
-    def _size(self) -> tuple[int, int] | None:
-        """(height, width) in pixels of the pictures that a fixed-size prior knows."""
-        size = self.prior.info.window
-        return None if size[0] is None or size[1] is None else (size[0], size[1])
-
-    @property
-    def _fit(self) -> str:
-        return "windows" if self._size is None else self.prior.info.fit
-
-    def _planned(self, known: Bools, todo: Bools) -> tuple[Level, ...]:
-        if self._size is not None and self._fit == "resize":
-            level = plan_whole(known, todo, self._size)
-            if level.windows[0].box.area > MAX_RESIZED:
+        height, width = self.prior.info.window
+        size = None if height is None or width is None else (height, width)  # that a fixed-size prior knows
+        whole = size is not None and self.prior.info.fit == "resize"
+        frame = Box(0, 0, *todo.shape) if whole else frame_of(todo, size)
+        trusted, todo = trusted[frame.slices], todo[frame.slices]
+        if size is not None and whole:
+            self._levels: tuple[Level, ...] = (plan_whole(trusted, todo, size),)
+            if self._levels[0].windows[0].box.area > MAX_RESIZED:
                 raise UsageError(
                     f"fit='resize' works on at most {MAX_RESIZED // 10**6} megapixels around the hole; give a smaller "
                     "picture, or use fit='windows'."
                 )
-            return (level,)
-        area = MAX_AREA_GRADIENT if self._gradient else MAX_AREA
-        return plan_levels(
-            known,
-            todo,
-            multiple=self.prior.image_multiple,
-            # Windows that overlap by half on both axes keep every pixel four times for the way back.
-            max_area=area // 4 if self._gradient and self._size is not None else area,
-            size=self._size,
-            coarse=self.solver.warm_start and not self.prior.latent,
-        )
+        else:
+            area = MAX_AREA_GRADIENT if self._gradient else MAX_AREA
+            self._levels = plan_levels(
+                trusted,
+                todo,
+                multiple=self.prior.image_multiple,
+                # Windows that overlap by half on both axes keep every pixel four times for the way back.
+                max_area=area // 4 if self._gradient and size is not None else area,
+                size=size,
+                coarse=self.solver.warm_start and not self.prior.latent,
+            )
+        return frame, [window for level in reversed(self._levels) for window in level.windows]
+
+    def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
+        return CoarseToFine(self._frame_values(), self._levels, self.prior, sampler).fill
 
     def _frame_values(self) -> Tensor:
         """The frame as (1, C, h, w) in [-1, 1]."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..diffusion.rng import Seed
 from ..errors import CancelToken, UsageError
 from ..imaging import Picture, compose, read_picture
-from ..operators import Operator, name_of, settings_of
+from ..operators import Operator, settings_of
 from ..operators import operator as make_operator
 from ..priors import Prior
 from ..solvers import Solver
@@ -125,9 +125,9 @@ def plan_restoration(
     warnings = () if picture is None else picture.warnings
     if picture is not None and picture.alpha is not None and (picture.alpha < 255).any():
         warnings = (*warnings, f"{picture.name} is transparent in parts; the restored pictures are opaque.")
-    name, arguments = name_of(operator), settings_of(operator)
-    call = {"operator": name, "operator_settings": arguments, "sigma_y": sigma_y}
-    origin = {"image": image, "operator": {"name": name, "settings": arguments}}
+    arguments = settings_of(operator)
+    call = {"operator": operator.name, "operator_settings": arguments, "sigma_y": sigma_y}
+    origin = {"image": image, "operator": {"name": operator.name, "settings": arguments}}
     return planned(job, prior, num_samples, seed, common, call, origin, warnings, on_event, (shape[1], shape[2]))
 
 
