@@ -105,11 +105,8 @@ def _save(certificate: Certificate, folder: Path, pictures: Path, options: Certi
 
 def _command() -> str:
     """What was typed, for the page: of paths only the last part, which is all that means something elsewhere."""
-    return "priorpaint " + " ".join(shlex.quote(_last_part(word)) for word in sys.argv[1:])
-
-
-def _last_part(word: str) -> str:
-    return Path(word).name if "/" in word and not {":", "="} & set(word) else word  # hf:OWNER/NAME is not a path
+    paths = {word for word in sys.argv[1:] if "/" in word and not {":", "="} & set(word)}  # hf:OWNER/NAME is not a path
+    return shlex.join(["priorpaint", *(Path(word).name if word in paths else word for word in sys.argv[1:])])
 
 
 def _cores() -> int:

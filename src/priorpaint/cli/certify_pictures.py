@@ -81,7 +81,9 @@ def run(options: CertifyOptions, command: str, display: CellDisplay, cancel: Can
         report = replace(report, setup={**report.setup, _ASKED: job.prior})
         if report.cells:
             reports[key] = reports[key].merged(report) if key in reports else report
-            files |= dict.fromkeys(_save(options, command, reports[key]))
+            for folder, pictures in options.folders:
+                merged = _merged(reports[key], folder) if options.update or options.again else reports[key]
+                files |= dict.fromkeys(save(merged, folder, pictures=pictures, command=command))
         if cancel.cancelled:
             break
         before += len(job.methods)
@@ -147,15 +149,6 @@ def _stored_jobs(options: CertifyOptions) -> Iterator[_Job]:
                 pictures, samples, budget = cells[0].size
                 methods = [cell.method for cell in cells]
                 yield _Job(report.subject, report.setup[_ASKED], mask, methods, budget, pictures, samples)
-
-
-def _save(options: CertifyOptions, command: str, report: PictureReport) -> list[Path]:
-    """Write the report into every folder; the files."""
-    files: list[Path] = []
-    for folder, pictures in options.folders:
-        merged = _merged(report, folder) if options.update or options.again else report
-        files += save(merged, folder, pictures=pictures, command=command)
-    return files
 
 
 def _merged(report: PictureReport, folder: Path) -> PictureReport:

@@ -87,7 +87,9 @@ def add(
     from priorpaint.priors.loading import PRIORS, load_prior
 
     lasting = spec if spec.startswith("hf:") or spec in PRIORS else str(Path(spec).expanduser().absolute())
-    own_flags = _lasting(parse_flags(flags))
+    own_flags = parse_flags(flags)
+    if isinstance(own_flags.get("config"), str):  # a path, which shall mean the same in every folder
+        own_flags["config"] = str(Path(own_flags["config"]).expanduser().absolute())
     prior = load_prior(lasting, flags=own_flags, device="cpu", offline=offline) if check else None
     digest = prior.hash if prior else None
     add_entry(name, Entry(lasting, own_flags, digest), taken=tuple(PRIORS), overwrite=overwrite)
@@ -164,12 +166,6 @@ def verify(
         f"{levels}.",
         err=True,
     )
-
-
-def _lasting(flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags that mean the same in every folder: the one that is a path is made absolute."""
-    config = flags.get("config")
-    return {**flags, "config": str(Path(config).expanduser().absolute())} if isinstance(config, str) else flags
 
 
 def _show(facts: dict[str, Any]) -> None:

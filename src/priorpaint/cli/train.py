@@ -16,7 +16,6 @@ from .options import Threads, use_threads, with_options
 if TYPE_CHECKING:
     from priorpaint.priors.native.weights_file import Config
     from priorpaint.training.config import TrainConfig
-    from priorpaint.training.loop import Outcome
     from priorpaint.training.machine import Defaults
 
 _NETWORKS = ("unet", "mlp")
@@ -166,7 +165,7 @@ def train(options: TrainOptions) -> None:
     from priorpaint.training.loop import train as run_training
     from priorpaint.training.machine import end_process
 
-    from .progress import TrainingDisplay
+    from .progress import TrainingDisplay, clock
     from .stopping import signals
 
     use_threads(options.threads)
@@ -179,7 +178,12 @@ def train(options: TrainOptions) -> None:
         end_process(cancel.exit_code)
         raise typer.Exit(cancel.exit_code)
     if outcome.speaks:
-        _say_what_next(outcome, options.out, autoencoder=options.autoencoder)
+        out, seconds = options.out, clock(outcome.seconds)
+        typer.echo(f"Trained on {outcome.crops} crops in {seconds}; weights: {out / 'weights.safetensors'}")
+        use = f"Use it with: priorpaint inpaint PICTURE MASK --prior {out}"
+        if options.autoencoder:
+            use = f"Now the denoiser of its latents: priorpaint train --latent {out} --data ... --out ..."
+        typer.echo(use, err=True)
     end_process(0)
 
 
@@ -249,13 +253,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(map(str, value))
     return str(value) if isinstance(value, Path) else value
-
-
-def _say_what_next(outcome: Outcome, out: Path, *, autoencoder: bool) -> None:
-    from .progress import clock
-
-    typer.echo(f"Trained on {outcome.crops} crops in {clock(outcome.seconds)}; weights: {out / 'weights.safetensors'}")
-    if autoencoder:
-        typer.echo(f"Now the denoiser of its latents: priorpaint train --latent {out} --data ... --out ...", err=True)
-    else:
-        typer.echo(f"Use it with: priorpaint inpaint PICTURE MASK --prior {out}", err=True)

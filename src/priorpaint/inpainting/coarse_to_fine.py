@@ -109,27 +109,23 @@ class WindowSampler:
         keys = [derive("window", seed, window.scale, window.box.top, window.box.left) for seed in seeds]
         solver = self.work.solver_of(window)
         fit, whole = len(keys) * weight(solver.shared_cost()), len(keys) * weight(solver.cost(1))
-        if window.shared and solver.fits:
-            posterior = self._fit(solver, replace(problem, y=problem.y[:1]), window)
-        else:
+        if not (window.shared and solver.fits):
             posterior = solver.condition(problem, seed=keys, callback=self._progress(window, fit, len(keys)))
+        elif window in self._conditioned:
+            posterior = self._conditioned[window]
+        else:  # what all samples share, done once, with a seed that belongs to the window alone
+            posterior = self._conditioned[window] = solver.condition(
+                replace(problem, y=problem.y[:1]),
+                seed=derive("fit", window.scale, window.box.top, window.box.left),
+                batch_size=self._shared_rows or max(1, MAX_AREA_GRADIENT // window.box.area),
+                callback=self._progress(window, weight(solver.shared_cost()), 0),
+            )
         callback = self._progress(window, whole - fit, len(keys))
         out = posterior.sample(keys, initial=initial, callback=callback).cpu()
         if not bool(torch.isfinite(out).all()):
             name = type(solver).__name__
             raise PriorError(f"{name} gave values that are not numbers; use float32, or other settings.")
         return out.mean(dim=1, keepdim=True).expand_as(out) if self.grey else out
-
-    def _fit(self, solver: Solver, problem: Problem, window: Window) -> PosteriorSampler:
-        """What all samples of a window share, done once, with a seed that belongs to the window alone."""
-        if window not in self._conditioned:
-            self._conditioned[window] = solver.condition(
-                problem,
-                seed=derive("fit", window.scale, window.box.top, window.box.left),
-                batch_size=self._shared_rows or max(1, MAX_AREA_GRADIENT // window.box.area),
-                callback=self._progress(window, weight(solver.shared_cost()), 0),
-            )
-        return self._conditioned[window]
 
     def _progress(self, window: Window, work: float, rows: int) -> Callable[[int, int, Tensor], None]:
         """A solver's callback for so much work (network evaluations) on a window."""

@@ -115,7 +115,6 @@ class PictureJob(ABC):
         self.frame, windows = self._plan()
         self.work = Work(windows, self.solver, self.prior.schedule)
         self.hole = ~self.known[self.frame.slices]
-        self._begin()
 
     @abstractmethod
     def _plan(self) -> tuple[Box, Sequence[Window]]:
@@ -128,14 +127,6 @@ class PictureJob(ABC):
     @abstractmethod
     def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
         """What makes completions (N, C, h, w) of the frame from the seeds of samples, valid until its next call."""
-
-    def _begin(self) -> None:
-        """No completion yet."""
-        self.images: list[Image.Image] = []
-        self.seconds_taken: list[float] = []
-        channels = 1 if self.picture.grey else 3
-        self._mean: NDArray[np.float32] = np.zeros((channels, int(self.hole.sum())), dtype=np.float32)
-        self._squares: NDArray[np.float32] = np.zeros_like(self._mean)
 
     @property
     def _largest(self) -> Box:
@@ -186,7 +177,11 @@ class PictureJob(ABC):
         Raises:
             Cancelled: somebody cancelled; ``images`` holds what is finished.
         """
-        self._begin()
+        self.images: list[Image.Image] = []
+        self.seconds_taken: list[float] = []
+        channels = 1 if self.picture.grey else 3
+        self._mean: NDArray[np.float32] = np.zeros((channels, int(self.hole.sum())), dtype=np.float32)
+        self._squares: NDArray[np.float32] = np.zeros_like(self._mean)
         total = _PROGRESS * len(self.seeds)
 
         def report(share: float, estimate: Estimate) -> None:
