@@ -264,7 +264,10 @@ def test_the_default_method_follows_the_measurement(operator: Operator, sigma_y:
         ({"operator": Downsampling(2), "method": "vipaint", "levels": 0}, "vipaint"),
         ({"operator": JPEG(50), "method": "ddrm"}, "needs a linear measurement, and JPEG is not linear"),
         ({"operator": Downsampling(2), "method": "replacement"}, "fills in the hidden pixels of a mask"),
-        ({"operator": Downsampling(2), "prior": LatentPrior(half(), Identity(3))}, "with a latent prior it takes masks"),
+        (
+            {"operator": Downsampling(2), "prior": LatentPrior(half(), Identity(3))},
+            "with a latent prior it takes masks",
+        ),
         ({"operator": Downsampling(2), "sigma_y": -1.0}, "cannot be -1.0"),
         ({"operator": Downsampling(2), "prior": half((1, None, None))}, "knows grey pictures"),
         ({"operator": Grayscale()}, "a grey image has 1 channel"),

@@ -104,5 +104,5 @@ class CertifyOptions:
     @property
     def folders(self) -> list[tuple[Path, Path]]:
         """Where results are written: tables, and their pictures."""
-        own = [] if self.out is None else [(self.out, self.out)]
-        return [*own, (_PAGE, _PAGE_IMAGES)] if self.write_docs else own
+        asked = (self.out, _PAGE if self.write_docs else None)
+        return [(folder, _PAGE_IMAGES if folder == _PAGE else folder) for folder in asked if folder is not None]
