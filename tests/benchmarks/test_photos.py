@@ -81,8 +81,8 @@ def test_bytes_and_tensors_are_inverse() -> None:
 
 
 def test_methods_are_parsed() -> None:
-    method = photos.Method.parse("vipaint:levels=2,preset=official,t_end=0.5")
-    assert method.name == "vipaint" and method.settings == {"levels": 2, "preset": "official", "t_end": 0.5}
+    method = photos.Method.parse("vipaint:levels=2,preset=official-imagenet,t_end=0.5")
+    assert method.name == "vipaint" and method.settings == {"levels": 2, "preset": "official-imagenet", "t_end": 0.5}
     assert photos.Method.parse("dps").settings == {}
 
 

@@ -352,7 +352,7 @@ def test_offline_without_the_cache(shell: Shell, tmp_path: Path, cache: Path) ->
 
 # -- LPIPS -------------------------------------------------------------------------------------------------------------
 
-FEW = ("iterations=1", "mc_samples=1", "refine_steps=1", "top_steps=2", "levels=1", "preset=official")
+FEW = ("iterations=1", "mc_samples=1", "refine_steps=1", "top_steps=2", "levels=1", "preset=official-imagenet")
 VIPAINT = ("--method", "vipaint", "--samples", "1", "--quiet", *(word for text in FEW for word in ("--set", text)))
 
 

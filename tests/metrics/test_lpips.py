@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from priorpaint.errors import PriorError, UsageError
+from priorpaint.errors import PriorError, UsageError, run_module
 from priorpaint.metrics import LPIPS
-from priorpaint.metrics.lpips_weights import main
+from priorpaint.metrics.lpips_weights import app
 
 ALEX = {"channels": (64, 192, 384, 256, 256), "kernels": (11, 5, 3, 3, 3)}
 
@@ -132,16 +133,28 @@ def published(folder: Path, features: torch.nn.Sequential) -> tuple[Path, Path, 
     return folder / "network.pth", folder / "heads.pth", heads
 
 
+def command(monkeypatch: pytest.MonkeyPatch, *words: Path) -> object:
+    """The exit code of ``python -m priorpaint.metrics.lpips_weights``."""
+    monkeypatch.setattr(sys, "argv", ["lpips_weights", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        run_module(app, "priorpaint.metrics.lpips_weights")
+    return end.value.code
+
+
 @pytest.mark.parametrize(("name", "network"), [("AlexNet", alexnet), ("VGG16", vgg16)])
 def test_published_files_are_converted(
-    tmp_path: Path, name: str, network: Callable[[], torch.nn.Sequential], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    name: str,
+    network: Callable[[], torch.nn.Sequential],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The converted file gives what a direct evaluation of the published network and heads gives."""
     torch.manual_seed(0)
     features = network().requires_grad_(False)
     *files, heads = published(tmp_path, features)
     out = tmp_path / "out.safetensors"
-    assert main([*map(str, files), str(out)]) == 0 and capsys.readouterr().out == f"{out}: LPIPS with {name}\n"
+    assert command(monkeypatch, *files, out) == 0 and capsys.readouterr().out == f"{out}: LPIPS with {name}\n"
     a, b = torch.rand(2, 2, 3, 64, 80) * 2 - 1
     shift, scale = (torch.tensor(c).view(3, 1, 1) for c in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
     f, g, expected = (a - shift) / scale, (b - shift) / scale, torch.zeros(2)
@@ -153,7 +166,9 @@ def test_published_files_are_converted(
     assert LPIPS(out)(a, b).tolist() == pytest.approx(expected.tolist(), rel=1e-4)
 
 
-def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_do_not_belong_together_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network, heads, _ = published(tmp_path, alexnet())
     out, text = tmp_path / "out.safetensors", tmp_path / "page.pth"
     text.write_text("<html>not found</html>")
@@ -164,7 +179,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, capsys: p
         (network, network), (heads, heads), (text, heads), (network, tmp_path / "absent.pth"),
         (network, tmp_path / "wide.pth"), (tmp_path / "list.pth", heads),
     ):  # fmt: skip
-        assert main([*map(str, files), str(out)]) == 1
+        assert command(monkeypatch, *files, out) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1 and not out.exists()
-    assert main([str(network), str(heads), str(tmp_path / "no" / "out.safetensors")]) == 1
+    assert command(monkeypatch, network, heads, tmp_path / "no" / "out.safetensors") == 1
     assert "cannot be written" in capsys.readouterr().err

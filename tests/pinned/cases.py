@@ -42,7 +42,7 @@ VIPAINT: dict[str, dict[str, Any]] = {
     "exact": {},
     "projected": {"preset": "projected"},
     "langevin": {"preset": "langevin", "refine_steps": 2, "refine_inner": 3},
-    "official": {"preset": "official", "perceptual_weight": 0.0},
+    "official": {"preset": "official-imagenet", "perceptual_weight": 0.0},
     "components": {"components": 2},
     "correct": {"correct": True, "particles": 8, "num_kept": 2, "up_steps": 4},
 }

@@ -14,11 +14,12 @@ import pytest
 from priorpaint import SOLVERS
 from priorpaint.lab.certify import Cell, Certificate, certify
 from priorpaint.lab.certify.results import DONE
+from tests.slow import i8_half
 
 pytestmark = pytest.mark.slow
 
 STORED = Path(__file__).parents[2] / "docs" / "results" / "certification.json"
-AGAIN = [(problem, budget) for problem in ("G16", "M3", "M16", "I8-half") for budget in (50, 200)]
+AGAIN = [(problem, budget) for problem in ("G16", "M3", "M16") for budget in (50, 200)]
 
 
 def run(method: str, problem: str, budget: int, num_samples: int = 1024, seeds: int = 3) -> Cell:
@@ -37,10 +38,19 @@ def test_moment_matching_is_nearly_exact_on_a_gaussian(budget: int) -> None:
     assert cell.mean("std") == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize(("method", "problem"), [("mmps:iterations=6", "Z-G16"), ("mmps", "Z-M32")])
-def test_moment_matching_is_nearly_exact_through_a_linear_decoder(method: str, problem: str) -> None:
+def test_moment_matching_is_nearly_exact_through_a_linear_decoder() -> None:
     """The bar of pixel priors; three iterations of the linear solver, the default, leave 1.6 on Z-G16."""
-    assert run(method, problem, 200, num_samples=512).ratio <= 1.3
+    assert run("mmps:iterations=6", "Z-G16", 200, num_samples=512).ratio <= 1.3
+
+
+def test_moment_matching_is_nearly_exact_on_a_mixture_through_a_linear_decoder() -> None:
+    """Draws of Z-M32 differ from processor to processor (see `i8_half`) and are not equally hard, so they are many.
+
+    Measured over 24 draws: 1.22 on average, with a standard deviation of .54 from draw to draw, most of it the luck of
+    512 samples with the shares of two modes. The mean of 3 draws has a standard error of .31, that of 24 draws .11:
+    the bar is 1.22 + 3 x .11. With one iteration of the linear solver it is 1.70, for psld 5.7 and for dps 6.5.
+    """
+    assert run("mmps", "Z-M32", 200, num_samples=512, seeds=24).ratio <= 1.55
 
 
 @pytest.mark.parametrize("problem", ["Z-G16", "Z-M32"])
@@ -88,6 +98,32 @@ def slack(cell: Cell) -> float:
     return 4 * 0.33 / math.sqrt(len(cell.measures))
 
 
+def worsened(before: Cell, now: Cell) -> list[str]:
+    """The measures that are further from those of exact samples than before, beyond chance."""
+    share = 4 * math.sqrt(0.25 / (now.num_samples * len(now.measures)))
+    worse = ["ratio"] if now.ratio > 1.1 * before.ratio + slack(before) else []
+    for name, target, noise in (
+        ("modes", 0.0, share),
+        ("mean", 0.0, 0.1),
+        ("std", 1.0, 0.05),
+        ("cover50", 0.5, share),
+        ("cover90", 0.9, share),
+    ):
+        old, new = before.mean(name), now.mean(name)
+        if old is not None and new is not None and abs(new - target) > 1.1 * abs(old - target) + noise:
+            worse.append(name)
+    return worse
+
+
+def check(before: Cell, now: Cell) -> None:
+    assert now.status == before.status, now.note
+    if now.status != DONE:
+        return
+    assert now.num_samples == before.num_samples
+    assert worsened(before, now) == []
+    assert now.forward + now.backward <= 1.01 * (before.forward + before.backward) + 1
+
+
 @pytest.mark.parametrize(("problem", "budget"), AGAIN)
 @pytest.mark.parametrize("method", sorted(SOLVERS))
 def test_no_certified_number_is_worse_than_before(method: str, problem: str, budget: int) -> None:
@@ -101,23 +137,25 @@ def test_no_certified_number_is_worse_than_before(method: str, problem: str, bud
         num_samples=before.num_samples or 512,
         calibrated=False,
     ).cells[0]
-    assert now.status == before.status, now.note
-    if now.status != DONE:
-        return
-    assert now.num_samples == before.num_samples
-    assert now.ratio <= 1.1 * before.ratio + slack(before)
-    share = 4 * math.sqrt(0.25 / (now.num_samples * len(now.measures)))
-    for name, target, noise in (
-        ("modes", 0.0, share),
-        ("mean", 0.0, 0.1),
-        ("std", 1.0, 0.05),
-        ("cover50", 0.5, share),
-        ("cover90", 0.9, share),
-    ):
-        old, new = before.mean(name), now.mean(name)
-        if old is not None and new is not None:
-            assert abs(new - target) <= 1.1 * abs(old - target) + noise, name
-    assert now.forward + now.backward <= 1.01 * (before.forward + before.backward) + 1
+    check(before, now)
+
+
+@pytest.mark.parametrize("budget", i8_half.BUDGETS)
+@pytest.mark.parametrize("method", sorted(SOLVERS))
+def test_no_number_on_i8_half_is_worse_than_before(method: str, budget: int) -> None:
+    """On fixed measurements: those of the stored certificate are drawn anew on each processor (see `i8_half`)."""
+    before = i8_half.together(i8_half.recorded(), method, budget)
+    check(before, i8_half.together(i8_half.measured([method], (budget,)), method, budget))
+
+
+@pytest.mark.parametrize(
+    ("method", "worse", "budget"),
+    [("copaint", "copaint:steps=4", 50), ("reddiff_v", "reddiff_v:lr=0.1", 200)],
+)
+def test_a_worse_method_is_noticed_on_i8_half(method: str, worse: str, budget: int) -> None:
+    before = i8_half.together(i8_half.recorded(), method, budget)
+    now = i8_half.together(i8_half.measured([worse], (budget,)), worse, budget)
+    assert "ratio" in worsened(before, now)
 
 
 def test_the_stored_certificate_is_whole() -> None:

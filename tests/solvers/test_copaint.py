@@ -17,6 +17,7 @@ from priorpaint.diffusion.samplers import DDIM
 from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.operators.base import Operator
 from priorpaint.priors.analytic import Gaussian
+from priorpaint.priors.base import normalised
 from priorpaint.solvers.base import Cost, Task
 from priorpaint.solvers.copaint import CoPaint, CoPaintTT, _Loss
 from tests.solvers import affine
@@ -127,7 +128,7 @@ def test_gradient(schedule: Schedule, t: float) -> None:
     length = math.hypot(alpha, sigma)
     j = length * alpha * COV @ np.linalg.inv(alpha**2 * COV + sigma**2 * EYE)  # dD/du
     move = torch.tensor([[0.3, -0.2], [0.1, 0.5], [0.0, 0.0]]).reshape(3, 1, 1, 2)
-    loss = _Loss(task(toy_g(schedule)), length * X_T, at(t), 0.7, clip=False)
+    loss = _Loss(task(normalised(toy_g(schedule))), X_T, at(t), 0.7, clip=False)
     point = loss(move, gradient=True)
     for row in range(3):
         u0, step = X_T[row].flatten().double().numpy(), move[row].flatten().double().numpy()

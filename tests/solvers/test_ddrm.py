@@ -87,12 +87,12 @@ def test_start_adds_the_noise_that_y_lacks(monkeypatch: pytest.MonkeyPatch) -> N
         lambda self, task, x_t, x_0, t, s: out.append(x_t) or x_t,  # type: ignore[func-returns-value]
     )
     mean, cov = affine.of_solver(monkeypatch, DDRM(steps=1, paste=False), prior, KNOWN, Y, 4, sigma_y=0.5)
-    np.testing.assert_allclose(mean.numpy(), [1.0, 0.0], atol=1e-6)
-    # x_1 = y + sqrt(4 - .25) z, whose noise is with that of y sigma_1^2; x_2 = sqrt(1 + 4) z.
-    np.testing.assert_allclose(cov.numpy(), np.diag([3.75, 5.0]), atol=1e-5)
+    np.testing.assert_allclose(mean.numpy(), [5**-0.5, 0.0], atol=1e-6)
+    # x_1 = y + sqrt(4 - .25) z, whose noise is with that of y sigma_1^2; x_2 = sqrt(1 + 4) z; all over sqrt(5).
+    np.testing.assert_allclose(cov.numpy(), np.diag([3.75 / 5, 1.0]), atol=1e-5)
     mean, cov = affine.of_solver(monkeypatch, DDRM(steps=1, paste=False), prior, KNOWN, Y, 4, sigma_y=2.5)
     np.testing.assert_allclose(mean.numpy(), [0.0, 0.0], atol=1e-6)
-    np.testing.assert_allclose(cov.numpy(), np.diag([5.0, 5.0]), atol=1e-5)
+    np.testing.assert_allclose(cov.numpy(), np.diag([1.0, 1.0]), atol=1e-5)
 
 
 def test_the_same_in_any_basis() -> None:

@@ -11,7 +11,8 @@ from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.samplers import DDIM, EulerMaruyama, Sampler
 from priorpaint.diffusion.schedules import EDM, VP, Flow, Schedule
 from priorpaint.operators import Operator
-from priorpaint.solvers.base import Cost
+from priorpaint.priors.base import normalised
+from priorpaint.solvers.base import Cost, Problem
 from priorpaint.solvers.dps import DPS
 from priorpaint.solvers.guidance import GuidedSolver, towards
 from priorpaint.solvers.pigdm import PiGDM
@@ -23,31 +24,23 @@ X_T = torch.tensor([[0.7, -0.4], [2.0, 0.3], [-1.0, -1.0]]).reshape(3, 1, 1, 2)
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize(
-    ("name", "eta", "euler"),
+    ("name", "eta", "sampler"),
     [("ddim", 0.6, DDIM(eta=0.6)), ("heun", 1.0, DDIM()), ("euler_maruyama", 1.0, EulerMaruyama())],
 )
-def test_lever_is_what_a_step_does_with_d(schedule: Schedule, name: str, eta: float, euler: Sampler) -> None:
-    """Move D by 1: x_s moves by b, between neighbours of the grid."""
+def test_the_estimate_moves_a_step_as_far_as_the_move(
+    schedule: Schedule, name: str, eta: float, sampler: Sampler
+) -> None:
+    """A step with D + move / b ends where the step with D and then the move end, between neighbours of the grid."""
+    prior, rows = normalised(toy_g(schedule)), torch.zeros(3, dtype=torch.long)
     run = DPS(steps=8, sampler=name, eta=eta)  # type: ignore[arg-type]
+    problem = Problem(prior, KNOWN.select(rows), Y.expand(3, 1, 1, 2))
+    guided = run.guide(prior, problem.operator, problem.y)
     times = schedule.grid(8)
     for t, s in zip(times[1:-1], times[2:], strict=True):
-        next_time, b = run.lever(schedule, t.expand(3))
-        assert torch.equal(next_time, s.expand(3))
-        plain, moved = (
-            euler.step(_Constant(value, schedule), X_T, t, s, Streams(range(3)))[0]
-            for value in (0.0, 1.0)  # type: ignore[arg-type]
-        )
-        torch.testing.assert_close(moved - plain, torch.full_like(X_T, b[0].item()), rtol=1e-4, atol=1e-4)
-
-
-class _Constant:
-    """A prior that always answers with the same image."""
-
-    def __init__(self, value: float, schedule: Schedule) -> None:
-        self.value, self.schedule = value, schedule
-
-    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return torch.full_like(x_t, self.value)
+        plain, moved = (sampler.step(p, X_T, t, s, Streams(range(3)))[0] for p in (prior, guided))
+        _, move = run.move(problem, X_T, t, s, None)
+        assert float(move.abs().max()) > 1e-2
+        torch.testing.assert_close(moved - plain, move, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["dps", "pigdm", "mmps", "tmpd"])

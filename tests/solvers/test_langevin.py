@@ -14,6 +14,7 @@ from priorpaint import Inpainting
 from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.priors.analytic import Gaussian
+from priorpaint.priors.base import normalised
 from priorpaint.solvers.base import Cost, Task
 from priorpaint.solvers.langevin import Langevin, _Level, _Overdamped, _transition, _Underdamped
 from tests.solvers import affine
@@ -49,7 +50,7 @@ def test_drift(schedule: Schedule, t: float, sigma_y: float) -> None:
     """Unknown: the score. Known above the noise of y: (1 + lam) (alpha y - u) / gap - lam score. Below: the score of
     p_t(u) N(alpha y; u, alpha^2 sigma_y^2 - sigma^2).
     """
-    level = _Level(task(toy_g(schedule), sigma_y=sigma_y), at(t), lam=5.0)
+    level = _Level(task(normalised(toy_g(schedule)), sigma_y=sigma_y), at(t), lam=5.0)
     alpha, sigma = schedule.alpha(at(t)).item(), schedule.sigma(at(t)).item()
     alpha, sigma = alpha / math.hypot(alpha, sigma), sigma / math.hypot(alpha, sigma)
     gap = sigma**2 - alpha**2 * sigma_y**2

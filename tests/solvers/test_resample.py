@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from priorpaint import Inpainting, solver
-from priorpaint.diffusion import transitions
 from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.operators import Operator
+from priorpaint.priors.base import normalised
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.solvers.base import Task
 from priorpaint.solvers.resample import ReSample, stochastic_resample
@@ -90,18 +90,16 @@ def test_stochastic_resampling(schedule: Any) -> None:
     torch.testing.assert_close(stochastic_resample(schedule, z_0, z_s, s, 1e-14, noise), z_s, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("schedule", [VP("linear"), EDM()])
-def test_clean_estimates(schedule: Any) -> None:
-    """Corrected: D. Official: (z - sigma^2 eps) / alpha, in variance-preserving units."""
-    prior, t = toy_g(schedule), torch.tensor(0.5, dtype=torch.float64)
-    z = float(transitions.vp_length(schedule, t)) * torch.tensor([[[[0.3, -0.8]]]])
+@pytest.mark.parametrize("own", [VP("linear"), EDM()])
+def test_clean_estimates(own: Any) -> None:
+    """Corrected: D. Reference: (z - sigma^2 eps) / alpha, in variance-preserving coordinates."""
+    prior, t = normalised(toy_g(own)), torch.tensor(0.5, dtype=torch.float64)
+    z, schedule = torch.tensor([[[[0.3, -0.8]]]]), prior.schedule
     d = prior.denoise(z, t)
     assert ReSample()._clean(schedule, z, d, t) is d
-    length = transitions.vp_length(schedule, t)
-    alpha, sigma = float(schedule.alpha(t) / length), float(schedule.sigma(t) / length)
-    unit = z / float(length)
-    eps = (unit - alpha * d) / sigma
-    wanted = (unit - sigma**2 * eps) / alpha
+    alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
+    eps = (z - alpha * d) / sigma
+    wanted = (z - sigma**2 * eps) / alpha
     torch.testing.assert_close(ReSample(preset="reference")._clean(schedule, z, d, t), wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -190,7 +190,7 @@ def pictures(count: int) -> tuple[Inpainting, Tensor]:
     return operator, operator(Streams([12]).normal(count, 1, 8, 8)[0].tanh())
 
 
-@pytest.mark.parametrize("preset", ["exact", "projected", "langevin", "official"])
+@pytest.mark.parametrize("preset", ["exact", "projected", "langevin", "official-imagenet"])
 def test_batch_of_three_equals_three_runs(preset: str) -> None:
     prior, (operator, y) = network_prior(), pictures(3)
     method = solver("vipaint", preset=preset, levels=3, iterations=6, refine_steps=5, top_steps=20)
@@ -385,7 +385,7 @@ def test_callback_counts_both_phases_and_cancels() -> None:
 def test_official_preset_moves_no_further_than_adam_can() -> None:
     """50 iterations at most move a mean by 5, a log-variance by 0.05 and a gate logit by 0.5."""
     prior = toy(DIAGONAL)
-    method = VIPaint(preset="official", t_start=T_S, t_end=T_E, refine_steps=20)
+    method = VIPaint(preset="official-imagenet", t_start=T_S, t_end=T_E, refine_steps=20)
     posterior = method.fit(prior, SEEN, Y)
     steps, lam = method.ladder(prior), posterior.parameters
     v = float(transitions.backward_variance(CIN, steps.levels[0], steps.levels[1]))
@@ -417,7 +417,7 @@ def test_default_levels_have_the_published_noise_per_unit_data() -> None:
     [
         ({"t_start": 0.6, "t_end": 0.4}, "t_start < t_end"),
         ({"likelihood_scale": 0.0}, "without width"),
-        ({"preset": "official", "t_end": 0.9995}, "no step above"),
+        ({"preset": "official-imagenet", "t_end": 0.9995}, "no step above"),
     ],
 )
 def test_settings_that_do_not_fit_are_told(params: dict[str, object], sentence: str) -> None:
@@ -436,8 +436,46 @@ def test_other_schedules_and_likelihoods_run() -> None:
     schedules: list[Schedule] = [VP("cosine"), VE(), EDM(), Flow()]
     for schedule in schedules:
         prior = Gaussian([0.3, -0.2], DIAGONAL, schedule=schedule)
-        for params in ({"likelihood": "laplace"}, {"preset": "official"}, {"refine_guidance": "norm"}):
+        for params in ({"likelihood": "laplace"}, {"preset": "official-imagenet"}, {"refine_guidance": "norm"}):
             method = solver("vipaint", iterations=3, refine_steps=5, **params)
             samples = method.sample(prior, SEEN, Y, num_samples=4)
             assert bool(torch.isfinite(samples).all()), (schedule, params)
             assert torch.equal(samples[0, :, 0, 0, 0], torch.full((4,), 0.9))
+
+
+CHURCHES = VP("scaled_linear", 1000, 0.0015, 0.0155)
+
+
+@pytest.mark.parametrize(
+    ("levels", "index"), [(1, [400]), (2, [550, 400]), (4, [550, 500, 450, 400]), (6, [650, 600, 550, 500, 450, 400])]
+)
+@pytest.mark.parametrize("preset", ["official-imagenet", "official-lsun"])
+def test_official_levels_are_indices_of_a_table_of_1000(preset: Any, levels: int, index: list[int]) -> None:
+    """Fig. 1 of the paper, on LSUN-Churches: 550, 500, 450, 400; phase 2 goes down index by index (400 steps)."""
+    prior = Gaussian([0.0], [[1.0]], schedule=CHURCHES)
+    method = VIPaint(preset=preset, levels=levels)
+    ladder = method.ladder(prior)
+    assert (ladder.levels * 1000 - 1).tolist() == pytest.approx(index)
+    down = method.rules.down(prior, float(ladder.levels[-1]))
+    assert (down[:-1] * 1000 - 1).tolist() == pytest.approx(list(range(400, 0, -1))) and down[-1] == 0
+
+
+@pytest.mark.parametrize(("preset", "end"), [("official-imagenet", 0.0195), ("official-lsun", 0.0155)])
+def test_official_levels_elsewhere_are_the_noise_ratios_of_the_run(preset: Any, end: float) -> None:
+    table = VP("scaled_linear", 1000, 0.0015, end)
+    prior = Gaussian([0.0], [[0.25]], schedule=EDM())
+    prior.data_std = 0.5
+    wanted = table.log_nsr(torch.tensor([551, 501, 451, 401], dtype=torch.float64) / 1000).exp()
+    steps = VIPaint(preset=preset, levels=4).ladder(prior)
+    torch.testing.assert_close(EDM().sigma(steps.levels), 0.5 * wanted)
+    pairs = EDM().sigma(steps.pairs) / 0.5
+    assert len(pairs) == 137 and float(pairs.min()) > float(wanted[0])
+
+
+def test_official_runs_differ_as_published() -> None:
+    imagenet, lsun = (VIPaint(preset=preset).rules for preset in ("official-imagenet", "official-lsun"))
+    assert (imagenet.mc_samples, imagenet.top_noise, imagenet.sample_cfg, imagenet.refine_scale) == (5, 0.8, 3.0, 0.4)
+    assert (lsun.mc_samples, lsun.top_noise, lsun.sample_cfg, lsun.refine_scale) == (10, 0.1, 1.0, 0.2)
+    assert imagenet.gate == pytest.approx(0.9933, abs=1e-4) and lsun.gate == pytest.approx(0.9820, abs=1e-4)
+    # 100 mean |D| / (2 0.566^2) = 156.08 mean |D| through a VQ decoder, 100 mean |D| through a KL one.
+    assert 100 / float(imagenet.likelihood_scale or 0) == pytest.approx(156.08, abs=0.01) and lsun.likelihood_scale == 1

@@ -175,7 +175,7 @@ def test_estimate_of_the_top_level() -> None:
     # With unit variance z_Te and z_t have unit variance and correlation alpha_{t|e}.
     assert float(rise) * 1.3 == pytest.approx(0.593231, abs=6e-7)
     assert float((z_t - added / CIN.sigma(t) * eps) / rise) == pytest.approx(0.593231, abs=6e-7)
-    released = OfficialBound(prior, steps, OFFICIAL, prior.denoise)
+    released = OfficialBound(prior, steps, OFFICIAL["official-imagenet"], prior.denoise)
     assert float(released.released_end(z_t, eps, t)) == pytest.approx(0.333851, abs=6e-7)
 
 
@@ -200,7 +200,7 @@ def test_pushed_forward_ends_agree_on_every_schedule() -> None:
 
 def test_released_grid() -> None:
     """137 pairs from 139 points 551 .. 998 of the ImageNet-256 table; the two points nearest T_e only end pairs."""
-    pairs = (released_pairs(T_E) * 1000 - 1).round()
+    pairs = released_pairs(550)
     assert len(pairs) == 137
     assert pairs[0, 0] == 998 and bool(((pairs[:, 0] - pairs[:, 1]) >= 2).all())
     assert bool(((pairs[:, 0] - pairs[:, 1]) <= 4).all()) and float(pairs[-1, 1]) > 551

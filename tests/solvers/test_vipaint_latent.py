@@ -135,7 +135,7 @@ def shrinking() -> DenoiserPrior:
 
 def test_official_on_l1_alone_says_so() -> None:
     prior, operator, y = curved()
-    run: dict[str, Any] = {**FAST, "preset": "official"}
+    run: dict[str, Any] = {**FAST, "preset": "official-imagenet"}
     with pytest.warns(UserWarning, match="runs on L1 alone"):
         solver("vipaint", **run).sample(prior, operator, y)
     solver("vipaint", **run, perceptual_weight=0).sample(prior, operator, y)  # any warning is an error here
@@ -202,5 +202,5 @@ def test_guidance_needs_a_condition() -> None:
 
 
 def test_official_guidance_is_one_then_three() -> None:
-    rules = VIPaint(preset="official").rules
+    rules = VIPaint(preset="official-imagenet").rules
     assert (rules.fit_cfg, rules.sample_cfg) == (1.0, 3.0)

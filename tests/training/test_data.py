@@ -18,14 +18,14 @@ from tests.training.conftest import draw_pictures
 def test_a_batch_depends_only_on_seed_and_number(pictures: Path) -> None:
     first, second = Pictures([pictures], 16), Pictures([pictures], 16)
     first.batch(0, 4, seed=5)
-    assert torch.equal(first.batch(7, 4, seed=5), second.batch(7, 4, seed=5))
-    assert not torch.equal(first.batch(7, 4, seed=5), first.batch(8, 4, seed=5))
-    assert not torch.equal(first.batch(7, 4, seed=5), first.batch(7, 4, seed=6))
+    assert torch.equal(first.batch(7, 4, seed=5)[0], second.batch(7, 4, seed=5)[0])
+    assert not torch.equal(first.batch(7, 4, seed=5)[0], first.batch(8, 4, seed=5)[0])
+    assert not torch.equal(first.batch(7, 4, seed=5)[0], first.batch(7, 4, seed=6)[0])
 
 
 def test_every_fourth_batch_is_wide_at_the_same_cost(pictures: Path) -> None:
     stream = Pictures([pictures], 16, wide=32)
-    shapes = [tuple(stream.batch(k, 8, seed=0).shape) for k in range(8)]
+    shapes = [tuple(stream.batch(k, 8, seed=0)[0].shape) for k in range(8)]
     assert shapes == ([(8, 3, 16, 16)] * 3 + [(2, 3, 32, 32)]) * 2
 
 
@@ -33,7 +33,7 @@ def test_crops_are_pieces_of_the_pictures(pictures: Path) -> None:
     source = np.stack([np.asarray(Image.open(p)) for p in sorted(pictures.glob("*.png"))])
     views = [v for t in (source, source[:, :, ::-1]) for v in (t, t.transpose(0, 2, 1, 3))]
     known = {w.tobytes() for v in views for w in _windows(v, 16)}
-    batch = Pictures([pictures], 16, scales=(1.0,)).batch(0, 32, seed=0)
+    batch = Pictures([pictures], 16, scales=(1.0,)).batch(0, 32, seed=0)[0]
     assert batch.dtype == torch.uint8
     assert all(crop.permute(1, 2, 0).contiguous().numpy().tobytes() in known for crop in batch)
 
@@ -68,7 +68,7 @@ def test_a_tar_file_gives_the_same_pictures_as_its_folder(pictures: Path, tmp_pa
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
         tar.add(pictures, arcname="pictures")
     loose, packed = Pictures([pictures], 16), Pictures([tmp_path / "all.tar"], 16)
-    assert torch.equal(loose.batch(3, 4, seed=1), packed.batch(3, 4, seed=1))
+    assert torch.equal(loose.batch(3, 4, seed=1)[0], packed.batch(3, 4, seed=1)[0])
 
 
 def test_a_tar_file_inside_a_folder_is_pointed_at(pictures: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_tar_file_inside_a_folder_is_pointed_at(pictures: Path, tmp_path: Path
 
 
 def test_grey_and_centre_crops(pictures: Path) -> None:
-    assert Pictures([pictures], 16, channels=1).batch(0, 2, seed=0).shape == (2, 1, 16, 16)
+    assert Pictures([pictures], 16, channels=1).batch(0, 2, seed=0)[0].shape == (2, 1, 16, 16)
     crops = centre_crops([pictures], 128, 8, 3, [])
     picture = np.asarray(Image.open(pictures / "00.png"))
     assert crops.shape == (10, 3, 40, 40)
@@ -133,7 +133,7 @@ def test_one_picture_in_fifty_is_held_out_and_never_learned(tmp_path: Path) -> N
     # 400 draws with probability 1/50: fewer than 1 or more than 20 has a probability below 1e-3.
     assert 1 <= len(kept_out) == stream.num_held_out <= 20 and len(stream.names) == 400 - len(kept_out)
     # 6000 draws of fewer than 400 pictures: one of them is missed with probability 400 exp(-15) < 2e-4.
-    learned = set(numbers(stream.batch(0, 6000, seed=0)[:, :, 0, 0]))
+    learned = set(numbers(stream.batch(0, 6000, seed=0)[0][:, :, 0, 0]))
     assert learned == set(range(400)) - set(kept_out)
     crops = stream.held_out_crops(16, 4)
     assert crops is not None and torch.equal(crops[:, 0, 0, 0], to_float(torch.tensor(kept_out) % 256))
@@ -144,7 +144,7 @@ def test_which_pictures_are_held_out_follows_from_their_pixels(tmp_path: Path) -
     chosen = held_out(Pictures([folder], 16, hold_out=True))
     twice = Pictures([folder, folder], 16, augment="none", scales=(1.0,), hold_out=True)
     assert sorted(held_out(twice)) == sorted(2 * chosen)
-    assert not set(numbers(twice.batch(0, 4000, seed=0)[:, :, 0, 0])) & set(chosen)
+    assert not set(numbers(twice.batch(0, 4000, seed=0)[0][:, :, 0, 0])) & set(chosen)
     Image.new("RGB", (16, 16), "white").save(folder / "!first.png")  # moves every other by one place
     assert set(chosen) <= set(held_out(Pictures([folder], 16, hold_out=True)))
 
@@ -168,7 +168,7 @@ def test_classes_and_wholes_are_held_out_as_they_are_learned(tmp_path: Path) -> 
     parts = Pictures([tmp_path / "kinds"], 16, classes="auto", scales=(1.0, 0.8), augment="none", hold_out=True)
     assert parts.counts[2] == 49 and parts.num_held_out == 400 - sum(parts.counts[:2]) > 0
     assert {pixels.shape for pixels in parts.held_out} == {(20, 30, 3)}
-    crops, labels = parts.labelled_batch(0, 64, seed=0)
+    crops, labels = parts.batch(0, 64, seed=0)
     assert torch.equal(crops[:, 0].float().mean((1, 2)).round().long() // 100, labels)
     wholes = Pictures([tmp_path / "kinds"], 16, whole=True, hold_out=True)
     assert {pixels.shape for pixels in wholes.held_out} == {(16, 24, 3)}

@@ -52,7 +52,7 @@ def test_idx_files_are_padded_evenly_and_labelled(tmp_path: Path, suffix: str) -
     stream = Pictures([source], 16, channels=1, classes="auto", augment="auto")
     assert stream.class_names == tuple(f"{k:02d}" for k in range(11)) and sum(stream.counts) == 30
     assert stream.augment == "none"
-    crops, labels = stream.labelled_batch(0, 64, seed=0)
+    crops, labels = stream.batch(0, 64, seed=0)
     assert crops.shape == (64, 1, 16, 16) and labels.dtype == torch.int64
     assert torch.equal(crops[:, 0, 2, 3].long() - 100, labels)  # 12x10 in 16x16: 2 rows above, 3 columns left
     assert int(crops[:, :, :2].max()) == 0 and int(crops[:, :, :, 13:].max()) == 0
@@ -91,7 +91,7 @@ def test_fashion_mnist() -> None:
     source = SHARED / "t10k-images-idx3-ubyte.xz"
     stream = Pictures([source], 32, channels=1, classes="auto", augment="auto", whole=True)
     assert len(stream.names) == 10000 and stream.counts == [1000] * 10
-    crops, labels = stream.labelled_batch(0, 256, seed=0)
+    crops, labels = stream.batch(0, 256, seed=0)
     assert crops.shape == (256, 1, 32, 32) and int(crops[..., :2, :].max()) == 0
     bright = crops.float().mean((1, 2, 3))
     # Pullovers (2) and coats (4) are large and bright; sandals (5) are small.
@@ -115,9 +115,9 @@ def test_subfolders_are_classes(classes: Path) -> None:
     assert class_names([classes]) == ("cats", "dogs")
     stream = Pictures([classes], 16, classes="auto", augment="auto")
     assert (stream.class_names, stream.counts, stream.augment) == (("cats", "dogs"), [5, 5], "flip")
-    crops, labels = stream.labelled_batch(0, 32, seed=0)
+    crops, labels = stream.batch(0, 32, seed=0)
     assert torch.equal(crops[:, 0, 0, 0].long() // 255, labels) and 0 < int(labels.sum()) < 32
-    assert torch.equal(stream.batch(0, 32, seed=0), crops)
+    assert torch.equal(stream.batch(0, 32, seed=0)[0], crops)
 
 
 def test_folders_in_a_tar_file_are_classes_too(classes: Path, pictures: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_folders_in_a_tar_file_are_classes_too(classes: Path, pictures: Path, tm
     assert class_names([tmp_path / "kinds.tar"]) == ("cats", "dogs")
     assert class_names([tmp_path / "flat.tar"]) == () and class_names([pictures / "00.png"]) == ()
     packed, loose = (Pictures([source], 16, classes="auto") for source in (tmp_path / "kinds.tar", classes))
-    for one, other in zip(packed.labelled_batch(0, 8, seed=0), loose.labelled_batch(0, 8, seed=0), strict=True):
+    for one, other in zip(packed.batch(0, 8, seed=0), loose.batch(0, 8, seed=0), strict=True):
         assert torch.equal(one, other)
 
 
@@ -146,7 +146,7 @@ def test_whole_pictures_are_shrunk_to_the_size(tmp_path: Path) -> None:
         Image.fromarray(np.full((40, 60 + index, 3), 30 * index, dtype=np.uint8)).save(tmp_path / f"{index}.png")
     stream = Pictures([tmp_path], 16, whole=True)
     assert all(min(p.shape[:2]) == 16 for p in stream.some(8)) and len(stream.some(100)) == 8
-    assert stream.batch(0, 4, seed=0).shape == (4, 3, 16, 16)
+    assert stream.batch(0, 4, seed=0)[0].shape == (4, 3, 16, 16)
 
 
 def test_augmentation(pictures: Path) -> None:
@@ -154,7 +154,9 @@ def test_augmentation(pictures: Path) -> None:
     for augment, views in {"none": [source], "flip": [source, source[:, :, ::-1]]}.items():
         known = {p[y : y + 32, x : x + 32].tobytes() for v in views for p in v for y in range(9) for x in range(9)}
         stream = Pictures([pictures], 32, scales=(1.0,), augment=augment)
-        hits = [crop.permute(1, 2, 0).contiguous().numpy().tobytes() in known for crop in stream.batch(0, 40, seed=0)]
+        hits = [
+            crop.permute(1, 2, 0).contiguous().numpy().tobytes() in known for crop in stream.batch(0, 40, seed=0)[0]
+        ]
         assert all(hits)
 
 

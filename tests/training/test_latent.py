@@ -92,7 +92,7 @@ def test_an_autoencoder_learns_and_its_latents_are_standard(waves: Path, autoenc
     facts = held.metadata.training
     assert facts["latent_noise"] == 0.1 and facts["loss"] == "reconstruction" and "p_mean" not in facts
     assert facts["held_out_psnr_db"]["reconstruction"] == pytest.approx(lines[-1]["psnr"]["reconstruction"], abs=1e-3)
-    crops = to_float(Pictures([waves], 16).batch(3, 256, seed=5))
+    crops = to_float(Pictures([waves], 16).batch(3, 256, seed=5)[0])
     with torch.no_grad():
         latents = held.autoencoder.encode(crops)
         back = held.autoencoder.decode(latents + 0.1 * torch.randn(latents.shape, generator=_seeded(0)))
@@ -193,7 +193,7 @@ def test_the_loss_is_that_of_the_latents(waves: Path, autoencoder: Path, tmp_pat
     task, network = LatentDenoising(config, held), UNet(TINY, seed=1)
     with torch.no_grad():
         network.tail.weight.normal_(0, 0.1, generator=_seeded(0))
-    crops = to_float(Pictures([waves], 16).batch(0, 4, seed=0))
+    crops = to_float(Pictures([waves], 16).batch(0, 4, seed=0)[0])
     losses = task.losses(network, crops, torch.zeros(4, dtype=torch.int64), 7)
     expected = objective(config).losses(network, held.network.encode(crops), _seeded(7))
     torch.testing.assert_close(losses.plain, expected.plain)

@@ -23,7 +23,7 @@ from priorpaint.priors.native.weights_file import read_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import centre_crops
 from priorpaint.training.loop import Outcome, Report, _Run, train
-from priorpaint.training.loss import edm_denoise
+from priorpaint.training.objectives import EDMObjective
 from tests.training.command import run
 from tests.training.conftest import draw_pictures
 
@@ -56,8 +56,9 @@ def test_a_hundred_steps_denoise_better_than_doing_nothing_and_than_no_training(
     clean = centre_crops([pictures], 40, 4, 3, [])
     sigma = torch.full((len(clean),), 0.4)
     noisy = clean + 0.4 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    wanted = EDMObjective(-1.2, 1.3, (0.01, 8.0), metadata.sigma_data, balance=True)
     with torch.no_grad():
-        error = (edm_denoise(network, noisy, sigma, metadata.sigma_data) - clean).square().mean()
+        error = (wanted.denoise(network, noisy, sigma) - clean).square().mean()
     wiener = (noisy * (0.25 / (0.16 + 0.25)) - clean).square().mean()
     assert float(error) < 0.75 * float(wiener) < float((noisy - clean).square().mean())
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]

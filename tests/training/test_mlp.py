@@ -20,7 +20,6 @@ from priorpaint.priors.native.mlp import MLP, MLPConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, read_weights, save_weights
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.loop import train
-from priorpaint.training.loss import NoiseLevels
 from priorpaint.training.objectives import X0Objective
 from priorpaint.training.optim import Optimizers
 from tests.training.command import run
@@ -86,7 +85,7 @@ def test_no_label_is_the_null_class() -> None:
 
 
 def test_the_loss_is_that_of_edm_on_the_picture_itself() -> None:
-    wanted = X0Objective(NoiseLevels(0.3, 1e-6), 0.5, balance=False)  # sigma = exp(0.3) for all
+    wanted = X0Objective(0.3, 1e-6, (0.01, 8.0), 0.5, balance=False)  # sigma = exp(0.3) for all
     x_0, sigma = torch.full((4, 1, 2, 2), 0.7), torch.tensor(0.3).exp()
     losses = wanted.losses(lambda x, c_noise: torch.full_like(x, 0.1), x_0, torch.Generator().manual_seed(0))
     expected = 0.6**2 * (sigma**2 + 0.25) / (0.5 * sigma) ** 2

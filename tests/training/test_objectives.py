@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.priors.analytic import GaussianMixture
-from priorpaint.training.loss import NoiseLevels
 from priorpaint.training.objectives import EDMObjective, HybridObjective, Objective, SimpleObjective
 
 MIX = torch.randn(4, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64) / 4
@@ -106,7 +105,7 @@ def errors(denoise: Callable[[Tensor, Tensor], Tensor], target: GaussianMixture)
 
 def objective(name: str) -> Objective:
     if name == "edm":
-        return EDMObjective(NoiseLevels(-1.0, 1.2, 0.02, 10.0), 0.5, balance=True)
+        return EDMObjective(-1.0, 1.2, (0.02, 10.0), 0.5, balance=True)
     return {"simple": SimpleObjective, "hybrid": HybridObjective}[name]("linear")
 
 

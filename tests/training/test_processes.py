@@ -43,7 +43,7 @@ def test_a_step_of_two_processes_is_one_step_on_both_batches(pictures: Path, tmp
     )  # fmt: skip
     run = _Run(config, lambda report: None)
     for index in range(2):
-        x_0, labels = run.pictures.labelled_batch(index, 8, seed=0)
+        x_0, labels = run.pictures.batch(index, 8, seed=0)
         (run.task.losses(run.network, to_float(x_0), labels, index).weighed.mean() / 2).backward()
     run.optimizers.step(rate_factor(0, 0.0, 0.4))
 

@@ -150,7 +150,7 @@ def _show(model: LinearModel, outcome: Outcome, numbers: dict[str, Any]) -> None
     for heading in ("error (Frobenius norm)", "rms of an image", "predicted"):
         table.add_column(heading, justify="right")
     for row in outcome.rows:
-        table.add_row(row.method, f"{row.norm:.4g} +- {row.spread:.1g}", f"{row.rms:.4g}", f"{row.predicted:.4g}")
+        table.add_row(row.method, f"{row.norm:.4g} +- {row.std:.1g}", f"{row.rms:.4g}", f"{row.predicted:.4g}")
     console = Console()
     console.print(table)
     if model.rho == 1:

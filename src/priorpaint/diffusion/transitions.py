@@ -24,12 +24,6 @@ def like(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def vp_length(schedule: Schedule, t: Tensor) -> Tensor:
-    """sqrt(alpha_t^2 + sigma_t^2), float64: x_t divided by it is variance preserving; D does not change."""
-    alpha, sigma, _ = schedule.level(t)
-    return torch.hypot(alpha, sigma)
-
-
 def forward(schedule: Schedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """(alpha_{t|s}, var_{t|s}) of x_t | x_s for s < t, float64."""
     before, after = schedule.level(s), schedule.level(t)

@@ -41,7 +41,9 @@ def compose(
         raise UsageError(f"A completion of the picture must be (1 or 3, {height}, {width}), but it is {shape}.")
     if known.shape != (height, width):
         raise UsageError(f"The mask must be ({height}, {width}) for this picture, but it is {known.shape}.")
-    hole = _writable_hole(picture, known, opaque_holes)
+    hole: NDArray[np.bool_] = ~known
+    if picture.alpha is not None and not opaque_holes and picture.mode not in ("LA", "RGBA"):
+        hole &= picture.alpha >= 128  # the others say by their colour that they are transparent
     pixels = np.array(picture.image)
     fill = completion.detach().cpu().numpy()[:, hole].T.astype(np.float64)  # (pixels of the hole, C)
     if not np.isfinite(fill).all():
@@ -55,15 +57,6 @@ def compose(
     return _with_pixels(picture.image, pixels)
 
 
-def _writable_hole(picture: Picture, known: NDArray[np.bool_], opaque_holes: bool) -> NDArray[np.bool_]:
-    """The hole, without the pixels whose transparency is stored as their colour and must stay."""
-    hole: NDArray[np.bool_] = ~known
-    if opaque_holes or picture.alpha is None or picture.mode in ("LA", "RGBA"):
-        return hole
-    hole &= picture.alpha >= 128
-    return hole
-
-
 def _fill_values(
     picture: Picture, pixels: NDArray[np.generic], hole: NDArray[np.bool_], fill: NDArray[np.float64]
 ) -> None:
@@ -72,12 +65,8 @@ def _fill_values(
     values = _quantise(_to_grey(fill) if picture.grey else _to_colour(fill), levels)
     if picture.alpha is not None and picture.mode not in ("LA", "RGBA"):
         _avoid(values, transparent_value(picture.image), levels)
-    values = values.astype(pixels.dtype)
-    if pixels.ndim == 2:
-        pixels[hole] = values[:, 0]
-        return
-    channels = 1 if picture.grey else 3
-    pixels[..., :channels][hole] = values
+    planes = pixels.reshape(*pixels.shape[:2], -1)
+    planes[..., : values.shape[1]][hole] = values.astype(pixels.dtype)
 
 
 def _to_grey(fill: NDArray[np.float64]) -> NDArray[np.float64]:

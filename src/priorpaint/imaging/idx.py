@@ -83,10 +83,12 @@ def read_labels(path: Path) -> Pixels:
 def labels_file(source: Path) -> Path | None:
     """train-images-idx3-ubyte.xz -> train-labels-idx1-ubyte.xz, where there is one, packed in whatever way."""
     stem = re.sub(r"(\.gz|\.xz)$", "", source.name).replace("images", "labels").replace("idx3", "idx1")
-    for suffix in ("", ".gz", ".xz"):
-        if (source.parent / f"{stem}{suffix}").is_file():
-            return source.parent / f"{stem}{suffix}"
-    return None
+    return as_stored(source.parent / stem)
+
+
+def as_stored(file: Path) -> Path | None:
+    """The file as it is, or as .gz or .xz, whichever there is."""
+    return next((each for suffix in ("", ".gz", ".xz") if (each := Path(f"{file}{suffix}")).is_file()), None)
 
 
 def padded(pixels: Pixels, side: int) -> Pixels:

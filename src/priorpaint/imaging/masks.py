@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -66,13 +66,10 @@ def read_mask(source: str | Path | Image.Image, size: tuple[int, int], *, means:
     if white.all() or not white.any():
         raise UsageError(_one_sided(name, white=bool(white.all()), means=means))
     grey = np.count_nonzero((values >= _GREY[0]) & (values <= _GREY[1])) / values.size
-    complaints = []
-    if grey > _GREY_SHARE:
-        complaints.append(
-            f"{name} is grey in {grey:.0%} of its pixels (a soft brush or JPEG?); "
-            f"values from {_THRESHOLD} count as white."
-        )
-    return replace(_checked(white if means == "keep" else ~white, complaints), sha256=loaded.sha256)
+    soft = (
+        f"{name} is grey in {grey:.0%} of its pixels (a soft brush or JPEG?); values from {_THRESHOLD} count as white."
+    )
+    return _checked(white if means == "keep" else ~white, [soft] if grey > _GREY_SHARE else [], loaded.sha256)
 
 
 def mask_from_alpha(picture: Picture) -> Mask:
@@ -88,7 +85,7 @@ def mask_from_alpha(picture: Picture) -> Mask:
         raise UsageError(f"{picture.name} has no transparent pixel, so nothing to repaint; erase the part to fill.")
     if not known.any():
         raise UsageError(f"{picture.name} is transparent everywhere, so nothing is known; erase only the part to fill.")
-    return _checked(known, [])
+    return _checked(known)
 
 
 def mask_from_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Mask:
@@ -110,7 +107,7 @@ def mask_from_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Mask:
         known[y : y + h, x : x + w] = False
     if not known.any():
         raise UsageError("The boxes cover the whole picture, so nothing is known; leave a part of it uncovered.")
-    return _checked(known, [])
+    return _checked(known)
 
 
 def parse_box(text: str) -> Box:
@@ -146,8 +143,8 @@ def _one_sided(name: str, *, white: bool, means: str) -> str:
     return f"{name} is {colour} everywhere, so there is nothing to repaint; paint what to fill {other}."
 
 
-def _checked(known: NDArray[np.bool_], complaints: list[str]) -> Mask:
+def _checked(known: NDArray[np.bool_], complaints: Sequence[str] = (), sha256: str | None = None) -> Mask:
     share = 1 - known.mean()
     if share > _HOLE_SHARE:
         complaints = [*complaints, f"The mask has {share:.0%} of the picture repainted; is it inverted?"]
-    return Mask(known, tuple(complaints))
+    return Mask(known, tuple(complaints), sha256)

@@ -282,20 +282,16 @@ def on_white(image: Image.Image) -> Image.Image:
         raise ValueError(_TOO_DEEP)
     alpha = _alpha(image)
     if image.mode.startswith("I"):
-        solid = _from_16_bits(np.asarray(image))
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > _WHITE_16:
+            raise ValueError(_TOO_DEEP)
+        solid = Image.fromarray(np.rint(wide / (_WHITE_16 / 255)).astype(np.uint8))
     else:
         with _quiet():
             solid = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     if alpha is None:
         return solid
     return Image.composite(solid, Image.new(solid.mode, solid.size, "white"), Image.fromarray(alpha))
-
-
-def _from_16_bits(values: NDArray[np.generic]) -> Image.Image:
-    wide = values.astype(np.int64)
-    if wide.min() < 0 or wide.max() > _WHITE_16:
-        raise ValueError(_TOO_DEEP)
-    return Image.fromarray(np.rint(wide / (_WHITE_16 / 255)).astype(np.uint8))
 
 
 def transparent_value(image: Image.Image) -> NDArray[np.uint16]:

@@ -58,14 +58,8 @@ def frechet_distance(a: FeatureGaussian | Tensor, b: FeatureGaussian | Tensor) -
         raise UsageError(
             f"the features have lengths {len(first.mean)} and {len(second.mean)}; use one network for both."
         )
-    root = _root(first.covariance)
+    values, vectors = torch.linalg.eigh((first.covariance + first.covariance.T) / 2)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     cross = torch.linalg.eigvalsh(root @ second.covariance @ root).clamp(min=0).sqrt().sum()
     traces = first.covariance.trace() + second.covariance.trace()
     return max(0.0, float((first.mean - second.mean).square().sum() + traces - 2 * cross))
-
-
-def _root(matrix: Tensor) -> Tensor:
-    """The symmetric root of a symmetric positive semidefinite matrix."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    return root

@@ -26,7 +26,6 @@ class _Backbone:
     """A chain of 3-channel-in convolutions with ReLU: where it is tapped, where it is pooled, and how it strides."""
 
     name: str
-    convolutions: int
     taps: tuple[int, ...]  # features are compared after these convolutions
     pools: tuple[int, ...]  # max-pooling before these convolutions
     pool_size: int
@@ -34,8 +33,8 @@ class _Backbone:
     paddings: tuple[int, ...]
 
 
-_ALEX = _Backbone("AlexNet", 5, (0, 1, 2, 3, 4), (1, 2), 3, (4, 1, 1, 1, 1), (2, 2, 1, 1, 1))
-_VGG = _Backbone("VGG16", 13, (1, 3, 6, 9, 12), (2, 4, 7, 10), 2, (1,) * 13, (1,) * 13)
+_ALEX = _Backbone("AlexNet", (0, 1, 2, 3, 4), (1, 2), 3, (4, 1, 1, 1, 1), (2, 2, 1, 1, 1))
+_VGG = _Backbone("VGG16", (1, 3, 6, 9, 12), (2, 4, 7, 10), 2, (1,) * 13, (1,) * 13)
 
 
 class LPIPS:
@@ -57,7 +56,7 @@ class LPIPS:
         if not isinstance(weights, Mapping):
             weights, source = _read(Path(weights)), str(weights)
         count = sum(name.startswith("conv") and name.endswith(".weight") for name in weights)
-        backbone = next((each for each in (_ALEX, _VGG) if each.convolutions == count), None)
+        backbone = next((each for each in (_ALEX, _VGG) if len(each.strides) == count), None)
         if backbone is None or not _fits(backbone, weights):
             raise PriorError(f"{source} does not hold LPIPS weights: conv0..4 (AlexNet) or 0..12 (VGG16) and lin0..4")
         self._backbone = backbone
@@ -91,7 +90,7 @@ class LPIPS:
         net, taps = self._backbone, []
         mean, std = (x.new_tensor(c, dtype=torch.float32, device=self.device).view(1, 3, 1, 1) for c in (_MEAN, _STD))
         h = (x.to(self.device, torch.float32) - mean) / std
-        for i in range(net.convolutions):
+        for i in range(len(net.strides)):
             if i in net.pools:
                 h = F.max_pool2d(h, net.pool_size, stride=2)
             weight, bias = self.weights[f"conv{i}.weight"], self.weights[f"conv{i}.bias"]
@@ -108,10 +107,10 @@ def _unit(f: Tensor) -> Tensor:
 
 def _fits(net: _Backbone, weights: Mapping[str, Tensor]) -> bool:
     """Whether every tensor is there and each layer takes as many channels as the one before it gives."""
-    convolutions = {f"conv{i}.{part}" for i in range(net.convolutions) for part in ("weight", "bias")}
+    convolutions = {f"conv{i}.{part}" for i in range(len(net.strides)) for part in ("weight", "bias")}
     if not convolutions | {f"lin{i}.weight" for i in range(len(net.taps))} <= weights.keys():
         return False
-    shapes = [weights[f"conv{i}.weight"].shape for i in range(net.convolutions)]
+    shapes = [weights[f"conv{i}.weight"].shape for i in range(len(net.strides))]
     channels = [3, *(shape[0] for shape in shapes)]
     return (
         all(len(shape) == 4 and shape[1] == before for shape, before in zip(shapes, channels, strict=False))

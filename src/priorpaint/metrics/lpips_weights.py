@@ -10,23 +10,25 @@ Neither torchvision nor lpips needs to be installed.
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Annotated
 
 import torch
+import typer
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import PriorError, PriorpaintError
+from priorpaint.errors import PriorError, run_module
+
 from .lpips import LPIPS
 
 _CONVOLUTION = re.compile(r"features\.(\d+)\.(weight|bias)")
 _HEAD = re.compile(r"lin(\d)\.model\.1\.weight")
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 def convert(network: str | Path, heads: str | Path, out: str | Path) -> LPIPS:
@@ -69,22 +71,22 @@ def _state(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """The command; 0, or 1 after one sentence on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m priorpaint.metrics.lpips_weights", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("network", type=Path, help="torchvision's AlexNet or VGG16 (.pth)")
-    parser.add_argument("heads", type=Path, help="the heads of the package lpips (.pth)")
-    parser.add_argument("out", type=Path, help="the safetensors file to write")
-    args = parser.parse_args(words)
-    try:
-        metric = convert(args.network, args.heads, args.out)
-    except PriorpaintError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{args.out}: LPIPS with {metric.name}")
-    return 0
+@app.command()
+def _convert(
+    network: Annotated[
+        Path, typer.Argument(help="torchvision's AlexNet or VGG16 (.pth), of https://download.pytorch.org/models/")
+    ],
+    heads: Annotated[
+        Path,
+        typer.Argument(
+            help="The heads (.pth), of lpips/weights/v0.1 in https://github.com/richzhang/PerceptualSimilarity"
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+) -> None:
+    """Write the weights of LPIPS, from the two files in which they are published."""
+    typer.echo(f"{out}: LPIPS with {convert(network, heads, out).name}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_module(app, "priorpaint.metrics.lpips_weights")

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..diffusion.coordinates import Normalised
 from ..diffusion.denoiser import Denoising as Denoising
 from ..diffusion.rng import Streams, derive
 from ..diffusion.samplers import Heun, Sampler
-from ..diffusion.schedules import Schedule
+from ..diffusion.schedules import VP, Schedule
 from ..diffusion.transitions import like
 from ..errors import PriorError, UsageError
 from .info import NFE, Label, PriorInfo, Provenance, Shape
@@ -314,6 +315,30 @@ class WrappedPrior(Prior):
     @property
     def device(self) -> torch.device:
         return self.inner.device
+
+
+class NormalisedPrior(WrappedPrior):
+    """``inner`` for u_t = x_t / sqrt(alpha_t^2 + sigma_t^2), the coordinates in which the methods work.
+
+    Args:
+        inner: the prior; its schedule may have any scale.
+    """
+
+    def __init__(self, inner: Prior) -> None:
+        self._coordinates = Normalised(inner.schedule)
+        super().__init__(inner, schedule=self._coordinates)
+
+    def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
+        return self.inner.evaluate(like(self._coordinates.length(t), x_t) * x_t, t, given)
+
+    def from_own(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """u_t of x_t (N, C, H, W) in the coordinates of ``inner``."""
+        return x_t / like(self._coordinates.length(t), x_t)
+
+
+def normalised(prior: Prior) -> Prior:
+    """The prior in variance-preserving coordinates; itself where they are its own."""
+    return prior if isinstance(prior.schedule, VP | Normalised) else NormalisedPrior(prior)
 
 
 class DenoiserPrior(Prior):

@@ -19,7 +19,7 @@ from ..diffusion.schedules import Schedule
 from ..errors import UsageError
 from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
-from ..priors.base import Prior
+from ..priors.base import Prior, normalised
 from .latent_grid import composed, on_latent_grid
 from .problem import Callback, Cost, Graph, Job, PosteriorSampler, Problem, Task
 
@@ -177,10 +177,8 @@ class Solver(ABC):
             UsageError: arguments that do not fit together.
             Cancelled: from the callback.
         """
-        y, shape = self._prepare(prior, operator, y, sigma_y, num_samples, batch_size)
-        starts = self._starts(initial, (len(y), num_samples, *operator.image_shape(y)), y)
-        seeds = image_seeds(seed, y)
-        job = Job(prior, operator, y, float(sigma_y), num_samples, seeds, batch_size, callback, shape)
+        job = self._job(prior, operator, y, sigma_y, num_samples, seed, batch_size, callback)
+        starts = self._starts(initial, (len(job.y), num_samples, *operator.image_shape(job.y)), job.y)
         if starts is not None:
             job = replace(job, initial=_encoded(prior, starts, batch_size))
         return self._on_latent_grid(job) if prior.latent and not self.through_decoder else self._sample(job)
@@ -240,16 +238,18 @@ class Solver(ABC):
             raise UsageError(f"initial must have the shape {shape}, not {tuple(initial.shape)}")
         return initial.detach().to(y)
 
-    def _prepare(
+    def _job(
         self,
         prior: Prior,
         operator: Operator,
         y: Tensor,
         sigma_y: float,
         num_samples: int,
+        seed: Seed,
         batch_size: int | None,
-    ) -> tuple[Tensor, tuple[int, int, int]]:
-        """Checked and cleaned y, and the shape of x_0 of one image."""
+        callback: Callback | None,
+    ) -> Job:
+        """The arguments of ``sample``, checked, with the prior in variance-preserving coordinates."""
         if num_samples < 1:
             raise UsageError(f"num_samples must be at least 1, not {num_samples}")
         if batch_size is not None and batch_size < 1:
@@ -266,7 +266,8 @@ class Solver(ABC):
         if channels != prior.image_shape[0]:
             raise UsageError(f"the prior {prior.name} has {prior.image_shape[0]} channels and the image has {channels}")
         shape = prior.latent_shape(height, width)
-        return y, shape
+        seeds = image_seeds(seed, y)
+        return Job(normalised(prior), operator, y, float(sigma_y), num_samples, seeds, batch_size, callback, shape)
 
     def check(self, operator: Operator, prior: Prior | None = None) -> None:
         """Whether the method takes this operator, with any prior or with this one.

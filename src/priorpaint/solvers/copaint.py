@@ -105,12 +105,11 @@ class CoPaint(Solver, name="copaint"):
             best = best.replaced(tried, accept)
             rate = torch.where(accept, rate, self.shrink * rate)
             left = left - accept.to(left)
-        return x_t + loss.length * best.move, best.x_0
+        return x_t + best.move, best.x_0
 
     def _rate(self, task: Task, t: Tensor, level: int, first: Tensor) -> float:
-        """lr a^k alpha_t / alpha_1 in variance-preserving coordinates."""
-        schedule = task.prior.schedule
-        alpha, alpha_1 = (schedule.alpha(time) / transitions.vp_length(schedule, time) for time in (t, first))
+        """lr a^k alpha_t / alpha_1."""
+        alpha, alpha_1 = (task.prior.schedule.level(time).alpha for time in (t, first))
         return self.lr * self._growth(self.lr_growth, level) * float(alpha / alpha_1)
 
     def _growth(self, a_level: float, level: int) -> float:
@@ -138,7 +137,7 @@ class _Point:
     """What a search knows where it stands, row by row.
 
     Attributes:
-        move: x_t - x_t^0 in variance-preserving coordinates, (N, C, H, W).
+        move: x_t - x_t^0, (N, C, H, W).
         loss: (N,).
         gradient: of the loss with respect to ``move``, (N, C, H, W).
         x_0: D there, (N, C, H, W).
@@ -173,16 +172,15 @@ class _Loss:
 
     def __init__(self, task: Task, x_t: Tensor, t: Tensor, weight: float, clip: bool) -> None:
         self.task, self.x_t, self.t, self.weight, self.clip = task, x_t, t, weight, clip
-        self.length = like(transitions.vp_length(task.prior.schedule, t), x_t)
         informative = task.operator.measured(torch.ones_like(task.y)) != 0
         self.noise = task.sigma_y**2 * informative.flatten(1).sum(1)  # E ||sigma_y n||^2, (N,)
 
     def __call__(self, move: Tensor, *, gradient: bool) -> _Point:
-        """The point x_t^0 + length * move; without ``gradient`` that of the point is 0."""
+        """The point x_t^0 + move; without ``gradient`` that of the point is 0."""
         task = self.task
         with torch.set_grad_enabled(gradient):
             move = move.detach().requires_grad_(gradient)
-            x_0 = task.prior.denoise(self.x_t + self.length * move, self.t)
+            x_0 = task.prior.denoise(self.x_t + move, self.t)
             image = task.prior.decode(x_0)
             residual = (task.y - task.operator(image.clamp(-1, 1) if self.clip else image)).flatten(1)
             data = (residual.square().sum(1) - self.noise).clamp(min=0)  # y is met once what is left is its noise

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..diffusion import transitions
+from ..diffusion.coordinates import Normalised
 from ..diffusion.rng import Streams
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
@@ -68,7 +68,7 @@ class DPS(MovingSolver, LikelihoodSolver, name="dps"):
         return self.guidance == "norm"
 
     def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
-        """(D, -scale c grad_{x_t} ||y - A D||); arguments as in `MovingSolver`."""
+        """(D, -scale grad_{x_t} ||y - A D||); arguments as in `MovingSolver`."""
         prior = problem.prior
         at = Denoised(prior, x_t, t)
         with torch.enable_grad():
@@ -76,8 +76,8 @@ class DPS(MovingSolver, LikelihoodSolver, name="dps"):
             image = prior.decode(x_0)
             residual = problem.operator(image.clamp(-1, 1) if self.clip else image) - problem.y
             r = norm(residual)
-        c = torch.ones_like(t) if self.scale_space == "own" else vp_lengths(prior.schedule, t, s)
-        (move,) = torch.autograd.grad(r, at.x_t, (-self.scale * c).to(r).expand_as(r))
+        c = self.scale * (own_step(prior.schedule, t, s) if self.scale_space == "own" else torch.ones_like(t))
+        (move,) = torch.autograd.grad(r, at.x_t, -c.to(r).expand_as(r))
         return x_0.detach(), move
 
     def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
@@ -127,13 +127,14 @@ class PointLikelihood(Likelihood):
         return Evaluation(x_0.detach(), gradient, gaussian_log_density(square.detach(), log_det, self.count))
 
 
-def vp_lengths(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
-    """c that makes a step meant for variance-preserving x one in this schedule's x, float64 in the shape of t.
+def own_step(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+    """How long a step of 1 along the gradient in the prior's own coordinates is in variance-preserving ones, float64.
 
-    x_vp = x / sqrt(alpha^2 + sigma^2), so a step of x_vp(s) along the gradient by x_vp(t) is
-    c = sqrt(alpha_t^2 + sigma_t^2) sqrt(alpha_s^2 + sigma_s^2) times longer in x.
+    u = x / L, so the gradient by u_t is L_t times that by x_t, and a move of u_s is 1 / L_s times that of x_s.
     """
-    return transitions.vp_length(schedule, t) * transitions.vp_length(schedule, s)
+    if not isinstance(schedule, Normalised):
+        return torch.ones_like(t)
+    return 1 / (schedule.length(t) * schedule.length(s))
 
 
 def norm(residual: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ..diffusion.samplers import DDIM, EulerMaruyama, Heun, Sampler, ddim_step
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.base import Operator
-from ..priors.base import Denoising, Prior, WrappedPrior
+from ..priors.base import Denoising, NormalisedPrior, Prior, WrappedPrior, normalised
 from .base import STRICT, Cost, Field, Problem, Solver, Task, settings
 from .likelihoods import Likelihood, tweedie_scale
 
@@ -169,7 +169,11 @@ class MovingSolver(GuidedSolver):
     def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
         if not self.moves:
             return super().guide(prior, operator, y, sigma_y)  # type: ignore[safe-super]  # of the LikelihoodSolver
-        return self._estimate(Problem(prior, operator, y, sigma_y), None)
+        inside = normalised(prior)
+        estimate = self._estimate(Problem(inside, operator, y, sigma_y), None)
+        if not isinstance(inside, NormalisedPrior) or inside is prior:
+            return estimate
+        return PosteriorDenoiser(prior, lambda x_t, t: estimate.denoise(inside.from_own(x_t, t), t))
 
     def _estimate(self, problem: Problem, noise: Streams | None) -> Prior:
         """D + move / b, for samplers that take an estimate: b is the weight of D in their step down this grid."""

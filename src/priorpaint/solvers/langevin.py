@@ -1,7 +1,7 @@
 """Langevin dynamics at each level, with the known pixels held near y: the training-free sampler of LanPaint.
 
 Zheng, Lan and Wang 2025, "LanPaint: Training-Free Diffusion Inpainting with Asymptotically Exact and Fast Conditional
-Sampling", TMLR 2025, written from its equations. All formulas are in variance-preserving coordinates u = x / vp_length.
+Sampling", TMLR 2025, written from its equations. All formulas are in variance-preserving coordinates, u = x_t.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..diffusion import transitions
 from ..diffusion.rng import Streams
-from ..diffusion.transitions import like
 from .base import STRICT, Cost, Field, Solver, Task, settings
 from .replacement import known_mask
 
@@ -63,12 +62,12 @@ class Langevin(Solver, name="langevin"):
         for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
             noise = noise if self.known_noise == "kept" or index == 0 else task.noise.normal_like(x_t)
             level = _Level(task, t, self.lam)
-            u = level.pinned(x_t / level.length, noise)
+            u = level.pinned(x_t, noise)
             u = self._explore(task, level, u) if explored is None or index < explored else u
-            x_t, x_0 = level.length * u, level.denoise(u)
+            x_0 = level.denoise(u)
             x_0 = torch.where(level.known, task.y, x_0) if level.above else x_0
             z = task.noise.normal_like(x_t) if self.eta > 0 else torch.zeros_like(x_t)
-            x_t = transitions.step(schedule, x_t, x_0, t, s, z, self.eta)
+            x_t = transitions.step(schedule, u, x_0, t, s, z, self.eta)
             task.report(index + 1, x_0)
         return x_t
 
@@ -102,7 +101,7 @@ class Langevin(Solver, name="langevin"):
 
 
 class _Level:
-    """One noise level t and what it asks of the known pixels, in variance-preserving coordinates.
+    """One noise level t and what it asks of the known pixels.
 
     With gap = sigma_t^2 - alpha_t^2 sigma_y^2, the known part of x_t is alpha_t y plus noise of variance gap while
     gap > 0 (``above``). Below, y is noisier than x_t and p(y | x_t) = N(alpha_t y; x_t, -gap) holds for every prior: y
@@ -115,12 +114,9 @@ class _Level:
     """
 
     def __init__(self, task: Task, t: Tensor, lam: float) -> None:
-        schedule = task.prior.schedule
         self.task, self.t, self.lam = task, t, lam
         self.known = known_mask(task)
-        length = transitions.vp_length(schedule, t)
-        self.length = like(length, task.y)
-        self.alpha, self.sigma = float(schedule.alpha(t) / length), float(schedule.sigma(t) / length)
+        self.alpha, self.sigma, _ = map(float, task.prior.schedule.level(t))
         gap = self.sigma**2 - (self.alpha * task.sigma_y) ** 2
         self.above = gap > 0
         # An even gap of 0 pins the pixel; a tiny one does the same without dividing by 0.
@@ -128,7 +124,7 @@ class _Level:
 
     def denoise(self, u: Tensor) -> Tensor:
         """D at u."""
-        return self.task.prior.denoise(self.length * u, self.t)
+        return self.task.prior.denoise(u, self.t)
 
     def pinned(self, u: Tensor, noise: Tensor) -> Tensor:
         """u with its known pixels drawn around alpha_t y, where y is less noisy than u."""

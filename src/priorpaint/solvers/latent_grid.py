@@ -26,7 +26,7 @@ def on_latent_grid(job: Job) -> Job:
     Raises:
         UsageError: an image has known pixels, but no cell of the latent grid is known as a whole.
     """
-    assert isinstance(job.operator, Inpainting)  # Solver._prepare has checked
+    assert isinstance(job.operator, Inpainting)  # Solver._job has checked
     known, (_, height, width) = job.operator.known, job.shape
     cells = pool_known(known, height, width)
     if bool((known.flatten(1).any(1) & ~cells.flatten(1).any(1)).any()):

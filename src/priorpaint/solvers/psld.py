@@ -14,7 +14,7 @@ from torch import Tensor
 from ..diffusion.rng import Streams
 from ..operators.base import LinearOperator
 from .base import STRICT, Cost, Field, Graph, Problem, settings
-from .dps import norm, vp_lengths
+from .dps import norm
 from .guidance import MovingSolver
 from .likelihoods import Denoised
 
@@ -41,7 +41,7 @@ class PSLD(MovingSolver, name="psld"):
     )
 
     def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
-        """(D, -c grad_{z_t} (omega ||y - A Dec(D)|| + gamma ||Enc(g) - D||)); arguments as in `MovingSolver`."""
+        """(D, -grad_{z_t} (omega ||y - A Dec(D)|| + gamma ||Enc(g) - D||)); arguments as in `MovingSolver`."""
         prior, operator, y = problem.prior, problem.operator, problem.y
         assert isinstance(operator, LinearOperator)
         official, at = self.preset == "reference", Denoised(prior, x_t, t)
@@ -53,8 +53,7 @@ class PSLD(MovingSolver, name="psld"):
             if self.gamma > 0:
                 glue = image + operator.adjoint(y - measured) if official else operator.project(image, y)
                 loss = loss + self.gamma * norm(prior.encode(glue) - at.graph)
-        c = vp_lengths(prior.schedule, t, s)
-        (move,) = torch.autograd.grad(loss, at.x_t, -c.to(loss).expand_as(loss))
+        (move,) = torch.autograd.grad(loss, at.x_t, -torch.ones_like(loss))
         return at.x_0, move
 
     @property

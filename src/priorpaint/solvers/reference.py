@@ -30,7 +30,7 @@ REFERENCE: Mapping[str, Mapping[str, Any]] = {
     "resample": {"preset": "reference"},
     "smc": {"twist": "dps", "kernel": "first", "full_share": 1.0},  # TDS: ancestral, moved by the twist's gradient
     "tmpd": {"shorten": False},
-    "vipaint": {"preset": "official"},
+    "vipaint": {"preset": "official-imagenet"},
 }
 
 

@@ -18,7 +18,7 @@ from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 from .base import STRICT, Cost, Field, Solver, Task, settings
-from .dps import norm, vp_lengths
+from .dps import norm
 from .likelihoods import Denoised
 
 _PATIENCE = 200  # iterations after which a loss that is above its value so long ago ends the latent stage
@@ -94,7 +94,7 @@ class ReSample(Solver, name="resample"):
         return self._consistent(task, z, "latent")
 
     def _step(self, task: Task, z: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """(z_s, estimate of z_0): STEP(eta) - scale alpha_t^2 grad ||y - A Dec(z_0)||, alpha that of VP latents."""
+        """(z_s, estimate of z_0): STEP(eta) - scale alpha_t^2 grad ||y - A Dec(z_0)||."""
         schedule = task.prior.schedule
         if self.scale == 0:
             z_0 = task.prior.denoise(z, t)
@@ -106,15 +106,13 @@ class ReSample(Solver, name="resample"):
                 (gradient,) = torch.autograd.grad(norm(task.y - task.operator(image)).sum(), at.x_t)
             z_0 = at.x_0
         u = transitions.step(schedule, z, z_0, t, s, task.noise.normal_like(z), self.eta)
-        alpha = schedule.alpha(t) / transitions.vp_length(schedule, t)
-        return u - like(self.scale * alpha**2 * vp_lengths(schedule, t, s), z) * gradient, z_0
+        return u - like(self.scale * schedule.level(t).alpha ** 2, z) * gradient, z_0
 
     def _clean(self, schedule: Schedule, z: Tensor, z_0: Tensor, t: Tensor) -> Tensor:
-        """D, or the published estimate: (z - sigma^2 eps) / alpha in variance-preserving units."""
+        """D, or the published estimate: (z - sigma^2 eps) / alpha."""
         if self.preset == "corrected":
             return z_0
-        length = transitions.vp_length(schedule, t)
-        alpha, sigma = schedule.alpha(t) / length, schedule.sigma(t) / length
+        alpha, sigma, _ = schedule.level(t)
         return z_0 + like(sigma * (1 - sigma) / alpha, z) * transitions.epsilon(schedule, z, z_0, t)
 
     def _looked_ahead(self, task: Task, z: Tensor, z_0: Tensor, times: Tensor) -> Tensor:

@@ -39,71 +39,14 @@ def save_checkpoint(path: Path, state: dict[str, Any], progress: Progress) -> No
     write_bytes_atomic(path, buffer.getvalue())
 
 
-def stored_network(path: Path) -> Config:
-    """The shape of the network in a checkpoint.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint, on the CPU; only tensors and plain values are read, nothing is executed.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: the file is damaged or of another version.
     """
-    return _network(_read(path))
-
-
-def held_out_before(path: Path) -> bool:
-    """Whether the run of a checkpoint kept pictures out of training; False for one that does not say.
-
-    Raises:
-        UsageError: the file cannot be read.
-    """
-    return bool(_read(path).get("held_out", False))
-
-
-def load_checkpoint(
-    path: Path, network: Config, loss: str = "edm", autoencoder: str | None = None
-) -> tuple[dict[str, Any], Progress]:
-    """Read a checkpoint onto the CPU; only tensors and plain values are read, nothing is executed.
-
-    Args:
-        autoencoder: SHA-256 of the autoencoder whose latents are learned; None for pictures.
-
-    Raises:
-        UsageError: the file is damaged, of another version, or holds another network or one for another loss or
-            for the latents of another autoencoder.
-    """
-    state = _read(path)
-    if state["config"].get("loss", "edm") != loss:
-        raise UsageError(
-            f"{path} was trained with the loss {state['config'].get('loss', 'edm')!r}; ask for the same, start afresh "
-            "with --no-resume, or use another --out."
-        )
-    if state.get("autoencoder") != autoencoder:
-        raise UsageError(
-            f"{path} was trained on {_learned(state.get('autoencoder'))} and not on {_learned(autoencoder)}; ask for "
-            "the same, start afresh with --no-resume, or use another --out."
-        )
-    held = _network(state)
-    if held != network:
-        raise UsageError(
-            f"{path} holds a network with {held}; ask for the same, start afresh with --no-resume, or use another "
-            "--out."
-        )
-    return state, Progress(int(state["step"]), int(state["crops"]), float(state["seconds"]))
-
-
-def _network(state: dict[str, Any]) -> Config:
-    config = state["config"]
-    if config.get("loss") == "reconstruction":
-        return AutoencoderConfig(**config["network"])
-    kind = MLPConfig if "width" in config["network"] else UNetConfig
-    return kind(**config["network"])
-
-
-def _learned(autoencoder: str | None) -> str:
-    return "pictures" if autoencoder is None else f"latents of the autoencoder {autoencoder[:12]}..."
-
-
-def _read(path: Path) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         missing = [key for key in _KEYS if key not in state]
     except (RuntimeError, OSError, EOFError, TypeError, pickle.UnpicklingError):
         raise UsageError(f"{path} is not a readable checkpoint; delete it, or start afresh with --no-resume.") from None
@@ -111,5 +54,36 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path} is not a checkpoint of this version; start afresh with --no-resume, or another --out."
         )
-    loaded: dict[str, Any] = state
-    return loaded
+    return state
+
+
+def stored_network(path: Path) -> Config:
+    """The shape of the network in a checkpoint; errors as for `read_checkpoint`."""
+    return _network(read_checkpoint(path))
+
+
+def _network(state: dict[str, Any]) -> Config:
+    shape = state["config"]["network"]
+    if state["config"].get("loss") == "reconstruction":
+        return AutoencoderConfig(**shape)
+    return MLPConfig(**shape) if "width" in shape else UNetConfig(**shape)
+
+
+def check_same_run(path: Path, state: dict[str, Any], network: Config, loss: str, autoencoder: str | None) -> None:
+    """That a checkpoint is of this network, loss and autoencoder (SHA-256; None for pictures).
+
+    Raises:
+        UsageError: it is of others.
+    """
+    held, stored, learned = _network(state), state["config"].get("loss", "edm"), state.get("autoencoder")
+    for same, what in (
+        (stored == loss, f"was trained with the loss {stored!r}"),
+        (learned == autoencoder, f"was trained on {_learned(learned)} and not on {_learned(autoencoder)}"),
+        (held == network, f"holds a network with {held}"),
+    ):
+        if not same:
+            raise UsageError(f"{path} {what}; ask for the same, start afresh with --no-resume, or use another --out.")
+
+
+def _learned(autoencoder: str | None) -> str:
+    return "pictures" if autoencoder is None else f"latents of the autoencoder {autoencoder[:12]}..."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def _doubts(config: TrainConfig, pictures: Pictures) -> Iterator[str]:
             f"{mixed} of {len(looked)} pictures that were looked at have several colours in a cell of {cell}x{cell} "
             "pixels, which the network cannot draw; leave --cell out."
         )
-    copies = _copies(looked)
+    copies = len(looked) - len({hashlib.blake2b(p.tobytes()).digest() for p in looked})
     if copies > len(looked) / 10:
         yield f"{copies} of {len(looked)} pictures that were looked at are copies of others; each is learned more."
 
@@ -91,8 +90,3 @@ def _mixed(pixels: Pixels, cell: int) -> bool:
     height, width = (side // cell * cell for side in pixels.shape[:2])
     first = pixels[:height:cell, :width:cell].repeat(cell, 0).repeat(cell, 1)
     return not np.array_equal(first, pixels[:height, :width])
-
-
-def _copies(pictures: list[Pixels]) -> int:
-    counts = Counter(hashlib.blake2b(np.ascontiguousarray(p).tobytes()).digest() for p in pictures)
-    return len(pictures) - len(counts)

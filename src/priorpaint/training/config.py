@@ -12,11 +12,13 @@ from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.training.ema import power_exponent
 
-LOSSES = ("edm", "simple", "hybrid", "reconstruction")
-BETAS = ("linear", "cosine", "scaled_linear")
-AUGMENT = ("auto", "photo", "flip", "none")
-CLASSES = ("auto", "none")
-_DEFAULTS = {"loss": "edm", "ema_power": 0.0, "augment": "auto", "whole": False, "hold_out": True}
+_CHOICES = {
+    "loss": ("edm", "simple", "hybrid", "reconstruction"),
+    "betas": ("linear", "cosine", "scaled_linear"),
+    "classes": ("auto", "none"),
+    "augment": ("auto", "photo", "flip", "none"),
+    "precision": ("auto", "bf16", "float32"),
+}
 
 
 def noise_levels(*, whole: bool, latent: bool) -> dict[str, float]:
@@ -129,8 +131,6 @@ class TrainConfig:
             raise UsageError(f"decay is a share of the budget, in (0, 1]; got {self.decay}.")
         if not 0 < self.sigma_min < self.sigma_max or not self.p_std > 0 or not self.sigma_data > 0:
             raise UsageError("Noise levels need 0 < sigma_min < sigma_max, p_std > 0 and sigma_data > 0.")
-        if self.precision not in ("auto", "bf16", "float32"):
-            raise UsageError(f"Precision must be auto, bf16 or float32; got {self.precision!r}.")
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
             raise UsageError("Every scale of the pictures must lie in (0, 1].")
         self._check_choices()
@@ -153,8 +153,7 @@ class TrainConfig:
             raise UsageError(f"wide must be larger than size ({self.size}), or 0 for none; got {self.wide}.")
 
     def _check_choices(self) -> None:
-        choices = {"loss": LOSSES, "betas": BETAS, "classes": CLASSES, "augment": AUGMENT}
-        for name, known in choices.items():
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}; got {getattr(self, name)!r}.")
         autoencoder = isinstance(self.network, AutoencoderConfig)
@@ -183,19 +182,25 @@ class TrainConfig:
         """``out`` as a path."""
         return Path(self.out)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for checkpoints and logs."""
-        return asdict(self)
+    def spent(self, crops: int, seconds: float) -> float:
+        """Share of the budget that so many crops and seconds, over all resumptions, are."""
+        by_crops = crops / self.crops if self.crops else 0.0
+        return max(by_crops, seconds / (3600 * self.hours) if self.hours else 0.0)
+
+    def seconds_left(self, crops: int, seconds: float, rate: float) -> float:
+        """Seconds until the end of the budget at ``rate`` crops a second; infinite where no rate is known yet."""
+        by_crops = (self.crops - crops) / rate if self.crops and rate > 0 else float("inf")
+        return max(0.0, min(by_crops, 3600 * self.hours - seconds if self.hours else float("inf")))
 
     def facts(self) -> dict[str, Any]:
         """What a weights file says about its training; of a source only the end of its path."""
         rates = ("lr", "adam_lr", "decay", "ema")
         keys = ("size", "wide", "scales", "batch", *rates, "seed", "p_mean", "p_std", "balance")
-        values = self.as_dict()
+        values = asdict(self)
         sources = sorted("/".join(Path(source).parts[-2:]) for source in self.data)
         facts = {key: values[key] for key in keys}
         further = ("loss", "ema_power", "augment", "whole", "hold_out")
-        facts |= {key: values[key] for key in further if values[key] != _DEFAULTS[key]}
+        facts |= {key: values[key] for key in further if values[key] != getattr(TrainConfig, key)}
         facts |= {"label_dropout": self.label_dropout} if getattr(self.network, "classes", 0) else {}
         if self.loss == "reconstruction":
             facts = {key: value for key, value in facts.items() if key not in ("p_mean", "p_std", "balance")}

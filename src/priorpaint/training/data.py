@@ -152,17 +152,14 @@ class Pictures:
         roots = np.sqrt(areas).cumsum()
         return np.asarray(roots / roots[-1], dtype=np.float64)
 
-    def batch(self, index: int, count: int, *, seed: int) -> Tensor:
+    def batch(self, index: int, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """Batch ``index`` of the endless stream of ``seed``; the same on every machine and after every restart.
 
         Returns:
             uint8 crops, shape (count, C, size, size); every fourth batch, where wide crops are on, shape
-            (count * size^2 / wide^2, C, wide, wide), at least one crop.
+            (count * size^2 / wide^2, C, wide, wide), at least one crop. And their classes, int64, shape (count,); all 0
+            where there are no classes.
         """
-        return self.labelled_batch(index, count, seed=seed)[0]
-
-    def labelled_batch(self, index: int, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
-        """`batch` and the classes of its crops, int64, shape (count,); all 0 where there are no classes."""
         rng = np.random.default_rng([seed, index])
         side = self.wide if self.wide and index % WIDE_EVERY == WIDE_EVERY - 1 else self.size
         count = max(1, count * self.size**2 // side**2)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -43,14 +44,6 @@ class EMA(Generic[Network]):
             decay = float((1 - 1 / (step + 1)) ** (self.exponent + 1))
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - decay)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The averaged weights."""
-        return self.network.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.network.load_state_dict(state)
-
 
 def power_exponent(width: float) -> float:
     """gamma of the profile p(s) ~ s^gamma on [0, 1] with standard deviation ``width``.
@@ -62,9 +55,5 @@ def power_exponent(width: float) -> float:
     """
     if not 0 < width <= MAX_WIDTH:
         raise UsageError(f"The relative width of the moving average lies in (0, 0.28], for example 0.1; got {width}.")
-    low, high = 0.0, 2 / width
-    for _ in range(100):
-        middle = (low + high) / 2
-        wide = ((middle + 1) / (middle + 3)) ** 0.5 / (middle + 2) > width
-        low, high = (middle, high) if wide else (low, middle)
-    return (low + high) / 2
+    squared = width**-2
+    return float(np.roots([1, 7, 16 - squared, 12 - squared]).real.max())

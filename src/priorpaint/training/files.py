@@ -6,9 +6,10 @@ import io
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -21,6 +22,7 @@ _BROKEN = (EOFError, OSError, lzma.LZMAError, zlib.error, tarfile.TarError)
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 # Pictures too, but not read here.
 _OTHER_FORMATS = frozenset({".gif", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".tga", ".psd", ".svg", ".exr", ".hdr"})
+_PICTURES = SUFFIXES | _OTHER_FORMATS
 # Folders of these names are parts of a data set, not classes.
 _PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "holdout"})
 
@@ -53,18 +55,24 @@ def read_pictures(
         if is_idx(source):
             yield from _from_idx(source, mode, pad)
             continue
-        skipped += [f"{name} is of a format that is not read; convert it to PNG." for name in _unread(source)]
-        for name, content in _files(source):
-            try:
-                # Never by its path: Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped.
-                with Image.open(io.BytesIO(content if isinstance(content, bytes) else content.read_bytes())) as picture:
-                    upright = on_white(ImageOps.exif_transpose(picture)).convert(mode)
-            except MemoryError:
-                raise
-            except Exception as error:  # every decoder has its own kind of error
-                skipped.append(f"{name} cannot be read as a picture ({error}).")
-                continue
-            yield LabelledPicture(name, upright, _folder(source, name))
+        with _opened(source) as files:
+            unread = (name for name, _ in files if not _is_read(name))
+            skipped += [f"{name} is of a format that is not read; convert it to PNG." for name in unread]
+            for name, fetch in files:
+                if not _is_read(name):
+                    continue
+                content = fetch()
+                try:
+                    # Never by its path: Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped.
+                    data = content if isinstance(content, bytes) else content.read_bytes()
+                    with Image.open(io.BytesIO(data)) as picture:
+                        upright = on_white(ImageOps.exif_transpose(picture)).convert(mode)
+                except MemoryError:
+                    raise
+                except Exception as error:  # every decoder has its own kind of error
+                    skipped.append(f"{name} cannot be read as a picture ({error}).")
+                    continue
+                yield LabelledPicture(name, upright, _folder(source, name))
 
 
 def class_names(sources: Sequence[str | Path]) -> tuple[str, ...]:
@@ -81,7 +89,8 @@ def class_names(sources: Sequence[str | Path]) -> tuple[str, ...]:
                 return ()
             names |= set(_idx_names(read_labels(file)))
         elif source.is_dir() or source.suffix.lower() not in SUFFIXES:
-            folders = {_folder(source, name) for name in _names(source)}
+            with _opened(source) as files:
+                folders = {_folder(source, name) for name, _ in files if _is_read(name)}
             if None in folders:
                 return ()
             names |= {folder for folder in folders if folder is not None}
@@ -117,66 +126,43 @@ def packed(sources: Sequence[str | Path]) -> list[Path]:
     return [path for path in inside if path.is_file() and (is_idx(path) or ".tar" in path.suffixes)]
 
 
-def _names(source: Path) -> Iterator[str]:
-    """The names of `_files`, without unpacking anything."""
-    if source.is_file() and _is_tar(source):
-        with _tar(source) as tar:
-            yield from (f"{source}:{member.name}" for member in _wanted(tar))
-        return
-    yield from (name for name, _ in _files(source))
+@contextmanager
+def _opened(source: Path) -> Iterator[list[tuple[str, Callable[[], Path | bytes]]]]:
+    """The pictures of a folder, file or tar file in a fixed order, also those not read here: names, and what is there.
 
-
-def _files(source: Path) -> Iterator[tuple[str, Path | bytes]]:
+    Raises:
+        UsageError: there is no such source, it is of another kind, or it is damaged.
+    """
     if source.is_dir():
-        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        yield from ((str(path), path) for path in paths)
-    elif not source.is_file():
+        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
+        yield [(str(path), partial(Path, path)) for path in paths]
+        return
+    if not source.is_file():
         raise UsageError(f"There is no folder or file {source}; check the path of the pictures.")
-    elif source.suffix.lower() in SUFFIXES:
-        yield str(source), source
-    elif _is_tar(source):
-        yield from _members(source)
-    else:
+    if source.suffix.lower() in SUFFIXES:
+        yield [(str(source), partial(Path, source))]
+        return
+    try:
+        tar = tarfile.open(source)
+    except _BROKEN:
         raise UsageError(
             f"{source} is neither a folder, a picture, a tar file of pictures nor an idx file "
             "(NAME-images-idx3-ubyte, also .gz or .xz)."
-        )
-
-
-def _unread(source: Path) -> list[str]:
-    """The pictures in a folder or tar file whose formats are not read."""
-    if source.is_dir():
-        return sorted(str(path) for path in source.rglob("*") if path.suffix.lower() in _OTHER_FORMATS)
-    if source.suffix.lower() in SUFFIXES or not (source.is_file() and _is_tar(source)):
-        return []
-    with _tar(source) as tar:
-        return [f"{source}:{member.name}" for member in _wanted(tar, _OTHER_FORMATS)]
-
-
-@contextmanager
-def _tar(source: Path) -> Iterator[tarfile.TarFile]:
+        ) from None
     try:
-        with tarfile.open(source) as tar:
-            yield tar
+        with tar:
+            members = [m for m in tar.getmembers() if m.isfile() and Path(m.name).suffix.lower() in _PICTURES]
+            members.sort(key=lambda member: member.name)
+            yield [(f"{source}:{member.name}", partial(_content, tar, member)) for member in members]
     except _BROKEN as error:
         raise UsageError(f"{source} is damaged ({error}); pack or download it again.") from None
 
 
-def _is_tar(source: Path) -> bool:
-    try:
-        return tarfile.is_tarfile(source)
-    except _BROKEN:
-        return False
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None  # only of what is no regular file
+    return file.read()
 
 
-def _members(source: Path) -> Iterator[tuple[str, bytes]]:
-    with _tar(source) as tar:
-        for member in _wanted(tar):
-            file = tar.extractfile(member)
-            if file is not None:
-                yield f"{source}:{member.name}", file.read()
-
-
-def _wanted(tar: tarfile.TarFile, suffixes: frozenset[str] = SUFFIXES) -> list[tarfile.TarInfo]:
-    pictures = [m for m in tar.getmembers() if m.isfile() and Path(m.name).suffix.lower() in suffixes]
-    return sorted(pictures, key=lambda m: m.name)
+def _is_read(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES

@@ -26,25 +26,9 @@ def forecast(
 
     A copy of the network and of the task run a few batches, so nothing of the run itself changes.
     """
-    seconds = seconds_per_batch(config, copy.deepcopy(task), copy.deepcopy(network), pictures)
-    rate = config.batch * processes / seconds
-    left = float("inf")
-    if config.crops is not None:
-        left = (config.crops - progress.crops) / rate
-    if config.hours is not None:
-        left = min(left, 3600 * config.hours - progress.seconds)
-    crops = round(left * rate)
-    passes = (progress.crops + crops) / len(pictures.names)
-    return (
-        f"About {rate:.0f} crops a second on {_machine(network)}: {crops} crops will take about "
-        f"{timedelta(seconds=round(left))}, {passes:.3g} for each picture."
-    )
-
-
-def seconds_per_batch(config: TrainConfig, task: Task, network: Network, pictures: Pictures) -> float:
-    """Seconds of one update, from the fastest of some on ``network``, whose gradients are changed."""
+    task, network = copy.deepcopy((task, network))
     device = next(network.parameters()).device
-    pixels, labels = pictures.labelled_batch(0, config.batch, seed=config.seed)
+    pixels, labels = pictures.batch(0, config.batch, seed=config.seed)
     x_0 = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
     times = []
     for _ in range(1 + _TIMED):
@@ -54,9 +38,13 @@ def seconds_per_batch(config: TrainConfig, task: Task, network: Network, picture
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begun)
-    return _REST * min(times[1:])
-
-
-def _machine(network: Network) -> str:
-    device = next(network.parameters()).device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    rate = config.batch * processes / (_REST * min(times[1:]))
+    left = config.seconds_left(progress.crops, progress.seconds, rate)
+    crops = round(left * rate)
+    passes = (progress.crops + crops) / len(pictures.names)
+    gpu = device.type == "cuda"
+    machine = torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} CPU threads"
+    return (
+        f"About {rate:.0f} crops a second on {machine}: {crops} crops will take about "
+        f"{timedelta(seconds=round(left))}, {passes:.3g} for each picture."
+    )

@@ -6,24 +6,25 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from priorpaint.errors import CancelToken, PriorError, UsageError
+from priorpaint.imaging.writing import save_picture
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.weights_file import Config, Network, new_network
-from priorpaint.training.checkpoint import CHECKPOINT, Progress, held_out_before, load_checkpoint, save_checkpoint
+from priorpaint.training.checkpoint import CHECKPOINT, Progress, check_same_run, read_checkpoint, save_checkpoint
 from priorpaint.training.checks import remarks
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops, to_float
 from priorpaint.training.ema import EMA
 from priorpaint.training.forecast import forecast
 from priorpaint.training.machine import accelerator
-from priorpaint.training.optim import Optimizers, parameter_count, rate_factor
+from priorpaint.training.optim import Optimizers, rate_factor
 from priorpaint.training.tasks import WEIGHTS, load_autoencoder, stored_weights, task_of
 
 VALIDATION_SIDE = 128
@@ -56,7 +57,7 @@ class Report:
     rate: float
     seconds_left: float
     psnr: dict[str, float] | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,13 @@ class _Run:
     def __init__(self, config: TrainConfig, on_progress: Callable[[Report], None]) -> None:
         self.on_progress = on_progress
         self.accelerator = accelerator(config.precision)
-        autoencoder = None if config.latent is None else load_autoencoder(config.latent)
+        device = self.accelerator.device
+        autoencoder = None if config.latent is None else load_autoencoder(config.latent, device)
         codes = isinstance(config.network, AutoencoderConfig)
         self.notes: tuple[str, ...] = ()
-        self.hold_out = self._hold_out(config)
+        path = config.folder / CHECKPOINT
+        state = read_checkpoint(path) if config.resume and path.exists() else None
+        self.hold_out = self._hold_out(config, state)
         self.pictures = Pictures(
             config.data, config.size, wide=config.wide, scales=config.scales,
             channels=config.network.in_channels if autoencoder is None else autoencoder.network.image_channels,
@@ -120,42 +124,40 @@ class _Run:
         self.config, self.autoencoder = config, None if autoencoder is None else autoencoder.sha256
         self.skipped, self.notes = self.pictures.skipped, (*self.notes, *remarks(self.config, self.pictures))
         self.task = task_of(config, autoencoder)
-        network, self.progress, state = self._start()
-        device = self.accelerator.device
-        self.task.to(device)
+        network, self.progress = self._start(state)
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network, self.ema = network, EMA(network, config.ema, config.ema_power)
         self.optimizers = Optimizers(network, config.lr, config.adam_lr)
         if state is not None:
-            self.ema.load_state_dict(state["ema"])
+            self.ema.network.load_state_dict(state["ema"])
             self.optimizers.load_state_dict(state["optimizers"])
-            self.task.restore(state["balance"])
+            if self.task.balance is not None:
+                self.task.balance.means = state["balance"]
         self.wrapped: Any = self.accelerator.prepare(network)
         self.validation = self._validation()
         self.psnr: dict[str, float] | None = None
         self.loss_sum, self.loss_count = torch.zeros((), device=device), 0
         self.loss, self.rate, self.spent, self.cancelled = 0.0, 0.0, 0.0, False
 
-    def _hold_out(self, config: TrainConfig) -> bool:
+    def _hold_out(self, config: TrainConfig, state: dict[str, Any] | None) -> bool:
         """Whether pictures are kept out: as asked, or as the run that goes on began."""
-        asked, path = config.hold_out and not config.val, config.folder / CHECKPOINT
-        if not config.resume or not path.exists():
+        asked = config.hold_out and not config.val
+        if state is None:
             return asked
-        before = held_out_before(path)
+        before = bool(state.get("held_out", False))  # earlier versions did not hold out, nor say so
         if before != asked:
             self.notes = ("The run goes on with the pictures that it began with; --no-resume begins anew.",)
         return before
 
-    def _start(self) -> tuple[Network, Progress, dict[str, Any] | None]:
-        path = self.config.folder / CHECKPOINT
-        network = new_network(self.config.network, self.config.seed)
-        if self.config.resume and path.exists():
-            state, progress = load_checkpoint(path, self.config.network, self.config.loss, self.autoencoder)
+    def _start(self, state: dict[str, Any] | None) -> tuple[Network, Progress]:
+        config, network = self.config, new_network(self.config.network, self.config.seed)
+        if state is not None:
+            check_same_run(config.folder / CHECKPOINT, state, config.network, config.loss, self.autoencoder)
             network.load_state_dict(state["network"])
-            return network, progress, state
-        if self.config.init is not None:
-            network.load_state_dict(stored_weights(self.config.init, self.config).state_dict())
-        return network, Progress(), None
+            return network, Progress(int(state["step"]), int(state["crops"]), float(state["seconds"]))
+        if config.init is not None:
+            network.load_state_dict(stored_weights(config.init, config).state_dict())
+        return network, Progress()
 
     def _validation(self) -> Tensor | None:
         """Held-out pictures: those of ``val``, or else those that were kept out of training."""
@@ -176,8 +178,15 @@ class _Run:
     def go(self, cancel: CancelToken) -> Outcome:
         """Train until the end of the budget, or until cancelled."""
         self.began, self.first_crop, self.before = time.monotonic(), self.progress.crops, self.progress.seconds
-        now = self.began
-        saved = noticed = reported = validated = drawn = now
+        config = self.config
+        chores: tuple[tuple[Callable[[], None], float], ...] = (
+            (self._notify, _NOTIFY_SECONDS),
+            (self._log, config.report_seconds),
+            (self._save, config.checkpoint_seconds),
+            (lambda: self._validate(self._finished()), 60 * config.validate_minutes),
+            (lambda: self._draw(self._finished()), 60 * config.sheet_minutes),
+        )
+        done = [self.began] * len(chores)
         if self.accelerator.is_main_process:
             self._notify((*self._skipped(), *self.notes, *self._forecast()))
         with ThreadPoolExecutor(1) as pool:
@@ -185,31 +194,17 @@ class _Run:
             while not self._over(cancel):
                 waiting.append(self._submit(pool, self.progress.step + _PREFETCH))
                 self._step(*waiting.pop(0).result())
-                now = time.monotonic()
-                if not self.accelerator.is_main_process:
-                    continue
-                if now - noticed >= _NOTIFY_SECONDS:
-                    self._notify()
-                    noticed = now
-                if now - reported >= self.config.report_seconds:
-                    self._log()
-                    reported = now
-                if now - saved >= self.config.checkpoint_seconds:
-                    self._save()
-                    saved = time.monotonic()
-                if now - validated >= 60 * self.config.validate_minutes:
-                    self._validate(self._finished())
-                    validated = time.monotonic()
-                if now - drawn >= 60 * self.config.sheet_minutes:
-                    self._draw(self._finished())
-                    drawn = time.monotonic()
+                for index, (chore, every) in enumerate(chores):
+                    if self.accelerator.is_main_process and time.monotonic() - done[index] >= every:
+                        chore()
+                        done[index] = time.monotonic()
         if self.accelerator.is_main_process:
             self._finish()
         return Outcome(self.progress.crops, self.progress.seconds, self.cancelled, self.accelerator.is_main_process)
 
     def _over(self, cancel: CancelToken) -> bool:
         self.progress.seconds = self.before + time.monotonic() - self.began
-        signs = torch.tensor([self.fraction(), float(cancel.cancelled)], dtype=torch.float64)
+        signs = torch.tensor([self._fraction(), float(cancel.cancelled)], dtype=torch.float64)
         if self.accelerator.num_processes > 1:
             # Clocks and tokens differ between processes; all must take the last step together.
             gathered = self.accelerator.gather(signs.float().to(self.accelerator.device)).view(-1, 2).cpu()
@@ -217,15 +212,11 @@ class _Run:
         self.spent, self.cancelled = float(signs[0]), bool(signs[1])
         return self.spent >= 1 or self.cancelled
 
-    def fraction(self) -> float:
-        """Share of the budget that is spent."""
-        crops, hours = self.config.crops, self.config.hours
-        by_crops = self.progress.crops / crops if crops else 0.0
-        by_time = self.progress.seconds / (3600 * hours) if hours else 0.0
-        return max(by_crops, by_time)
+    def _fraction(self) -> float:
+        return self.config.spent(self.progress.crops, self.progress.seconds)
 
     def _submit(self, pool: ThreadPoolExecutor, step: int) -> Future[tuple[Tensor, Tensor]]:
-        return pool.submit(self.pictures.labelled_batch, self._index(step), self.config.batch, seed=self.config.seed)
+        return pool.submit(self.pictures.batch, self._index(step), self.config.batch, seed=self.config.seed)
 
     def _index(self, step: int) -> int:
         return int(step * self.accelerator.num_processes + self.accelerator.process_index)
@@ -244,7 +235,7 @@ class _Run:
 
     def _forecast(self) -> tuple[str, ...]:
         """How long this will take, before it starts."""
-        if self.fraction() >= 1:
+        if self._fraction() >= 1:
             return ()
         with self.accelerator.autocast():
             return (forecast(self.config, self.task, self.network, self.pictures, self.progress,
@@ -275,16 +266,9 @@ class _Run:
         self.progress.seconds = self.before + time.monotonic() - self.began
         here = self.progress.seconds - self.before
         rate = (self.progress.crops - self.first_crop) / max(here, 1e-6)
-        config, left = self.config, []
-        if config.crops and rate > 0:
-            left.append((config.crops - self.progress.crops) / rate)
-        if config.hours:
-            left.append(3600 * config.hours - self.progress.seconds)
-        seconds_left = max(0.0, min(left)) if left else float("inf")
-        fraction = min(1.0, self.fraction())
-        self.on_progress(
-            Report(self.progress.crops, self.progress.seconds, fraction, self._loss(), rate, seconds_left, psnr, notes)
-        )
+        crops, seconds, fraction = self.progress.crops, self.progress.seconds, min(1.0, self._fraction())
+        left = self.config.seconds_left(crops, seconds, rate)
+        self.on_progress(Report(crops, seconds, fraction, self._loss(), rate, left, psnr, notes))
         self.rate = rate
 
     def _log(self, psnr: dict[str, float] | None = None) -> None:
@@ -303,11 +287,11 @@ class _Run:
         self.progress.seconds = self.before + time.monotonic() - self.began
         state = {
             "network": self.network.state_dict(),
-            "ema": self.ema.state_dict(),
+            "ema": self.ema.network.state_dict(),
             "optimizers": self.optimizers.state_dict(),
-            "balance": self.task.state(),
+            "balance": torch.ones(0) if self.task.balance is None else self.task.balance.means,
             "autoencoder": self.autoencoder,
-            "config": self.config.as_dict(),
+            "config": asdict(self.config),
             "held_out": self.hold_out,
         }
         save_checkpoint(self.config.folder / CHECKPOINT, state, self.progress)
@@ -324,7 +308,7 @@ class _Run:
             "seconds": round(self.progress.seconds),
             "pictures": len(self.pictures.names),
             **({"pictures_held_out": held} if (held := self.pictures.num_held_out) else {}),
-            "parameters": parameter_count(self.network),
+            "parameters": sum(p.numel() for p in self.network.parameters()),
             "held_out_psnr_db": self.psnr,
         }
         self.task.save(self.config.folder / WEIGHTS, network, facts, self.pictures.class_names)
@@ -335,15 +319,13 @@ class _Run:
 
     def _crops(self) -> Tensor:
         """Some training crops, always the same."""
-        batch = self.pictures.batch(0, _MEASURED, seed=self.config.seed)
-        return to_float(batch.to(self.accelerator.device))
+        crops, _ = self.pictures.batch(0, _MEASURED, seed=self.config.seed)
+        return to_float(crops.to(self.accelerator.device))
 
     def _draw(self, network: Any) -> None:
         sheet = self.task.sheet(network, self.validation, self._crops())
         self.config.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.config.folder / ".samples.tmp.png"
-        sheet.save(temporary)
-        temporary.replace(self.config.folder / "samples.png")
+        save_picture(sheet, self.config.folder / "samples.png")
 
     def _finish(self) -> None:
         self._save()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from torch import Tensor
 from priorpaint.diffusion.schedules import VP
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.training.config import TrainConfig
-from priorpaint.training.loss import Balance, Network, NoiseLevels, edm_denoise, edm_loss
 
+# F(c_in x, ln(sigma) / 4) for pictures (N, C, H, W) and sigma (N,).
+Network = Callable[[Tensor, Tensor], Tensor]
 # Weight of L_vlb in L_hybrid, for the sum over all steps, in bits per value (Nichol and Dhariwal 2021, Section 3.1).
 VLB_WEIGHT = 0.001
 # Half the distance of two 8-bit values in [-1, 1].
@@ -33,16 +34,45 @@ class Losses:
     weighed: Tensor
 
 
+class Balance:
+    """The running mean of the loss at each noise level, so that every level can have the same say.
+
+    Args:
+        levels: (sigma_min, sigma_max).
+        bins: number of bins, even in ln sigma.
+        rate: share of a new loss in the running mean of its bin.
+    """
+
+    def __init__(self, levels: tuple[float, float], bins: int = 40, rate: float = 0.02) -> None:
+        self.low, self.high = map(math.log, levels)
+        self.rate = rate
+        self.means = torch.ones(bins)
+
+    def weigh(self, losses: Tensor, sigma: Tensor) -> Tensor:
+        """Losses divided by the running mean of their bin, shape (N,); the means then take the new losses in."""
+        self.means = self.means.to(losses.device)
+        position = (sigma.log() - self.low) / (self.high - self.low) * (len(self.means) - 1)
+        index = position.round().long().clamp(0, len(self.means) - 1)
+        weighed = losses / self.means[index]
+        count = torch.zeros_like(self.means).index_add_(0, index, torch.ones_like(losses))
+        total = torch.zeros_like(self.means).index_add_(0, index, losses.detach())
+        share = 1 - (1 - self.rate) ** count
+        self.means = self.means + share * (total / count.clamp(min=1) - self.means)
+        return weighed
+
+
 class Objective(ABC):
     """A training loss.
 
     Attributes:
         prediction: what the network predicts, as in ``NetworkPrior``.
         levels: (sigma_min, sigma_max) of sigma / alpha, for samples.
+        balance: running means of the losses, which a resumed run needs; None where the loss keeps none.
     """
 
     prediction: str
     levels: tuple[float, float]
+    balance: Balance | None = None
 
     @abstractmethod
     def losses(self, network: Network, x_0: Tensor, generator: torch.Generator) -> Losses:
@@ -52,38 +82,43 @@ class Objective(ABC):
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x_0 | x] for x = x_0 + sigma n (N, C, H, W), sigma (N,) > 0."""
 
-    def state(self) -> Tensor:
-        """What a resumed run needs."""
-        return torch.ones(0)
-
-    def restore(self, state: Tensor) -> None:  # noqa: B027 (most have none)
-        """Take over what `state` gave."""
-
 
 class EDMObjective(Objective):
-    """Karras et al. 2022, with the losses of all noise levels brought to the same mean where ``balance`` is on."""
+    """Karras et al. 2022, "Elucidating the design space of diffusion-based generative models" (Table 1 and Eq. 8).
+
+    D(x; sigma) = c_skip x + c_out F(c_in x; ln(sigma) / 4), and the loss is lambda(sigma) |D(x_0 + sigma n; sigma) -
+    x_0|^2 with lambda = 1 / c_out^2, so that every noise level starts with a loss of about one.
+
+    Args:
+        mean, std: ln sigma ~ N(mean, std^2), clamped to the ``levels``.
+        levels: (sigma_min, sigma_max).
+        sigma_data: standard deviation of clean pictures.
+        balance: whether the losses of all noise levels are brought to the same mean.
+    """
 
     prediction = "edm"
 
-    def __init__(self, noise: NoiseLevels, sigma_data: float, *, balance: bool) -> None:
-        self.noise, self.sigma_data = noise, sigma_data
-        self.levels = noise.sigma_min, noise.sigma_max
-        self.balance, self._balanced = Balance(noise), balance
+    def __init__(
+        self, mean: float, std: float, levels: tuple[float, float], sigma_data: float, *, balance: bool
+    ) -> None:
+        self.mean, self.std, self.levels, self.sigma_data = mean, std, levels, sigma_data
+        self.balance: Balance = Balance(levels)
+        self._balanced = balance
 
     def losses(self, network: Network, x_0: Tensor, generator: torch.Generator) -> Losses:
-        sigma = self.noise.draw(len(x_0), generator)
-        noise = _noise(x_0, generator)
-        plain = edm_loss(partial(self.denoise, network), x_0, sigma, noise, self.sigma_data)
+        low, high = map(math.log, self.levels)
+        normal = torch.randn(len(x_0), generator=generator, device=generator.device)
+        sigma = (self.mean + self.std * normal).clamp(low, high).exp()
+        x = x_0 + sigma[:, None, None, None] * _noise(x_0, generator)
+        error = (self.denoise(network, x, sigma).to(x_0.dtype) - x_0).square().mean((1, 2, 3))
+        plain = error * (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
         return Losses(plain, self.balance.weigh(plain, sigma) if self._balanced else plain)
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
-        return edm_denoise(network, x, sigma, self.sigma_data)
-
-    def state(self) -> Tensor:
-        return self.balance.means
-
-    def restore(self, state: Tensor) -> None:
-        self.balance.means = state
+        s = sigma[:, None, None, None]
+        total = s**2 + self.sigma_data**2
+        raw = network(x * total.rsqrt(), sigma.log() / 4)
+        return x * (self.sigma_data**2 / total) + raw.to(x.dtype) * (s * self.sigma_data * total.rsqrt())
 
 
 class X0Objective(EDMObjective):
@@ -106,14 +141,14 @@ class SimpleObjective(Objective):
     def __init__(self, betas: str = "linear") -> None:
         self.schedule = VP(betas)
         self.levels = self.schedule.nsr_range
-        beta = self.schedule.betas
-        self.log_abar = torch.log1p(-beta).cumsum(0)
-        self.beta = beta
+        self.beta = self.schedule.betas
+        self.log_abar = torch.log1p(-self.beta).cumsum(0)
+        self.alpha, self.sigma = (self.log_abar / 2).exp(), (-torch.expm1(self.log_abar)).sqrt()  # of the table, (T,)
 
     def losses(self, network: Network, x_0: Tensor, generator: torch.Generator) -> Losses:
         index = torch.randint(len(self.beta), (len(x_0),), generator=generator, device=generator.device)
         noise = _noise(x_0, generator)
-        alpha, sigma = (_rows(values[index.cpu()], x_0) for values in self._levels())
+        alpha, sigma = (_rows(values[index.cpu()], x_0) for values in (self.alpha, self.sigma))
         x_t = alpha * x_0 + sigma * noise
         out = network(x_t, (sigma / alpha).log().flatten() / 4).to(x_0.dtype)
         loss = self._loss(out, x_0, x_t, noise, index.cpu())
@@ -123,10 +158,6 @@ class SimpleObjective(Objective):
         s = sigma[:, None, None, None]
         raw = network(x * (1 + s**2).rsqrt(), sigma.log() / 4)[:, : x.shape[1]]
         return x - s * raw.to(x.dtype)
-
-    def _levels(self) -> tuple[Tensor, Tensor]:
-        """alpha_t and sigma_t of the table, (T,) float64."""
-        return (self.log_abar / 2).exp(), (-torch.expm1(self.log_abar)).sqrt()
 
     def _loss(self, out: Tensor, x_0: Tensor, x_t: Tensor, noise: Tensor, index: Tensor) -> Tensor:
         return (out - noise).square().mean((1, 2, 3))
@@ -158,7 +189,7 @@ class HybridObjective(SimpleObjective):
 
     def _loss(self, out: Tensor, x_0: Tensor, x_t: Tensor, noise: Tensor, index: Tensor) -> Tensor:
         eps = out[:, : x_0.shape[1]]
-        alpha, sigma = (_rows(values[index], x_0) for values in self._levels())
+        alpha, sigma = (_rows(values[index], x_0) for values in (self.alpha, self.sigma))
         guess = (x_t - sigma * eps.detach()) / alpha
         to_x_0, to_x_t = _rows(self.mean_x_0[index], x_0), _rows(self.mean_x_t[index], x_0)
         mean, log_variance = to_x_0 * guess + to_x_t * x_t, self.variance(out, index)
@@ -177,9 +208,9 @@ def objective(config: TrainConfig) -> Objective:
         return SimpleObjective(config.betas)
     if config.loss == "hybrid":
         return HybridObjective(config.betas)
-    noise = NoiseLevels(config.p_mean, config.p_std, config.sigma_min, config.sigma_max)
     kind = X0Objective if isinstance(config.network, MLPConfig) else EDMObjective
-    return kind(noise, config.sigma_data, balance=config.balance)
+    levels = config.sigma_min, config.sigma_max
+    return kind(config.p_mean, config.p_std, levels, config.sigma_data, balance=config.balance)
 
 
 def _noise(x_0: Tensor, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from priorpaint.priors.native.weights_file import Network
 
@@ -133,8 +133,3 @@ def rate_factor(step: int, fraction: float, decay: float) -> float:
     warm = min(1.0, (step + 1) / WARM_UP_STEPS)
     left = (1 - min(fraction, 1.0)) / decay
     return warm * (1.0 if left >= 1 else FINAL_SHARE + (1 - FINAL_SHARE) * left)
-
-
-def parameter_count(network: nn.Module) -> int:
-    """Number of trained values."""
-    return sum(p.numel() for p in network.parameters())

@@ -19,22 +19,24 @@ from PIL import Image
 from torch import Tensor
 
 from priorpaint.errors import UsageError
+from priorpaint.metrics.psnr import psnr
 from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.priors.native.weights_file import Network, WeightsMetadata, read_weights, save_autoencoder, save_weights
 from priorpaint.priors.readers.untrusted.reading import file_hash
 from priorpaint.training.config import TrainConfig
-from priorpaint.training.objectives import Losses, objective
+from priorpaint.training.objectives import Balance, Losses, objective
 from priorpaint.training.validate import (
     COLUMNS,
+    SEED,
     Denoise,
+    denoise_chunks,
     denoising_psnr,
     in_chunks,
     latent_psnr,
     picture_sheet,
-    psnr,
-    sample_sheet,
+    unconditional,
 )
 
 WEIGHTS = "weights.safetensors"
@@ -43,6 +45,7 @@ SQUARED_WEIGHT = 0.5
 _LABEL_SEED = 7_777_777_777
 # Samples of a sheet start here at the most; DDPM's tables go beyond, to no effect that an eye could see.
 _SHEET_MAX = 80.0
+_SHEET_SIGMAS = (0.25, 1.0, 3.0)  # where the standard deviation of clean pictures is 0.5
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,10 @@ class Task(ABC):
 
     Attributes:
         multiple: sides of pictures are a multiple of this.
+        balance: see `Objective`.
     """
+
+    balance: Balance | None = None
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -84,19 +90,9 @@ class Task(ABC):
     def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
         """Write the weights file, with facts about the training."""
 
-    def to(self, device: torch.device) -> None:  # noqa: B027 (most have nothing to move)
-        """Move what the loss needs."""
-
     def finished(self, network: Any, crops: Tensor) -> Any:
         """The averaged network as it is used, by means of some training crops."""
         return network
-
-    def state(self) -> Tensor:
-        """What a resumed run needs."""
-        return torch.ones(0)
-
-    def restore(self, state: Tensor) -> None:  # noqa: B027
-        """Take over what `state` gave."""
 
 
 class Reconstruction(Task):
@@ -120,7 +116,7 @@ class Reconstruction(Task):
         return ready
 
     def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
-        return {"reconstruction": psnr(_round_trip(network, pictures).clamp(-1, 1), pictures)}
+        return {"reconstruction": float(psnr(_round_trip(network, pictures).clamp(-1, 1), pictures).mean())}
 
     def sheet(self, network: Any, pictures: Tensor | None, crops: Tensor) -> Image.Image:
         shown = crops if pictures is None else pictures
@@ -138,7 +134,9 @@ class Denoising(Task):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
         self.objective = objective(config)
+        self.balance = self.objective.balance
         self.shape = cast("UNetConfig | MLPConfig", config.network)
+        self.side = config.size
 
     def losses(self, network: Any, pictures: Tensor, labels: Tensor, seed: int) -> Losses:
         x_0 = self._data(pictures)
@@ -149,28 +147,26 @@ class Denoising(Task):
         return denoising_psnr(self._denoiser(network), pictures, self.objective.levels[1])
 
     def sheet(self, network: Any, pictures: Tensor | None, crops: Tensor) -> Image.Image:
+        """Rows of clean pictures, noisy and denoised at some levels, then samples, and samples of the classes."""
         low, high = self.objective.levels
-        clean = None if pictures is None else self._data(pictures[:: max(1, len(pictures) // COLUMNS)][:COLUMNS])
-        classes = self.shape.classes
-        labels = torch.arange(COLUMNS, device=crops.device) % classes if classes else None
-        return sample_sheet(
-            self._denoiser(network),
-            clean,
-            tuple(self._data(crops[:1]).shape[1:]),
-            (low, min(high, _SHEET_MAX)),
-            labelled=None if labels is None else self._denoiser(partial(network, labels=labels)),
-            show=self._pictures,
-            data_std=self.config.sigma_data,
-        )
+        levels, std = (low, min(high, _SHEET_MAX)), self.config.sigma_data
+        denoise, generator = self._denoiser(network), torch.Generator().manual_seed(SEED)
+        rows: list[Tensor] = []
+        if pictures is not None:
+            clean = self._data(pictures[:: max(1, len(pictures) // COLUMNS)][:COLUMNS])
+            rows.append(clean)
+            for sigma in (2 * std * each for each in _SHEET_SIGMAS):
+                noisy = clean + sigma * torch.randn(clean.shape, generator=generator).to(clean.device)
+                rows += [noisy, denoise_chunks(denoise, noisy, sigma)]
+        noise = torch.randn((COLUMNS, *self._data(crops[:1]).shape[1:]), generator=generator).to(crops.device)
+        rows.append(unconditional(denoise, noise, levels, std))
+        if self.shape.classes:
+            labels = torch.arange(COLUMNS, device=crops.device) % self.shape.classes
+            rows.append(unconditional(self._denoiser(partial(network, labels=labels)), noise, levels, std))
+        return picture_sheet([self._pictures(row) for row in rows])
 
     def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
         save_weights(path, network, self._metadata(facts, class_names))
-
-    def state(self) -> Tensor:
-        return self.objective.state()
-
-    def restore(self, state: Tensor) -> None:
-        self.objective.restore(state)
 
     def _data(self, pictures: Tensor) -> Tensor:
         """What is learned of the pictures: they themselves."""
@@ -195,7 +191,7 @@ class Denoising(Task):
         return WeightsMetadata(
             config.sigma_data, *self.objective.levels, facts,
             prediction=self.objective.prediction, betas=config.betas,
-            size=(config.size, config.size) if config.whole else None, class_names=class_names,
+            size=(self.side, self.side) if config.whole else None, class_names=class_names,
         )  # fmt: skip
 
 
@@ -218,24 +214,19 @@ class LatentDenoising(Denoising):
                     f"{name} must be a multiple of {self.multiple} pixels for this network, whose latents have cells "
                     f"of {factor}; got {side}."
                 )
-        if self.shape.side and self.shape.side != config.size // factor:
+        self.side = config.size // factor
+        if self.shape.side and self.shape.side != self.side:
             raise UsageError(
                 f"The network's dense blocks are made for latents of {self.shape.side}x{self.shape.side} cells; the "
-                f"run has {config.size // factor}."
+                f"run has {self.side}."
             )
-
-    def to(self, device: torch.device) -> None:
-        self.autoencoder.network.to(device)
 
     def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
         return latent_psnr(self._denoiser(network), self._data(pictures))
 
     def save(self, path: Path, network: Any, facts: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
         metadata = self._metadata({**facts, "autoencoder_sha256": self.autoencoder.sha256}, class_names)
-        cells = self.config.size // self.autoencoder.network.factor
-        metadata = replace(
-            metadata, size=(cells, cells) if self.config.whole else None, autoencoder_training=self.autoencoder.training
-        )
+        metadata = replace(metadata, autoencoder_training=self.autoencoder.training)
         save_weights(path, network, metadata, autoencoder=self.autoencoder.network)
 
     def _data(self, pictures: Tensor) -> Tensor:
@@ -245,7 +236,7 @@ class LatentDenoising(Denoising):
         return in_chunks(self.autoencoder.network.decode, data)
 
 
-def load_autoencoder(path: str | Path) -> LoadedAutoencoder:
+def load_autoencoder(path: str | Path, device: torch.device | str = "cpu") -> LoadedAutoencoder:
     """The autoencoder in a folder or file of ``priorpaint train --autoencoder``, or of a latent prior.
 
     Raises:
@@ -258,7 +249,7 @@ def load_autoencoder(path: str | Path) -> LoadedAutoencoder:
         raise UsageError(f"{source} holds no autoencoder; train one with `priorpaint train --autoencoder ...`.")
     metadata = weights.metadata
     training = metadata.training if weights.denoiser is None else metadata.autoencoder_training
-    return LoadedAutoencoder(weights.autoencoder, training, file_hash(source))
+    return LoadedAutoencoder(weights.autoencoder.to(device), training, file_hash(source))
 
 
 def task_of(config: TrainConfig, autoencoder: LoadedAutoencoder | None) -> Task:

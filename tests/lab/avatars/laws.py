@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from priorpaint.lab.avatars import Avatars, Part, standard
-from priorpaint.lab.avatars.painting import Layer, Parts
+from priorpaint.lab.avatars.drawing import Layer, Parts
+
+
+def indices(law: Avatars, names: dict[str, str]) -> Parts:
+    """The combination (P,) of words; the other way round from `Avatars.names`."""
+    return np.array([part.options.index(names[part.name]) for part in law.parts], dtype=np.int64)
 
 
 @cache

@@ -124,7 +124,8 @@ def test_nothing_and_everything_known() -> None:
     for part in standard().parts:
         torch.testing.assert_close(nothing.marginals[part.name], torch.tensor(part.shares).double().expand(8, -1))
     assert nothing.log_evidence.abs().max() < 1e-9
-    torch.testing.assert_close(nothing.plausible, torch.full((8,), float(standard().combinations)).double())
+    combinations = math.prod(len(part.options) for part in standard().parts)
+    torch.testing.assert_close(nothing.plausible, torch.full((8,), float(combinations)).double())
     everything = posterior(y, torch.ones(1, 1, 32, 32))
     assert everything.plausible is not None
     assert everything.plausible.round().eq(1).all()

@@ -14,10 +14,10 @@ from priorpaint.lab.avatars.reading import read
 from priorpaint.lab.avatars.standard import standard
 
 
-def noisy(prior: ExactAvatars, ratio: float, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+def noisy(prior: ExactAvatars, nsr: float, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     """x_t and t at a given sigma / alpha."""
     x_0 = as_tensor(prior.avatars.compose(prior.avatars.draw(count, 5)))
-    t = prior.schedule.time_at(torch.tensor([ratio], dtype=torch.float64)).expand(count)
+    t = prior.schedule.time_at(torch.tensor([nsr], dtype=torch.float64)).expand(count)
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
     alpha, sigma = float(prior.schedule.alpha(t[:1])), float(prior.schedule.sigma(t[:1]))
     return alpha * x_0 + sigma * noise, t
@@ -28,8 +28,8 @@ def test_it_is_the_mean_of_the_posterior_that_sees_everything_through_noise(sche
     prior = ExactAvatars(schedule=schedule)  # type: ignore[arg-type]
     x_t, t = noisy(prior, 0.9)
     alpha = float(prior.schedule.alpha(t[:1]))
-    ratio = float(prior.schedule.sigma(t[:1])) / alpha
-    truth = posterior(x_t / alpha, torch.ones(32, 32), ratio).mean
+    nsr = float(prior.schedule.sigma(t[:1])) / alpha
+    truth = posterior(x_t / alpha, torch.ones(32, 32), nsr).mean
     assert torch.allclose(prior.denoise(x_t, t).double(), truth, atol=1e-4)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from priorpaint.errors import UsageError
 from priorpaint.lab.avatars import THRESHOLD, as_tensor, read, standard
 from priorpaint.lab.avatars.elimination import Elimination, largest
-from priorpaint.lab.avatars.pixels import numbers, over_cells
+from priorpaint.lab.avatars.pixels import cell_features, over_cells
 from priorpaint.lab.avatars.tables import tables
 
 from .laws import listed, random_law, small
@@ -68,10 +68,10 @@ def test_between_two_avatars_is_none() -> None:
 def runner_up(parts: np.ndarray, column: int) -> np.ndarray:
     """The nearest combinations that differ in one part."""
     pictures = as_tensor(standard().compose(parts))
-    seen = numbers(pictures, torch.ones(len(parts), 1, 32, 32, dtype=torch.bool))
+    features = cell_features(pictures, torch.ones(len(parts), 1, 32, 32, dtype=torch.bool))
     prior = [torch.zeros(len(parts), len(part.options)).double() for part in standard().parts]
     prior[column][torch.arange(len(parts)), torch.from_numpy(parts[:, column])] = -1e12
-    return Elimination(tables(standard()), seen, 1.0, prior, torch.amax).combinations(largest)[:, 0].numpy()
+    return Elimination(tables(standard()), features, 1.0, prior, torch.amax).combinations(largest)[:, 0].numpy()
 
 
 def test_two_avatars_are_never_closer_than_twice_the_threshold() -> None:

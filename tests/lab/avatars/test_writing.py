@@ -35,7 +35,7 @@ def test_training_takes_the_folder(tmp_path: Path) -> None:
     pictures = Pictures([tmp_path], 32)
     assert len(pictures.names) == 12
     assert pictures.skipped == []
-    assert pictures.batch(0, 4, seed=0).shape == (4, 3, 32, 32)
+    assert pictures.batch(0, 4, seed=0)[0].shape == (4, 3, 32, 32)
 
 
 def test_classes_are_folders(tmp_path: Path) -> None:

@@ -50,8 +50,6 @@ def test_means_over_the_seeds() -> None:
         one.ratios == pytest.approx([3, 3]) and one.ratio == pytest.approx(3) and one.prior_ratio == pytest.approx(10)
     )
     assert one.mean("sliced") == pytest.approx(0.45) and one.floor("sliced") == pytest.approx(0.15)
-    assert one.error("sliced") == pytest.approx(0.15)  # values .3 and .6: std .212 over root 2
-    assert math.isnan(replace(one, measures=one.measures[:1]).error("sliced"))
     assert replace(one, measures=(measures(1, None),) * 2).mean("modes") is None
 
 

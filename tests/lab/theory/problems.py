@@ -33,3 +33,8 @@ def diagonal() -> LinearModel:
 
 def gaussian(num: int, size: int, seed: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((num, size)))
+
+
+def hidden_block(model: LinearModel) -> Tensor:
+    """B = P_MM, whose eigenvectors are the modes."""
+    return model.P[~model.known][:, ~model.known]

@@ -20,8 +20,8 @@ def test_table_of_the_paper() -> None:
     outcome = appendix_b.run(diagonal(), beta=0.9, samples=1000, rounds=20, seeds=50)
     table = {row.method: row for row in outcome.rows}
     assert list(table) == [REPAINT, REVERSE_SDE, REPAINT_PLUS]
-    assert 21.9 < table[REPAINT].norm < 22.5 and 0.3 < table[REPAINT].spread < 0.7
-    assert 26.0 < table[REVERSE_SDE].norm < 26.7 and 0.35 < table[REVERSE_SDE].spread < 0.85
+    assert 21.9 < table[REPAINT].norm < 22.5 and 0.3 < table[REPAINT].std < 0.7
+    assert 26.0 < table[REVERSE_SDE].norm < 26.7 and 0.35 < table[REVERSE_SDE].std < 0.85
     assert table[REPAINT_PLUS].norm == pytest.approx(4.3e-5, rel=0.05)
     assert table[REPAINT].predicted * math.sqrt(1000) == pytest.approx(22.22, abs=0.01)
     assert table[REVERSE_SDE].predicted * math.sqrt(1000) == pytest.approx(26.40, abs=0.01)

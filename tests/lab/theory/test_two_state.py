@@ -11,7 +11,7 @@ from torch import Tensor
 
 from priorpaint import UsageError
 from priorpaint.lab.theory import LinearModel, two_state
-from tests.lab.theory.problems import diagonal, gaussian, named, varied
+from tests.lab.theory.problems import diagonal, gaussian, hidden_block, named, varied
 
 # Rates reported for these problems: (d, k, known, seed) -> rho.
 RATES = {(32, 8, 16, 3): 0.946680, (64, 16, 48, 5): 0.726894, (64, 16, 17, 6): 0.999843}
@@ -34,7 +34,7 @@ def test_reported_rates(problem: tuple[int, int, int, int], rho: float) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_three_forms_of_the_rate(seed: int) -> None:
     model = varied(seed)
-    assert float(torch.linalg.eigvalsh(model.B)[-1]) == pytest.approx(model.rho, abs=1e-12)
+    assert float(torch.linalg.eigvalsh(hidden_block(model))[-1]) == pytest.approx(model.rho, abs=1e-12)
     assert float(torch.linalg.matrix_norm(model.P @ model.D, 2)) == pytest.approx(math.sqrt(model.rho), abs=1e-12)
 
 
@@ -100,7 +100,7 @@ def test_repaint_reaches_that_law(seed: int, beta: float) -> None:
     count = 20_000
     *_, filled = islice(two_state.repaint(model, x_0.expand(count, -1), beta, seed=seed), 60)
     hidden = filled[:, ~model.known]
-    values, vectors = torch.linalg.eigh(model.B)
+    values, vectors = torch.linalg.eigh(hidden_block(model))
     values = values.clamp(min=0)
     bias = vectors @ torch.diag(two_state.repaint_bias(values, beta)) @ vectors.mT
     cov = vectors @ torch.diag(two_state.repaint_variance(values, beta)) @ vectors.mT

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .painting import OWN
+from .drawing import OWN
 from .tables import Block, Tables, Term
 
 Pick = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class _Eliminated:
-    """What a block leaves behind: ``joint`` (N, outlines, styles, *shared) and, by column, its own colours' tables
-    (N, outlines, styles, options)."""
-
-    block: Block
-    joint: Tensor
-    private: dict[int, Tensor]
-
-
-@dataclass(frozen=True)
-class _Bucket:
-    """What a shared colour was summed from: ``joint`` (N, outlines, *shared), with size 1 where it does not depend."""
-
-    axis: int
-    joint: Tensor
+# A block, what it leaves behind (N, outlines, styles, *shared), and by column its own colours' tables (N, outlines,
+# styles, options).
+_Eliminated = tuple[Block, Tensor, dict[int, Tensor]]
 
 
 class Elimination:
@@ -56,12 +43,14 @@ class Elimination:
         features: Tensor,
         scale: float,
         prior: Sequence[Tensor],
-        reduce: Callable[[Tensor, int], Tensor],
+        reduce: Callable[[Tensor, int], Tensor] = torch.logsumexp,
     ) -> None:
         self._tables, self._features, self._scale, self._prior, self._reduce = tables, features, scale, prior, reduce
         self._blocks = [self._eliminate(block) for block in tables.blocks]
         self._choices = self._table(tables.own)[:, :, 0, 0] + self._styles(tables.covers, tables.choices)
-        self._buckets: list[_Bucket] = []
+        # The axes of shared colours, and the tables (N, outlines, *shared) that each was summed from, with size 1 where
+        # they do not depend.
+        self._buckets: list[tuple[int, Tensor]] = []
         self._outlines = self._combine()
         self.total = reduce(self._outlines, 1)
 
@@ -76,17 +65,15 @@ class Elimination:
         choice = self._tables.members[outline, pick(self._members()[rows, outline])]
         columns = dict(zip(self._tables.covers, self._tables.choices[choice].unbind(-1), strict=True))
         shared = [torch.zeros_like(outline) for _ in self._tables.shared]
-        for bucket in reversed(self._buckets):
-            table = bucket.joint.movedim(bucket.axis, -1)
-            others = [place for axis, place in enumerate(shared, 2) if axis != bucket.axis]
-            shared[bucket.axis - 2] = pick(_row(table, rows, outline, others))
+        for dim, joint in reversed(self._buckets):
+            others = [index for axis, index in enumerate(shared, 2) if axis != dim]
+            shared[dim - 2] = pick(_row(joint.movedim(dim, -1), rows, outline, others))
         columns.update(zip(self._tables.shared, shared, strict=True))
-        for block in self._blocks:
-            view = block.block.outline[outline]
-            style = pick(_row(block.joint.movedim(2, -1), rows, view, shared))
-            columns.update(zip(block.block.styles, block.block.choices[style].unbind(-1), strict=True))
-            for column, table in block.private.items():
-                columns[column] = pick(table[rows, view, style])
+        for block, joint, private in self._blocks:
+            view = block.outline[outline]
+            style = pick(_row(joint.movedim(2, -1), rows, view, shared))
+            columns.update(zip(block.styles, block.choices[style].unbind(-1), strict=True))
+            columns.update((column, pick(table[rows, view, style])) for column, table in private.items())
         for column, prior in enumerate(self._prior):
             if column not in columns:  # nothing shows it
                 columns[column] = pick(prior[:, None].expand(*outline.shape, -1))
@@ -94,15 +81,13 @@ class Elimination:
 
     def _table(self, term: Term) -> Tensor:
         """(N, outlines, styles, options)."""
-        seen = self._features[:, term.cells].flatten(1)
-        return (-self._scale * (seen @ term.rows.mT)).reshape(-1, *term.shape)
+        features = self._features[:, term.cells].flatten(1)
+        return (-self._scale * (features @ term.rows.mT)).reshape(-1, *term.shape)
 
     def _styles(self, columns: tuple[int, ...], choices: Tensor) -> Tensor:
         """Log prior (N | 1, n) of joint choices (n, len(columns)) of some parts."""
-        return _sum(
-            [torch.zeros(1, len(choices)).to(self._features)]
-            + [self._prior[column][:, choices[:, place]] for place, column in enumerate(columns)]
-        )
+        chosen = [self._prior[column][:, choices[:, i]] for i, column in enumerate(columns)]
+        return functools.reduce(torch.add, chosen, torch.zeros(1, len(choices)).to(self._features))
 
     def _eliminate(self, block: Block) -> _Eliminated:
         joint = self._styles(block.styles, block.choices)[:, None]
@@ -118,15 +103,13 @@ class Elimination:
                 private[term.source] = table + self._prior[term.source][:, None, None]
                 joint = joint + self._reduce(private[term.source], -1)
         joint = joint[(..., *[None] * len(self._tables.shared))]
-        for table in shared:
-            joint = joint + table
-        return _Eliminated(block, joint, private)
+        return block, functools.reduce(torch.add, shared, joint), private
 
     def _along(self, table: Tensor, column: int) -> Tensor:
         """Move the last axis of (..., options) to that of the column among the shared ones."""
-        place = self._tables.shared.index(column)
-        after = len(self._tables.shared) - 1 - place
-        return table[(..., *[None] * place, slice(None), *[None] * after)]
+        i = self._tables.shared.index(column)
+        after = len(self._tables.shared) - 1 - i
+        return table[(..., *[None] * i, slice(None), *[None] * after)]
 
     def _members(self) -> Tensor:
         """Log weights (N, outlines, most) of the covers' choices behind each outline."""
@@ -135,27 +118,19 @@ class Elimination:
 
     def _combine(self) -> Tensor:
         """Sum out the shared colours, those with the smallest tables first; (N, outlines)."""
-        joint = self._reduce(self._members(), -1)[(..., *[None] * len(self._tables.shared))]
-        factors = [joint]
+        factors = [self._reduce(self._members(), -1)[(..., *[None] * len(self._tables.shared))]]
         factors += [self._along(self._table(term)[:, 0], term.source) for term in self._tables.frame]
         factors += [self._along(self._prior[column][:, None], column) for column in self._tables.shared]
-        factors += [self._reduce(block.joint, 2)[:, block.block.outline] for block in self._blocks]
-        left = {2 + place for place, column in enumerate(self._tables.shared) if self._prior[column].shape[1] > 1}
+        factors += [self._reduce(joint, 2)[:, block.outline] for block, joint, _ in self._blocks]
+        left = {2 + i for i, column in enumerate(self._tables.shared) if self._prior[column].shape[1] > 1}
         while left:
             axis = min(left, key=lambda axis: (_joint_size(factors, axis), axis))
             left.remove(axis)
-            bucket = _Bucket(axis, _sum([f for f in factors if f.shape[axis] > 1]))
+            joint = functools.reduce(torch.add, [f for f in factors if f.shape[axis] > 1])
             factors = [f for f in factors if f.shape[axis] == 1]
-            factors.append(self._reduce(bucket.joint, axis).unsqueeze(axis))
-            self._buckets.append(bucket)
-        return _sum(factors).flatten(1)
-
-
-def _sum(factors: list[Tensor]) -> Tensor:
-    total = factors[0]
-    for factor in factors[1:]:
-        total = total + factor
-    return total
+            factors.append(self._reduce(joint, axis).unsqueeze(axis))
+            self._buckets.append((axis, joint))
+        return functools.reduce(torch.add, factors).flatten(1)
 
 
 def _joint_size(factors: list[Tensor], axis: int) -> int:
@@ -165,10 +140,10 @@ def _joint_size(factors: list[Tensor], axis: int) -> int:
 
 
 def _row(table: Tensor, rows: Tensor, first: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """(N, M, n) from (N, F, *others, n), at given places; axes of size 1 do not ask where."""
+    """(N, M, n) from (N, F, *others, n), at given indices; axes of size 1 take any index."""
     sizes = table.shape[2:-1]
-    places = [place if size > 1 else torch.zeros_like(place) for place, size in zip(others, sizes, strict=True)]
-    return table[(rows, first, *places)]
+    indices = [index if size > 1 else torch.zeros_like(index) for index, size in zip(others, sizes, strict=True)]
+    return table[(rows, first, *indices)]
 
 
 def largest(weights: Tensor) -> Tensor:
@@ -176,15 +151,15 @@ def largest(weights: Tensor) -> Tensor:
     return weights.argmax(-1)
 
 
-class Drawn:
+def drawn(chances: Tensor) -> Pick:
     """The pick of a random combination, from uniform numbers in (0, 1) of shape (N, M, picks)."""
+    rest = iter(chances.unbind(-1))
 
-    def __init__(self, chances: Tensor) -> None:
-        self._chances = iter(chances.unbind(-1))
-
-    def __call__(self, weights: Tensor) -> Tensor:
+    def pick(weights: Tensor) -> Tensor:
         ends = torch.softmax(weights, -1).cumsum(-1)
-        places = next(self._chances).to(ends) * ends[..., -1]
+        chance = next(rest).to(ends) * ends[..., -1]
         if ends.shape[1] == 1:
-            return torch.searchsorted(ends[:, 0].contiguous(), places)
-        return torch.searchsorted(ends.contiguous(), places[..., None]).squeeze(-1)
+            return torch.searchsorted(ends[:, 0].contiguous(), chance)
+        return torch.searchsorted(ends.contiguous(), chance[..., None]).squeeze(-1)
+
+    return pick

@@ -13,8 +13,8 @@ from torch import Tensor
 from ...imaging.grids import PAPER, picture_grid, to_pixels
 from ...imaging.sheets import colour_map
 from ...operators import Inpainting
-from .model import SIZE, Avatars
-from .painting import Pixels
+from .drawing import Pixels
+from .model import SIZE
 from .pixels import as_tensor
 from .posterior import Posterior, posterior
 from .standard import standard
@@ -30,20 +30,18 @@ _HIDDEN = (210, 210, 216)
 _BRIGHTEST = 0.6
 
 
-def sheet(num: int, seed: int, *, columns: int = 12, avatars: Avatars | None = None) -> Image.Image:
+def sheet(num: int, seed: int, *, columns: int = 12) -> Image.Image:
     """``num`` random avatars."""
-    avatars = standard() if avatars is None else avatars
-    return _grid(avatars.pictures(num, seed), columns)
+    return _grid(standard().pictures(num, seed), columns)
 
 
-def posterior_sheet(seed: int, *, samples: int = 6, avatars: Avatars | None = None) -> Image.Image:
+def posterior_sheet(seed: int, *, samples: int = 6) -> Image.Image:
     """One row for each of six masks: truth, what is seen, exact samples, and the exact mean and standard deviation."""
-    avatars = standard() if avatars is None else avatars
-    truth, seen, exact = _six(seed, avatars)
-    completions = _completions(exact, samples, seed, avatars)
+    truth, visible, exact = _six(seed)
+    completions = _completions(exact, samples, seed)
     width = exact.std.square().mean(1).sqrt().numpy()
     std = colour_map(np.clip(width / _BRIGHTEST, 0, 1))
-    rows = [truth[:, None], seen[:, None], completions, to_pixels(exact.mean)[:, None], std[:, None]]
+    rows = [truth[:, None], visible[:, None], completions, to_pixels(exact.mean)[:, None], std[:, None]]
     cells = np.concatenate(rows, 1)
     return _grid(cells.reshape(-1, SIZE, SIZE, 3), cells.shape[1])
 
@@ -58,32 +56,32 @@ def comparison_sheet(seed: int, prior: Prior, method: Solver, *, name: str, samp
         name: of the method, for the heading.
         samples: of each kind.
     """
-    truth, seen, exact = _six(seed, standard())
+    truth, visible, exact = _six(seed)
     operator = Inpainting(_masks()[:, None].to(prior.device))
-    found = method.sample(
+    completions = method.sample(
         prior, operator, operator(as_tensor(truth).to(prior.device)), num_samples=samples, seed=seed, batch_size=32
     )
-    own = to_pixels(found.flatten(0, 1).cpu()).reshape(len(truth), samples, SIZE, SIZE, 3)
+    own = to_pixels(completions.flatten(0, 1).cpu()).reshape(len(truth), samples, SIZE, SIZE, 3)
     blocks = {
         "truth": truth[:, None],
-        "known": seen[:, None],
-        "samples of the exact posterior": _completions(exact, samples, seed, standard()),
+        "known": visible[:, None],
+        "samples of the exact posterior": _completions(exact, samples, seed),
         f"samples of {name}": own,
     }
     return _headed({text: _grid(cells.reshape(-1, SIZE, SIZE, 3), cells.shape[1]) for text, cells in blocks.items()})
 
 
-def _six(seed: int, avatars: Avatars) -> tuple[Pixels, Pixels, Posterior]:
+def _six(seed: int) -> tuple[Pixels, Pixels, Posterior]:
     """Six avatars, what each of six masks lets be seen of them, and their exact posteriors."""
     masks = _masks()
-    truth = avatars.pictures(len(masks), seed)
-    seen = np.where(masks.numpy()[..., None] > 0, truth, np.array(_HIDDEN, np.uint8))
-    return truth, seen, posterior(as_tensor(truth), masks[:, None])
+    truth = standard().pictures(len(masks), seed)
+    visible = np.where(masks.numpy()[..., None] > 0, truth, np.array(_HIDDEN, np.uint8))
+    return truth, visible, posterior(as_tensor(truth), masks[:, None])
 
 
-def _completions(exact: Posterior, samples: int, seed: int, avatars: Avatars) -> Pixels:
+def _completions(exact: Posterior, samples: int, seed: int) -> Pixels:
     drawn = exact.sample(samples, seed=seed)
-    return avatars.compose(drawn.reshape(-1, drawn.shape[-1])).reshape(len(drawn), samples, SIZE, SIZE, 3)
+    return standard().compose(drawn.reshape(-1, drawn.shape[-1])).reshape(len(drawn), samples, SIZE, SIZE, 3)
 
 
 def _headed(blocks: Mapping[str, Image.Image]) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from .painting import Layer, Painter, Parts, Pixels
+from .drawing import Layer, Painter, Parts, Pixels
 from .sheet import CELLS
 
 ZOOM = 2
@@ -62,33 +61,27 @@ class Avatars:
     layers: tuple[Layer, ...]
 
     def __post_init__(self) -> None:
-        seen_cover = False
+        above_cover = False
         for layer in self.layers:
-            keep, paint = layer.inks[..., 0], layer.inks[..., 1]
-            if ((keep > 0) & (paint > 0)).any():
+            below, paint = layer.inks[..., 0], layer.inks[..., 1]
+            if ((below > 0) & (paint > 0)).any():
                 raise UsageError("a layer mixes its own colour with the colour below; each cell may show one part only")
-            if seen_cover and not layer.cover:
+            if above_cover and not layer.cover:
                 raise UsageError("covers must be the last layers")
-            if layer.cover and not np.isin(keep, (0.0, 1.0)).all():
+            if layer.cover and not np.isin(below, (0.0, 1.0)).all():
                 raise UsageError("a cover must be opaque")
-            seen_cover |= layer.cover
+            above_cover |= layer.cover
 
     @cached_property
     def index(self) -> dict[str, int]:
         """The column of each part."""
         return {part.name: column for column, part in enumerate(self.parts)}
 
-    @property
-    def combinations(self) -> int:
-        """How many there are."""
-        return math.prod(len(part.options) for part in self.parts)
-
     def draw(self, num: int, seed: int) -> Parts:
         """``num`` independent combinations (num, P); the first n of them are the draw of ``num`` = n."""
         chance = np.random.default_rng([seed, len(self.parts)]).random((num, len(self.parts)))
-        columns = [
-            np.searchsorted(_steps(part), chance[:, column], side="right") for column, part in enumerate(self.parts)
-        ]
+        upper_ends = [np.cumsum(part.shares)[:-1] for part in self.parts]
+        columns = [np.searchsorted(*pair, side="right") for pair in zip(upper_ends, chance.T, strict=True)]
         return np.stack(columns, 1).astype(np.int64)
 
     def compose(self, parts: Parts) -> Pixels:
@@ -108,17 +101,6 @@ class Avatars:
     def names(self, parts: Iterable[int]) -> dict[str, str]:
         """One combination in words."""
         return {part.name: part.options[choice] for part, choice in zip(self.parts, parts, strict=True)}
-
-    def indices(self, names: Mapping[str, str]) -> Parts:
-        """The combination (P,) of words; the other way round from `names`.
-
-        Raises:
-            UsageError: a part is missing, or an option does not exist.
-        """
-        for part in self.parts:
-            if names.get(part.name) not in part.options:
-                raise UsageError(f"{part.name} is one of {', '.join(part.options)}, not {names.get(part.name)!r}")
-        return np.array([part.options.index(names[part.name]) for part in self.parts], dtype=np.int64)
 
     def only(self, options: Mapping[str, Sequence[str]]) -> Avatars:
         """The law given that some parts are among the named options: smaller sets, and conditional laws.
@@ -156,11 +138,6 @@ class Avatars:
     @cached_property
     def _painter(self) -> Painter:
         return self.painter()
-
-
-def _steps(part: Part) -> NDArray[np.float64]:
-    """The upper ends of the options' shares of [0, 1), without the last."""
-    return np.cumsum(part.shares)[:-1]
 
 
 def _only(part: Part, rows: list[int] | None) -> Part:

@@ -10,7 +10,6 @@ from torch import Tensor
 from ...errors import UsageError
 from .model import SIZE, ZOOM
 from .sheet import CELLS
-from .tables import features
 
 LEVEL = 127.5
 
@@ -32,7 +31,7 @@ def over_cells(values: Tensor) -> Tensor:
     return cells.flatten(2).mT.contiguous()
 
 
-def numbers(y: Tensor, known: Tensor, *, exact: bool = False) -> Tensor:
+def cell_features(y: Tensor, known: Tensor, *, exact: bool = False) -> Tensor:
     """The seven numbers of each cell (N, 256, 7), float64.
 
     Args:
@@ -42,7 +41,8 @@ def numbers(y: Tensor, known: Tensor, *, exact: bool = False) -> Tensor:
     """
     levels = torch.where(known, (y.double() + 1) * LEVEL, 0.0)
     levels = levels.round() if exact else levels
-    return features(over_cells(levels), over_cells(known.double())[..., 0], over_cells(levels.square()).sum(-1))
+    counts = over_cells(known.double()).expand(-1, -1, 3)
+    return torch.cat([-2 * over_cells(levels), counts, over_cells(levels.square()).sum(-1, keepdim=True)], -1)
 
 
 def mask_for(known: Tensor, y: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ...diffusion.rng import Seed, Streams, image_seeds
 from ...errors import UsageError
-from .elimination import Drawn, Elimination
+from .drawing import Parts
+from .elimination import Elimination, drawn
 from .model import ZOOM, Avatars
-from .painting import Parts
-from .pixels import LEVEL, as_picture, mask_for, numbers
+from .pixels import LEVEL, as_picture, cell_features, mask_for
 from .sheet import CELLS
 from .standard import standard
 from .tables import tables
@@ -65,7 +65,9 @@ class Posterior:
             rows = [image for image in seeds[start : start + _CHUNK] for _ in range(num)]
             streams = Streams.for_samples(rows, [*range(num)] * (len(rows) // num))
             chances = streams.uniform(picks).reshape(-1, num, picks)
-            out.append(self._eliminate(slice(start, start + _CHUNK)).combinations(Drawn(chances)))
+            cells = self._features[start : start + _CHUNK]
+            eliminated = Elimination(tables(self.avatars), cells, self._scale, log_shares(self.avatars))
+            out.append(eliminated.combinations(drawn(chances)))
         return torch.cat(out).numpy()
 
     def log_prob(self, parts: Parts) -> Tensor:
@@ -75,9 +77,6 @@ class Posterior:
         rows = torch.cat([colours, colours.square(), torch.ones_like(colours[..., :1])], -1)
         distance = (rows * self._features[:, None]).sum((-1, -2))
         return torch.from_numpy(self.avatars.log_prob(parts)) - self._scale * distance - self._total[:, None]
-
-    def _eliminate(self, rows: slice) -> Elimination:
-        return _eliminated(self.avatars, self._features[rows], self._scale, log_shares(self.avatars))
 
 
 def posterior(y: Tensor, known: Tensor, sigma_y: float = 0.0, *, avatars: Avatars | None = None) -> Posterior:
@@ -96,16 +95,13 @@ def posterior(y: Tensor, known: Tensor, sigma_y: float = 0.0, *, avatars: Avatar
     known = mask_for(known, y)
     if sigma_y and not sigma_y >= _LEAST:
         raise UsageError(f"sigma_y is a standard deviation, 0 or at least {_LEAST}, not {sigma_y}")
-    seen = torch.where(known, y.detach().cpu().double(), 0.0)
+    observed = torch.where(known, y.detach().cpu().double(), 0.0)
     scale = 1 / (2 * (sigma_y * LEVEL) ** 2) if sigma_y else _EXACT
-    cells = numbers(seen, known, exact=not sigma_y)
-    chunks = [cells[start : start + _CHUNK] for start in range(0, max(len(cells), 1), _CHUNK)]
+    cells = cell_features(observed, known, exact=not sigma_y)
+    chunks = torch.split(cells, _CHUNK)
     pieces = [_moments(avatars, chunk, scale) for chunk in chunks]
-    total = torch.cat([piece[0] for piece in pieces])
-    mean, std = torch.cat([piece[1] for piece in pieces]), torch.cat([piece[2] for piece in pieces])
-    marginals = {
-        part.name: torch.cat([piece[3][column] for piece in pieces]) for column, part in enumerate(avatars.parts)
-    }
+    total, mean, std, *shares = (torch.cat(column) for column in zip(*pieces, strict=True))
+    marginals = dict(zip(avatars.index, shares, strict=True))
     plausible, evidence = None, total
     if not sigma_y:
         if (total < -_EXACT / 2).any():
@@ -115,30 +111,26 @@ def posterior(y: Tensor, known: Tensor, sigma_y: float = 0.0, *, avatars: Avatar
     else:
         values = 3 * known.flatten(1).sum(1).double()
         evidence = total - values / 2 * math.log(2 * math.pi * sigma_y**2)
-    return Posterior(avatars, evidence, marginals, mean, std, plausible, cells, scale, total, seen)
+    return Posterior(avatars, evidence, marginals, mean, std, plausible, cells, scale, total, observed)
 
 
-def _moments(avatars: Avatars, cells: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+def _moments(avatars: Avatars, cells: Tensor, scale: float) -> tuple[Tensor, ...]:
     """Total (N,), mean and std (N, 3, 32, 32), marginals (N, options) of each part."""
     cells = cells.clone().requires_grad_()
     prior = [row.repeat(len(cells), 1).requires_grad_() for row in log_shares(avatars)]
     with torch.enable_grad():
-        total = _eliminated(avatars, cells, scale, prior).total
+        total = Elimination(tables(avatars), cells, scale, prior).total
         slope, *marginals = torch.autograd.grad(total.sum(), [cells, *prior], materialize_grads=True)
     shown = [m if m.any() else p.detach().exp() for m, p in zip(marginals, prior, strict=True)]
     mean, square = -slope[..., :3] / scale, -slope[..., 3:6] / scale
     std = (square - mean.square()).clamp(min=0).sqrt()
-    return total.detach(), as_picture(mean / LEVEL - 1), as_picture(std / LEVEL), shown
+    return total.detach(), as_picture(mean / LEVEL - 1), as_picture(std / LEVEL), *shown
 
 
 def _count(avatars: Avatars, cells: Tensor) -> Tensor:
     """How many combinations have distance 0."""
     flat = [torch.zeros_like(row) for row in log_shares(avatars)]
-    return _eliminated(avatars, cells, _EXACT, flat).total.exp()
-
-
-def _eliminated(avatars: Avatars, cells: Tensor, scale: float, prior: list[Tensor]) -> Elimination:
-    return Elimination(tables(avatars), cells, scale, prior, torch.logsumexp)
+    return Elimination(tables(avatars), cells, _EXACT, flat).total.exp()
 
 
 def log_shares(avatars: Avatars) -> list[Tensor]:

@@ -10,7 +10,7 @@ from ...priors.base import Prior
 from ...priors.info import PriorInfo, Provenance
 from .elimination import Elimination
 from .model import SIZE, Avatars
-from .pixels import LEVEL, as_picture, numbers
+from .pixels import LEVEL, as_picture, cell_features
 from .posterior import log_shares
 from .standard import standard
 from .tables import tables
@@ -38,20 +38,20 @@ class ExactAvatars(Prior):
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        ratio = (sigma / alpha).clamp(min=1e-4).to(x_t.device)
+        nsr = (sigma / alpha).clamp(min=1e-4).to(x_t.device)
         z = x_t.double() / alpha.to(x_t.device)[:, None, None, None]
-        rows = [slice(first, first + _CHUNK) for first in range(0, len(z), _CHUNK)]
-        return torch.cat([self._mean(z[some], ratio[some]) for some in rows]).to(x_t.dtype)
+        chunks = zip(torch.split(z, _CHUNK), torch.split(nsr, _CHUNK), strict=True)
+        return torch.cat([self._mean(*chunk) for chunk in chunks]).to(x_t.dtype)
 
-    def _mean(self, z: Tensor, ratio: Tensor) -> Tensor:
+    def _mean(self, z: Tensor, nsr: Tensor) -> Tensor:
         """(N, 3, 32, 32) from z of the same shape and r (N,)."""
         wanted = torch.is_grad_enabled() and z.requires_grad
-        scale = 1 / (2 * (ratio * LEVEL) ** 2)
+        scale = 1 / (2 * (nsr * LEVEL) ** 2)
         known = torch.ones_like(z[:, :1], dtype=torch.bool)
         with torch.enable_grad():
-            cells = numbers(z, known) * scale[:, None, None]
+            cells = cell_features(z, known) * scale[:, None, None]
             cells = cells if wanted else cells.detach().requires_grad_()
-            total = Elimination(tables(self.avatars), cells, 1.0, self._shares, torch.logsumexp).total
+            total = Elimination(tables(self.avatars), cells, 1.0, self._shares).total
             slope = torch.autograd.grad(total.sum(), cells, create_graph=wanted)[0]
         return as_picture(-slope[..., :3] / LEVEL - 1)
 

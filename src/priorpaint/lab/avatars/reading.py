@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .drawing import Parts
 from .elimination import Elimination, largest
 from .model import Avatars
-from .painting import Parts
-from .pixels import as_tensor, mask_for, numbers, over_cells
+from .pixels import as_tensor, cell_features, mask_for, over_cells
 from .standard import standard
-from .tables import Tables, Term, tables
+from .tables import tables
 
 # Half of the smallest contrast: two different avatars differ by at least .24 in some cell (docs/avatars.md). So no
 # picture is within this of two, and one that is half-way between two parts is within this of none.
@@ -52,27 +51,16 @@ def read(pictures: Tensor, *, avatars: Avatars | None = None) -> Reading:
     avatars = standard() if avatars is None else avatars
     pictures = pictures.detach().cpu().float()
     mask_for(torch.ones(1, 1, 1, 1), pictures)
-    pieces = [_nearest(avatars, pictures[start : start + _CHUNK]) for start in range(0, max(len(pictures), 1), _CHUNK)]
-    parts, distance, worst = (torch.cat([piece[place] for piece in pieces]) for place in range(3))
+    pieces = [_nearest(avatars, chunk) for chunk in torch.split(pictures, _CHUNK)]
+    parts, distance, worst = (torch.cat(column) for column in zip(*pieces, strict=True))
     return Reading(parts.numpy(), distance, worst, worst <= THRESHOLD)
 
 
 def _nearest(avatars: Avatars, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Parts (N, P), distance (N,) and largest distance in a cell (N,)."""
+    # In float32: rounding of 1e-7 of a distance does not matter where avatars are far apart.
     flat = [torch.zeros(1, len(part.options)) for part in avatars.parts]
-    seen = numbers(pictures, mask_for(torch.ones(1, 1, 1, 1), pictures)).float()
-    parts = Elimination(_single(avatars), seen, 1.0, flat, torch.amax).combinations(largest)[:, 0]
+    features = cell_features(pictures, mask_for(torch.ones(1, 1, 1, 1), pictures)).float()
+    parts = Elimination(tables(avatars, torch.float32), features, 1.0, flat, torch.amax).combinations(largest)[:, 0]
     squares = (pictures - as_tensor(avatars.compose(parts.numpy()))).square()
     return parts, squares.mean((1, 2, 3)).sqrt(), (over_cells(squares).sum(-1) / 12).amax(1).sqrt()
-
-
-@cache
-def _single(avatars: Avatars) -> Tables:
-    """The tables in float32: rounding of 1e-7 of a distance does not matter where avatars are far apart."""
-    double = tables(avatars)
-    blocks = tuple(replace(block, terms=tuple(map(_float, block.terms))) for block in double.blocks)
-    return replace(double, own=_float(double.own), frame=tuple(map(_float, double.frame)), blocks=blocks)
-
-
-def _float(term: Term) -> Term:
-    return replace(term, rows=term.rows.float())

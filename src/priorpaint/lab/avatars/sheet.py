@@ -26,11 +26,6 @@ def _sheet() -> dict[str, dict[str, Drawing]]:
     }
 
 
-def groups() -> dict[str, tuple[str, ...]]:
-    """The names of all drawings, by group."""
-    return {group: tuple(parts) for group, parts in _sheet().items()}
-
-
 def drawing(group: str, name: str) -> Drawing:
     """One part: for each cell the share it keeps of the colour below, that of its own colour, and that of white.
 
@@ -46,7 +41,7 @@ def drawing(group: str, name: str) -> Drawing:
     """
     if name == "none":
         return np.broadcast_to(np.array([1.0, 0.0, 0.0]), (CELLS, CELLS, 3)).copy()
-    sheet = _sheet()
-    if name not in sheet.get(group, {}):
-        raise UsageError(f"There is no drawing {name!r} in {group!r}; avatars.sheet.groups() lists what exists.")
-    return sheet[group][name].copy()
+    drawings = _sheet().get(group, {})
+    if name not in drawings:
+        raise UsageError(f"There is no drawing {name!r} in {group!r}; there are {', '.join(drawings) or 'none'}.")
+    return drawings[name].copy()

@@ -13,8 +13,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from .drawing import Layer
 from .model import Avatars, Colour, Part
-from .painting import Layer
 from .sheet import CELLS, drawing
 
 # Colours are DiceBear's where the table of docs/avatars.md says so; the others were chosen to be told apart.

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .drawing import OWN, Layer, Painter, Parts
 from .model import Avatars
-from .painting import OWN, Layer, Painter, Parts
 from .sheet import CELLS
 
 FEATURES = 7
@@ -71,7 +71,6 @@ class Tables:
     Attributes:
         covers: the columns of the parts that choose the covers' drawings.
         choices: (n, len(covers)), all combinations of these.
-        outline: (n,), the outline that each makes.
         members: (outlines, most), the choices of each outline, filled up with -1.
         own: what the covers' own colours add (and cells that never change), one row for each choice.
         frame: what lies outside the blocks and the covers' flat colours, one "style" for each outline.
@@ -81,7 +80,6 @@ class Tables:
 
     covers: tuple[int, ...]
     choices: Tensor
-    outline: Tensor
     members: Tensor
     own: Term
     frame: tuple[Term, ...]
@@ -90,30 +88,15 @@ class Tables:
 
 
 @cache
-def tables(avatars: Avatars) -> Tables:
+def tables(avatars: Avatars, dtype: torch.dtype = torch.float64) -> Tables:
     """The tables of a law, made once."""
-    return _Maker(avatars).make()
-
-
-def features(sums: Tensor, counts: Tensor, squares: Tensor) -> Tensor:
-    """The seven numbers of each cell.
-
-    Args:
-        sums: (N, 256, 3), sum of the visible pixels in levels 0..255.
-        counts: (N, 256), how many are visible.
-        squares: (N, 256), sum of their squares over pixels and channels.
-
-    Returns:
-        (N, 256, 7).
-    """
-    return torch.cat([-2 * sums, counts[..., None].expand(*counts.shape, 3), squares[..., None]], -1)
+    return _Maker(avatars, dtype).make()
 
 
 class _Maker:
-    def __init__(self, avatars: Avatars) -> None:
-        self.avatars = avatars
+    def __init__(self, avatars: Avatars, dtype: torch.dtype) -> None:
+        self.avatars, self.dtype = avatars, dtype
         self.columns = avatars.index
-        self.zero = np.zeros(len(avatars.parts), np.int64)
         self.lower = avatars.painter(covers=False)
         self.whole = avatars.painter()
 
@@ -125,10 +108,10 @@ class _Maker:
         hidden = np.zeros((len(choices), _ALL), bool)
         for layer in covers:
             hidden |= layer.touched[combinations[:, self.columns[layer.style or ""]]]
-        sources = self.whole.source[self.whole.numbers(combinations)]
+        sources = self.whole.source[self.whole.codes(combinations)]
         # What of the covers the rest can feel: the cells they hide, and those where they show the colour of a part.
-        seen = np.where(hidden, sources, -2)
-        _, first, outline = np.unique(seen, axis=0, return_index=True, return_inverse=True)
+        visible = np.where(hidden, sources, -2)
+        _, first, outline = np.unique(visible, axis=0, return_index=True, return_inverse=True)
         outline = outline.reshape(-1)
         in_blocks = np.zeros(_ALL, bool)
         for group in groups:
@@ -141,17 +124,14 @@ class _Maker:
             for source in rest
         )
         blocks = tuple(self._block(group, ~hidden[first]) for group in groups)
-        return Tables(
-            styles, torch.from_numpy(choices), torch.from_numpy(outline), _members(outline), own, frame, blocks,
-            _shared(frame, blocks),
-        )  # fmt: skip
+        return Tables(styles, torch.from_numpy(choices), _members(outline), own, frame, blocks, _shared(frame, blocks))
 
     def _block(self, group: list[Layer], visible: NDArray[np.bool_]) -> Block:
         styles = self._styles(group)
         choices, combinations = self._product(styles)
         cells = _cells(group)
         views, outline = np.unique(visible & cells, axis=0, return_inverse=True)
-        sources = self.lower.source[self.lower.numbers(combinations)]
+        sources = self.lower.source[self.lower.codes(combinations)]
         terms = []
         for source in np.unique(sources[:, cells]).tolist():
             shown = views[:, None] & (sources == source)[None]
@@ -172,8 +152,13 @@ class _Maker:
         colours = colours.reshape(*every.shape[:3], len(cells), 3)
         ones = np.ones((*colours.shape[:-1], 1))
         rows = np.concatenate([colours, colours**2, ones], -1) * shown[:, :, None, cells, None]
-        flat = torch.from_numpy(rows.reshape(np.prod(every.shape[:3]), len(cells) * FEATURES))
-        return Term(source, (combinations.shape[0], combinations.shape[1], options), torch.from_numpy(cells), flat)
+        flat = torch.from_numpy(rows.reshape(np.prod(every.shape[:3]), len(cells) * FEATURES)).to(self.dtype)
+        return Term(
+            source,
+            (combinations.shape[0], combinations.shape[1], options),
+            torch.from_numpy(cells),
+            flat.to(self.dtype),
+        )
 
     def _styles(self, layers: list[Layer]) -> tuple[int, ...]:
         return tuple(sorted({self.columns[layer.style] for layer in layers if layer.style is not None}))
@@ -184,7 +169,7 @@ class _Maker:
         choices = np.array(list(itertools.product(*ranges)), np.int64).reshape(
             math.prod(map(len, ranges)), len(columns)
         )
-        combinations = np.repeat(self.zero[None], len(choices), 0)
+        combinations = np.zeros((len(choices), len(self.avatars.parts)), np.int64)
         combinations[:, list(columns)] = choices
         return choices, combinations
 
@@ -205,15 +190,12 @@ def _groups(layers: list[Layer]) -> list[list[Layer]]:
 
 
 def _members(outline: NDArray[np.int64]) -> Tensor:
-    lists = [np.flatnonzero(outline == number) for number in range(outline.max() + 1)]
-    out = np.full((len(lists), max(map(len, lists))), -1)
-    for row, members in zip(out, lists, strict=True):
-        row[: len(members)] = members
-    return torch.from_numpy(out)
+    lists = [torch.from_numpy(np.flatnonzero(outline == i)) for i in range(outline.max() + 1)]
+    return torch.nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1)
 
 
 def _shared(frame: tuple[Term, ...], blocks: tuple[Block, ...]) -> tuple[int, ...]:
     """Colours that are not the business of one block alone."""
-    seen = [{term.source for term in frame}, *({term.source for term in block.terms} for block in blocks)]
-    everything = sorted(set().union(*seen) - {OWN})
-    return tuple(column for column in everything if column in seen[0] or sum(column in one for one in seen) > 1)
+    sources = [{term.source for term in frame}, *({term.source for term in block.terms} for block in blocks)]
+    everything = sorted(set().union(*sources) - {OWN})
+    return tuple(column for column in everything if column in sources[0] or sum(column in one for one in sources) > 1)

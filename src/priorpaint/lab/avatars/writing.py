@@ -46,17 +46,17 @@ def write(
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; name another folder.")
     parts = avatars.draw(num, seed)
-    places = [folder] * num
+    targets = [folder] * num
     if classes is not None:
         column = avatars.index[classes]
         homes = [folder / option.replace(" ", "-") for option in avatars.parts[column].options]
-        places = [homes[choice] for choice in parts[:, column]]
-    for place in {folder, *places}:
-        place.mkdir(parents=True, exist_ok=True)
+        targets = [homes[choice] for choice in parts[:, column]]
+    for target in {folder, *targets}:
+        target.mkdir(parents=True, exist_ok=True)
     for start in range(0, num, _CHUNK):
         for row, picture in enumerate(avatars.compose(parts[start : start + _CHUNK]), start):
             cells = picture[::ZOOM, ::ZOOM].repeat(scale, 0).repeat(scale, 1)
-            Image.fromarray(cells).save(places[row] / f"{row:06d}.png", compress_level=1)
+            Image.fromarray(cells).save(targets[row] / f"{row:06d}.png", compress_level=1)
     about = {
         "num": num,
         "seed": seed,

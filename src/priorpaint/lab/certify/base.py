@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -124,6 +126,12 @@ def dressed(law: GaussianMixture) -> GaussianMixture:
     std = element_std(law)
     law.schedule, law.data_std = EDM(sigma_min=0.005 * std, sigma_max=20 * widest(law)), std
     return law
+
+
+def undecided(draw: Callable[[int], Problem], seed: int) -> Problem:
+    """The draw number ``seed`` of those whose heaviest posterior mode is below .8: there is something to decide."""
+    open_draws = (p for candidate in itertools.count() if float((p := draw(candidate)).posterior.weights.max()) < 0.8)
+    return replace(next(itertools.islice(open_draws, seed, None)), seed=seed)
 
 
 def generator_of(name: str, seed: int) -> torch.Generator:

@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...errors import UsageError
-from ...solvers import SOLVERS, Solver, solver
+from ...solvers import SOLVERS, Solver
+from ...solvers import solver as solver_named
 from ...solvers.smc.solver import SMC
 from ...solvers.vipaint.solver import VIPaint
 
@@ -35,19 +36,19 @@ class Plan:
     """
 
     grid: str = "steps"
-    rest: Callable[[Solver, int, int], dict[str, Any]] = lambda run, budget, samples: {}
+    rest: Callable[[Solver, int, int], dict[str, Any]] = lambda solver, budget, samples: {}
 
 
 def _by_budget(name: str, low: int, middle: int, high: int) -> Callable[[Solver, int, int], dict[str, Any]]:
     """A setting for budgets up to 50, up to 200 and above."""
-    return lambda run, budget, samples: {name: low if budget <= 50 else middle if budget <= 200 else high}
+    return lambda solver, budget, samples: {name: low if budget <= 50 else middle if budget <= 200 else high}
 
 
-def _repaint(run: Solver, budget: int, samples: int) -> dict[str, Any]:
-    return {"jump_length": 1, **_by_budget("resamplings", 4, 6, 10)(run, budget, samples)}
+def _repaint(solver: Solver, budget: int, samples: int) -> dict[str, Any]:
+    return {"jump_length": 1, **_by_budget("resamplings", 4, 6, 10)(solver, budget, samples)}
 
 
-def _smc(run: Solver, budget: int, samples: int) -> dict[str, Any]:
+def _smc(solver: Solver, budget: int, samples: int) -> dict[str, Any]:
     """25, 50 and 69 levels with 2.4, 5.3 and 20 particles a sample, all in one group of up to 1024 samples.
 
     A group never gives more samples than asked; the particles of one group correct each other's shares of the modes,
@@ -59,14 +60,14 @@ def _smc(run: Solver, budget: int, samples: int) -> dict[str, Any]:
     return {"num_kept": num_kept, "particles": int(num_kept * share), "threshold": 0.25}
 
 
-def _vipaint(run: Solver, budget: int, samples: int) -> dict[str, Any]:
+def _vipaint(solver: Solver, budget: int, samples: int) -> dict[str, Any]:
     """At most half of the budget goes into the fit, which 3 levels of 4 Monte-Carlo samples share."""
-    assert isinstance(run, VIPaint)
-    most = run.rules.iterations
+    assert isinstance(solver, VIPaint)
+    most = solver.rules.iterations
     rest = {"levels": 2, "mc_samples": 4, "iterations": max(1, min(most, budget * samples // 2 // 12))}
-    if run.rules.refine_guidance != "langevin":
+    if solver.rules.refine_guidance != "langevin":
         return rest
-    return rest | _by_budget("refine_inner", 9, 14, 19)(run, budget, samples)
+    return rest | _by_budget("refine_inner", 9, 14, 19)(solver, budget, samples)
 
 
 # Everything else grows by ``steps`` alone. Few levels crossed often beat many levels crossed rarely (RePaint), and
@@ -84,22 +85,22 @@ PLANS: dict[str, Plan] = {
 }
 
 
-def computes_jacobians(run: Solver) -> bool:
+def computes_jacobians(solver: Solver) -> bool:
     """Whether each evaluation comes with the whole Jacobian, whose products no budget counts: C H W times the work."""
-    return (isinstance(run, SMC) and run.twist == "mmps") or (isinstance(run, VIPaint) and run.correct)
+    return (isinstance(solver, SMC) and solver.twist == "mmps") or (isinstance(solver, VIPaint) and solver.correct)
 
 
-def evaluations(run: Solver, samples: int) -> float:
+def evaluations(solver: Solver, samples: int) -> float:
     """Network evaluations a sample when ``samples`` of one measurement are drawn."""
-    cost = run.cost(samples)
+    cost = solver.cost(samples)
     return (cost.forward + cost.backward) / samples
 
 
-def at_budget(run: Solver, budget: int, samples: int, *, fixed: Collection[str] = ()) -> Solver:
+def at_budget(solver: Solver, budget: int, samples: int, *, fixed: Collection[str] = ()) -> Solver:
     """The same method with the settings that a budget allows.
 
     Args:
-        run: the method; its other settings are kept. One without a time grid is returned as it is.
+        solver: the method; its other settings are kept. One without a time grid is returned as it is.
         budget: network evaluations a sample.
         samples: how many samples of one measurement are drawn together.
         fixed: settings that must not be changed.
@@ -107,44 +108,46 @@ def at_budget(run: Solver, budget: int, samples: int, *, fixed: Collection[str] 
     Raises:
         UsageError: the method cannot run within the budget.
     """
-    plan = next((PLANS.get(name, Plan()) for name, cls in SOLVERS.items() if type(run) is cls), Plan())
-    known = settings_of(run)
-    rest = {key: value for key, value in plan.rest(run, budget, samples).items() if key in known and key not in fixed}
+    plan = next((PLANS.get(name, Plan()) for name, cls in SOLVERS.items() if type(solver) is cls), Plan())
+    known = settings_of(solver)
+    free = known.keys() - fixed
+    rest = {key: value for key, value in plan.rest(solver, budget, samples).items() if key in free}
     try:
-        run = replace(run, **rest) if rest else run  # type: ignore[type-var]
+        solver = replace(solver, **rest) if rest else solver  # type: ignore[type-var]
         if plan.grid not in known or plan.grid in fixed:
-            return _affordable(run, budget, samples)
-        return _largest(run, plan.grid, budget, samples)
+            return _affordable(solver, budget, samples)
+        return _largest(solver, plan.grid, budget, samples)
     except ValidationError as error:
-        raise UsageError(f"{run.title} has no settings for {budget} evaluations: {error.errors()[0]['msg']}") from None
+        reason = error.errors()[0]["msg"]
+        raise UsageError(f"{solver.title} has no settings for {budget} evaluations: {reason}") from None
 
 
 def settings_for(method: str, budget: int, samples: int = 512) -> dict[str, Any]:
     """The settings of a method, by name, that `at_budget` changes from their defaults."""
-    default = solver(method)
+    default = solver_named(method)
     chosen = settings_of(at_budget(default, budget, samples))
     return {name: value for name, value in chosen.items() if value != getattr(default, name)}
 
 
-def settings_of(run: Solver) -> dict[str, Any]:
+def settings_of(solver: Solver) -> dict[str, Any]:
     """Each setting of a method; none where it is a plain class."""
-    return {field.name: getattr(run, field.name) for field in fields(run)} if is_dataclass(run) else {}
+    return {field.name: getattr(solver, field.name) for field in fields(solver)} if is_dataclass(solver) else {}
 
 
-def _affordable(run: Solver, budget: int, samples: int) -> Solver:
-    if evaluations(run, samples) > budget:
+def _affordable(solver: Solver, budget: int, samples: int) -> Solver:
+    if evaluations(solver, samples) > budget:
         raise UsageError(
-            f"{run.title} with these settings takes {evaluations(run, samples):.0f} evaluations a sample, "
+            f"{solver.title} with these settings takes {evaluations(solver, samples):.0f} evaluations a sample, "
             f"more than the budget of {budget}"
         )
-    return run
+    return solver
 
 
-def _largest(run: Solver, grid: str, budget: int, samples: int) -> Solver:
+def _largest(solver: Solver, grid: str, budget: int, samples: int) -> Solver:
     """The largest grid whose cost is within the budget; the cost grows with the grid."""
 
     def size(steps: int) -> Solver:
-        return replace(run, **{grid: steps})  # type: ignore[type-var]
+        return replace(solver, **{grid: steps})  # type: ignore[type-var]
 
     low, high = 1, 2
     _affordable(size(low), budget, samples)

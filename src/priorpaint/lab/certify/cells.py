@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -13,7 +14,8 @@ from torch import Tensor
 from ...diffusion.rng import derive
 from ...errors import Cancelled, UsageError
 from ...operators import Inpainting
-from ...solvers import SOLVERS, Solver, parse_method, solver
+from ...solvers import SOLVERS, Solver, parse_method
+from ...solvers import solver as solver_named
 from .base import Problem
 from .budgets import at_budget, settings_of
 from .calibration import SAMPLES, Calibration, calibrate
@@ -30,28 +32,28 @@ class Method:
 
     Attributes:
         label: what tables call it.
-        run: the method.
+        solver: the method.
         fixed: names of the settings that were given.
     """
 
     label: str
-    run: Solver
+    solver: Solver
     fixed: frozenset[str] = frozenset()
 
     @staticmethod
-    def of(given: str | Solver | Method) -> Method:
+    def of(method: str | Solver | Method) -> Method:
         """A name, a name with settings ``NAME:key=value,key=value``, or a solver of your own.
 
         Raises:
             UsageError: no such method or setting.
         """
-        if isinstance(given, Method):
-            return given
-        if isinstance(given, Solver):
-            named = next((name for name, cls in SOLVERS.items() if type(given) is cls), type(given).__name__)
-            return Method(named, given)
-        name, settings = parse_method(given)
-        return Method(given, solver(name, **settings), frozenset(settings))
+        if isinstance(method, Method):
+            return method
+        if isinstance(method, Solver):
+            named = next((name for name, cls in SOLVERS.items() if type(method) is cls), type(method).__name__)
+            return Method(named, method)
+        name, settings = parse_method(method)
+        return Method(method, solver_named(name, **settings), frozenset(settings))
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,14 @@ def compute(job: Job, stop: Callable[[], bool] = lambda: False) -> Cell:
 
 def _measured(cell: Cell, job: Job, stop: Callable[[], bool]) -> Cell:
     first = problem_of(job.problem, 0)
-    if reason := why_not(job.method.run, first):
+    if reason := why_not(job.method.solver, first):
         return replace(cell, status=NOT_APPLICABLE, note=reason)
     num = min(job.num_samples, first.most_samples or job.num_samples)
-    run = _solver(job, num)
-    draws = [_draw(run, job, seed, num, stop) for seed in range(job.seeds)]
+    solver = _solver(job, num)
+    draws = [_draw(solver, job, seed, num, stop) for seed in range(job.seeds)]
     cell = replace(
         cell,
-        settings={name: plain(value) for name, value in settings_of(run).items()},
+        settings={name: plain(value) for name, value in settings_of(solver).items()},
         num_samples=num,
         measures=tuple(draw.measures for draw in draws),
         floors=tuple(draw.floor for draw in draws),
@@ -106,7 +108,7 @@ def _measured(cell: Cell, job: Job, stop: Callable[[], bool]) -> Cell:
         backward=sum(draw.backward for draw in draws) / num / len(draws),
         seconds=sum(draw.seconds for draw in draws) / len(draws),
     )
-    if not all(_is_finite(draw.measures) for draw in draws):
+    if not all(math.isfinite(draw.measures.sliced) for draw in draws):
         return replace(cell, status=FAILED, note="the samples are not finite")
     return replace(cell, status=DONE, calibration=_calibration(job, first, stop) if job.calibrated else None)
 
@@ -121,12 +123,12 @@ class _Draw:
     seconds: float
 
 
-def _draw(run: Solver, job: Job, seed: int, num: int, stop: Callable[[], bool]) -> _Draw:
-    ruler = _ruler(job.problem, seed)
-    problem = ruler.problem
+def _draw(solver: Solver, job: Job, seed: int, num: int, stop: Callable[[], bool]) -> _Draw:
+    problem = problem_of(job.problem, seed)
+    ruler = _ruler(problem)
     prior = problem.solver_prior
     before, begun = prior.nfe.copy(), time.process_time()
-    x = run.sample(
+    x = solver.sample(
         prior,
         problem.solver_operator,
         problem.solver_y,
@@ -144,32 +146,28 @@ def _draw(run: Solver, job: Job, seed: int, num: int, stop: Callable[[], bool]) 
 _NOTHING = Measures(*[float("nan")] * len(fields(Measures)))
 
 
-def _is_finite(measures: Measures) -> bool:
-    return measures.sliced == measures.sliced
-
-
 def _calibration(job: Job, problem: Problem, stop: Callable[[], bool]) -> Calibration | None:
     """The rank test, or None where so few samples a measurement cannot pay for what they share (a fit)."""
     try:
-        run = _solver(job, SAMPLES)
+        solver = _solver(job, SAMPLES)
     except UsageError:
         return None
-    return calibrate(run, problem, batch_size=job.batch_size, callback=checking(stop))
+    return calibrate(solver, problem, batch_size=job.batch_size, callback=checking(stop))
 
 
 def _solver(job: Job, num: int) -> Solver:
     if job.budget is None:
-        return job.method.run
-    return at_budget(job.method.run, job.budget, num, fixed=job.method.fixed)
+        return job.method.solver
+    return at_budget(job.method.solver, job.budget, num, fixed=job.method.fixed)
 
 
-def why_not(run: Solver, problem: Problem) -> str:
+def why_not(solver: Solver, problem: Problem) -> str:
     """Why a method cannot be used on a problem, or nothing."""
-    if "mask" in run.needs and not isinstance(problem.solver_operator, Inpainting):
+    if "mask" in solver.needs and not isinstance(problem.solver_operator, Inpainting):
         return "it needs a mask"
-    if problem.solver_prior.latent and not run.through_decoder:
+    if problem.solver_prior.latent and not solver.through_decoder:
         return "it measures what the denoiser works on and would see only whole latent cells; it needs a pixel prior"
-    return next((sentence for need, sentence in _MISSING.items() if need in run.needs), "")
+    return next((sentence for need, sentence in _MISSING.items() if need in solver.needs), "")
 
 
 def checking(stop: Callable[[], bool]) -> Callable[[int, int, Tensor], None]:
@@ -182,26 +180,14 @@ def checking(stop: Callable[[], bool]) -> Callable[[int, int, Tensor], None]:
     return callback
 
 
-def problem_of(problem: str | Problem, seed: int) -> Problem:
-    return _named(problem, seed) if isinstance(problem, str) else problem
-
-
 @lru_cache(maxsize=64)
-def _named(name: str, seed: int) -> Problem:
-    return standard_problem(name, seed)
-
-
-def _ruler(problem: str | Problem, seed: int) -> Ruler:
-    return _named_ruler(problem, seed) if isinstance(problem, str) else _own_ruler(problem)
+def problem_of(problem: str | Problem, seed: int) -> Problem:
+    """A standard problem by name and draw; one of your own is itself, whatever the draw."""
+    return standard_problem(problem, seed) if isinstance(problem, str) else problem
 
 
 @lru_cache(maxsize=40)  # a ruler takes about 10 MB
-def _named_ruler(name: str, seed: int) -> Ruler:
-    return Ruler(_named(name, seed))
-
-
-@lru_cache(maxsize=2)
-def _own_ruler(problem: Problem) -> Ruler:
+def _ruler(problem: Problem) -> Ruler:
     return Ruler(problem)
 
 

@@ -78,16 +78,16 @@ def total_variation(p: Tensor, q: Tensor) -> float:
 
 def mean_error(x: Tensor, mean: Tensor, cov: Tensor) -> float:
     """Distance of the mean of x (n, d) from the exact mean (d,), in units of sqrt(trace of the exact covariance)."""
-    return float((x.mean(0) - mean).norm()) / _spread(cov)
+    return float((x.mean(0) - mean).norm()) / _total_std(cov)
 
 
 def std_ratio(x: Tensor, cov: Tensor) -> float:
     """sqrt(trace Cov[x] / trace of the exact covariance): below 1 is over-confident, above 1 too wide."""
-    return math.sqrt(float(x.var(0, correction=1).sum())) / _spread(cov)
+    return math.sqrt(float(x.var(0, correction=1).sum())) / _total_std(cov)
 
 
-def _spread(cov: Tensor) -> float:
-    spread = math.sqrt(float(cov.trace()))
-    if spread == 0:
+def _total_std(cov: Tensor) -> float:
+    total_std = math.sqrt(float(cov.trace()))
+    if total_std == 0:
         raise UsageError("the posterior is a single point; moments relative to its width do not exist")
-    return spread
+    return total_std

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,7 +11,7 @@ from ...diffusion.rng import derive
 from ...operators import Inpainting
 from ...priors.analytic import Gaussian, GaussianMixture
 from ...priors.latent import LinearAutoencoder
-from .base import Problem, dressed, generator_of, measure, random_cov
+from .base import Problem, dressed, generator_of, measure, random_cov, undecided
 from .mixtures import SharedCovariance
 
 
@@ -55,10 +53,7 @@ def zm32(seed: int = 0) -> Problem:
     sigma_y = .05. Components come in pairs that differ in the hidden half only; draws whose heaviest posterior mode is
     below .8 count.
     """
-    undecided = (
-        drawn for candidate in itertools.count() if float((drawn := _zm32(candidate)).posterior.weights.max()) < 0.8
-    )
-    return replace(next(itertools.islice(undecided, seed, None)), seed=seed)
+    return undecided(_zm32, seed)
 
 
 def _zm32(seed: int) -> Problem:
@@ -68,8 +63,8 @@ def _zm32(seed: int) -> Problem:
     means[1::2, :, :, :2] = means[::2, :, :, :2]  # pairs that differ in the hidden half only
     means = means.flatten(1) - weights @ means.flatten(1) / weights.sum()
     axis = torch.arange(4, dtype=torch.float64)
-    places = torch.cartesian_prod(axis, axis)
-    smooth = torch.exp(-torch.cdist(places, places).square() / (2 * 1.0**2)) + 0.05 * torch.eye(16, dtype=torch.float64)
+    cells = torch.cartesian_prod(axis, axis)
+    smooth = torch.exp(-torch.cdist(cells, cells).square() / (2 * 1.0**2)) + 0.05 * torch.eye(16, dtype=torch.float64)
     cov = 0.15 * torch.kron(torch.eye(2, dtype=torch.float64), smooth)
     law = dressed(SharedCovariance(weights, means, cov, (2, 4, 4)))
     known = torch.zeros(16, 16)

@@ -76,7 +76,7 @@ class Ruler:
         self._singular = _is_singular(posterior)
         log_density = self._log_density(exact)
         self._thresholds = [float(torch.quantile(log_density, 1 - share)) for share in (0.5, 0.9)]
-        self._seen = _measured_entries(problem)
+        self._num_measured = _measured_entries(problem)
         self._floors: dict[int, Measures] = {}
         self._ignorant: dict[int, Measures] = {}
 
@@ -87,7 +87,9 @@ class Ruler:
     def floor(self, num: int) -> Measures:
         """What ``num`` exact samples of one copy score, averaged over replicates."""
         if num not in self._floors:
-            self._floors[num] = self._floor(num)
+            seeds = (derive("floor", self.problem.seed, replicate) for replicate in range(REPLICATES))
+            draws = (self.problem.posterior.sample(num, seed=seed) for seed in seeds)
+            self._floors[num] = Measures.average([self._one(draw.double().flatten(1)) for draw in draws])
         return self._floors[num]
 
     def ignorant(self, num: int) -> Measures:
@@ -96,11 +98,6 @@ class Ruler:
             draw = self.problem.law.sample(num, seed=derive("ignorant", self.problem.seed))
             self._ignorant[num] = self._one(draw.double().flatten(1))
         return self._ignorant[num]
-
-    def _floor(self, num: int) -> Measures:
-        seeds = (derive("floor", self.problem.seed, replicate) for replicate in range(REPLICATES))
-        draws = (self.problem.posterior.sample(num, seed=seed).double().flatten(1) for seed in seeds)
-        return Measures.average([self._one(draw) for draw in draws])
 
     def _one(self, x: Tensor) -> Measures:
         """Measures of one copy, (n, d)."""
@@ -142,7 +139,7 @@ class Ruler:
 
     def _residual(self, x: Tensor) -> float:
         gap = self.problem.y - self.problem.observed(x.reshape(-1, *self._shape).float())
-        return math.sqrt(float(gap.double().square().flatten(1).sum(1).mean()) / self._seen)
+        return math.sqrt(float(gap.double().square().flatten(1).sum(1).mean()) / self._num_measured)
 
 
 def _is_singular(law: GaussianMixture) -> bool:

@@ -147,9 +147,9 @@ def budgets(certificate: Certificate) -> Figure:
 def _dots(axes: Axes, certificate: Certificate, problem: str, order: list[str]) -> None:
     shown = certificate.budgets[-3:]
     for row, method in enumerate(order):
-        found = [ratio for budget in shown if (ratio := _ratio(certificate, method, problem, budget)) is not None]
-        if len(found) > 1:
-            axes.plot([min(found), max(found)], [row, row], color="#bbbbbb", linewidth=1.2, zorder=1)
+        ratios = [ratio for budget in shown if (ratio := _ratio(certificate, method, problem, budget)) is not None]
+        if len(ratios) > 1:
+            axes.plot([min(ratios), max(ratios)], [row, row], color="#bbbbbb", linewidth=1.2, zorder=1)
     for budget, size, colour in zip(shown, _SIZES, ("#9ecae1", "#4292c6", "#08306b"), strict=False):
         points = [(_ratio(certificate, method, problem, budget), row) for row, method in enumerate(order)]
         known = [(ratio, row) for ratio, row in points if ratio is not None]
@@ -174,10 +174,10 @@ def copies(certificate: Certificate) -> Figure:
             lines.append((method, known))
     lines.sort(key=lambda line: line[1][-1][1])
     ends: list[tuple[float, str, str]] = []
-    for number, (method, known) in enumerate(lines):
-        colour = _BEST[number] if number < len(_BEST) else _FADED
-        width = 1.8 if number < len(_BEST) else 1.0
-        axes.plot(*zip(*known, strict=True), marker="o", markersize=3.5, linewidth=width, color=colour, zorder=-number)
+    for i, (method, known) in enumerate(lines):
+        colour = _BEST[i] if i < len(_BEST) else _FADED
+        width = 1.8 if i < len(_BEST) else 1.0
+        axes.plot(*zip(*known, strict=True), marker="o", markersize=3.5, linewidth=width, color=colour, zorder=-i)
         ends.append((known[-1][1], method, colour))
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,15 +20,14 @@ from ...diffusion.rng import derive
 from ...errors import UsageError
 from ...operators import Inpainting, LinearOperator, MatrixOperator
 from ...priors.analytic import Gaussian, GaussianMixture
-from .base import Problem, dressed, generator_of, measure, random_cov, rotation
+from .base import Problem, dressed, generator_of, measure, random_cov, rotation, undecided
 from .latent_problems import LATENT
 from .mixtures import SharedCovariance
 
 
-def _mask(known: Sequence[int] | Tensor, d: int) -> Inpainting:
-    mask = torch.zeros(1, d)
-    mask[0, torch.as_tensor(known)] = 1
-    return Inpainting(mask)
+def _mask(known: Sequence[int] | Tensor, height: int, width: int) -> Inpainting:
+    """The pixels that are known, counted row by row."""
+    return Inpainting(torch.zeros(height * width).index_fill(0, torch.as_tensor(known), 1).reshape(height, width))
 
 
 def _observed(law: GaussianMixture, operator: LinearOperator, sigma_y: float, name: str, seed: int) -> Tensor:
@@ -43,7 +43,7 @@ def g1(seed: int = 0) -> Problem:
     """
     law = Gaussian([0.0, 0.0], [[1.0, 0.9], [0.9, 1.0]])
     y = torch.tensor([[[[1.0, 0.0]]]])
-    return Problem("G1", dressed(law), _mask([0], 2), y, seed=seed, about="2-D Gaussian, correlation .9, x_1 = 1")
+    return Problem("G1", dressed(law), _mask([0], 1, 2), y, seed=seed, about="2-D Gaussian, correlation .9, x_1 = 1")
 
 
 def m3(seed: int = 0) -> Problem:
@@ -54,7 +54,9 @@ def m3(seed: int = 0) -> Problem:
     means = [[1.0, 1.0], [1.0, -1.0], [-1.0, 0.0]]
     law = SharedCovariance([0.3, 0.2, 0.5], means, 0.04 * torch.eye(2, dtype=torch.float64))
     y = torch.tensor([[[[1.0, 0.0]]]])
-    return Problem("M3", dressed(law), _mask([0], 2), y, seed=seed, about="three modes in 2-D, x_1 = 1; truth .6/.4/0")
+    return Problem(
+        "M3", dressed(law), _mask([0], 1, 2), y, seed=seed, about="three modes in 2-D, x_1 = 1; truth .6/.4/0"
+    )
 
 
 def _sixteen(name: str, components: int, seed: int) -> Problem:
@@ -66,15 +68,13 @@ def _sixteen(name: str, components: int, seed: int) -> Problem:
     means = means - weights @ means / weights.sum()  # E[x_0] = 0, as the first noise assumes
     covs = torch.stack([random_cov(16, generator) for _ in range(components)])
     law = dressed(GaussianMixture(weights, means, covs))
-    operator = _mask(torch.randperm(16, generator=generator)[:6], 16)
+    operator = _mask(torch.randperm(16, generator=generator)[:6], 1, 16)
     return Problem(name, law, operator, _observed(law, operator, 0.1, name, seed), 0.1, seed=seed)
 
 
 def g16(seed: int = 0) -> Problem:
     """The one-component case of `m16`: every moment of the posterior has a closed form."""
-    drawn = _sixteen("G16", 1, seed)
-    about = "16-D Gaussian, 6 coordinates seen, sigma_y .1"
-    return Problem("G16", drawn.law, drawn.operator, drawn.y, 0.1, seed=seed, about=about)
+    return replace(_sixteen("G16", 1, seed), about="16-D Gaussian, 6 coordinates seen, sigma_y .1")
 
 
 def m16(seed: int = 0) -> Problem:
@@ -84,14 +84,8 @@ def m16(seed: int = 0) -> Problem:
     mode is below .8 count, so that there is something to decide. Source: the comparison of particle methods in
     docs/methods/smc.md, and of libraries for inverse problems on the same family.
     """
-    undecided = (
-        drawn
-        for candidate in itertools.count()
-        if float((drawn := _sixteen("M16", 4, candidate)).posterior.weights.max()) < 0.8
-    )
-    drawn = next(itertools.islice(undecided, seed, None))
-    about = "4 components in 16-D, 6 coordinates seen, sigma_y .1"
-    return Problem("M16", drawn.law, drawn.operator, drawn.y, 0.1, seed=seed, about=about)
+    drawn = undecided(lambda candidate: _sixteen("M16", 4, candidate), seed)
+    return replace(drawn, about="4 components in 16-D, 6 coordinates seen, sigma_y .1")
 
 
 def m25(d: int, rows: int, seed: int = 0) -> Problem:
@@ -125,9 +119,7 @@ def l64(seed: int = 0) -> Problem:
     generator = generator_of("L64", seed)
     basis = rotation(64, generator)[:, :16]
     law = dressed(Gaussian(torch.zeros(64), basis @ basis.mT, (1, 8, 8)))
-    known = torch.zeros(64)
-    known[torch.randperm(64, generator=generator)[:12]] = 1
-    operator = Inpainting(known.reshape(8, 8))
+    operator = _mask(torch.randperm(64, generator=generator)[:12], 8, 8)
     y = _observed(law, operator, 0.0, "L64", seed)
     about = "8 x 8 pixels on 16 linear dimensions, 12 pixels known"
     return Problem("L64", law, operator, y, seed=seed, most_samples=256, about=about)
@@ -139,8 +131,8 @@ def i8_law() -> GaussianMixture:
     rows, columns = torch.meshgrid(axis, axis, indexing="ij")
     left = torch.exp(-((columns + 0.5) ** 2 + rows**2) / 0.15)
     means = [0.6 * (a * left + b * left.flip(1)) for a, b in itertools.product((1, -1), repeat=2)]
-    places = torch.stack([rows.flatten(), columns.flatten()], 1)
-    smooth = torch.exp(-torch.cdist(places, places).square() / (2 * 0.4**2))
+    coordinates = torch.stack([rows.flatten(), columns.flatten()], 1)
+    smooth = torch.exp(-torch.cdist(coordinates, coordinates).square() / (2 * 0.4**2))
     cov = 0.04 * smooth + 0.0025 * torch.eye(64, dtype=torch.float64)
     return SharedCovariance([0.4, 0.1, 0.2, 0.3], torch.stack(means), cov, (1, 8, 8))
 
@@ -158,11 +150,8 @@ def i8(mask: str, seed: int = 0) -> Problem:
         known[:, 4:] = 0
     elif mask == "box":
         known[2:6, 2:6] = 0
-    else:
-        known = torch.zeros(64)
-        known[torch.randperm(64, generator=generator_of(name, seed))[:13]] = 1
-        known = known.reshape(8, 8)
-    law, operator = dressed(i8_law()), Inpainting(known)
+    shown = torch.randperm(64, generator=generator_of(name, seed))[:13]
+    law, operator = dressed(i8_law()), _mask(shown, 8, 8) if mask == "pixels" else Inpainting(known)
     about = {"half": "right half hidden", "box": "4 x 4 box hidden", "pixels": "80 % of the pixels hidden"}[mask]
     y = _observed(law, operator, 0.0, name, seed)
     return Problem(name, law, operator, y, seed=seed, most_samples=256, about=f"8 x 8 images, {about}")
@@ -228,8 +217,8 @@ def select(names: Sequence[str]) -> list[str]:
     """
     chosen: list[str] = []
     for name in names:
-        found = [key for key in PROBLEMS if name in (key, key.split("-")[0], "all")]
-        if not found:
+        members = [key for key in PROBLEMS if name in (key, key.split("-")[0], "all")]
+        if not members:
             raise UsageError(f"there is no problem {name!r}; the problems are {', '.join(PROBLEMS)}")
-        chosen += [key for key in found if key not in chosen]
+        chosen += [key for key in members if key not in chosen]
     return chosen

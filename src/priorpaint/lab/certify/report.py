@@ -70,8 +70,8 @@ def asked_at(certificate: Certificate, budget: int | None) -> Certificate:
     """The methods and problems that were asked for at this budget."""
     asked = [cell for cell in certificate.cells if cell.budget == budget]
     methods, problems = {cell.method for cell in asked}, {cell.problem for cell in asked}
-    kept = (cell for cell in certificate.cells if cell.method in methods and cell.problem in problems)
-    return replace(certificate, cells=tuple(kept))
+    cells = (cell for cell in certificate.cells if cell.method in methods and cell.problem in problems)
+    return replace(certificate, cells=tuple(cells))
 
 
 @dataclass(frozen=True)
@@ -112,23 +112,23 @@ def details(certificate: Certificate, problem: str, budget: int | None) -> Grid:
 def show(certificate: Certificate, console: Console) -> None:
     """Print the overview of each budget, and of a single problem everything."""
     for budget in certificate.budgets:
-        _print(overview(certificate, budget), console)
+        print_grid(overview(certificate, budget), console)
     if len(certificate.problems) == 1:
-        _print(details(certificate, certificate.problems[0], main_budget(certificate)), console)
+        print_grid(details(certificate, certificate.problems[0], main_budget(certificate)), console)
     for line in notes(certificate, failures_only=True):
         console.print(line, markup=False, highlight=False)
 
 
 def notes(certificate: Certificate, *, failures_only: bool = False) -> list[str]:
     """One sentence for each (method, reason) of cells that are not done, with their problems and budgets."""
-    found: dict[tuple[str, str, str], list[Cell]] = {}
+    reasons: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in certificate.cells:
         if cell.status != DONE and (cell.status == FAILED or not failures_only):
-            found.setdefault((cell.method, cell.status, cell.note), []).append(cell)
-    return [f"{method}: {status} on {_places(cells)}: {note}" for (method, status, note), cells in found.items()]
+            reasons.setdefault((cell.method, cell.status, cell.note), []).append(cell)
+    return [f"{method}: {status} on {_where(cells)}: {note}" for (method, status, note), cells in reasons.items()]
 
 
-def _places(cells: Sequence[Cell]) -> str:
+def _where(cells: Sequence[Cell]) -> str:
     budgets: dict[str, list[str]] = {}
     for cell in cells:
         budgets.setdefault(cell.problem, []).append(_short(cell.budget))
@@ -149,7 +149,7 @@ def markdown(certificate: Certificate, *, figure: str | None = None, command: st
         parts.append(f"![Error over the floor of each method on each problem]({figure})\n")
     for other in certificate.budgets:
         grid = overview(certificate, other)
-        parts += [f"## {grid.title[0].upper()}{grid.title[1:]}\n", _markdown_table(grid)]
+        parts += [f"## {grid.title[0].upper()}{grid.title[1:]}\n", markdown_table(grid)]
     parts += [
         "## Problem by problem\n",
         _COLUMNS,
@@ -157,7 +157,7 @@ def markdown(certificate: Certificate, *, figure: str | None = None, command: st
     ]
     for problem in certificate.problems:
         grid = details(certificate, problem, budget)
-        parts += [f"### {grid.title}\n", _markdown_table(grid)]
+        parts += [f"### {grid.title}\n", markdown_table(grid)]
     if listed := notes(certificate):
         parts += ["## Not applicable\n", "\n".join(f"- {line}" for line in listed) + "\n"]
     return "\n".join(parts)
@@ -222,15 +222,17 @@ def _budget(budget: int | None) -> str:
     return "settings as given" if budget is None else f"{budget} evaluations a sample"
 
 
-def _print(grid: Grid, console: Console) -> None:
-    table = Table(title=grid.title)
-    for number, column in enumerate(grid.header):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
+def print_grid(grid: Grid, console: Console) -> None:
+    """As a table on a terminal."""
+    table = Table(title=grid.title, title_justify="left")
+    for i, column in enumerate(grid.header):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in grid.rows:
         table.add_row(*row)
     console.print(table)
 
 
-def _markdown_table(grid: Grid) -> str:
+def markdown_table(grid: Grid) -> str:
+    """As a table of a page."""
     lines = [grid.header, ["---", *["--:"] * (len(grid.header) - 1)], *grid.rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

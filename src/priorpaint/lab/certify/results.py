@@ -73,14 +73,6 @@ class Cell:
         """What exact samples score."""
         return _mean([getattr(part, name) for part in self.floors])
 
-    def error(self, name: str) -> float:
-        """Standard error of `mean` over the seeds; nan for a single seed."""
-        values = [getattr(part, name) for part in self.measures]
-        if len(values) < 2:
-            return math.nan
-        centre = sum(values) / len(values)
-        return math.sqrt(sum((value - centre) ** 2 for value in values) / (len(values) - 1) / len(values))
-
 
 def _mean(values: Sequence[float | None]) -> float | None:
     numbers = [value for value in values if value is not None]
@@ -113,8 +105,8 @@ class Certificate:
     @property
     def problems(self) -> list[str]:
         """Standard problems in their order, then others."""
-        found = dict.fromkeys(cell.problem for cell in self.cells)
-        return [name for name in PROBLEMS if name in found] + [name for name in found if name not in PROBLEMS]
+        names = dict.fromkeys(cell.problem for cell in self.cells)
+        return [name for name in PROBLEMS if name in names] + [name for name in names if name not in PROBLEMS]
 
     @property
     def budgets(self) -> list[int | None]:

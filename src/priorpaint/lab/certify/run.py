@@ -7,7 +7,6 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from typing import Any
 
@@ -31,11 +30,6 @@ _LOOK_SECONDS = 0.3
 VARIANTS = ("vipaint:components=8,levels=1,correct=true",)
 
 Report = Callable[[int, int, Cell], None]
-
-
-def default_seeds(budget: int | None) -> int:
-    """Three draws of each problem, but one where a sample costs much."""
-    return 3 if budget is None or budget <= CALIBRATED_BUDGET else 1
 
 
 def certify(
@@ -76,8 +70,8 @@ def certify(
         raise UsageError("certify takes at least 2 samples, 1 seed and 1 worker")
     if any(budget is not None and budget < 1 for budget in budgets or ()):
         raise UsageError("a budget is at least 1 network evaluation a sample")
-    chosen = [Method.of(given) for given in ((*sorted(SOLVERS), *VARIANTS) if methods is None else methods)]
-    posed = _unique([name for given in problems for name in (select([given]) if isinstance(given, str) else [given])])
+    chosen = [Method.of(asked) for asked in ((*sorted(SOLVERS), *VARIANTS) if methods is None else methods)]
+    posed = _unique([name for asked in problems for name in (select([asked]) if isinstance(asked, str) else [asked])])
     if len({method.label for method in chosen}) < len(chosen):
         raise UsageError("two methods have the same label; give each a label with Method(label, solver)")
     jobs = [
@@ -87,9 +81,9 @@ def certify(
         for method in chosen
         if budgets is not None or budget in BUDGETS[:2] or not _is_costly(method, problem)
     ]
-    run = _here if workers == 1 else _spread(workers)
+    cancel = CancelToken() if cancel is None else cancel
     cells: dict[tuple[str, str, int | None], Cell] = {}
-    for cell in run(jobs, CancelToken() if cancel is None else cancel):
+    for cell in _in_this_process(jobs, cancel) if workers == 1 else _in_processes(jobs, cancel, workers):
         cells[cell.method, cell.problem, cell.budget] = cell
         if report is not None:
             report(len(cells), len(jobs), cell)
@@ -111,7 +105,7 @@ def _unique(posed: Sequence[str | Problem]) -> list[str | Problem]:
 def _is_costly(method: Method, problem: str | Problem) -> bool:
     drawn = problem_of(problem, 0)
     large = drawn.law.dim * drawn.copies >= _LARGE
-    return drawn.costly or (large and computes_jacobians(method.run))
+    return drawn.costly or (large and computes_jacobians(method.solver))
 
 
 def _job(
@@ -124,7 +118,7 @@ def _job(
     batch_size: int | None,
 ) -> Job:
     costly = _is_costly(method, problem)
-    draws = seeds or (1 if costly else default_seeds(budget))
+    draws = seeds or (1 if costly or (budget or 0) > CALIBRATED_BUDGET else 3)
     ranked = calibrated and not costly and budget in (None, CALIBRATED_BUDGET)
     return Job(method, problem, budget, draws, num_samples, ranked, batch_size)
 
@@ -150,7 +144,7 @@ def _setup(seeds: int | None, num_samples: int, workers: int) -> dict[str, Any]:
 # -- where the jobs run ------------------------------------------------------------------------------------------------
 
 
-def _here(jobs: Sequence[Job], cancel: CancelToken) -> Iterator[Cell]:
+def _in_this_process(jobs: Sequence[Job], cancel: CancelToken) -> Iterator[Cell]:
     for job in jobs:
         try:
             cancel.check()
@@ -183,31 +177,19 @@ def _work(job: Job) -> Cell | None:
         return None
 
 
-def _spread(workers: int) -> Callable[[Sequence[Job], CancelToken], Iterator[Cell]]:
+def _in_processes(jobs: Sequence[Job], cancel: CancelToken, workers: int) -> Iterator[Cell]:
     """The jobs in several processes, in the order in which they end."""
-
-    def run(jobs: Sequence[Job], cancel: CancelToken) -> Iterator[Cell]:
-        context = multiprocessing.get_context("spawn")
-        event = context.Event()
-        with _pool(workers, context, event) as pool:
-            waiting = {pool.submit(_work, job) for job in sorted(jobs, key=_work_of, reverse=True)}
-            try:
-                for done in _ended(waiting, cancel, event):
-                    if (cell := done.result()) is not None:
-                        yield cell
-            except BrokenProcessPool:
-                if cancel.cancelled:  # the signal went to the whole process group, and took the workers with it
-                    return
-                raise PriorpaintError("a worker process died, probably for memory; use fewer workers") from None
-
-    return run
-
-
-@contextmanager
-def _pool(workers: int, context: Any, event: Event) -> Iterator[ProcessPoolExecutor]:
+    context = multiprocessing.get_context("spawn")
+    event = context.Event()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(event,))
     try:
-        yield pool
+        waiting = {pool.submit(_work, job) for job in sorted(jobs, key=_work_of, reverse=True)}
+        for done in _ended(waiting, cancel, event):
+            if (cell := done.result()) is not None:
+                yield cell
+    except BrokenProcessPool:
+        if not cancel.cancelled:  # else the signal went to the whole process group, and took the workers with it
+            raise PriorpaintError("a worker process died, probably for memory; use fewer workers") from None
     finally:
         event.set()
         pool.shutdown(wait=True, cancel_futures=True)

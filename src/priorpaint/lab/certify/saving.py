@@ -37,8 +37,8 @@ def save(
         MissingExtra: figures without matplotlib.
     """
     folder, pictures = Path(folder), Path(pictures or folder)
-    for place in (folder, pictures):
-        _make(place)
+    for target in (folder, pictures):
+        make_folder(target)
     drawn: list[Path] = []
     write_text_atomic(folder / JSON_FILE, certificate.to_json())
     if figures:
@@ -48,7 +48,12 @@ def save(
     return [folder / JSON_FILE, folder / PAGE_FILE, *drawn]
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """With its parents, where it is missing.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

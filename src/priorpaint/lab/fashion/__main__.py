@@ -45,8 +45,8 @@ def _check(
     from .checking import check, markdown
     from .classifier import classifier, load_classifier
 
-    found = classifier() if weights is None else load_classifier(weights)
-    typer.echo(markdown(check(found, data, seed=seed)))
+    judge = classifier() if weights is None else load_classifier(weights)
+    typer.echo(markdown(check(judge, data, seed=seed)))
 
 
 def main() -> None:

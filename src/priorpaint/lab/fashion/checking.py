@@ -42,24 +42,23 @@ def check(classifier: Classifier, folder: str | Path | None = None, *, seed: int
     x, labels = pictures(folder, "t10k", TEST[:count])
     real = classifier.judge(x)
     corrupted = {}
-    for kinds, seen in ((TRAINED, True), (UNSEEN, False)):
+    for kinds, trained in ((TRAINED, True), (UNSEEN, False)):
         for name, corrupt in kinds.items():
             wrong = corrupt(x, labels, torch.Generator().manual_seed(derive("corrupted", seed, name)))
-            corrupted[name] = (float(classifier.judge(wrong).valid.double().mean()), seen)
+            corrupted[name] = (float(classifier.judge(wrong).valid.double().mean()), trained)
     accuracy = float((real.classes == labels).double().mean())
     return Check(len(x), accuracy, float(real.valid.double().mean()), corrupted)
 
 
-def markdown(found: Check) -> str:
+def markdown(result: Check) -> str:
     """As a table."""
     lines = [
-        f"Accuracy on {found.pictures} test pictures: {found.accuracy:.2%}.",
+        f"Accuracy on {result.pictures} test pictures: {result.accuracy:.2%}.",
         "",
         "| pictures | valid | in training |",
         "|---|--:|---|",
-        f"| real | {found.valid:.1%} | held out |",
+        f"| real | {result.valid:.1%} | held out |",
     ]
-    lines += [
-        f"| {name} | {share:.1%} | {'yes' if seen else 'no'} |" for name, (share, seen) in found.corrupted.items()
-    ]
+    for name, (share, trained) in result.corrupted.items():
+        lines.append(f"| {name} | {share:.1%} | {'yes' if trained else 'no'} |")
     return "\n".join(lines)

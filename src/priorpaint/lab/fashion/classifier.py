@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,12 +74,8 @@ class Classifier:
         if x.ndim != 4 or x.shape[1:] != (1, SIZE, SIZE):
             raise UsageError(f"the classifier sees grey pictures (N, 1, {SIZE}, {SIZE}), not {tuple(x.shape)}.")
         with torch.no_grad():
-            chunks = [self.network.features(_prepared(chunk)) for chunk in torch.split(x.detach().cpu(), _CHUNK)]
-        return torch.cat(chunks) if chunks else torch.zeros(0, FEATURES)
-
-    def probabilities(self, x: Tensor) -> Tensor:
-        """(N, 10) float32: the classes of pictures (N, 1, 32, 32)."""
-        return self._probabilities(self.features(x))
+            x = x.detach().cpu().float().clamp(-1, 1).contiguous(memory_format=torch.channels_last)
+            return torch.cat([self.network.features(chunk) for chunk in torch.split(x, _CHUNK)])
 
     def judge(self, x: Tensor) -> Judgement:
         """All that it says of pictures (N, 1, 32, 32) in [-1, 1].
@@ -89,7 +85,9 @@ class Classifier:
         them pass the first test and 99 % the second.
         """
         features = self.features(x)
-        probabilities, distance = self._probabilities(features), self.distance(features)
+        with torch.no_grad():
+            probabilities = self.network.logits(features).softmax(1)
+        distance = self.distance(features)
         valid = (probabilities.amax(1) >= self.confidence) & (distance <= self.reach)
         return Judgement(features, probabilities, distance, valid)
 
@@ -97,14 +95,12 @@ class Classifier:
         """(N,) Mahalanobis distance of features (N, 64) to the nearest class, with one covariance for all classes."""
         return torch.cdist(features @ self.whiten.T, self.means @ self.whiten.T).amin(1)
 
-    def _probabilities(self, features: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.network.logits(features).softmax(1)
-
     def to_bytes(self) -> bytes:
         """A safetensors file: matrices of the network in float16, all else in float32."""
-        tensors = {f"network.{name}": _stored(value) for name, value in _floats(self.network)}
-        tensors |= {"means": self.means, "whiten": self.whiten}
+        tensors = {"means": self.means, "whiten": self.whiten}
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                tensors[f"network.{name}"] = value.to(torch.float16 if value.ndim > 1 else torch.float32).contiguous()
         about = {"format": _FORMAT, "confidence": self.confidence, "reach": self.reach, "training": dict(self.facts)}
         return save(tensors, metadata={_ENTRY: json.dumps(about, sort_keys=True)})
 
@@ -139,7 +135,9 @@ def load_classifier(path: str | Path) -> Classifier:
             )
         network = Network()
         state = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
-        network.load_state_dict({**_counters(network), **state})
+        # The integers of a state count batches, which says nothing once a network is trained.
+        counters = {name: value for name, value in network.state_dict().items() if not value.is_floating_point()}
+        network.load_state_dict({**counters, **state})
         _check(tensors)
         return Classifier(
             network.eval().requires_grad_(False),
@@ -161,20 +159,3 @@ def _check(tensors: Mapping[str, Tensor]) -> None:
     for name, value in tensors.items():
         if not bool(value.isfinite().all()):
             raise ValueError(f"{name} has numbers that are not finite")
-
-
-def _floats(network: Network) -> Iterator[tuple[str, Tensor]]:
-    return ((name, value) for name, value in network.state_dict().items() if value.is_floating_point())
-
-
-def _counters(network: Network) -> dict[str, Tensor]:
-    """The integers of a state, which say nothing once a network is trained."""
-    return {name: value for name, value in network.state_dict().items() if not value.is_floating_point()}
-
-
-def _stored(value: Tensor) -> Tensor:
-    return value.detach().to(torch.float16 if value.ndim > 1 else torch.float32).contiguous()
-
-
-def _prepared(x: Tensor) -> Tensor:
-    return x.float().clamp(-1, 1).contiguous(memory_format=torch.channels_last)

@@ -85,8 +85,8 @@ def doubtful(x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
     """Each picture of (N, 1, 32, 32) corrupted in one of the trained ways; what hardly changed becomes noisy."""
     which = torch.randint(len(TRAINED), (len(x),), generator=generator)
     out = x.clone()
-    for number, corrupt in enumerate(TRAINED.values()):
-        rows = which == number
+    for i, corrupt in enumerate(TRAINED.values()):
+        rows = which == i
         if bool(rows.any()):
             out[rows] = corrupt(x[rows], labels[rows], generator)
     same = (out - x).abs().mean((1, 2, 3)) < _LEAST_CHANGE

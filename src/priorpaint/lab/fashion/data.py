@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
-from ...imaging.idx import Pixels, padded, read_idx_pictures
+from ...imaging.idx import Pixels, as_stored, padded, read_idx_pictures
 
 SIZE, CONTENT = 32, 28
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -48,10 +48,8 @@ def pictures(
 def _images_file(folder: Path, split: str) -> Path:
     if split not in SPLITS:
         raise UsageError(f"the splits of Fashion-MNIST are {' and '.join(SPLITS)}, not {split!r}.")
-    for suffix in ("", ".gz", ".xz"):
-        file = folder / f"{split}-images-idx3-ubyte{suffix}"
-        if file.is_file():
-            return file
+    if file := as_stored(folder / f"{split}-images-idx3-ubyte"):
+        return file
     raise UsageError(
         f"there are no pictures of Fashion-MNIST ({split}-images-idx3-ubyte, also .gz or .xz) in {folder}; run "
         "`apt-get install dataset-fashion-mnist`, or name the folder that has them with --data FOLDER."

@@ -41,13 +41,13 @@ class Network(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(N, 64)."""
-        found: Tensor = self.reduce(self.convolutions(x).flatten(1))
-        return found
+        out: Tensor = self.reduce(self.convolutions(x).flatten(1))
+        return out
 
     def logits(self, features: Tensor) -> Tensor:
         """(N, 10) from features (N, 64)."""
-        found: Tensor = self.classify(torch.relu(features))
-        return found
+        out: Tensor = self.classify(torch.relu(features))
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, 10)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,10 @@ def train(
     plain = Classifier(network, torch.zeros(0), torch.zeros(0), 0.0, math.inf, {})
     means, whiten = _gaussians(plain.features(x[rows]), labels[rows])
     facts = {"data": "Fashion-MNIST, train split", "pictures": len(rows), **asdict(recipe)}
-    return _with_thresholds(Classifier(network, means, whiten, 0.0, math.inf, facts), x[held])
+    trained = replace(plain, means=means, whiten=whiten, facts=facts)
+    judged = trained.judge(x[held])  # the thresholds are quantiles of pictures that the network has not seen
+    confidence = float(judged.probabilities.amax(1).double().quantile(1 - _CONFIDENT))
+    return replace(trained, confidence=confidence, reach=float(judged.distance.double().quantile(_NEAR)))
 
 
 def _trained(
@@ -84,10 +87,10 @@ def _trained(
     for epoch in range(recipe.epochs):
         shuffled = rows[torch.randperm(len(rows), generator=generator)]
         losses, right = 0.0, 0
-        for number in range(a_pass):
+        for i in range(a_pass):
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * _rate((epoch * a_pass + number + 1) / total)
-            batch = shuffled[number * recipe.batch : (number + 1) * recipe.batch]
+                group["lr"] = recipe.lr * _rate((epoch * a_pass + i + 1) / total)
+            batch = shuffled[i * recipe.batch : (i + 1) * recipe.batch]
             real = shifted(x[batch], recipe.shift, generator)
             wrong = doubtful(real[:doubted], labels[batch[:doubted]], generator)
             logits = network(torch.cat([real, wrong]).contiguous(memory_format=torch.channels_last))
@@ -121,18 +124,9 @@ def _rate(done: float) -> float:
 def _gaussians(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The classes' means (10, F), and W (F, F) with W^T W the inverse of the covariance that they share."""
     features = features.double()
-    means = torch.stack([features[labels == number].mean(0) for number in range(len(CLASSES))])
+    means = torch.stack([features[labels == i].mean(0) for i in range(len(CLASSES))])
     rest = features - means[labels]
     covariance = rest.T @ rest / len(rest)
     values, vectors = torch.linalg.eigh(covariance)
     whiten = vectors.T / values.clamp(min=1e-6 * float(values.max())).sqrt()[:, None]
     return means.float(), whiten.float()
-
-
-def _with_thresholds(plain: Classifier, held: Tensor) -> Classifier:
-    """The same with quantiles of pictures that it has not seen."""
-    stored = Classifier(plain.network, plain.means, plain.whiten, 0.0, math.inf, plain.facts)
-    judged = stored.judge(held)
-    confidence = float(judged.probabilities.amax(1).double().quantile(1 - _CONFIDENT))
-    reach = float(judged.distance.double().quantile(_NEAR))
-    return Classifier(plain.network, plain.means, plain.whiten, confidence, reach, plain.facts)

@@ -30,14 +30,14 @@ class Row:
     Attributes:
         method: its name.
         norm: Frobenius norm over the batch, mean over the seeds.
-        spread: standard deviation of that over the seeds.
+        std: standard deviation of that over the seeds.
         rms: root mean square over images of the error of an image (its Euclidean norm).
         predicted: what theory says for ``rms``.
     """
 
     method: str
     norm: float
-    spread: float
+    std: float
     rms: float
     predicted: float
 
@@ -150,5 +150,5 @@ def _rms(error: Tensor) -> float:
 
 def _row(method: str, errors: Tensor, samples: int, predicted: float) -> Row:
     norms = errors.double() * math.sqrt(samples)
-    spread = float(norms.std()) if len(norms) > 1 else 0.0
-    return Row(method, float(norms.mean()), spread, float(errors.double().square().mean().sqrt()), predicted)
+    std = float(norms.std()) if len(norms) > 1 else 0.0
+    return Row(method, float(norms.mean()), std, float(errors.double().square().mean().sqrt()), predicted)

@@ -30,14 +30,15 @@ _SHOWN = 30
 _FLOOR = 1e-17
 
 
-def require_matplotlib() -> None:
-    """Raise MissingExtra where matplotlib is not installed."""
+def require_matplotlib() -> type[Figure]:
+    """The class of figures; raises MissingExtra where matplotlib is not installed."""
     try:
-        import matplotlib  # noqa: F401
+        from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtra(
             "The figure needs matplotlib; install it with: pip install 'priorpaint[plot]', or leave out --out"
         ) from None
+    return Figure
 
 
 def draw(model: LinearModel, outcome: Outcome, path: Path) -> None:
@@ -46,10 +47,7 @@ def draw(model: LinearModel, outcome: Outcome, path: Path) -> None:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure: Figure = Figure(figsize=(13, 4.8), layout="constrained")
+    figure = require_matplotlib()(figsize=(13, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
     _manifold(left, model, outcome)
     _errors(right, model, outcome)

@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.rng import Streams, derive
-from ...diffusion.schedules import Schedule
 from ...errors import UsageError
-from ...operators.inpainting import Inpainting
 from ...priors.analytic import LinearManifold
 
 # Cosines nearer to 1 than this are 1: float64 cannot tell them apart after a matrix product.
@@ -83,12 +81,6 @@ class LinearModel:
         return torch.diag((~self.known).double())
 
     @property
-    def B(self) -> Tensor:  # noqa: N802 - the name of the paper
-        """The hidden block P_MM."""
-        hidden = ~self.known
-        return self.P[hidden][:, hidden]
-
-    @property
     def cosines(self) -> Tensor:
         """Eigenvalues of A^T D A (k,), rising: how much of each mode is hidden. B has the same, besides zeros."""
         values: Tensor = torch.linalg.eigvalsh(self.A.mT @ self.D @ self.A).clamp(0, 1)
@@ -118,14 +110,6 @@ class LinearModel:
         """K x_0 + D u, each (N, d)."""
         return torch.where(self.known, x_0, u)
 
-    def prior(self, schedule: Schedule | None = None) -> LinearManifold:
-        """The same manifold as a prior, for the solvers; images are (1, 1, d)."""
-        return LinearManifold(self.A, schedule=schedule)
-
-    def operator(self) -> Inpainting:
-        """The same mask as an operator on those images."""
-        return Inpainting(self.known[None].double())
-
 
 def normal(num: int, size: int, *, seed: int, use: str) -> Tensor:
     """Standard normal (num, size), float64, a hash of ``seed`` and of what it is used for."""
@@ -135,5 +119,5 @@ def normal(num: int, size: int, *, seed: int, use: str) -> Tensor:
 def _random_mask(d: int, count: int, seed: int) -> Tensor:
     if not 0 <= count <= d:
         raise UsageError(f"{count} known coordinates of {d} are not possible; take 0 to {d}")
-    places = normal(1, d, seed=seed, use="mask")[0].argsort()[:count]
-    return torch.zeros(d, dtype=torch.bool).index_fill(0, places, True)
+    chosen = normal(1, d, seed=seed, use="mask")[0].argsort()[:count]
+    return torch.zeros(d, dtype=torch.bool).index_fill(0, chosen, True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion import transitions
-from ...diffusion.rng import Seed, image_seeds
+from ...diffusion.rng import Seed
 from ...errors import PriorError, UsageError
 from ...operators.base import Operator
 from ...priors.base import Prior
@@ -162,10 +162,7 @@ class SMC(Solver, name="smc"):
             PriorError: weights or Jacobians that are not finite.
             Cancelled: from the callback.
         """
-        y, shape = self._prepare(prior, operator, y, sigma_y, groups, batch_size)
-        seeds = image_seeds(seed, y)
-        job = Job(prior, operator, y, float(sigma_y), groups, seeds, batch_size, callback, shape)
-        return self.populations(job)
+        return self.populations(self._job(prior, operator, y, sigma_y, groups, seed, batch_size, callback))
 
     def populations(self, job: Job, start: Proposal | None = None) -> Population:
         """``run`` with checked arguments; ``num_samples`` counts groups, which ``start`` holds in order of images."""

@@ -246,12 +246,11 @@ def move(level: Level, x_t: Tensor, a: Tensor, b: Tensor, v: Tensor, z: Tensor) 
     centre = a * x_t + b * level.guided
     if level.cov is not None and level.guided_cov is not None and level.cov.ndim == 4:
         return _move_dense(level, centre, b, v, z)
-    extra = 0.0 if level.cov is None or float(v) == 0 else b**2 * level.cov
-    guided_extra = 0.0 if level.guided_cov is None or float(v) == 0 else b**2 * level.guided_cov
-    p, q = v + extra, v + guided_extra
-    x_s = centre + q.sqrt() * z
     if float(v) == 0:
-        return x_s, torch.zeros_like(level.log_twist)
+        return centre, torch.zeros_like(level.log_twist)
+    p = v if level.cov is None else v + b**2 * level.cov
+    q = v if level.guided_cov is None else v + b**2 * level.guided_cov
+    x_s = centre + q.sqrt() * z
     from_prior = x_s - a * x_t - b * level.x_0
     log_ratio = 0.5 * (z.square() + (q / p).log() - from_prior.square() / p)
     return x_s, log_ratio.sum(2, keepdim=True).expand_as(level.log_twist)

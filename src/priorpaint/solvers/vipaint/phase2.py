@@ -38,7 +38,7 @@ def refine(task: Task, rules: Rules, t_start: Tensor, likelihood: Callable[[], L
         langevin: dict[str, Any] = {"dt": rules.refine_dt, "lam": rules.refine_lam, "eta": rules.refine_eta}
         method = Langevin(inner_steps=rules.refine_inner, **langevin)
         return method.descend(task, z, _levels(task.prior, rules.refine_steps, float(t_start)), rules.refine_steps)
-    times = task.prior.schedule.grid(rules.refine_steps, start=float(t_start))
+    times = rules.down(task.prior, float(t_start))
     step = _step(task, rules, likelihood)
     for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
         z, x_0 = step(z, t, s)

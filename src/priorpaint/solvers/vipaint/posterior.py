@@ -196,14 +196,18 @@ class Posterior:
         state |= {"objective": self.objective, "y": self.y}
         state["sigma_y"] = torch.tensor(self.sigma_y, dtype=torch.float64)
         state["levels"] = self.solver.ladder(self.prior).levels
+        state["variance_preserving"] = torch.ones(())  # the coordinates of the parameters
         return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
     @classmethod
     def from_state(cls, solver: Method, prior: Prior, operator: LinearOperator, state: dict[str, Tensor]) -> Posterior:
         """See ``VIPaint.restore``."""
         expected = {f"parameters.{field.name}" for field in fields(Mixture)}
-        expected |= {f"losses.{name}" for name in Parts._fields} | {"objective", "y", "sigma_y", "levels"}
+        expected |= {f"losses.{name}" for name in Parts._fields}
+        expected |= {"objective", "y", "sigma_y", "levels", "variance_preserving"}
         missing = ", ".join(sorted(expected - state.keys()))
+        if missing == "variance_preserving":
+            raise UsageError("this posterior was saved by priorpaint 0.1, in other coordinates; fit it again")
         if missing:
             raise UsageError(f"this is not the state of a VIPaint posterior: {missing} is missing")
         levels = solver.ladder(prior).levels

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from ...diffusion.schedules import Schedule
+from ...priors.base import Prior
 from .variables import neighbours, section
 
 Guidance = Literal["likelihood", "norm", "loss", "projection", "langevin"]
@@ -79,9 +80,23 @@ class Rules:
         """(w_rec, w_kl) for an image of so many values and a z of so many elements."""
         return 1.0, 1.0
 
-    def pairs(self, schedule: Schedule, t_end: float) -> Tensor:
+    def ends(self, prior: Prior, levels: int) -> tuple[float, float]:
+        """T_s and T_e of so many levels; 1 where the schedule does not go so far."""
+        nsr = torch.tensor(self.levels_at, dtype=torch.float64) * prior.data_std
+        low, high = prior.schedule.time_at(nsr).tolist()
+        return low, high
+
+    def between(self, prior: Prior, high: float, low: float, steps: int) -> Tensor:
+        """``steps + 1`` levels from T_e = ``high`` to T_s = ``low``."""
+        return section(prior.schedule, high, low, steps)
+
+    def pairs(self, prior: Prior, t_end: float) -> Tensor:
         """The steps (n, 2) of the grid from t = 1 down to T_e."""
-        return neighbours(section(schedule, 1.0, t_end, self.top_steps))
+        return neighbours(section(prior.schedule, 1.0, t_end, self.top_steps))
+
+    def down(self, prior: Prior, t_start: float) -> Tensor:
+        """The time grid of phase 2."""
+        return prior.schedule.grid(self.refine_steps, start=t_start)
 
     def complaint(self, perceptual: str | None) -> str | None:
         """What a user should know about a run with a latent prior and this setting of ``perceptual``, or None."""

@@ -2,7 +2,7 @@
 
 "VIPaint: Image Inpainting with Pre-Trained Diffusion Models via Variational Inference" (Agarwal et al., 2024), Sec. 4.
 Phase 1 minimises the bound of ``bound`` by Adam; phase 2 draws z_Ts from the fitted posterior and takes
-likelihood-guided steps down to 0. ``official`` is the published version.
+likelihood-guided steps down to 0. ``official`` has the published runs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from ...diffusion.rng import Seed, Streams, derive, image_seeds
+from ...diffusion.rng import Seed, Streams, derive
 from ...diffusion.schedules import Schedule
 from ...errors import UsageError
 from ...operators.base import LinearOperator
 from ...operators.inpainting import Inpainting
-from ...priors.base import Prior
+from ...priors.base import Prior, normalised
 from ...priors.cfg import rescaled
 from ...priors.latent import decoder_gain
 from ...priors.recompute import RecomputePrior
@@ -34,7 +34,7 @@ from .official import OFFICIAL, OfficialBound
 from .phase2 import refine
 from .posterior import FittedSampler, Posterior
 from .presets import PRESETS, Guidance, Rules
-from .variables import Ladder, section
+from .variables import Ladder
 
 # sigma / alpha of T_s and T_e in units of data_std, in place of the preset's: several components need levels where
 # modes have parted, weights one where the twist is good.
@@ -65,11 +65,11 @@ class VIPaint(Solver, name="vipaint"):
     through_decoder: ClassVar[bool] = True
 
     levels: int = Field(2, ge=1, description="K, the noise levels of the posterior; 1 is only t_start")
-    preset: Literal["exact", "projected", "langevin", "official"] = Field(
+    preset: Literal["exact", "projected", "langevin", "official-imagenet", "official-lsun"] = Field(
         "exact",
         description="'exact': the corrected bound; for wide holes with several contents 'projected': the same at high "
-        "noise, and DDNM's steps from there, or 'langevin': Langevin steps at a few levels, for masks; 'official': as "
-        "the published code; fills what is None below",
+        "noise, and DDNM's steps from there, or 'langevin': Langevin steps at a few levels, for masks; "
+        "'official-imagenet' and 'official-lsun': as the published code runs on these data; fills what is None below",
     )
     t_start: float | None = Field(
         None,
@@ -84,13 +84,20 @@ class VIPaint(Solver, name="vipaint"):
     iterations: int | None = Field(
         None, ge=1, description="steps of the optimiser (exact 100, projected and langevin 10, official 50)"
     )
-    mc_samples: int | None = Field(None, ge=1, description="Monte-Carlo samples an image and iteration (4, 5)")
+    mc_samples: int | None = Field(
+        None, ge=1, description="Monte-Carlo samples an image and iteration (4; official-imagenet 5, official-lsun 10)"
+    )
     lr: float | None = Field(None, gt=0, description="learning rate of the means, in image units (0.1, 0.1)")
     lr_log_var: float | None = Field(None, gt=0, description="of the log variances, in units of lr (1, 0.01)")
     lr_gate: float | None = Field(None, gt=0, description="of the gates, in units of lr (1, 0.1)")
     beta: float | None = Field(None, gt=0, description="weight of the KL terms (1 on nats, 100 on means)")
     eta: float | None = Field(None, gt=0, le=1, description="noise of the prior between levels; 1 is DDPM (1, 0.447)")
-    gate: float | None = Field(None, gt=0, lt=1, description="first weight g of the prior's mean (0.95, 0.993)")
+    gate: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="first weight g of the prior's mean (0.95; official-imagenet 0.993, official-lsun 0.982)",
+    )
     fill_steps: int | None = Field(
         None, ge=0, description="rounds that fill the holes of y before the fit, each one forward pass (10, 0)"
     )
@@ -101,7 +108,8 @@ class VIPaint(Solver, name="vipaint"):
     likelihood_scale: float | None = Field(
         None,
         ge=0,
-        description="std of the denoised z_Ts about x_0 in image units (that of white data, 1)",
+        description="std of the denoised z_Ts about x_0 in image units (that of white data; official-imagenet 0.64, "
+        "official-lsun 1)",
     )
     perceptual: str | None = Field(
         None,
@@ -112,7 +120,9 @@ class VIPaint(Solver, name="vipaint"):
     fit_cfg: float | None = Field(
         None, description="guidance scale of phase 1, for a conditioned prior (its own, 1: no guidance)"
     )
-    sample_cfg: float | None = Field(None, description="guidance scale of phase 2, likewise (its own, 3)")
+    sample_cfg: float | None = Field(
+        None, description="guidance scale of phase 2, likewise (its own; official-imagenet 3)"
+    )
     refine_guidance: Guidance | None = Field(
         None,
         description="guidance of phase 2: log-likelihood, plain norm as DPS, the loss, or, forward only, DDNM's "
@@ -126,7 +136,9 @@ class VIPaint(Solver, name="vipaint"):
     refine_lam: float | None = Field(
         None, ge=0, description="langevin: how strongly unknown pixels act on known ones; 0 is plain (32)"
     )
-    refine_scale: float | None = Field(None, ge=0, description="guidance step of phase 2 of one sample (1, none, 0.2)")
+    refine_scale: float | None = Field(
+        None, ge=0, description="guidance step of phase 2 of one sample (1; official-imagenet 0.4, official-lsun 0.2)"
+    )
     refine_eta: float | None = Field(None, ge=0, le=1, description="noise of phase 2; 1 is DDPM (1, 0.85, 0, 0.2)")
     components: int = Field(1, ge=1, description="M, chains in the mixture q; several keep several modes")
     correct: bool = Field(
@@ -155,7 +167,7 @@ class VIPaint(Solver, name="vipaint"):
         chosen = {field.name: getattr(self, field.name, None) for field in fields(Rules)}
         if self.correct and self.refine_steps is None:
             chosen["refine_steps"] = _CORRECTED_STEPS
-        rules = OFFICIAL if self.preset == "official" else PRESETS[self.preset]
+        rules = {**PRESETS, **OFFICIAL}[self.preset]
         return replace(rules, **{name: value for name, value in chosen.items() if value is not None})
 
     def __post_init__(self) -> None:
@@ -193,22 +205,19 @@ class VIPaint(Solver, name="vipaint"):
         Raises:
             UsageError: T_e is not above T_s, or not below t = 1.
         """
-        low, high = _LOWER if self.components > 1 or self.correct else self.rules.levels_at
-        t_start = self._time(prior, self.t_start, low)
-        t_end = self._time(prior, self.t_end, high) if self.levels > 1 else t_start
+        lower = self.components > 1 or self.correct
+        rules = replace(self.rules, levels_at=_LOWER) if lower else self.rules
+        low, high = rules.ends(prior, self.levels)
+        t_start = self.t_start or low
+        t_end = (self.t_end or high) if self.levels > 1 else t_start
         if self.t_end is None and t_start < 1 <= t_end:
             t_end = _halfway_to_the_top(prior.schedule, t_start)
         if not 0 < t_start <= t_end < 1 or (self.levels > 1 and t_start == t_end):
             raise UsageError(f"VIPaint needs 0 < t_start < t_end < 1, not {t_start:.4g} and {t_end:.4g}; set both")
-        pairs = self.rules.pairs(prior.schedule, t_end)
+        pairs = rules.pairs(prior, t_end)
         if len(pairs) == 0:
             raise UsageError(f"the published grid has no step above t_end = {t_end:.4g}; lower t_end or set top_steps")
-        return Ladder(section(prior.schedule, t_end, t_start, self.levels - 1), pairs)
-
-    def _time(self, prior: Prior, t: float | None, nsr: float) -> float:
-        if t is not None:
-            return t
-        return float(prior.schedule.time_at(torch.tensor(nsr * prior.data_std, dtype=torch.float64)))
+        return Ladder(rules.between(prior, t_end, t_start, self.levels - 1), pairs)
 
     def _likelihood(
         self, prior: Prior, operator: LinearOperator, y: Tensor, sigma_y: float, t_start: Tensor
@@ -284,9 +293,7 @@ class VIPaint(Solver, name="vipaint"):
             UsageError: arguments that do not fit together.
             Cancelled: from the callback.
         """
-        y, shape = self._prepare(prior, operator, y, sigma_y, 1, batch_size)
-        seeds = image_seeds(seed, y)
-        return self._fit(Job(prior, operator, y, float(sigma_y), 1, seeds, batch_size, callback, shape))
+        return self._fit(self._job(prior, operator, y, sigma_y, 1, seed, batch_size, callback))
 
     def _fit(self, job: Job) -> Posterior:
         self._check_latent(job.prior)
@@ -326,7 +333,7 @@ class VIPaint(Solver, name="vipaint"):
         Raises:
             UsageError: tensors are missing, or the levels are not those of these settings and this prior.
         """
-        return Posterior.from_state(self, prior, operator.to(prior.device), state)
+        return Posterior.from_state(self, normalised(prior), operator.to(prior.device), state)
 
     def _sample(self, job: Job) -> Tensor:
         """``fit`` and ``Posterior.sample``."""

@@ -57,7 +57,7 @@ def test_every_possible_combination_once_hits_all_of_them() -> None:
     row = int(case.posterior.plausible.argmin())
     count = round(float(case.posterior.plausible[row]))
     assert 2 <= count <= 500
-    alone = AvatarCase("eyes", case.parts[row : row + 1], case.x[row : row + 1], case.known[row : row + 1], seed=0)
+    alone = AvatarCase("eyes", case.x[row : row + 1], case.known[row : row + 1], case.parts[row : row + 1], seed=0)
     different = alone.exact(12 * count, seed=3)[0].unique(dim=0)
     assert len(different) == count
     assert alone.measure(different.repeat(2, 1, 1, 1)[None]).hit == 1

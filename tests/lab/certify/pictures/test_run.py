@@ -14,6 +14,7 @@ from priorpaint import CancelToken, UsageError
 from priorpaint.cli import app
 from priorpaint.cli.certify_options import CertifyOptions
 from priorpaint.cli.certify_pictures import run
+from priorpaint.cli.progress import CellDisplay
 from priorpaint.lab.avatars.prior import ExactAvatars
 from priorpaint.lab.certify.pictures.report import markdown, save
 from priorpaint.lab.certify.pictures.run import PictureReport, certify_pictures
@@ -168,7 +169,7 @@ def test_again_needs_files_that_say_everything(report: PictureReport, tmp_path: 
 
 
 def test_each_mask_is_saved_when_it_is_finished(tmp_path: Path) -> None:
-    class Interrupted:
+    class Interrupted(CellDisplay):
         def advance(self, done: int, total: int, sentence: str) -> None:
             assert total == 2
             if done == 2:
@@ -177,7 +178,7 @@ def test_each_mask_is_saved_when_it_is_finished(tmp_path: Path) -> None:
     asked = {"method": ["ddnm"], "mask": ["eyes", "mouth"], "budget": [4], "pictures": 1, "samples": 2}
     options = CertifyOptions(**asked, suite="pictures", subject="avatars", out=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        run(options, "", Interrupted(), CancelToken())
+        run(options, "", Interrupted(quiet=True), CancelToken())
     stored = PictureReport.from_json((tmp_path / "pictures-avatars.json").read_text())
     assert [cell.mask for cell in stored.cells] == ["eyes"]
 

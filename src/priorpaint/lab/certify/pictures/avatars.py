@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from ....diffusion.rng import derive
+from ...avatars.drawing import Parts
 from ...avatars.model import Avatars
-from ...avatars.painting import Parts
 from ...avatars.pixels import as_tensor
 from ...avatars.posterior import Posterior, posterior
 from ...avatars.reading import read
 from ...avatars.standard import standard
 from .masks import MASKS, draw_masks
 from .statistics import lpips_to, nan_mean, rank_correlation, total_variation, visible_change
-from .subject import LPIPS, VISIBLE, Column, Distance, Subject, truth_and_known
+from .subject import LPIPS, VISIBLE, Case, Column, Distance, Subject
 
 # A part that is as good as known says nothing about a method.
 _DECIDED = 0.999
@@ -61,20 +61,10 @@ class AvatarMeasures:
 
 
 @dataclass(frozen=True)
-class AvatarCase:
-    """``count`` test avatars under one kind of mask.
+class AvatarCase(Case):
+    """Test avatars: their true combinations (B, P), and the seed that they were drawn with."""
 
-    Attributes:
-        mask: its name (`masks.MASKS`).
-        parts: the true combinations (B, P).
-        x: the pictures (B, 3, 32, 32) in [-1, 1].
-        known: (B, 1, 32, 32), 1 where known.
-    """
-
-    mask: str
     parts: Parts
-    x: Tensor
-    known: Tensor
     seed: int
 
     @staticmethod
@@ -86,7 +76,7 @@ class AvatarCase:
         """
         known = draw_masks(mask, count, seed=seed)
         parts = standard().draw(count, derive("test avatars", seed))
-        return AvatarCase(mask, parts, as_tensor(standard().compose(parts)), known, seed)
+        return AvatarCase(mask, as_tensor(standard().compose(parts)), known, parts, seed)
 
     @property
     def avatars(self) -> Avatars:
@@ -105,18 +95,17 @@ class AvatarCase:
         return pictures.reshape(*parts.shape[:2], *pictures.shape[1:])
 
     def measure(self, samples: Tensor, lpips: Distance | None = None) -> AvatarMeasures:
-        """The measures of completions (B, n, 3, 32, 32), with LPIPS where it is given."""
         samples = samples.detach().cpu().float().clamp(-1, 1)
         count, num = samples.shape[:2]
-        found = read(samples.flatten(0, 1))
-        shown = as_tensor(self.avatars.compose(found.parts)).reshape(samples.shape)
+        reading = read(samples.flatten(0, 1))
+        shown = as_tensor(self.avatars.compose(reading.parts)).reshape(samples.shape)
         wrong = ((shown - self.x[:, None]).abs() * self.known[:, None]).flatten(2).amax(2) > 1 / 255
-        valid = found.valid.reshape(count, num)
+        valid = reading.valid.reshape(count, num)
         agree = valid & ~wrong
-        parts = torch.from_numpy(found.parts).reshape(count, num, -1)
+        parts = torch.from_numpy(reading.parts).reshape(count, num, -1)
         rows = range(count)
         different = [torch.unique(parts[row][agree[row]], dim=0) for row in rows]
-        rank, ratio = self._spread(samples)
+        rank, ratio = self._std_agreement(samples)
         return AvatarMeasures(
             valid=float(valid.double().mean()),
             agree=float(agree.double().mean()),
@@ -132,15 +121,15 @@ class AvatarCase:
     def floor(self, num: int, lpips: Distance | None = None) -> AvatarMeasures:
         """What ``num`` exact completions of each picture score: the mean of some draws, and how much they differ."""
         exact = (self.exact(num, seed=derive("floor", draw)) for draw in range(_FLOOR_DRAWS))
-        found = [self.measure(samples, lpips) for samples in exact]
-        draws = [asdict(measures) for measures in found]
+        scores = [self.measure(samples, lpips) for samples in exact]
+        draws = [asdict(measures) for measures in scores]
         means = {key: nan_mean([draw[key] for draw in draws]) for key, value in draws[0].items() if value is not None}
-        tv_noise, score_noise = np.std([(each.tv, score(each)) for each in found], axis=0, ddof=1)
+        tv_noise, score_noise = np.std([(each.tv, score(each)) for each in scores], axis=0, ddof=1)
         return AvatarMeasures(**means, tv_noise=float(tv_noise), score_noise=float(score_noise))
 
     def references(self, num: int) -> dict[str, Tensor]:
         """Truth, what is known of it, and exact completions."""
-        return {**truth_and_known(self), EXACT: self.exact(num, seed=derive("shown", self.seed))}
+        return {**super().references(num), EXACT: self.exact(num, seed=derive("shown", self.seed))}
 
     def _tv(self, row: int, parts: Tensor, agree: Tensor) -> float:
         """Mean over the undecided parts; nan where everything is decided."""
@@ -160,7 +149,7 @@ class AvatarCase:
         prior = torch.from_numpy(self.avatars.log_prob(parts.numpy()))
         return prior - self.posterior.log_evidence[row]
 
-    def _spread(self, samples: Tensor) -> tuple[float, float]:
+    def _std_agreement(self, samples: Tensor) -> tuple[float, float]:
         """Rank correlation, and ratio of the root mean squares, of the standard deviations in the hidden pixels."""
         if samples.shape[1] < 2:
             return float("nan"), float("nan")

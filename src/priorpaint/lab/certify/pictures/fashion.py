@@ -19,7 +19,7 @@ from ...fashion.classifier import classifier
 from ...fashion.data import CLASSES, pictures
 from .masks import MASKS, draw_masks
 from .statistics import lpips_to, visible_change
-from .subject import LPIPS, VISIBLE, Column, Distance, Subject, truth_and_known
+from .subject import LPIPS, VISIBLE, Case, Column, Distance, Subject
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,10 @@ class FashionMeasures:
 
 
 @dataclass(frozen=True)
-class FashionCase:
-    """``count`` test pictures under one kind of mask.
+class FashionCase(Case):
+    """Test pictures: their labels (B,) int64, and the folder of the data set; None is the system's."""
 
-    Attributes:
-        mask: its name (`masks.MASKS`).
-        x: the pictures (B, 1, 32, 32) in [-1, 1].
-        labels: (B,) int64.
-        known: (B, 1, 32, 32), 1 where known.
-        folder: of the data set; None is the system's.
-    """
-
-    mask: str
-    x: Tensor
     labels: Tensor
-    known: Tensor
     folder: Path | None = None
 
     @staticmethod
@@ -74,11 +63,10 @@ class FashionCase:
             raise UsageError(f"there are {len(TEST)} test pictures of fashion; ask for at most as many.")
         FASHION.check_masks([mask])
         order = np.random.default_rng(derive("test fashion", seed)).permutation(len(TEST))
-        x, labels = pictures(folder, "t10k", [int(number) for number in order[:count]])
-        return FashionCase(mask, x, labels, draw_masks(mask, count, seed=seed), folder)
+        x, labels = pictures(folder, "t10k", [int(i) for i in order[:count]])
+        return FashionCase(mask, x, draw_masks(mask, count, seed=seed), labels, folder)
 
     def measure(self, samples: Tensor, lpips: Distance | None = None) -> FashionMeasures:
-        """The measures of completions (B, n, 1, 32, 32), with LPIPS where it is given."""
         samples = samples.detach().cpu().float().clamp(-1, 1)
         count, num = samples.shape[:2]
         composites = torch.where(self.known[:, None] > 0.5, self.x[:, None], samples)
@@ -97,10 +85,6 @@ class FashionCase:
     def floor(self, num: int, lpips: Distance | None = None) -> FashionMeasures:
         """What the truth itself scores, taken ``num`` times for each picture."""
         return self.measure(self.x[:, None].expand(-1, num, -1, -1, -1), lpips)
-
-    def references(self, num: int) -> dict[str, Tensor]:
-        """Truth, and what is known of it."""
-        return truth_and_known(self)
 
     def _diversity(self, samples: Tensor) -> float:
         hidden = (self.known < 0.5).double()

@@ -60,12 +60,7 @@ ABOUT = {
 
 
 def draw_masks(name: str, count: int, *, seed: int) -> Tensor:
-    """``count`` masks of one kind, (count, 1, 32, 32) float32; mask i does not depend on ``count``.
-
-    Args:
-        name: left, right, top or bottom (the half that is missing), window (a half plane at a random angle), random
-            (40-80 % of the cells of 2 x 2 pixels), small (boxes, at most 20 %), eyes or mouth (all cells that they may
-            cover).
+    """``count`` masks of one kind (see `ABOUT`), (count, 1, 32, 32) float32; mask i does not depend on ``count``.
 
     Raises:
         UsageError: another name.

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from ....errors import UsageError
 from ....imaging.writing import write_text_atomic
+from ..report import Grid, markdown_table, print_grid
 from ..results import DONE, FAILED
+from ..saving import make_folder
 from .masks import ABOUT
 from .run import PictureCell, PictureReport
 from .sheet import save_sheet, sheet_file
@@ -55,12 +55,7 @@ def table(report: PictureReport, mask: str) -> list[list[str]]:
 def show(report: PictureReport, console: Console) -> None:
     """Print one table a mask."""
     for mask in report.masks:
-        grid = Table(title=f"{mask}: {ABOUT[mask]}", title_justify="left")
-        for place, name in enumerate(header(report)):
-            grid.add_column(name, justify="right" if place else "left")
-        for row in table(report, mask):
-            grid.add_row(*row)
-        console.print(grid)
+        print_grid(Grid(f"{mask}: {ABOUT[mask]}", header(report), table(report, mask)), console)
     for cell in report.cells:
         if cell.status == FAILED:
             console.print(f"{cell.method} failed on {cell.mask}: {cell.note}", markup=False, highlight=False)
@@ -70,19 +65,17 @@ def markdown(report: PictureReport, *, pictures: str = "") -> str:
     """The section of one report; ``pictures`` is the address of the sheets' folder, from the page."""
     setup, kind = report.setup, report.subject
     threads = f"{setup['threads']} thread" + "s" * (setup["threads"] > 1)
-    made = f"Prior `{setup['prior']}`, {threads}, torch {setup['torch']}; the commands stand with the tables."
+    setup_line = f"Prior `{setup['prior']}`, {threads}, torch {setup['torch']}; the commands stand with the tables."
     legend = [f"| {column.title} | {column.meaning} | {column.perfect} |" for column in (*kind.columns, *_PRICE)]
     head = f"| column | meaning | {kind.reference} |\n|---|---|---|"
     other = "" if report.name == kind.name else f" with the prior {setup['prior']}"
-    parts = [f"## {kind.name.capitalize()}{other}\n", kind.about + "\n", made + "\n", "\n".join([head, *legend]) + "\n"]
-    titles = header(report)
+    parts = [f"## {kind.name.capitalize()}{other}\n", kind.about + "\n", setup_line + "\n"]
+    parts.append("\n".join([head, *legend]) + "\n")
     for mask in report.masks:
         address = pictures + sheet_file(report.name, mask)
         parts.append(f"### {kind.name}{other}, {mask}: {ABOUT[mask]}\n\n{_size(report, mask)}\n")
         parts.append(f"![Completions by each method]({address})\n")
-        rule = "|---|" + "--:|" * (len(titles) - 1)
-        lines = ["| " + " | ".join(row) + " |" for row in (titles, *table(report, mask))]
-        parts.append("\n".join([lines[0], rule, *lines[1:]]) + "\n")
+        parts.append(markdown_table(Grid(mask, header(report), table(report, mask))))
     left_out = sorted({f"- {cell.method}: {cell.status}: {cell.note}" for cell in report.cells if cell.status != DONE})
     if left_out:
         parts.append(f"### {kind.name}{other}, left out\n\n" + "\n".join(left_out) + "\n")
@@ -118,13 +111,10 @@ def save(
     Raises:
         UsageError: the folder cannot be made, or it holds another report that is damaged.
     """
-    folder, place = Path(folder), Path(pictures or folder)
-    for needed in (folder, place):
-        try:
-            needed.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"the folder {needed} cannot be made ({error.strerror}); name another one") from None
-    address = "" if place == folder else os.path.relpath(place, folder) + "/"
+    folder, sheets = Path(folder), Path(pictures or folder)
+    for needed in (folder, sheets):
+        make_folder(needed)
+    address = "" if sheets == folder else os.path.relpath(sheets, folder) + "/"
     if command:
         report = replace(report, cells=tuple(replace(cell, command=cell.command or command) for cell in report.cells))
     own = folder / json_file(report.name)
@@ -134,8 +124,8 @@ def save(
     write_text_atomic(folder / PAGE_FILE, page(reports, pictures=address))
     files = [own, folder / PAGE_FILE]
     for mask in report.shown:
-        save_sheet(report, mask, place / sheet_file(report.name, mask))
-        files.append(place / sheet_file(report.name, mask))
+        save_sheet(report, mask, sheets / sheet_file(report.name, mask))
+        files.append(sheets / sheet_file(report.name, mask))
     return files
 
 
@@ -146,9 +136,9 @@ def _size(report: PictureReport, mask: str) -> str:
     pictures, samples, budget, weights = cells[0].shared
     price = "each method as it is set" if budget is None else f"{budget} network evaluations a completion"
     commands = ", then ".join(dict.fromkeys(f"`{cell.command}`" for cell in cells if cell.command))
-    made = f" Made by {commands}." if commands else ""
+    provenance = f" Made by {commands}." if commands else ""
     which = f", weights {weights[:12]}" if weights else ""
-    return f"{pictures} picture{'s' * (pictures > 1)}, {samples} completions of each, {price}{which}.{made}"
+    return f"{pictures} picture{'s' * (pictures > 1)}, {samples} completions of each, {price}{which}.{provenance}"
 
 
 def _row(columns: Sequence[Column], line: _Line) -> list[str]:

@@ -129,8 +129,8 @@ class PictureReport:
         another budget, or of other weights of the prior, are left out.
         """
         shared = {cell.mask: cell.shared for cell in other.cells}
-        kept = [cell for cell in self.cells if shared.get(cell.mask, cell.shared) == cell.shared]
-        cells = {(cell.method, cell.mask): cell for cell in (*kept, *other.cells)}
+        comparable = [cell for cell in self.cells if shared.get(cell.mask, cell.shared) == cell.shared]
+        cells = {(cell.method, cell.mask): cell for cell in (*comparable, *other.cells)}
         floors, shown = {**self.floors, **other.floors}, {**self.shown, **other.shown}
         return PictureReport(tuple(cells.values()), floors, other.setup, shown)
 
@@ -210,7 +210,7 @@ def certify_pictures(
     """
     if pictures < 1 or num_samples < 2:
         raise UsageError("the picture suite takes at least 1 picture and 2 completions of each")
-    chosen = [Method.of(given) for given in (all_methods() if methods is None else methods)]
+    chosen = [Method.of(asked) for asked in (all_methods() if methods is None else methods)]
     kind = _subject(subject)
     _check_prior(prior, kind)
     kind.check_masks(list(masks))
@@ -274,12 +274,12 @@ def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[
 
 
 def _measured(task: _Task, cell: PictureCell, method: Method, case: Case) -> tuple[PictureCell, Tensor | None]:
-    prior, run = task.prior, method.run
+    prior, solver = task.prior, method.solver
     if task.budget is not None:
-        run = at_budget(run, task.budget, task.num_samples, fixed=method.fixed)
+        solver = at_budget(solver, task.budget, task.num_samples, fixed=method.fixed)
     operator = Inpainting(case.known.to(prior.device))
     before, begun = prior.nfe.copy(), time.process_time()
-    samples = run.sample(
+    samples = solver.sample(
         prior,
         operator,
         operator(case.x.to(prior.device)),
@@ -292,7 +292,7 @@ def _measured(task: _Task, cell: PictureCell, method: Method, case: Case) -> tup
     count = len(case.x) * task.num_samples
     cell = replace(
         cell,
-        settings={name: plain(value) for name, value in settings_of(run).items()},
+        settings={name: plain(value) for name, value in settings_of(solver).items()},
         forward=spent.forward / count,
         backward=spent.backward / count,
         seconds=seconds / count,

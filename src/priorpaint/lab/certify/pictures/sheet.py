@@ -26,7 +26,7 @@ from .subject import KNOWN, TRUTH
 
 _ZOOM, _GAP, _LABEL, _MARGIN, _LETTERS = 2, 4, 132, 4, 20
 _ROWS = 3
-_PLACES = "strips"  # text in the PNG: [[name, top, width, height], ...]
+_BOXES = "strips"  # text in the PNG: [[name, top, width, height], ...]
 
 Strips = dict[str, Image.Image]
 
@@ -42,15 +42,15 @@ def save_sheet(report: PictureReport, mask: str, file: Path) -> None:
     Raises:
         UsageError: there is such a file, and it is no picture.
     """
-    found = strips(report, mask)
+    drawn = strips(report, mask)
     done = {cell.method for cell in report.cells if cell.mask == mask and cell.status == DONE}
-    if done - set(found) and file.is_file():
-        found |= {name: strip for name, strip in _stored(file).items() if name in done - set(found)}
-    first = [name for name in found if name not in report.methods]
-    order = [*first, *(name for name in report.methods if name in found)]
-    page, places = _page({name: found[name] for name in order})
+    if done - set(drawn) and file.is_file():
+        drawn |= {name: strip for name, strip in _stored(file).items() if name in done - set(drawn)}
+    first = [name for name in drawn if name not in report.methods]
+    order = [*first, *(name for name in report.methods if name in drawn)]
+    page, boxes = _page({name: drawn[name] for name in order})
     about, data = PngInfo(), BytesIO()
-    about.add_text(_PLACES, json.dumps(places))
+    about.add_text(_BOXES, json.dumps(boxes))
     page.save(data, "PNG", optimize=True, pnginfo=about)
     write_bytes_atomic(file, data.getvalue())
 
@@ -71,26 +71,26 @@ def _stored(file: Path) -> Strips:
     """The strips of a sheet that was written before."""
     try:
         with Image.open(file) as page:
-            places, pixels = json.loads(page.info.get(_PLACES, "[]")), page.convert("RGB")
+            boxes, pixels = json.loads(page.info.get(_BOXES, "[]")), page.convert("RGB")
     except OSError:
         raise UsageError(f"{file} cannot be read as a picture; move it away, and it is drawn anew.") from None
-    return {name: pixels.crop((_LABEL, top, _LABEL + wide, top + high)) for name, top, wide, high in places}
+    return {name: pixels.crop((_LABEL, top, _LABEL + wide, top + high)) for name, top, wide, high in boxes}
 
 
-def _page(found: Strips) -> tuple[Image.Image, list[tuple[str, int, int, int]]]:
+def _page(drawn: Strips) -> tuple[Image.Image, list[tuple[str, int, int, int]]]:
     """The strips below each other with their names, and where each stands."""
-    width = _LABEL + max(strip.width for strip in found.values())
-    height = sum(strip.height + _MARGIN for strip in found.values())
+    width = _LABEL + max(strip.width for strip in drawn.values())
+    height = sum(strip.height + _MARGIN for strip in drawn.values())
     page = Image.new("RGB", (width, height), "white")
     draw, font, top = ImageDraw.Draw(page), ImageFont.load_default(size=12), 0
-    places = []
-    for name, strip in found.items():
+    boxes = []
+    for name, strip in drawn.items():
         label = "\n".join(wrap(name.replace(":", ": ").replace(",", ", "), _LETTERS))
         draw.multiline_text((4, top + strip.height // 2), label, fill="black", font=font, anchor="lm", spacing=2)
         page.paste(strip, (_LABEL, top))
-        places.append((name, top, strip.width, strip.height))
+        boxes.append((name, top, strip.width, strip.height))
         top += strip.height + _MARGIN
-    return page, places
+    return page, boxes
 
 
 def _strip(groups: Sequence[Tensor], count: int, columns: int) -> Image.Image:

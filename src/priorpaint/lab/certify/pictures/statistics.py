@@ -12,10 +12,10 @@ _CHUNK = 256
 
 def ranks(values: Tensor) -> Tensor:
     """Ranks 0..n-1 of (n,) values, ties sharing their mean rank, float64."""
-    _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    _, index, counts = torch.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     mean: Tensor = last - (counts.double() + 1) / 2
-    return mean[place]
+    return mean[index]
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:
@@ -34,15 +34,15 @@ def total_variation(choices: Tensor, counted: Tensor, truth: Tensor) -> float:
         counted: (n,) bool; completions that are no valid picture count as an option of probability 0.
         truth: (options,), exact probabilities.
     """
-    found = torch.bincount(choices[counted], minlength=len(truth)).double() / len(choices)
+    sampled = torch.bincount(choices[counted], minlength=len(truth)).double() / len(choices)
     nothing = 1 - float(counted.double().mean())
-    return (float((found - truth).abs().sum()) + nothing) / 2
+    return (float((sampled - truth).abs().sum()) + nothing) / 2
 
 
 def nan_mean(values: list[float]) -> float:
     """The mean of what is not nan; nan for nothing."""
-    kept = [value for value in values if value == value]
-    return sum(kept) / len(kept) if kept else float("nan")
+    numbers = [value for value in values if value == value]
+    return sum(numbers) / len(numbers) if numbers else float("nan")
 
 
 def visible_change(samples: Tensor, x: Tensor, known: Tensor) -> float:
@@ -64,11 +64,11 @@ def lpips_to(samples: Tensor, x: Tensor, lpips: Callable[[Tensor, Tensor], Tenso
     The network halves five times, and 32 pixels are few for that.
     """
     flat, truth = samples.flatten(0, 1), x[:, None].expand_as(samples).flatten(0, 1)
-    found = [
+    distances = [
         lpips(_enlarged(a), _enlarged(b)).double()
         for a, b in zip(torch.split(flat, _CHUNK), torch.split(truth, _CHUNK), strict=True)
     ]
-    return float(torch.cat(found).mean())
+    return float(torch.cat(distances).mean())
 
 
 def _enlarged(x: Tensor) -> Tensor:

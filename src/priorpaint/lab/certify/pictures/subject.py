@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 TRUTH, KNOWN = "truth", "known"
 
 
-class Case(Protocol):
+@dataclass(frozen=True)
+class Case(ABC):
     """Some pictures under one kind of mask.
 
     Attributes:
@@ -25,29 +27,22 @@ class Case(Protocol):
         known: (B, 1, 32, 32), 1 where known.
     """
 
-    @property
-    def mask(self) -> str: ...
+    mask: str
+    x: Tensor
+    known: Tensor
 
-    @property
-    def x(self) -> Tensor: ...
-
-    @property
-    def known(self) -> Tensor: ...
-
+    @abstractmethod
     def measure(self, samples: Tensor, lpips: Distance | None = None) -> Any:
-        """The measures (a dataclass of numbers) of completions (B, n, C, 32, 32)."""
+        """The measures (a dataclass of numbers) of completions (B, n, C, 32, 32), with LPIPS where it is given."""
 
+    @abstractmethod
     def floor(self, num: int, lpips: Distance | None = None) -> Any:
         """The same of ``num`` completions of each picture that cannot be better."""
 
     def references(self, num: int) -> dict[str, Tensor]:
         """What contact sheets show beside the methods, by name, each (B, columns, C, 32, 32)."""
-
-
-def truth_and_known(case: Case) -> dict[str, Tensor]:
-    """The references that every subject has: the pictures, and what is known of them."""
-    known = torch.where(case.known > 0.5, case.x, torch.zeros_like(case.x))
-    return {TRUTH: case.x[:, None], KNOWN: known[:, None]}
+        known = torch.where(self.known > 0.5, self.x, torch.zeros_like(self.x))
+        return {TRUTH: self.x[:, None], KNOWN: known[:, None]}
 
 
 @dataclass(frozen=True)

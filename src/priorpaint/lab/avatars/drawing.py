@@ -1,6 +1,6 @@
 """Layers of paint on 16 x 16 cells, for many combinations at once.
 
-Every colour that a cell can take gets a number beforehand, so that painting moves small integers: an opaque ink
+Every colour that a cell can take gets a number beforehand, so that drawing moves small integers: an opaque ink
 replaces the number of a cell, a translucent one leads to the number of the blend.
 """
 
@@ -85,7 +85,7 @@ class Painter:
         self._coats = [self._coat(layer, columns, colours) for layer in layers]
         self.colours = np.rint(self._values).astype(np.uint8)
 
-    def numbers(self, parts: Parts) -> NDArray[np.int32]:
+    def codes(self, parts: Parts) -> NDArray[np.int32]:
         """The number of the colour of every cell (N, 256) of combinations (N, P)."""
         out = np.zeros((len(parts), CELLS * CELLS), np.int32)
         for start in range(0, len(parts), _CHUNK):
@@ -96,7 +96,7 @@ class Painter:
 
     def paint(self, parts: Parts) -> Pixels:
         """The colours (N, 256, 3) of all cells of combinations (N, P)."""
-        return self.colours[self.numbers(parts)]
+        return self.colours[self.codes(parts)]
 
     @staticmethod
     def _apply(coat: _Coat, parts: Parts, out: NDArray[np.int32]) -> None:
@@ -110,12 +110,12 @@ class Painter:
         below = len(self._values)
         codes = np.zeros(inks.shape[:2], np.int32)
         values, source = self._values, self.source
-        for number, ink in enumerate(np.unique(inks[(inks[..., 0] > 0) & (inks[..., 0] < 1)], axis=0), 1):
-            codes[(inks == ink).all(-1)] = -number
+        for code, ink in enumerate(np.unique(inks[(inks[..., 0] > 0) & (inks[..., 0] < 1)], axis=0), 1):
+            codes[(inks == ink).all(-1)] = -code
             values = np.concatenate([values, ink[0] * self._values + 255 * ink[2]])
             source = np.concatenate([source, self.source])
         for style, drawn in enumerate(inks):
-            paints = colours[layer.colour] if layer.colour is not None else _own(layer, style)
+            paints = colours[layer.colour or ""] if layer.own is None else layer.own[style : style + 1]
             for ink in np.unique(drawn[drawn[:, 0] == 0], axis=0):
                 codes[style, (drawn == ink).all(-1)] = len(values)
                 shows = layer.colour is not None and ink[1] > 0
@@ -124,8 +124,3 @@ class Painter:
         self._values, self.source = values, source
         style_column = None if layer.style is None else columns[layer.style]
         return _Coat(cells, codes, style_column, None if layer.colour is None else columns[layer.colour], below)
-
-
-def _own(layer: Layer, style: int) -> NDArray[np.float64]:
-    assert layer.own is not None
-    return layer.own[style : style + 1]
