@@ -35,6 +35,8 @@ from priorpaint.diffusion.schedules import EDM
 from priorpaint.inpainting.method import restoration_default
 from priorpaint.inpainting.restoration import plan_restoration
 from priorpaint.priors.analytic import Gaussian
+from priorpaint.priors.latent import LatentPrior
+from tests.latent_toy import Identity
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FAST: dict[str, Any] = {"method": "ddnm", "steps": 3, "num_samples": 1}
@@ -260,8 +262,12 @@ def test_the_default_method_follows_the_measurement(operator: Operator, sigma_y:
         ({"operator": "blur", "operator_settings": {"kernel": "wide"}}, "blur: kernel = 'wide' is not valid"),
         ({"operator": Downsampling(2), "operator_settings": {"factor": 2}}, "a ready operator takes none"),
         ({"operator": Downsampling(2), "method": "vipaint", "levels": 0}, "vipaint"),
-        ({"operator": JPEG(50), "method": "ddrm"}, "needs a linear measurement and cannot use JPEG"),
+        ({"operator": JPEG(50), "method": "ddrm"}, "needs a linear measurement, and JPEG is not linear"),
         ({"operator": Downsampling(2), "method": "replacement"}, "fills in the hidden pixels of a mask"),
+        (
+            {"operator": Downsampling(2), "prior": LatentPrior(half(), Identity(3))},
+            "with a latent prior it takes masks",
+        ),
         ({"operator": Downsampling(2), "sigma_y": -1.0}, "cannot be -1.0"),
         ({"operator": Downsampling(2), "prior": half((1, None, None))}, "knows grey pictures"),
         ({"operator": Grayscale()}, "a grey image has 1 channel"),

@@ -31,14 +31,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
-app.command()(certify)
-app.command()(inpaint)
-app.command()(methods)
-app.command()(operators)
+for command in (certify, inpaint, methods, operators, restore, theory, train):
+    app.command()(command)
 app.add_typer(priors, name="priors")
-app.command()(restore)
-app.command()(theory)
-app.command()(train)
 
 
 def _version(wanted: bool) -> None:
@@ -75,10 +70,8 @@ def _run() -> None:
         app(arguments, prog_name="priorpaint")
     except KeyboardInterrupt:
         _fail("stopped.", INTERRUPTED)
-    except UsageError as error:
-        _fail(str(error), WRONG_USE)
     except PriorpaintError as error:
-        _fail(str(error), FAILED)
+        _fail(str(error), WRONG_USE if isinstance(error, UsageError) else FAILED)
     except MemoryError:
         _fail("there is not enough memory; use --batch-size 1, a smaller picture, or close other programs.", FAILED)
     except Exception as error:

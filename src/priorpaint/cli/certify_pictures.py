@@ -22,51 +22,16 @@ from priorpaint.lab.certify.pictures.run import (
     all_methods,
     certify_pictures,
 )
-from priorpaint.lab.certify.pictures.subject import Distance, Subject
+from priorpaint.lab.certify.pictures.subject import Subject
 from priorpaint.lab.certify.pictures.subjects import SUBJECTS, subject
 from priorpaint.lab.certify.results import DONE
 from priorpaint.metrics import LPIPS
-from priorpaint.priors.base import Prior
 
+from .certify_options import CertifyOptions
 from .progress import CellDisplay
 
 # In a report's setup: how its prior is asked for.
 _ASKED = "asked_prior"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for on the command line; None is the default.
-
-    Attributes:
-        subject: ``avatars``, ``fashion`` or ``all``; None is avatars, and with ``again`` all.
-        methods: names; None is all of them.
-        masks: names, or ``all``; None is the four halves.
-        budget: network evaluations a completion.
-        pictures, samples: how many, and completions of each.
-        prior: name or file of a network that was trained on such pictures, or for avatars ``exact``; None is the
-            subject's own.
-        data: folder of Fashion-MNIST; None is that of the Debian package.
-        lpips: weights file of LPIPS.
-        folders: (tables, sheets) where results are written.
-        update: whether cells in the JSON that are not run again are kept.
-        again: run what the JSON files of the first folder hold, with its priors, methods, masks and sizes.
-        command: what was typed.
-    """
-
-    subject: str | None
-    methods: list[str] | None
-    masks: list[str] | None
-    budget: int | None
-    pictures: int | None
-    samples: int | None
-    prior: str | None
-    data: Path | None
-    lpips: Path | None
-    folders: tuple[tuple[Path, Path], ...]
-    update: bool
-    again: bool
-    command: str
 
 
 @dataclass(frozen=True)
@@ -82,32 +47,50 @@ class _Job:
     samples: int
 
 
-def run(request: Request, display: CellDisplay, cancel: CancelToken, *, as_json: bool) -> list[PictureReport]:
+def run(options: CertifyOptions, command: str, display: CellDisplay, cancel: CancelToken) -> list[PictureReport]:
     """Run the suite mask by mask, save what was asked for after each, and print the tables.
+
+    Args:
+        options: as given; with ``again`` they are those of the JSON files in the first folder.
+        command: what was typed, for the page.
 
     Raises:
         UsageError: unknown names, or choices that do not go together.
         PriorError: the prior cannot be read.
     """
-    jobs = list(_stored_jobs(request) if request.again else _jobs(request))
-    priors = {(job.kind.name, job.prior): _prior(job.kind, job.prior) for job in jobs}
-    distance = None if request.lpips is None else LPIPS(request.lpips)
+    jobs = list(_stored_jobs(options) if options.again else _jobs(options))
+    for job in jobs:
+        if job.prior == "exact" and job.kind.name != "avatars":
+            raise UsageError(f"only avatars have an exact denoiser; name a prior that was trained on {job.kind.name}.")
+    priors = {(job.kind.name, job.prior): avatar_prior(job.prior) for job in jobs}
+    distance = None if options.lpips is None else LPIPS(options.lpips)
     before, total = 0, sum(len(job.methods) for job in jobs)
     reports: dict[tuple[str, str], PictureReport] = {}
     files: dict[Path, None] = {}
     for job in jobs:
         key = (job.kind.name, job.prior)
-        report = _run(request, job, priors[key], distance, display, (before, total), cancel)
+
+        def advance(done: int, _: int, cell: PictureCell, job: _Job = job, before: int = before) -> None:
+            sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_outcome(job.kind, cell)}"
+            display.advance(before + done, total, sentence)
+
+        report = certify_pictures(
+            priors[key], job.methods, [job.mask], subject=job.kind.name, data=options.data, budget=job.budget,
+            pictures=job.pictures, num_samples=job.samples, lpips=distance, report=advance, cancel=cancel,
+        )  # fmt: skip
+        report = replace(report, setup={**report.setup, _ASKED: job.prior})
         if report.cells:
             reports[key] = reports[key].merged(report) if key in reports else report
-            files |= dict.fromkeys(_save(request, reports[key]))
+            for folder, pictures in options.folders:
+                merged = _merged(reports[key], folder) if options.update or options.again else reports[key]
+                files |= dict.fromkeys(save(merged, folder, pictures=pictures, command=command))
         if cancel.cancelled:
             break
         before += len(job.methods)
     for path in files:
         print(path, file=sys.stderr)
     for report in reports.values():
-        if as_json:
+        if options.as_json:
             print(report.to_json(), end="")
         else:
             show(report, Console(width=None if sys.stdout.isatty() else 200))
@@ -124,93 +107,48 @@ def list_masks() -> str:
     )
 
 
-def _jobs(request: Request) -> Iterator[_Job]:
-    asked = request.subject or next(iter(SUBJECTS))
+def _jobs(options: CertifyOptions) -> Iterator[_Job]:
+    asked = options.subject or next(iter(SUBJECTS))
     names = tuple(SUBJECTS) if asked == "all" else (asked,)
-    if len(names) > 1 and request.prior is not None:
+    if len(names) > 1 and options.prior is not None:
         raise UsageError("no prior knows all subjects; name one of them with --subject, or leave --prior out.")
-    if request.data is not None and "fashion" not in names:
+    if options.data is not None and "fashion" not in names:
         raise UsageError("--data is the folder of Fashion-MNIST; it belongs to --subject fashion or all.")
-    methods = request.methods or all_methods()
-    size = (request.budget or BUDGET, request.pictures or PICTURES, request.samples or SAMPLES)
+    methods = options.method or all_methods()
+    size = (options.budget[0] if options.budget else BUDGET, options.pictures or PICTURES, options.samples or SAMPLES)
     for kind in map(subject, names):
-        for mask in _masks(kind, request.masks):
-            yield _Job(kind, request.prior or kind.prior, mask, methods, *size)
+        masks = list(dict.fromkeys(options.mask or HALVES))
+        kind.check_masks([name for name in masks if name != "all"])
+        for mask in kind.masks if "all" in masks else masks:
+            yield _Job(kind, options.prior or kind.prior, mask, methods, *size)
 
 
-def _stored_jobs(request: Request) -> Iterator[_Job]:
+def _stored_jobs(options: CertifyOptions) -> Iterator[_Job]:
     """What the reports in the first folder were made of."""
-    choices = (request.methods, request.masks, request.budget, request.pictures, request.samples, request.prior)
-    if not request.folders or any(choices):
+    choices = (options.method, options.mask, options.budget, options.pictures, options.samples, options.prior)
+    if not options.folders or any(choices):
         raise UsageError(
             "--again runs what the JSON files of a folder hold: name the folder with -o (or --write-docs), and leave "
             "methods, masks, sizes and --prior to them."
         )
-    folder = request.folders[0][0]
+    folder = options.folders[0][0]
     files = sorted(folder.glob(json_file("*")))
     if not files:
         raise UsageError(f"there is no {json_file('*')} in {folder}; run the suite without --again first.")
     for file in files:
         report = PictureReport.from_json(file.read_text(encoding="utf-8"))
-        if request.subject in (None, "all", report.subject.name):
-            yield from _jobs_of(report, file, request)
-
-
-def _jobs_of(report: PictureReport, file: Path, request: Request) -> Iterator[_Job]:
-    if _ASKED not in report.setup:
-        raise UsageError(f"{file} does not say how its prior {report.setup['prior']} is loaded; run it by hand.")
-    for mask in report.masks:
-        cells = [cell for cell in report.cells if cell.mask == mask]
-        if request.lpips is None and any(cell.measures is not None and cell.measures.lpips for cell in cells):
-            raise UsageError(f"{file} has LPIPS in the table of the mask {mask}; name its weights with --lpips.")
-        if cells:
-            pictures, samples, budget = cells[0].size
-            methods = [cell.method for cell in cells]
-            yield _Job(report.subject, report.setup[_ASKED], mask, methods, budget, pictures, samples)
-
-
-def _run(
-    request: Request,
-    job: _Job,
-    prior: Prior,
-    lpips: Distance | None,
-    display: CellDisplay,
-    cells: tuple[int, int],
-    cancel: CancelToken,
-) -> PictureReport:
-    """The table of a job; ``cells``: those of the jobs before it, and those of all."""
-
-    def advance(done: int, _: int, cell: PictureCell) -> None:
-        sentence = f"{cell.method} {job.kind.name} {cell.mask}: {_outcome(job.kind, cell)}"
-        display.advance(cells[0] + done, cells[1], sentence)
-
-    report = certify_pictures(
-        prior, job.methods, [job.mask], subject=job.kind.name, data=request.data, budget=job.budget,
-        pictures=job.pictures, num_samples=job.samples, lpips=lpips, report=advance, cancel=cancel,
-    )  # fmt: skip
-    return replace(report, setup={**report.setup, _ASKED: job.prior})
-
-
-def _save(request: Request, report: PictureReport) -> list[Path]:
-    """Write the report into every folder; the files."""
-    files: list[Path] = []
-    for folder, pictures in request.folders:
-        merged = _merged(report, folder) if request.update or request.again else report
-        files += save(merged, folder, pictures=pictures, command=request.command)
-    return files
-
-
-def _masks(kind: Subject, names: list[str] | None) -> list[str]:
-    if not names:
-        return list(HALVES)
-    kind.check_masks([name for name in names if name != "all"])
-    return list(kind.masks) if "all" in names else list(dict.fromkeys(names))
-
-
-def _prior(kind: Subject, name: str) -> Prior:
-    if name == "exact" and kind.name != "avatars":
-        raise UsageError(f"only avatars have an exact denoiser; name a prior that was trained on {kind.name}.")
-    return avatar_prior(name)
+        if options.subject not in (None, "all", report.subject.name):
+            continue
+        if _ASKED not in report.setup:
+            raise UsageError(f"{file} does not say how its prior {report.setup['prior']} is loaded; run it by hand.")
+        for mask in report.masks:
+            cells = [cell for cell in report.cells if cell.mask == mask]
+            if options.lpips is None and any(cell.measures is not None and cell.measures.lpips for cell in cells):
+                raise UsageError(f"{file} has LPIPS in the table of the mask {mask}; name its weights with --lpips.")
+            if cells:
+                pictures, samples, budget = cells[0].size
+                methods = [cell.method for cell in cells]
+                yield _Job(report.subject, report.setup[_ASKED], mask, methods, budget, pictures, samples)
 
 
 def _merged(report: PictureReport, folder: Path) -> PictureReport:

@@ -2,54 +2,34 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from priorpaint.errors import UsageError
 
-from . import options
-from .running import check_options, run
+from .options import with_options
+from .running import JobOptions, run
 
 Image = Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture: PNG, JPEG, WebP, TIFF or BMP.")]
 MaskFile = Annotated[Path | None, typer.Argument(metavar="[MASK]", help="The mask, of the same size: white = repaint.")]
-Method = Annotated[str | None, typer.Option(metavar="NAME", help="See `priorpaint methods`; default: ddnm.")]
-Boxes = Annotated[
-    list[str] | None, typer.Option("--box", metavar="X,Y,W,H", help="Repaint this box (pixels); repeatable.")
-]
-MaskMeans = Annotated[str, typer.Option(metavar="repaint|keep", help="What white means in the mask.")]
-FromAlpha = Annotated[bool, typer.Option("--mask-from-alpha", help="Repaint what is transparent.")]
+Method = Annotated[str | None, Option(metavar="NAME", help="See `priorpaint methods`; default: ddnm.")]
+Boxes = Annotated[list[str] | None, Option("--box", metavar="X,Y,W,H", help="Repaint this box (pixels); repeatable.")]
+MaskMeans = Annotated[str, Option(metavar="repaint|keep", help="What white means in the mask.")]
+FromAlpha = Annotated[bool, Option("--mask-from-alpha", help="Repaint what is transparent.")]
 
 
+@with_options(JobOptions)
 def inpaint(
+    options: JobOptions,
     image: Image,
     mask: MaskFile = None,
-    out: options.Out = Path("out"),
-    samples: options.Samples = 4,
-    seed: options.Seed = 0,
     method: Method = None,
-    settings: options.Settings = None,
-    prior: options.PriorName = "photos",
-    label: options.Label = None,
-    prompt: options.Prompt = None,
-    negative_prompt: options.NegativePrompt = None,
-    guidance: options.Guidance = 1.0,
-    fit: options.Fit = "windows",
-    prior_flags: options.PriorFlags = None,
-    offline: options.Offline = False,
     box: Boxes = None,
     mask_means: MaskMeans = "repaint",
     mask_from_alpha: FromAlpha = False,
-    format: options.Format = "png",
-    overwrite: options.Overwrite = False,
-    batch_size: options.BatchSize = None,
-    max_memory: options.MaxMemory = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
 ) -> None:
     """Fill in a part of a picture, several times, and write the results into a folder.
 
@@ -57,34 +37,12 @@ def inpaint(
     STEM_sheet.png (everything at a glance) and run.json (all that reproduces them), STEM being the picture's name.
     In a folder that holds another picture's run.json, it is STEM_run.json.
     """
-    check_options(out, negative_prompt, guidance)
     _check_mask(mask, box, mask_from_alpha, mask_means)
-    options.use_threads(threads)
     from priorpaint.imaging import parse_box
     from priorpaint.inpainting.api import plan
 
-    arguments = options.with_settings(
-        settings,
-        image=image,
-        mask="alpha" if mask_from_alpha else mask,
-        prior=prior,
-        method=method,
-        num_samples=samples,
-        seed=seed,
-        boxes=[parse_box(text) for text in box or ()],
-        mask_means=mask_means,
-        batch_size=batch_size,
-        device=device,
-        label=label,
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        guidance_scale=guidance,
-        max_memory=max_memory,
-        fit=fit,
-        prior_flags=prior_flags,
-        offline=offline,
-    )
-    run(partial(plan, **arguments), image, samples, out, format, overwrite=overwrite, quiet=quiet, as_json=as_json)
+    boxes, hole = [parse_box(text) for text in box or ()], "alpha" if mask_from_alpha else mask
+    run(plan, image, options, image=image, mask=hole, method=method, boxes=boxes, mask_means=mask_means)
 
 
 def _check_mask(mask: Path | None, box: list[str] | None, alpha: bool, means: str) -> None:

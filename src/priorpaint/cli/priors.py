@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from priorpaint.priors import Prior
     from priorpaint.priors.address_book import Entry
 
-_FLAGS = typer.Option(
+_FLAGS = Option(
     "--flags",
     metavar="FLAGS",
     help="What the file format does not record, as in the model's README: '--image_size 64 ...'.",
 )
-_OFFLINE = typer.Option("--offline", help="Download nothing; take models of the hub from the cache.")
+_OFFLINE = Option("--offline", help="Download nothing; take models of the hub from the cache.")
 _WIDTH = len("architecture")  # of the first column
-_DEVICE = typer.Option(metavar="cpu|cuda", help="cpu or cuda; default: the GPU where there is one.")
+_DEVICE = Option(metavar="cpu|cuda", help="cpu or cuda; default: the GPU where there is one.")
 
 
 class _Group(TyperGroup):
@@ -76,8 +77,8 @@ def add(
     ],
     flags: Annotated[str | None, _FLAGS] = None,
     offline: Annotated[bool, _OFFLINE] = False,
-    check: Annotated[bool, typer.Option(help="Read it first, and record its SHA-256.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a name that you gave before.")] = False,
+    check: Annotated[bool, Option(help="Read it first, and record its SHA-256.")] = True,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace a name that you gave before.")] = False,
 ) -> None:
     """Give a checkpoint a name, with its flags, for --prior NAME."""
     from priorpaint.priors.address_book import Entry
@@ -86,7 +87,9 @@ def add(
     from priorpaint.priors.loading import PRIORS, load_prior
 
     lasting = spec if spec.startswith("hf:") or spec in PRIORS else str(Path(spec).expanduser().absolute())
-    own_flags = _lasting(parse_flags(flags))
+    own_flags = parse_flags(flags)
+    if isinstance(own_flags.get("config"), str):  # a path, which shall mean the same in every folder
+        own_flags["config"] = str(Path(own_flags["config"]).expanduser().absolute())
     prior = load_prior(lasting, flags=own_flags, device="cpu", offline=offline) if check else None
     digest = prior.hash if prior else None
     add_entry(name, Entry(lasting, own_flags, digest), taken=tuple(PRIORS), overwrite=overwrite)
@@ -108,7 +111,7 @@ def info(
     name: Annotated[str, typer.Argument(metavar="PRIOR", help="A prior: name, file, folder, or hf:owner/name.")],
     flags: Annotated[str | None, _FLAGS] = None,
     offline: Annotated[bool, _OFFLINE] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what is known about a prior."""
     from priorpaint.priors.loading import PRIORS, load_prior
@@ -135,7 +138,7 @@ def verify(
     flags: Annotated[str | None, _FLAGS] = None,
     offline: Annotated[bool, _OFFLINE] = False,
     device: Annotated[str | None, _DEVICE] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the picture and the noise.")] = 0,
+    seed: Annotated[int, Option(metavar="N", help="Seed of the picture and the noise.")] = 0,
 ) -> None:
     """Read a prior and let it denoise a small random picture, to see that it works."""
     from priorpaint.priors.loading import load_prior
@@ -163,12 +166,6 @@ def verify(
         f"{levels}.",
         err=True,
     )
-
-
-def _lasting(flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags that mean the same in every folder: the one that is a path is made absolute."""
-    config = flags.get("config")
-    return {**flags, "config": str(Path(config).expanduser().absolute())} if isinstance(config, str) else flags
 
 
 def _show(facts: dict[str, Any]) -> None:

@@ -2,89 +2,45 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from . import options
-from .running import check_options, run
+from .options import read_settings, with_options
+from .running import JobOptions, run
 
 Image = Annotated[Path, typer.Argument(metavar="PICTURE", help="What was measured: the small, blurred, grey picture.")]
 OperatorName = Annotated[
-    str, typer.Option("--operator", metavar="NAME", help="What happened to it; `priorpaint operators` lists them.")
+    str, Option("--operator", metavar="NAME", help="What happened to it; `priorpaint operators` lists them.")
 ]
 OperatorSettings = Annotated[
     list[str] | None,
-    typer.Option("--set-operator", metavar="KEY=VALUE", help="A setting of the operator; repeatable."),
+    Option("--set-operator", metavar="KEY=VALUE", help="A setting of the operator; repeatable."),
 ]
-Noise = Annotated[
-    float, typer.Option("--noise", metavar="STD", help="Standard deviation of its noise, values from -1 to 1.")
-]
-Method = Annotated[
-    str | None, typer.Option(metavar="NAME", help="See `priorpaint methods`; default: by operator and noise.")
-]
+Noise = Annotated[float, Option("--noise", metavar="STD", help="Standard deviation of its noise, values from -1 to 1.")]
+Method = Annotated[str | None, Option(metavar="NAME", help="See `priorpaint methods`; default: by operator and noise.")]
 
 
+@with_options(JobOptions)
 def restore(
+    options: JobOptions,
     image: Image,
     operator: OperatorName,
     operator_settings: OperatorSettings = None,
     sigma_y: Noise = 0.0,
-    out: options.Out = Path("out"),
-    samples: options.Samples = 4,
-    seed: options.Seed = 0,
     method: Method = None,
-    settings: options.Settings = None,
-    prior: options.PriorName = "photos",
-    label: options.Label = None,
-    prompt: options.Prompt = None,
-    negative_prompt: options.NegativePrompt = None,
-    guidance: options.Guidance = 1.0,
-    fit: options.Fit = "windows",
-    prior_flags: options.PriorFlags = None,
-    offline: options.Offline = False,
-    format: options.Format = "png",
-    overwrite: options.Overwrite = False,
-    batch_size: options.BatchSize = None,
-    max_memory: options.MaxMemory = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
 ) -> None:
     """Restore a small, blurred, noisy or grey picture, several times, and write the results into a folder.
 
     The results have the names that `priorpaint inpaint` gives.
     """
-    check_options(out, negative_prompt, guidance)
-    options.use_threads(threads)
     from priorpaint.inpainting.restoration import plan_restoration
 
-    arguments = options.with_settings(
-        settings,
-        y=image,
-        operator=operator,
-        operator_settings=options.read_settings(operator_settings, "--set-operator", "factor=2"),
-        sigma_y=sigma_y,
-        prior=prior,
-        method=method,
-        num_samples=samples,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-        label=label,
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        guidance_scale=guidance,
-        max_memory=max_memory,
-        fit=fit,
-        prior_flags=prior_flags,
-        offline=offline,
-    )
-    job = partial(plan_restoration, **arguments)
-    run(job, image, samples, out, format, overwrite=overwrite, quiet=quiet, as_json=as_json)
+    settings = read_settings(operator_settings, "--set-operator", "factor=2")
+    about = {"operator": operator, "operator_settings": settings, "sigma_y": sigma_y}
+    run(plan_restoration, image, options, y=image, method=method, **about)
 
 
 def operators() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from priorpaint.errors import PriorpaintError, UsageError
+
+from .options import Quiet, Threads, read_settings, use_threads
 
 if TYPE_CHECKING:
     from priorpaint.inpainting.api import Plan
@@ -16,37 +20,88 @@ if TYPE_CHECKING:
     from priorpaint.inpainting.result import Output, Result
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+# Fields of `JobOptions` that say what becomes of the results; the others are arguments of a plan.
+_OWN = ("out", "settings", "format", "overwrite", "threads", "quiet", "as_json")
 
 
-def check_options(out: Path, negative_prompt: str | None, guidance: float) -> None:
-    """Options of all such commands that cannot be meant.
+@dataclass(frozen=True)
+class JobOptions:
+    """Options of all commands that run a plan.
 
     Raises:
-        UsageError: there are some.
+        UsageError: some that cannot be meant.
     """
-    if not out.is_dir() and out.suffix.lower() in PICTURE_SUFFIXES:
-        raise UsageError(f"-o takes a folder, and {out} looks like a file; leave the suffix out.")
-    if negative_prompt is not None and guidance == 1:
-        raise UsageError("--negative-prompt has weight only with guidance; add --guidance 5, for example.")
+
+    out: Annotated[Path, Option("-o", "--out", metavar="FOLDER", help="Folder for the results.")] = Path("out")
+    num_samples: Annotated[int, Option("-n", "--samples", metavar="N", min=1, help="How many results.")] = 4
+    seed: Annotated[int, Option(metavar="N", help="Same seed, same results.")] = 0
+    settings: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable.")
+    ] = None
+    prior: Annotated[str, Option(metavar="NAME|PATH", help="See `priorpaint priors`; or a path.")] = "photos"
+    label: Annotated[
+        int | None, Option(metavar="CLASS", help="Class of the picture, for priors that know classes.")
+    ] = None
+    prompt: Annotated[
+        str | None, Option(metavar="WORDS", help="What the picture shows, for priors that take text.")
+    ] = None
+    negative_prompt: Annotated[str | None, Option(metavar="WORDS", help="What to avoid.")] = None
+    guidance_scale: Annotated[
+        float,
+        Option(
+            "--guidance",
+            metavar="WEIGHT",
+            help="Weight of label or prompt (classifier-free guidance); 1 = the plain condition.",
+        ),
+    ] = 1.0
+    fit: Annotated[str, Option(metavar="windows|resize", help="How a prior of a fixed size sees other pictures.")] = (
+        "windows"
+    )
+    prior_flags: Annotated[
+        str | None,
+        Option("--flags", metavar="FLAGS", help="What the prior's format cannot say, as in the model's README."),
+    ] = None
+    offline: Annotated[bool, Option("--offline", help="Fetch nothing; hub models come from the cache.")] = False
+    format: Annotated[
+        str, Option(metavar="FORMAT", help="png, jpg, webp (lossless), tiff, or same (as the picture).")
+    ] = "png"
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace results that exist already.")] = False
+    batch_size: Annotated[int | None, Option(metavar="N", min=1, help="Results computed together.")] = None
+    max_memory: Annotated[
+        str | None, Option(metavar="SIZE", help="Limit for weights and activations, such as 4GB.")
+    ] = None
+    device: Annotated[
+        str | None, Option(metavar="DEVICE", help="cpu or cuda; default: the GPU where there is one.")
+    ] = None
+    threads: Threads = None
+    quiet: Quiet = False
+    as_json: Annotated[bool, Option("--json", help="Print run.json instead of the file names.")] = False
+
+    def __post_init__(self) -> None:
+        if not self.out.is_dir() and self.out.suffix.lower() in PICTURE_SUFFIXES:
+            raise UsageError(f"-o takes a folder, and {self.out} looks like a file; leave the suffix out.")
+        if self.negative_prompt is not None and self.guidance_scale == 1:
+            raise UsageError("--negative-prompt has weight only with guidance; add --guidance 5, for example.")
 
 
-def run(
-    plan: Callable[[], Plan],
-    image: Path,
-    samples: int,
-    out: Path,
-    format: str,
-    *,
-    overwrite: bool,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: Any) -> None:
     """Make a plan for the picture in a file and run it.
 
+    Args:
+        plan: of `inpaint` or `restore`.
+        own: its arguments that not all such commands have.
+
     Raises:
-        UsageError: the results cannot be written where they should, which is told before any work.
+        UsageError: a setting has the name of an argument; or the results cannot be written where they should, which is
+            told before any work.
         Exit: it was stopped; what is finished is kept.
     """
+    use_threads(options.threads)
+    arguments = own | {name: value for name, value in asdict(options).items() if name not in _OWN}
+    settings = read_settings(options.settings)
+    for key in settings.keys() & arguments.keys():
+        raise UsageError(f"the method has no setting {key!r}; `priorpaint methods NAME` lists those that it has.")
+    out, format, samples, overwrite = options.out, options.format, options.num_samples, options.overwrite
     from priorpaint.imaging import lossy
     from priorpaint.inpainting.api import Stopped
     from priorpaint.inpainting.events import Completion, Step
@@ -56,11 +111,11 @@ def run(
     from .stopping import signals as taken_signals
 
     if format.lower() != "same":  # all but that is told before a prior is loaded, which may take long
-        Output(out, image.stem, suffix_for(format)).check_files(samples, overwrite=overwrite)
-    ready, written = plan(), 0
+        Output(out, image.stem, suffix_for(format)).check(samples, overwrite=overwrite)
+    ready, written = plan(**arguments, **settings), 0
     output = Output(out, image.stem, suffix_for(format, ready.picture))
-    output.check(ready.picture, samples, overwrite=overwrite)
-    with taken_signals() as signals, Display(samples, quiet=quiet) as display:
+    output.check(samples, overwrite=overwrite, picture=ready.picture)
+    with taken_signals() as signals, Display(samples, quiet=options.quiet) as display:
         if ready.known.any() and lossy(output.completion(0)):
             display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
         for warning in ready.warnings:  # before the work: a mask that is the wrong way round is seen at once
@@ -71,7 +126,6 @@ def run(
             if isinstance(event, Step):
                 display.step(event.done / event.total)
             elif isinstance(event, Completion):
-                output.make_folder()
                 output.write_completion(event.index, event.image, ready.picture)
                 written = event.index + 1
                 display.sample()
@@ -83,15 +137,15 @@ def run(
             folder = f" and in {output.folder}." if finished else "."
             display.say(f"Stopped: {finished} of {samples} completions are finished{folder}")
             if stopped.result is not None:
-                _finish(output, stopped.result, as_json=as_json)
+                _finish(output, stopped.result, as_json=options.as_json)
             raise typer.Exit(signals.exit_code) from None
         except PriorpaintError as error:
             # Where a completion could not be written, the summary cannot be either.
             if error.result is not None and written == len(error.result.images):
                 display.say(f"Failed: {written} of {samples} completions are finished and in {output.folder}.")
-                _finish(output, error.result, as_json=as_json)
+                _finish(output, error.result, as_json=options.as_json)
             raise
-        _finish(output, result, as_json=as_json)
+        _finish(output, result, as_json=options.as_json)
 
 
 def _finish(output: Output, result: Result, *, as_json: bool) -> None:

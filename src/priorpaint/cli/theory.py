@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from priorpaint.errors import UsageError
 
@@ -19,44 +20,38 @@ FIGURE, NUMBERS = "theory.png", "theory.json"
 
 
 def theory(
-    k: Annotated[int, typer.Option("--k", min=1, metavar="K", help="Dimension of the manifold.")] = 1,
-    d: Annotated[int, typer.Option("--d", min=2, metavar="D", help="Coordinates of an image.")] = 2,
+    k: Annotated[int, Option(min=1, metavar="K", help="Dimension of the manifold.")] = 1,
+    d: Annotated[int, Option(min=2, metavar="D", help="Coordinates of an image.")] = 2,
     known: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="How many coordinates are known; default: half.")
+        int | None, Option(min=0, metavar="N", help="How many coordinates are known; default: half.")
     ] = None,
     mask: Annotated[
-        str | None, typer.Option(metavar="DIGITS", help="Which coordinates are known: d digits, 1 = known, such as 10.")
+        str | None, Option(metavar="DIGITS", help="Which coordinates are known: d digits, 1 = known, such as 10.")
     ] = None,
     basis: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="random|diagonal|auto",
             help="random, diagonal (k = 1: along (1, ..., 1)), or auto: diagonal if k = 1.",
         ),
     ] = "auto",
     beta: Annotated[
-        float, typer.Option(metavar="VARIANCE", help="Noise variance of the two-state process, in (0, 1).")
+        float, Option(metavar="VARIANCE", help="Noise variance of the two-state process, in (0, 1).")
     ] = 0.9,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Rounds of resampling; default: what --tolerance needs, at most 1000."),
+        Option(min=1, metavar="N", help="Rounds of resampling; default: what --tolerance needs, at most 1000."),
     ] = None,
-    tolerance: Annotated[
-        float, typer.Option(metavar="ERROR", help="Target root-mean-square error of an image.")
-    ] = 1e-10,
-    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Images per repetition.")] = 1000,
-    seeds: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Repetitions, each with its own images and noise.")
-    ] = 20,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the manifold, mask, images and noise.")] = 0,
+    tolerance: Annotated[float, Option(metavar="ERROR", help="Target root-mean-square error of an image.")] = 1e-10,
+    samples: Annotated[int, Option(min=1, metavar="N", help="Images per repetition.")] = 1000,
+    seeds: Annotated[int, Option(min=1, metavar="N", help="Repetitions, each with its own images and noise.")] = 20,
+    seed: Annotated[int, Option(metavar="N", help="Seed of the manifold, mask, images and noise.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--out", metavar="FOLDER", help=f"Folder for {FIGURE} (needs the extra plot) and {NUMBERS}."
-        ),
+        Option("-o", "--out", metavar="FOLDER", help=f"Folder for {FIGURE} (needs the extra plot) and {NUMBERS}."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that already exist.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of the table.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace results that already exist.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print the numbers as JSON instead of the table.")] = False,
 ) -> None:
     """Show on a linear manifold that RePaint is biased and RePaint+ exact, with the rate that theory predicts.
 

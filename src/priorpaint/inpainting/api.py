@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -32,11 +32,13 @@ from .events import Completion, Event, Loading, OnEvent, Step
 from .inputs import Source, about_mask, about_picture, as_image, resolve_mask
 from .job import CancellablePrior, InpaintJob, PictureJob, fitted
 from .memory import parse_bytes
-from .method import choose_solver, for_width, method_name, sample_seeds, settings_of
+from .method import choose_solver, for_width, method_name, sample_seeds
 from .result import Result
 from .windows import thickness
 
 __all__ = ["Completion", "Event", "Loading", "Plan", "Step", "Stopped", "inpaint", "plan"]
+
+_LIBRARIES = ("torch", "numpy", "pillow", "safetensors", "pydantic")
 
 
 class Stopped(Cancelled):
@@ -102,10 +104,12 @@ class Plan:
         An error that comes after the first completion carries what was finished as ``error.result``.
         """
         started, nfe = time.time(), self.prior.nfe.copy()
-        stopped, failure = False, None
         job = self._job
+        failure: PriorpaintError | None = None
         try:
-            stopped = job.run(self.batch_size, on_event or (lambda event: None), cancel or CancelToken())
+            job.run(self.batch_size, on_event or (lambda event: None), cancel or CancelToken())
+        except Cancelled:
+            failure = Stopped(f"stopped after {len(job.images)} of {len(self.seeds)} completions", None)
         except PriorpaintError as error:
             if not job.images:
                 raise
@@ -113,6 +117,8 @@ class Plan:
         if not job.images:
             raise Stopped("stopped before the first completion was finished", None)
         spent = self.prior.nfe - nfe
+        libraries = [*_LIBRARIES, *(name for name in ("diffusers", "transformers") if name in sys.modules)]
+        versions = {name: version(name) for name in libraries}  # the last two have networks of published priors
         info = {
             **self._about,
             "sample_seeds": self.seeds[: len(job.images)],
@@ -121,15 +127,17 @@ class Plan:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
             "seconds": {"total": round(time.time() - started, 3), "samples": [round(s, 3) for s in job.seconds_taken]},
             "windows": self.windows,
-            "versions": _versions(),
-            "machine": _machine(self.prior),
+            "versions": {"priorpaint": __version__, "python": platform.python_version(), **versions},
+            "machine": {
+                "platform": platform.platform(),
+                "device": str(self.prior.device),
+                "threads": torch.get_num_threads(),
+            },
         }
         result = job.result(info, self.warnings)
         if failure is not None:
             failure.result = result
             raise failure
-        if stopped:
-            raise Stopped(f"stopped after {len(job.images)} of {len(self.seeds)} completions", result)
         return result
 
 
@@ -259,10 +267,20 @@ def planned(
         "seed": seed if isinstance(seed, int) else list(seed),
         **call,
         **{name: value for name, value in asked.items() if name not in ("device", "offline")},
-        **settings_of(job.solver),
+        **(asdict(job.solver) if is_dataclass(job.solver) else {}),
     }
-    about = {"prior": _about_prior(prior, ready), **about}
-    return Plan(job.picture, ready, job.solver, seeds, call["batch_size"], warnings, job, {"call": call, **about})
+    condition = condition_inside(ready)
+    about_prior = {
+        "name": ready.name,
+        "source": None if isinstance(prior, Prior) else str(prior),
+        "sha256": ready.hash,
+        "spec": ready.spec,
+        "flags": ready.flags,
+        "facts": ready.facts,
+        "condition": None if condition is None else condition.request,
+    }
+    about = {"call": call, "prior": about_prior, **about}
+    return Plan(job.picture, ready, job.solver, seeds, call["batch_size"], warnings, job, about)
 
 
 def inpaint(
@@ -300,26 +318,3 @@ def _conditioned(prior: Prior, options: Options) -> Prior:
     if label is None and prompt is None and options.negative_prompt is None and scale == 1:
         return prior
     return CFGPrior(prior, label=label, prompt=prompt, negative_prompt=options.negative_prompt, scale=scale)
-
-
-def _about_prior(source: str | Path | Prior, prior: Prior) -> dict[str, Any]:
-    condition = condition_inside(prior)
-    return {
-        "name": prior.name,
-        "source": None if isinstance(source, Prior) else str(source),
-        "sha256": prior.hash,
-        "spec": prior.spec,
-        "flags": prior.flags,
-        "facts": prior.facts,
-        "condition": None if condition is None else condition.request,
-    }
-
-
-def _versions() -> dict[str, str]:
-    others = ["torch", "numpy", "pillow", "safetensors", "pydantic"]
-    others += [name for name in ("diffusers", "transformers") if name in sys.modules]  # networks of published priors
-    return {"priorpaint": __version__, "python": platform.python_version(), **{name: version(name) for name in others}}
-
-
-def _machine(prior: Prior) -> dict[str, Any]:
-    return {"platform": platform.platform(), "device": str(prior.device), "threads": torch.get_num_threads()}

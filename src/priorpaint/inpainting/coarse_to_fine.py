@@ -7,10 +7,8 @@ and denoised again at full size: the coarse pass decides what is there, the fine
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +21,8 @@ from ..operators import Inpainting
 from ..priors import Prior
 from ..solvers import Cost, Solver
 from ..solvers.base import PosteriorSampler, Problem
-from .levels import MAX_AREA_GRADIENT, Level, inside
-from .windows import Bools, Box, Window
+from .levels import MAX_AREA_GRADIENT, Level
+from .windows import Bools, Window
 
 # Noise level (sigma / alpha) at which the enlarged coarse fill is handed to the finer scale: well above the detail that
 # halving a photo loses, so that the fine pass draws this anew, and below what decides the content.
@@ -37,14 +35,12 @@ class Estimate:
 
     Attributes:
         x_0: (N, C, h, w) in the prior's space, of a window.
-        box: the window, in pixels of its scale within the frame.
-        scale: of the window.
+        window: where, in pixels of its scale within the frame.
         rows: how many samples of the present chunk it is about; 0 is work that all samples share.
     """
 
     x_0: Tensor
-    box: Box
-    scale: int
+    window: Window
     rows: int
 
 
@@ -55,41 +51,36 @@ class Work:
     """Which solver each window takes, and what that costs.
 
     Args:
-        levels: of ``plan_levels``.
+        windows: in order.
         solver: of windows that start from noise; the others take it from REFINE_RATIO on.
         schedule: of the prior.
     """
 
-    def __init__(self, levels: Sequence[Level], solver: Solver, schedule: Schedule) -> None:
-        self.levels, self.solver = levels, solver
-        warm = any(any(level.warm) for level in levels)
+    def __init__(self, windows: Sequence[Window], solver: Solver, schedule: Schedule) -> None:
+        self.windows, self.solver = windows, solver
+        warm = any(window.warm for window in windows)
         self._refiner = solver.started_at(schedule, REFINE_RATIO) if warm else solver
 
-    def solver_of(self, level: Level, index: int) -> Solver:
+    def solver_of(self, window: Window) -> Solver:
         """The solver of a window."""
-        return self._refiner if level.warm[index] else self.solver
+        return self._refiner if window.warm else self.solver
 
-    def cost_of(self, level: Level, index: int, num_samples: int) -> Cost:
+    def cost_of(self, window: Window, num_samples: int) -> Cost:
         """Evaluations for all samples of a window: what they share once, the rest for each."""
-        solver = self.solver_of(level, index)
-        if level.shared[index] and solver.fits:
+        solver = self.solver_of(window)
+        if window.shared and solver.fits:
             return solver.cost(num_samples)
         one = solver.cost(1)
         return Cost(one.forward * num_samples, one.backward * num_samples)
 
     def cost(self, num_samples: int) -> Cost:
         """Evaluations for all samples of the picture."""
-        parts = [self.cost_of(level, index, num_samples) for level, index, _ in self._windows()]
+        parts = [self.cost_of(window, num_samples) for window in self.windows]
         return Cost(sum(part.forward for part in parts), sum(part.backward for part in parts))
 
     def pixels(self, num_samples: int) -> float:
         """Pixels x network evaluations, the unit of work, for all samples of the picture."""
-        return sum(weight(self.cost_of(level, i, num_samples)) * box.area for level, i, box in self._windows())
-
-    def _windows(self) -> Iterator[tuple[Level, int, Box]]:
-        for level in self.levels:
-            for index, window in enumerate(level.windows):
-                yield level, index, window.box
+        return sum(weight(self.cost_of(window, num_samples)) * window.box.area for window in self.windows)
 
 
 def weight(cost: Cost) -> float:
@@ -97,121 +88,96 @@ def weight(cost: Cost) -> float:
     return float(cost.forward + 3 * cost.backward)
 
 
-class WindowSampler(ABC):
-    """Draws completions of one picture, window by window.
+class WindowSampler:
+    """Draws what completions of one picture hold in a window.
 
     Args:
         work: the windows and their solvers.
-        prior: what pictures look like.
         num_samples: how many completions will be asked for in all calls, for the share of work that is done.
         report: called after each step as report(share of work done, estimate); may raise.
         grey: the channels are averaged after every window.
         shared_rows: rows at a time of work that all samples share; None is as many as windows of the largest size take.
     """
 
-    def __init__(
-        self,
-        work: Work,
-        prior: Prior,
-        *,
-        num_samples: int,
-        report: Report,
-        grey: bool,
-        shared_rows: int | None = None,
-    ) -> None:
-        self.work, self.levels, self.prior, self.grey = work, work.levels, prior, grey
-        self._shared_rows = shared_rows
-        self._conditioned: dict[tuple[int, int], PosteriorSampler] = {}
+    def __init__(self, work: Work, num_samples: int, report: Report, grey: bool, shared_rows: int | None) -> None:
+        self.work, self.grey, self._shared_rows = work, grey, shared_rows
+        self._conditioned: dict[Window, PosteriorSampler] = {}
         self._report, self._done, self._total = report, 0.0, work.pixels(num_samples)
 
-    @abstractmethod
-    def fill(self, seeds: Sequence[int]) -> Tensor:
-        """Completions (N, C, H, W), one a seed, valid until the next call.
-
-        Args:
-            seeds: one a sample; each gives the same completion in any company.
-        """
-
-    def solve(
-        self, problem: Problem, level: Level, index: int, seeds: Sequence[int], initial: Tensor | None = None
-    ) -> Tensor:
+    def sample(self, problem: Problem, window: Window, seeds: Sequence[int], initial: Tensor | None = None) -> Tensor:
         """Samples (N, C, h, w) of a window, from noise or, where there are some, from initial images (N, C, h, w)."""
-        box = level.windows[index].box
-        keys = [derive("window", seed, level.scale, box.top, box.left) for seed in seeds]
-        solver = self.work.solver_of(level, index)
+        keys = [derive("window", seed, window.scale, window.box.top, window.box.left) for seed in seeds]
+        solver = self.work.solver_of(window)
         fit, whole = len(keys) * weight(solver.shared_cost()), len(keys) * weight(solver.cost(1))
-        if level.shared[index] and solver.fits:
-            posterior = self._fit(solver, replace(problem, y=problem.y[:1]), level, index)
-        else:
-            posterior = solver.condition(problem, seed=keys, callback=self._progress(level, index, fit, len(keys)))
-        callback = self._progress(level, index, whole - fit, len(keys))
+        if not (window.shared and solver.fits):
+            posterior = solver.condition(problem, seed=keys, callback=self._progress(window, fit, len(keys)))
+        elif window in self._conditioned:
+            posterior = self._conditioned[window]
+        else:  # what all samples share, done once, with a seed that belongs to the window alone
+            posterior = self._conditioned[window] = solver.condition(
+                replace(problem, y=problem.y[:1]),
+                seed=derive("fit", window.scale, window.box.top, window.box.left),
+                batch_size=self._shared_rows or max(1, MAX_AREA_GRADIENT // window.box.area),
+                callback=self._progress(window, weight(solver.shared_cost()), 0),
+            )
+        callback = self._progress(window, whole - fit, len(keys))
         out = posterior.sample(keys, initial=initial, callback=callback).cpu()
         if not bool(torch.isfinite(out).all()):
             name = type(solver).__name__
             raise PriorError(f"{name} gave values that are not numbers; use float32, or other settings.")
         return out.mean(dim=1, keepdim=True).expand_as(out) if self.grey else out
 
-    def _fit(self, solver: Solver, problem: Problem, level: Level, index: int) -> PosteriorSampler:
-        """What all samples of a window share, done once, with a seed that belongs to the window alone."""
-        if (level.scale, index) not in self._conditioned:
-            box = level.windows[index].box
-            self._conditioned[level.scale, index] = solver.condition(
-                problem,
-                seed=derive("fit", level.scale, box.top, box.left),
-                batch_size=self._shared_rows or max(1, MAX_AREA_GRADIENT // box.area),
-                callback=self._progress(level, index, weight(solver.shared_cost()), 0),
-            )
-        return self._conditioned[level.scale, index]
-
-    def _progress(self, level: Level, index: int, work: float, rows: int) -> Callable[[int, int, Tensor], None]:
+    def _progress(self, window: Window, work: float, rows: int) -> Callable[[int, int, Tensor], None]:
         """A solver's callback for so much work (network evaluations) on a window."""
-        box = level.windows[index].box
         start = self._done
 
         def callback(step: int, total: int, x_0: Tensor) -> None:
-            self._done = start + work * box.area * step / total
-            self._report(min(self._done / self._total, 1.0), Estimate(x_0, box, level.scale, rows))
+            self._done = start + work * window.box.area * step / total
+            self._report(min(self._done / self._total, 1.0), Estimate(x_0, window, rows))
 
         return callback
 
 
-class CoarseToFine(WindowSampler):
+class CoarseToFine:
     """Fills the hole of one picture.
 
     Args:
         picture: (1, C, H, W) float32 in [-1, 1]; what is not known is never looked at. It is painted on.
-        work, prior, more: see `WindowSampler`.
+        levels: its windows, of ``plan_levels``.
+        prior: what pictures look like.
+        sampler: of the windows.
     """
 
-    def __init__(self, picture: Tensor, work: Work, prior: Prior, **more: Any) -> None:
-        super().__init__(work, prior, **more)
-        self.picture = picture
+    def __init__(self, picture: Tensor, levels: Sequence[Level], prior: Prior, sampler: WindowSampler) -> None:
+        self.picture, self.levels, self.prior, self.sampler = picture, levels, prior, sampler
         self._canvases: list[Tensor] = []
 
     def fill(self, seeds: Sequence[int]) -> Tensor:
-        """Completions, of which only filled and known pixels have meaning."""
+        """Completions (N, C, H, W), one a seed, of which only filled and known pixels have meaning.
+
+        They are valid until the next call. Each seed gives the same completion in any company.
+        """
         self._allocate(len(seeds))
         for depth in reversed(range(len(self.levels))):
             level, canvas = self.levels[depth], self._canvases[depth][: len(seeds)]
             below = self._canvases[depth + 1][: len(seeds)] if depth + 1 < len(self.levels) else None
             known = level.known.copy()
-            for index, window in enumerate(level.windows):
-                guess = None if below is None or not level.warm[index] else _enlarged(below, window, known.shape)
-                self._fill_window(canvas, known, level, index, guess, seeds)
+            for window in level.windows:
+                guess = None if below is None or not window.warm else _enlarged(below, window, known.shape)
+                self._fill_window(canvas, known, level.todo, window, guess, seeds)
         return self._canvases[0][: len(seeds)]
 
     def _fill_window(
-        self, canvas: Tensor, known: Bools, level: Level, index: int, guess: Tensor | None, seeds: Sequence[int]
+        self, canvas: Tensor, known: Bools, todo: Bools, window: Window, guess: Tensor | None, seeds: Sequence[int]
     ) -> None:
         """Fill one window's core on the canvas (N, C, H, W) and mark it as known."""
-        window = level.windows[index]
         rows, columns = window.index(known.shape)
         y = canvas[:, :, torch.from_numpy(rows), torch.from_numpy(columns)]
         operator = Inpainting(torch.from_numpy(known[rows, columns]))
         initial = None if guess is None else operator.project(guess, y)
-        filled = self.solve(Problem(self.prior, operator, operator(y)), level, index, seeds, initial)
+        filled = self.sampler.sample(Problem(self.prior, operator, operator(y)), window, seeds, initial)
         core, box = window.core, window.box
-        fresh = level.todo[core.slices] & ~known[core.slices]
+        fresh = todo[core.slices] & ~known[core.slices]
         part = filled[:, :, core.top - box.top : core.bottom - box.top, core.left - box.left : core.right - box.left]
         target = canvas[:, :, core.top : core.bottom, core.left : core.right]
         target.copy_(torch.where(torch.from_numpy(fresh), part.clamp(-1, 1), target))
@@ -229,7 +195,7 @@ class CoarseToFine(WindowSampler):
 
 def _enlarged(below: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:
     """The coarser canvas (N, C, h, w), twice as large, in a window of a level of ``shape`` (H, W)."""
-    box = inside(window.box, shape)
+    box = window.box.inside(shape)
     # Two coarse pixels more on each side, so that the interpolation does not feel the cut.
     top, left = max(box.top // 2 - 2, 0), max(box.left // 2 - 2, 0)
     bottom, right = min(-(-box.bottom // 2) + 2, below.shape[2]), min(-(-box.right // 2) + 2, below.shape[3])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..errors import Cancelled, CancelToken, UsageError
+from ..errors import CancelToken, UsageError
 from ..imaging import Picture, compose
 from ..priors import Prior, TiledPrior
 from ..priors.base import Denoising, WrappedPrior
 from ..solvers import Solver
-from .coarse_to_fine import CoarseToFine, Estimate, Report, WindowSampler, Work
+from .coarse_to_fine import CoarseToFine, Estimate, WindowSampler, Work
 from .events import Completion, Loading, OnEvent, Step
-from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, inside, plan_levels, plan_whole
+from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, plan_levels, plan_whole
 from .memory import plan_for
 from .result import Result
-from .windows import Bools, Box
+from .windows import Bools, Box, Window
 
 # The canvases of one chunk of samples stay below this, in bytes.
 _CANVAS_BYTES = 512 * 2**20
@@ -92,7 +92,6 @@ class PictureJob(ABC):
         known: (H, W), True outside the hole.
         prior: ready for the picture, around ``cancellable``.
         frame: the part of the picture that matters, of which ``hole`` is the hole.
-        levels: its windows.
     """
 
     picture: Picture
@@ -104,39 +103,35 @@ class PictureJob(ABC):
     opaque_holes: bool = False
     shared_rows: int | None = None
     frame: Box = field(init=False)
-    levels: tuple[Level, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._check_channels()
-        self.frame, self.levels = self._plan()
-        self.work = Work(self.levels, self.solver, self.prior.schedule)
+        channels = self.prior.image_shape[0]
+        if channels not in (1, 3) or (channels == 1 and not self.picture.grey):
+            kind = "grey" if channels == 1 else f"{channels}-channel"
+            raise UsageError(
+                f"the prior {self.prior.name} knows {kind} pictures, and this one has colours; convert it, or choose "
+                "another prior (`priorpaint priors`)."
+            )
+        self.frame, windows = self._plan()
+        self.work = Work(windows, self.solver, self.prior.schedule)
         self.hole = ~self.known[self.frame.slices]
-        self._begin()
 
     @abstractmethod
-    def _plan(self) -> tuple[Box, tuple[Level, ...]]:
-        """Frame and windows.
+    def _plan(self) -> tuple[Box, Sequence[Window]]:
+        """Frame and windows, in order.
 
         Raises:
             UsageError: the prior cannot do it.
         """
 
     @abstractmethod
-    def _sampler(self, **options: Any) -> WindowSampler:
-        """What draws the samples, given what both kinds of job tell it."""
-
-    def _begin(self) -> None:
-        """No completion yet."""
-        self.images: list[Image.Image] = []
-        self.seconds_taken: list[float] = []
-        channels = 1 if self.picture.grey else 3
-        self._mean: NDArray[np.float32] = np.zeros((channels, int(self.hole.sum())), dtype=np.float32)
-        self._squares: NDArray[np.float32] = np.zeros_like(self._mean)
+    def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
+        """What makes completions (N, C, h, w) of the frame from the seeds of samples, valid until its next call."""
 
     @property
     def _largest(self) -> Box:
         """The largest window."""
-        return max((window.box for level in self.levels for window in level.windows), key=lambda box: box.area)
+        return max((window.box for window in self.work.windows), key=lambda box: box.area)
 
     @property
     def _gradient(self) -> bool:
@@ -176,39 +171,38 @@ class PictureJob(ABC):
             spent = time.monotonic() - begun
         return spent * self.work.pixels(len(self.seeds)) / box.area
 
-    def run(self, batch_size: int, on_event: OnEvent, cancel: CancelToken) -> bool:
-        """Compute the completions chunk by chunk; True where somebody cancelled."""
-        self._begin()
+    def run(self, batch_size: int, on_event: OnEvent, cancel: CancelToken) -> None:
+        """Compute the completions chunk by chunk.
+
+        Raises:
+            Cancelled: somebody cancelled; ``images`` holds what is finished.
+        """
+        self.images: list[Image.Image] = []
+        self.seconds_taken: list[float] = []
+        channels = 1 if self.picture.grey else 3
+        self._mean: NDArray[np.float32] = np.zeros((channels, int(self.hole.sum())), dtype=np.float32)
+        self._squares: NDArray[np.float32] = np.zeros_like(self._mean)
         total = _PROGRESS * len(self.seeds)
 
         def report(share: float, estimate: Estimate) -> None:
             cancel.check()
             first, rows = (len(self.images), estimate.rows) if estimate.rows else (0, len(self.seeds))
-            full = estimate.box.scaled(estimate.scale)
-            window = full.left + self.frame.left, full.top + self.frame.top, full.width, full.height
+            scale = estimate.window.scale
+            full = estimate.window.box.scaled(scale)
+            place = full.left + self.frame.left, full.top + self.frame.top, full.width, full.height
             done, samples = round(share * total), tuple(range(first, first + rows))
-            on_event(Step(done, total, window, estimate.scale, samples, lambda: self._preview(estimate)))
+            on_event(Step(done, total, place, scale, samples, lambda: self._preview(estimate)))
 
-        try:
-            with self.cancellable.cancelled_by(cancel):
-                self._draw(batch_size, on_event, report)
-        except Cancelled:
-            return True
-        return False
-
-    def _draw(self, batch_size: int, on_event: OnEvent, report: Report) -> None:
-        on_event(Loading("the picture"))
-        sampler = self._sampler(
-            num_samples=len(self.seeds), report=report, grey=self.picture.grey, shared_rows=self.shared_rows
-        )
-        for first in range(0, len(self.seeds), batch_size):
-            begun = time.monotonic()
-            chunk = self.seeds[first : first + batch_size]
-            canvas = sampler.fill(chunk)
-            spent = time.monotonic() - begun
-            for row in canvas:
-                self._keep(row, spent / len(chunk))
-                on_event(Completion(len(self.images) - 1, self.images[-1]))
+        with self.cancellable.cancelled_by(cancel):
+            on_event(Loading("the picture"))
+            fill = self._filler(WindowSampler(self.work, len(self.seeds), report, self.picture.grey, self.shared_rows))
+            for first in range(0, len(self.seeds), batch_size):
+                begun, chunk = time.monotonic(), self.seeds[first : first + batch_size]
+                canvas = fill(chunk)
+                spent = time.monotonic() - begun
+                for row in canvas:
+                    self._keep(row, spent / len(chunk))
+                    on_event(Completion(len(self.images) - 1, self.images[-1]))
 
     @torch.no_grad()
     def _preview(self, estimate: Estimate) -> Image.Image:
@@ -216,10 +210,11 @@ class PictureJob(ABC):
         x_0 = self.prior.decode(estimate.x_0[:1]).float().cpu()
         if x_0.shape[1] != len(self._mean):
             x_0 = x_0.mean(dim=1, keepdim=True).expand(-1, len(self._mean), -1, -1)
-        full = F.interpolate(x_0, scale_factor=estimate.scale, mode="nearest")[0].clamp(-1, 1).numpy()
+        scale = estimate.window.scale
+        full = F.interpolate(x_0, scale_factor=scale, mode="nearest")[0].clamp(-1, 1).numpy()
         frame = np.zeros((len(full), *self.hole.shape), dtype=np.float32)
-        box = estimate.box.scaled(estimate.scale)
-        shown = inside(box, self.hole.shape)
+        box = estimate.window.box.scaled(scale)
+        shown = box.inside(self.hole.shape)
         part = full[:, shown.top - box.top : shown.bottom - box.top, shown.left - box.left : shown.right - box.left]
         rows, columns = shown.slices
         frame[:, rows, columns] = part
@@ -238,19 +233,9 @@ class PictureJob(ABC):
         """The plan, for run.json: boxes are x, y, width, height in pixels of their scale, within the frame."""
         frame = _xywh(self.frame)
         return [
-            {"frame": frame, "scale": level.scale, "box": _xywh(window.box), "core": _xywh(window.core), "warm": warm}
-            for level in reversed(self.levels)
-            for window, warm in zip(level.windows, level.warm, strict=True)
+            {"frame": frame, "scale": w.scale, "box": _xywh(w.box), "core": _xywh(w.core), "warm": w.warm}
+            for w in self.work.windows
         ]
-
-    def _check_channels(self) -> None:
-        channels = self.prior.image_shape[0]
-        if channels not in (1, 3) or (channels == 1 and not self.picture.grey):
-            kind = "grey" if channels == 1 else f"{channels}-channel"
-            raise UsageError(
-                f"the prior {self.prior.name} knows {kind} pictures, and this one has colours; convert it, or choose "
-                "another prior (`priorpaint priors`)."
-            )
 
     def _keep(self, canvas: Tensor, seconds: float) -> None:
         """Take in one completion (C, h, w) of the frame; Welford's update of mean and squares."""
@@ -273,45 +258,37 @@ class PictureJob(ABC):
 class InpaintJob(PictureJob):
     """The hole of one picture, filled by windows from coarse to fine."""
 
-    def _plan(self) -> tuple[Box, tuple[Level, ...]]:
+    def _plan(self) -> tuple[Box, Sequence[Window]]:
         todo, trusted = ~self.known, self.known
         if self.picture.alpha is not None:  # the colour of a transparent pixel means nothing
             trusted = trusted & (self.picture.alpha >= _OPAQUE)
-        frame = frame_of(todo, self._size) if self._fit == "windows" else Box(0, 0, *todo.shape)
-        return frame, self._levels(trusted[frame.slices], todo[frame.slices])
-
-    def _sampler(self, **options: Any) -> WindowSampler:
-        return CoarseToFine(self._frame_values(), self.work, self.prior, **options)
-
-    @property
-    def _size(self) -> tuple[int, int] | None:
-        """(height, width) in pixels of the pictures that a fixed-size prior knows."""
-        size = self.prior.info.window
-        return None if size[0] is None or size[1] is None else (size[0], size[1])
-
-    @property
-    def _fit(self) -> str:
-        return "windows" if self._size is None else self.prior.info.fit
-
-    def _levels(self, known: Bools, todo: Bools) -> tuple[Level, ...]:
-        if self._size is not None and self._fit == "resize":
-            level = plan_whole(known, todo, self._size)
-            if level.windows[0].box.area > MAX_RESIZED:
+        height, width = self.prior.info.window
+        size = None if height is None or width is None else (height, width)  # that a fixed-size prior knows
+        whole = size is not None and self.prior.info.fit == "resize"
+        frame = Box(0, 0, *todo.shape) if whole else frame_of(todo, size)
+        trusted, todo = trusted[frame.slices], todo[frame.slices]
+        if size is not None and whole:
+            self._levels: tuple[Level, ...] = (plan_whole(trusted, todo, size),)
+            if self._levels[0].windows[0].box.area > MAX_RESIZED:
                 raise UsageError(
                     f"fit='resize' works on at most {MAX_RESIZED // 10**6} megapixels around the hole; give a smaller "
                     "picture, or use fit='windows'."
                 )
-            return (level,)
-        area = MAX_AREA_GRADIENT if self._gradient else MAX_AREA
-        return plan_levels(
-            known,
-            todo,
-            multiple=self.prior.image_multiple,
-            # Windows that overlap by half on both axes keep every pixel four times for the way back.
-            max_area=area // 4 if self._gradient and self._size is not None else area,
-            size=self._size,
-            coarse=self.solver.warm_start and not self.prior.latent,
-        )
+        else:
+            area = MAX_AREA_GRADIENT if self._gradient else MAX_AREA
+            self._levels = plan_levels(
+                trusted,
+                todo,
+                multiple=self.prior.image_multiple,
+                # Windows that overlap by half on both axes keep every pixel four times for the way back.
+                max_area=area // 4 if self._gradient and size is not None else area,
+                size=size,
+                coarse=self.solver.warm_start and not self.prior.latent,
+            )
+        return frame, [window for level in reversed(self._levels) for window in level.windows]
+
+    def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
+        return CoarseToFine(self._frame_values(), self._levels, self.prior, sampler).fill
 
     def _frame_values(self) -> Tensor:
         """The frame as (1, C, h, w) in [-1, 1]."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .windows import Bools, Box, Window, bounding_box, format_box, plan_windows, thickness
+from .windows import Bools, Box, Window, blocks, bounding_box, format_box, plan_windows, thickness
 
 # Holes wider than this, in pixels, are filled from coarse to fine, starting where they are at most COARSEST wide. Both
 # are small, because the colour of a hole is settled far better in a few coarse pixels (docs/results/defaults.md).
@@ -27,16 +25,12 @@ class Level:
         known: (h, w), True where a pixel of this scale is known.
         todo: (h, w), True where one is to be filled at this scale.
         windows: where, in order.
-        warm: for each window, whether it starts from the next coarser level.
-        shared: for each window, whether it sees nothing that an earlier one filled in, so is the same for all samples.
     """
 
     scale: int
     known: Bools
     todo: Bools
     windows: tuple[Window, ...]
-    warm: tuple[bool, ...]
-    shared: tuple[bool, ...]
 
 
 def plan_levels(
@@ -59,15 +53,18 @@ def plan_levels(
     while True:
         windows = plan_windows(todo, known, multiple=multiple, max_area=max_area, least=size)
         limit = (above if scale == 1 else coarsest) if coarse and min(known.shape) >= least else None
-        warm = tuple(limit is not None and window.thickness > limit for window in windows)
-        levels.append(Level(scale, known, todo, windows, warm, _shared(windows, todo)))
-        if not any(warm):
+        filled, wanted, here = np.zeros_like(todo), np.zeros_like(todo), []
+        for window in windows:
+            part, core = window.box.inside(todo.shape).slices, window.core.slices
+            warm = limit is not None and window.thickness > limit
+            here.append(replace(window, scale=scale, warm=warm, shared=not filled[part].any()))
+            filled[core] |= todo[core]
+            if warm:
+                wanted[part] = ~known[part]
+        levels.append(Level(scale, known, todo, tuple(here)))
+        if not wanted.any():
             return tuple(levels)
-        wanted = np.zeros_like(todo)
-        for window in (window for window, starts in zip(windows, warm, strict=True) if starts):
-            part = inside(window.box, todo.shape).slices
-            wanted[part] = ~known[part]
-        known, todo = halved_known(known), np.asarray(_blocks(wanted, value=False).any(axis=(1, 3)))
+        known, todo = halved_known(known), np.asarray(blocks(wanted, 2, fill=False).any(axis=(1, 3)))
         todo &= ~known
         scale *= 2
 
@@ -76,37 +73,17 @@ def plan_whole(known: Bools, todo: Bools, size: tuple[int, int]) -> Level:
     """One window that holds all of ``todo`` (H, W) and as much of the picture as the format of ``size`` allows."""
     core = bounding_box(todo)
     window = Window(format_box(todo.shape, core, size), core, thickness(todo))
-    return Level(1, known, todo, (window,), (False,), (True,))
+    return Level(1, known, todo, (window,))
 
 
 def frame_of(todo: Bools, size: tuple[int, int] | None) -> Box:
     """The part of a picture (H, W) that can matter for filling ``todo``."""
     box = bounding_box(todo)
     margin = max(128, thickness(todo), *(size or (0,)))
-    return inside(Box(box.top - margin, box.left - margin, box.bottom + margin, box.right + margin), todo.shape)
-
-
-def inside(box: Box, shape: Sequence[int]) -> Box:
-    return Box(max(box.top, 0), max(box.left, 0), min(box.bottom, shape[0]), min(box.right, shape[1]))
-
-
-def _shared(windows: Sequence[Window], todo: Bools) -> tuple[bool, ...]:
-    filled = np.zeros_like(todo)
-    answers = []
-    for window in windows:
-        answers.append(not filled[inside(window.box, todo.shape).slices].any())
-        filled[window.core.slices] |= todo[window.core.slices]
-    return tuple(answers)
+    return Box(box.top - margin, box.left - margin, box.bottom + margin, box.right + margin).inside(todo.shape)
 
 
 def halved_known(known: Bools) -> Bools:
     """A coarse pixel is known where at least half of its block is."""
-    enough: Bools = _blocks(known, value=None).sum(axis=(1, 3)) >= 2
+    enough: Bools = blocks(known, 2, fill=None).sum(axis=(1, 3)) >= 2
     return enough
-
-
-def _blocks(mask: Bools, *, value: bool | None) -> NDArray[np.bool_]:
-    """A mask (H, W) as (h, 2, w, 2), an odd side padded with ``value`` or, for None, with its last row or column."""
-    odd = ((0, mask.shape[0] % 2), (0, mask.shape[1] % 2))
-    padded = np.pad(mask, odd, mode="edge") if value is None else np.pad(mask, odd, constant_values=value)
-    return padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import ByteSize, TypeAdapter, ValidationError
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -18,7 +19,6 @@ from ..priors.recompute import RecomputePrior
 from ..solvers.base import Solver
 from ..solvers.problem import Graph
 
-_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 # What is alive beside the largest operation's inputs and outputs: skip connections, buffers of the operation.
 _AROUND = 2
 # Copies of x_0 and of the image that a solver keeps a row, besides graphs.
@@ -68,14 +68,10 @@ class Footprint:
         if graph is None:
             return base + max(rows * self.network.peak, autoencoder_peak)
         if checkpoint:
-            autoencoder = max(
-                self.decoder.saved if graph.decoder else 0,
-                self.encoder.saved if graph.encoder else 0,
-            )
-            return base + max(rows * (self.network.saved + self.network.peak), at_once * autoencoder + autoencoder_peak)
-        saved = (
-            graph.network * self.network.saved + graph.decoder * self.decoder.saved + graph.encoder * self.encoder.saved
-        )
+            part = max(bool(graph.decoder) * self.decoder.saved, bool(graph.encoder) * self.encoder.saved)
+            return base + max(rows * (self.network.saved + self.network.peak), at_once * part + autoencoder_peak)
+        saved = graph.network * self.network.saved
+        saved += graph.decoder * self.decoder.saved + graph.encoder * self.encoder.saved
         return base + rows * saved + max(rows * self.network.peak, autoencoder_peak)
 
 
@@ -148,8 +144,10 @@ def parse_bytes(text: str | int) -> int:
     Raises:
         UsageError: something else, or nothing above 0.
     """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmg]i?b)?", str(text).strip().lower())
-    value = 0 if match is None else int(float(match[1]) * _UNITS[match[2] or ""])
+    try:
+        value = int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        value = 0
     if value <= 0:
         raise UsageError(f"an amount of memory is written like 4GB or 800MB, not {text!r}")
     return value
@@ -170,7 +168,7 @@ def measure(prior: Prior, height: int, width: int, *, gradient: bool = True) -> 
     Args:
         gradient: whether graphs are measured too; without, ``saved`` is 0.
     """
-    shape, image_shape = prior.latent_shape(height, width), (int(prior.image_shape[0]), height, width)
+    shape, image_shape = prior.latent_shape(height, width), (prior.image_shape[0], height, width)
     weights = _storages(prior.parameters())
     with prior.nfe.uncounted():
         x_0 = torch.zeros(1, *shape, device=prior.device)
@@ -179,7 +177,7 @@ def measure(prior: Prior, height: int, width: int, *, gradient: bool = True) -> 
             calls.append(_measured(prior.decode, x_0, weights, gradient))
             image = torch.zeros(1, *image_shape, device=prior.device)
             calls.append(_measured(prior.encode, image, weights, gradient))
-    row = _COPIES * 4 * (_size(shape) + _size(image_shape))
+    row = _COPIES * 4 * (math.prod(shape) + math.prod(image_shape))
     return Footprint(sum(weights.values()), row, *calls)
 
 
@@ -206,9 +204,6 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _measured(call: Callable[[Tensor], Tensor], x: Tensor, weights: dict[int, int], gradient: bool) -> CallBytes:
     with torch.no_grad(), _Largest(weights) as mode:
         call(x)
-    measured = CallBytes(0, _AROUND * mode.largest)
-    if not gradient:
-        return measured
     saved: dict[int, int] = {}
     alive: list[Tensor] = []  # so that no storage is counted under the address of one that is gone
 
@@ -217,16 +212,13 @@ def _measured(call: Callable[[Tensor], Tensor], x: Tensor, weights: dict[int, in
         alive.append(tensor)
         return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        call(x.detach().requires_grad_())
-    return replace(measured, saved=sum(size for key, size in saved.items() if key not in weights))
+    if gradient:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            call(x.detach().requires_grad_())
+    return CallBytes(sum(size for key, size in saved.items() if key not in weights), _AROUND * mode.largest)
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Address -> bytes of the distinct storages of tensors."""
     storages = (tensor.untyped_storage() for tensor in tensors)
     return {storage.data_ptr(): storage.nbytes() for storage in storages}
-
-
-def _size(shape: Iterable[int]) -> int:
-    return int(torch.Size(shape).numel())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..diffusion.rng import Seed, derive
@@ -81,8 +81,3 @@ def sample_seeds(seed: Seed, num_samples: int) -> list[int]:
 def method_name(solver: Solver) -> str:
     """The key in ``SOLVERS``, or the class's name for a solver that is not registered."""
     return next((name for name, cls in SOLVERS.items() if type(solver) is cls), type(solver).__name__)
-
-
-def settings_of(solver: Solver) -> dict[str, Any]:
-    """The solver's settings, for run.json; none for one that is not a dataclass."""
-    return asdict(solver) if is_dataclass(solver) else {}

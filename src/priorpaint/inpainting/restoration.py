@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,17 +18,16 @@ from torch import Tensor
 from ..diffusion.rng import Seed
 from ..errors import CancelToken, UsageError
 from ..imaging import Picture, compose, read_picture
-from ..operators import Inpainting, LinearOperator, Operator, name_of, settings_of
+from ..operators import Operator, settings_of
 from ..operators import operator as make_operator
 from ..priors import Prior
 from ..solvers import Solver
 from ..solvers.base import Problem
 from .api import Options, Plan, planned
-from .coarse_to_fine import WindowSampler, Work
+from .coarse_to_fine import WindowSampler
 from .events import OnEvent
 from .inputs import Source, about, about_picture, as_image
 from .job import MAX_RESIZED, PictureJob
-from .levels import Level
 from .method import choose_solver, restoration_default
 from .result import Result
 from .windows import Box, Window
@@ -48,7 +47,8 @@ class RestoreJob(PictureJob):
     y: Tensor
     sigma_y: float
 
-    def _plan(self) -> tuple[Box, tuple[Level, ...]]:
+    def _plan(self) -> tuple[Box, Sequence[Window]]:
+        self.solver.check(self.operator, self.prior)
         channels, height, width = self.operator.image_shape(self.y)
         copies = self.prior.image_shape[0] // channels
         if copies > 1 and self.y.ndim == 4:
@@ -58,21 +58,11 @@ class RestoreJob(PictureJob):
         self.operator = self.operator.to(self.prior.device)
         self.prior.check_size(height, width)
         box = Box(0, 0, height, width)
-        return box, (Level(1, self.known, ~self.known, (Window(box, box, 0),), (False,), (True,)),)
+        return box, [Window(box, box, 0)]
 
-    def _sampler(self, **options: Any) -> WindowSampler:
-        return _Whole(Problem(self.prior, self.operator, self.y, self.sigma_y), self.work, **options)
-
-
-class _Whole(WindowSampler):
-    """Draws the one window that is the whole picture."""
-
-    def __init__(self, problem: Problem, work: Work, **options: Any) -> None:
-        super().__init__(work, problem.prior, **options)
-        self.problem = problem
-
-    def fill(self, seeds: Sequence[int]) -> Tensor:
-        return self.solve(self.problem, self.levels[0], 0, seeds).clamp(-1, 1)
+    def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
+        problem = Problem(self.prior, self.operator, self.y, self.sigma_y)
+        return lambda seeds: sampler.sample(problem, self.work.windows[0], seeds).clamp(-1, 1)
 
 
 def plan_restoration(
@@ -100,7 +90,7 @@ def plan_restoration(
         operator: A, an `Operator` or a name in ``OPERATORS``.
         prior, num_samples, seed: as for `plan`.
         method: a name in ``SOLVERS`` or a ``Solver``; None is ``ddnm`` for an exact and ``diffpir`` for a noisy linear
-            measurement, and ``dps`` for one that is not linear.
+            measurement, and ``dps`` for one that is not linear. A latent prior takes methods through its decoder only.
         sigma_y: standard deviation of the noise in y, in units of image values on [-1, 1]; >= 0.
         operator_settings: arguments of an operator by name, such as ``{"factor": 2}``.
         on_event: hears `Loading` before the prior is read.
@@ -118,7 +108,7 @@ def plan_restoration(
         raise UsageError("operator_settings are for an operator by name; a ready operator takes none.")
     common, params = Options.split(options)
     solver = choose_solver(method, params, restoration_default(operator, sigma_y))
-    _check_needs(solver, operator)
+    solver.check(operator)
     values, picture, image = _measurement(y)
     shape = operator.image_shape(values)
     if shape[1] * shape[2] > MAX_RESIZED:
@@ -135,9 +125,9 @@ def plan_restoration(
     warnings = () if picture is None else picture.warnings
     if picture is not None and picture.alpha is not None and (picture.alpha < 255).any():
         warnings = (*warnings, f"{picture.name} is transparent in parts; the restored pictures are opaque.")
-    name, arguments = name_of(operator), settings_of(operator)
-    call = {"operator": name, "operator_settings": arguments, "sigma_y": sigma_y}
-    origin = {"image": image, "operator": {"name": name, "settings": arguments}}
+    arguments = settings_of(operator)
+    call = {"operator": operator.name, "operator_settings": arguments, "sigma_y": sigma_y}
+    origin = {"image": image, "operator": {"name": operator.name, "settings": arguments}}
     return planned(job, prior, num_samples, seed, common, call, origin, warnings, on_event, (shape[1], shape[2]))
 
 
@@ -171,16 +161,6 @@ def restore(
     """
     ready = plan_restoration(y, operator, prior, method, num_samples, seed, sigma_y, on_event=on_event, **options)
     return ready.run(on_event, cancel)
-
-
-def _check_needs(solver: Solver, operator: Operator) -> None:
-    if solver.mask_only and not isinstance(operator, Inpainting):
-        lack = "fills in the hidden pixels of a mask"
-    elif "linear" in solver.needs and not isinstance(operator, LinearOperator):
-        lack = "needs a linear measurement"
-    else:
-        return
-    raise UsageError(f"{solver.title} {lack} and cannot use {type(operator).__name__}; choose another method.")
 
 
 def _measurement(y: Source | Picture | Tensor) -> tuple[Tensor, Picture | None, dict[str, Any]]:

@@ -71,8 +71,7 @@ class Result:
         """
         stem = stem or Path(self.info["image"]["path"] or "picture").stem
         output = Output(folder, stem, suffix_for(format, self.picture))
-        output.check(self.picture, len(self.images), overwrite=overwrite)
-        output.make_folder()
+        output.check(len(self.images), overwrite=overwrite, picture=self.picture)
         completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
         return completions + output.write_summary(self)
 
@@ -100,38 +99,37 @@ class Output:
         """All files of a run."""
         return [*(self.completion(k) for k in range(num_samples)), *self._summary()]
 
-    def check(self, picture: Picture, num_samples: int, *, overwrite: bool) -> None:
+    def check(self, num_samples: int, *, overwrite: bool, picture: Picture | None = None) -> None:
         """Say before the work starts that the files cannot be written.
 
         Raises:
             UsageError: a file exists already, the folder cannot be written to, or the format cannot hold the picture.
         """
-        check_output(self.completion(0), picture.image)
-        self.check_files(num_samples, overwrite=overwrite)
-
-    def check_files(self, num_samples: int, *, overwrite: bool) -> None:
-        """The part of ``check`` that needs no picture."""
-        self._check_folder()
+        if picture is not None:
+            check_output(self.completion(0), picture.image)
+        folder = Path(self.folder)
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise UsageError(f"{there} is a file, but results go into a folder; choose another one.")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UsageError(f"the folder {there} cannot be written to; choose another one or change its permissions.")
         files = dict.fromkeys([*self.files(num_samples), self.path(RUN_FILE)])
         existing = [file for file in files if file.exists()]
         if existing and not overwrite:
             more = f" and {len(existing) - 1} more files exist" if len(existing) > 1 else " exists"
             raise UsageError(f"{existing[0]}{more} already; choose another folder, or allow overwriting (--overwrite).")
 
-    def make_folder(self) -> None:
-        """Make the folder where it is missing.
+    def write_completion(self, index: int, image: Image.Image, picture: Picture) -> Path:
+        """Write completion ``index`` with the input's ICC profile and EXIF block; a missing folder is made.
 
         Raises:
-            UsageError: it cannot be made.
+            UsageError: folder or file cannot be written.
         """
+        path = self.completion(index)
         try:
-            Path(self.folder).mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{self.folder} cannot be made ({error.strerror}); choose another folder.") from None
-
-    def write_completion(self, index: int, image: Image.Image, picture: Picture) -> Path:
-        """Write completion ``index`` with the input's ICC profile and EXIF block."""
-        path = self.completion(index)
         save_picture(image, path, picture)
         return path
 
@@ -148,16 +146,6 @@ class Output:
         page = contact_sheet(result.picture.image, tinted, result.images, mean=result.mean, uncertainty=heat)
         save_picture(page, sheet)
         return self._summary()
-
-    def _check_folder(self) -> None:
-        folder = Path(self.folder)
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not existing.is_dir():
-            raise UsageError(f"{existing} is a file, but results go into a folder; choose another one.")
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise UsageError(
-                f"the folder {existing} cannot be written to; choose another one or change its permissions."
-            )
 
     def _summary(self) -> list[Path]:
         names = (f"mean{self.suffix}", "uncertainty.png", "uncertainty.npy", "sheet.png")

@@ -11,7 +11,8 @@ earlier ones have filled in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,10 @@ class Box:
         """All four numbers times ``factor``."""
         return Box(self.top * factor, self.left * factor, self.bottom * factor, self.right * factor)
 
+    def inside(self, shape: Sequence[int]) -> Box:
+        """The part of it that lies in an array (H, W)."""
+        return Box(max(self.top, 0), max(self.left, 0), min(self.bottom, shape[0]), min(self.right, shape[1]))
+
 
 @dataclass(frozen=True)
 class Window:
@@ -70,11 +75,17 @@ class Window:
         box: what it sees; rows and columns beyond the picture are reflected ones.
         core: the box, inside the picture, whose hole pixels are taken from it.
         thickness: about the side of the largest square that fits into the hole in the core, in pixels.
+        scale: of the picture that box and core are parts of: 1 is full size, 2 is half the size, ...
+        warm: whether it starts from the next coarser level.
+        shared: whether it sees nothing that an earlier one filled in, so is the same for all samples.
     """
 
     box: Box
     core: Box
     thickness: int
+    scale: int = 1
+    warm: bool = False
+    shared: bool = True
 
     def index(self, shape: Sequence[int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Index (rows (h, 1), columns (1, w)) of the box in an array (H, W), reflected beyond the borders."""
@@ -109,10 +120,12 @@ def plan_windows(
     return _Planner(todo, ~todo if known is None else known, multiple, max_area, least).plan()
 
 
-def bounding_box(mask: Bools) -> Box:
-    """The smallest box with all True pixels of a mask (H, W) that has at least one."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+def bounding_box(mask: Bools, part: Box | None = None) -> Box:
+    """The smallest box with all True pixels of a mask (H, W), or of a part of it, that has at least one."""
+    part = part or Box(0, 0, *mask.shape)
+    inner = mask[part.slices]
+    rows, columns = (np.flatnonzero(inner.any(axis=axis)).tolist() for axis in (1, 0))
+    return Box(part.top + rows[0], part.left + columns[0], part.top + rows[-1] + 1, part.left + columns[-1] + 1)
 
 
 def format_box(shape: Sequence[int], part: Box, size: tuple[int, int]) -> Box:
@@ -144,71 +157,52 @@ class _Planner:
         self.depth = _depth(_cells(~known, full=True))
 
     def plan(self) -> tuple[Window, ...]:
-        rows, columns = self.occupied.shape
-        return tuple(self._exact(window) for window in self._best(Box(0, 0, rows, columns))[1])
+        windows = self._best(Box(0, 0, *self.occupied.shape))[1]
+        # Until here a core is made of cells.
+        return tuple(replace(window, core=bounding_box(self.todo, window.core)) for window in windows)
 
     def _best(self, cells: Box) -> tuple[float, list[Window]]:
         """The cheapest plan for the occupied cells of a box that has some, and its cost in pixels."""
-        inside = bounding_box(self.occupied[cells.slices])
-        cells = Box(
-            cells.top + inside.top, cells.left + inside.left, cells.top + inside.bottom, cells.left + inside.right
-        )
+        cells = bounding_box(self.occupied, cells)
         window = self._window(cells)
         cost = window.box.area + OVERHEAD
         fits = window.box.area <= max(self.max_area, self.least[0] * self.least[1])
-        if cells.area == 1 or (fits and (max(cells.height, cells.width) <= _SMALL or self._dense(cells))):
+        dense = self.occupied[cells.slices].mean() > 0.5
+        if cells.area == 1 or (fits and (max(cells.height, cells.width) <= _SMALL or dense)):
             return cost, [window]
         (first_cost, first), (second_cost, second) = (self._best(half) for half in self._halves(cells))
         if fits and cost * (1 - SAVING) <= first_cost + second_cost:
             return cost, [window]
         return first_cost + second_cost, first + second
 
-    def _dense(self, cells: Box) -> bool:
-        return bool(self.occupied[cells.slices].mean() > 0.5)
-
     def _halves(self, cells: Box) -> tuple[Box, Box]:
         """A box cut across its longer side, in the longest gap between holes, else in the middle."""
         down = cells.height >= cells.width
         cut = _cut(np.asarray(self.occupied[cells.slices].any(axis=1 if down else 0)))
         if down:
-            middle = cells.top + cut
-            return Box(cells.top, cells.left, middle, cells.right), Box(middle, cells.left, cells.bottom, cells.right)
-        middle = cells.left + cut
-        return Box(cells.top, cells.left, cells.bottom, middle), Box(cells.top, middle, cells.bottom, cells.right)
+            return replace(cells, bottom=cells.top + cut), replace(cells, top=cells.top + cut)
+        return replace(cells, right=cells.left + cut), replace(cells, left=cells.left + cut)
 
     def _window(self, cells: Box) -> Window:
         height, width = self.shape
-        core = cells.scaled(CELL)
-        core = Box(core.top, core.left, min(core.bottom, height), min(core.right, width))
+        core = cells.scaled(CELL).inside(self.shape)
         thick = 2 * CELL * int(self.depth[cells.slices].max())
         context = min(max(thick // 2, MIN_CONTEXT), MAX_CONTEXT)
         top, bottom = _span(core.top, core.bottom, context, height, self.multiple, self.least[0])
         left, right = _span(core.left, core.right, context, width, self.multiple, self.least[1])
         return Window(Box(top, left, bottom, right), core, thick)
 
-    def _exact(self, window: Window) -> Window:
-        """The window with its core shrunk from cells to pixels."""
-        inside = bounding_box(self.todo[window.core.slices])
-        top, left = window.core.top, window.core.left
-        core = Box(top + inside.top, left + inside.left, top + inside.bottom, left + inside.right)
-        return Window(window.box, core, window.thickness)
-
 
 def _cut(occupied: Bools) -> int:
     """Where to cut a row of cells (its ends are occupied, length >= 2): at 1 ... length - 1."""
     length = len(occupied)
-    best, best_score = length // 2, 0.0
-    start = None
-    for i, filled in enumerate(occupied):
-        if filled and start is not None:
-            middle = (start + i) // 2
-            score = min(i - start, _LONG_GAP) + 1 - abs(2 * middle - length) / length
-            if score > best_score:
-                best, best_score = middle, score
-            start = None
-        elif not filled and start is None:
-            start = i
-    return max(best, 1)
+
+    def score(gap: tuple[int, int]) -> float:
+        return min(gap[1] - gap[0], _LONG_GAP) - abs((gap[0] + gap[1]) // 2 * 2 - length) / length
+
+    gaps = [(low + 1, high) for low, high in pairwise(np.flatnonzero(occupied).tolist()) if high > low + 1]
+    start, stop = max(gaps, key=score, default=(0, length))
+    return (start + stop) // 2
 
 
 def _span(start: int, stop: int, context: int, length: int, multiple: int, least: int) -> tuple[int, int]:
@@ -225,19 +219,21 @@ def _span(start: int, stop: int, context: int, length: int, multiple: int, least
 
 def _reflected(start: int, stop: int, length: int) -> NDArray[np.intp]:
     """start ... stop - 1, with what lies beyond 0 ... length - 1 reflected back, the border pixel not repeated."""
-    if length == 1:
-        return np.zeros(stop - start, dtype=np.intp)
-    index = np.arange(start, stop, dtype=np.intp) % (2 * length - 2)
+    index = np.arange(start, stop, dtype=np.intp) % max(2 * length - 2, 1)
     return np.where(index < length, index, 2 * length - 2 - index)
 
 
 def _cells(mask: Bools, *, full: bool) -> Bools:
     """Cells of a mask (H, W) that are True everywhere (full) or anywhere; those at the border may be smaller."""
-    height, width = mask.shape
-    padded = np.full((-(-height // CELL) * CELL, -(-width // CELL) * CELL), full)
-    padded[:height, :width] = mask
-    blocks = padded.reshape(padded.shape[0] // CELL, CELL, padded.shape[1] // CELL, CELL)
-    return np.asarray(blocks.all(axis=(1, 3)) if full else blocks.any(axis=(1, 3)))
+    cells = blocks(mask, CELL, full)
+    return np.asarray(cells.all(axis=(1, 3)) if full else cells.any(axis=(1, 3)))
+
+
+def blocks(mask: Bools, side: int, fill: bool | None) -> Bools:
+    """A mask (H, W) as (h, side, w, side), grown below and to the right with a value or, for None, its last pixels."""
+    margin = [(0, -length % side) for length in mask.shape]
+    padded = np.pad(mask, margin, mode="edge") if fill is None else np.pad(mask, margin, constant_values=fill)
+    return padded.reshape(padded.shape[0] // side, side, -1, side)
 
 
 def _depth(full: Bools) -> NDArray[np.int32]:

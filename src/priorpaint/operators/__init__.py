@@ -9,7 +9,7 @@ from .compressed import RandomPixels, WalshHadamard
 from .inpainting import Inpainting
 from .jpeg import JPEG
 from .matrix import MatrixOperator
-from .registry import name_of, operator, settings_of
+from .registry import operator, settings_of
 from .separable import Downsampling, GaussianBlur
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "Operator",
     "RandomPixels",
     "WalshHadamard",
-    "name_of",
     "operator",
     "settings_of",
 ]

@@ -21,13 +21,16 @@ class Operator(ABC):
     A class with a name is registered in ``OPERATORS``; one without is not.
 
     Class attributes:
+        name: its key in ``OPERATORS``, or the class's own name.
         title: one line for lists; an operator with a name has one.
     """
 
+    name: ClassVar[str]
     title: ClassVar[str]
 
     def __init_subclass__(cls, *, name: str | None = None, **rest: Any) -> None:
         super().__init_subclass__(**rest)
+        cls.name = name or cls.__name__
         if name is not None:
             OPERATORS[name] = cls
             for key in sorted(OPERATORS):  # whatever the order of the imports

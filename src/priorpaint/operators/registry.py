@@ -47,11 +47,6 @@ def operator(name: str, /, **settings: Any) -> Operator:
     return cls(**settings)
 
 
-def name_of(operator: Operator) -> str:
-    """The key in ``OPERATORS``, or the class's name for an operator that is not registered."""
-    return next((name for name, cls in OPERATORS.items() if type(operator) is cls), type(operator).__name__)
-
-
 def settings_of(operator: Operator) -> dict[str, Any]:
     """Its arguments as JSON values, as far as it keeps them as attributes of the same names."""
     values = {key: getattr(operator, key, None) for key in inspect.signature(type(operator)).parameters}

@@ -259,7 +259,7 @@ class Solver(ABC):
             raise UsageError(f"sigma_y is a standard deviation and cannot be {sigma_y}")
         if len(y) == 0:
             raise UsageError("y holds no image")
-        self._check_operator(operator)
+        self.check(operator, prior)
         channels, height, width = operator.image_shape(y)
         y = operator.measured(y.detach().to(device=prior.device, dtype=torch.float32))
         if not bool(torch.isfinite(y).all()):
@@ -267,21 +267,26 @@ class Solver(ABC):
         if channels != prior.image_shape[0]:
             raise UsageError(f"the prior {prior.name} has {prior.image_shape[0]} channels and the image has {channels}")
         shape = prior.latent_shape(height, width)
-        if prior.latent and not self.through_decoder and not isinstance(operator, Inpainting):
-            able = ", ".join(name for name, cls in sorted(SOLVERS.items()) if cls.through_decoder)
-            raise UsageError(
-                f"{self.title} measures what the denoiser works on, so with a latent prior it takes masks only; for "
-                f"{name_of(operator)} use a method that goes through the decoder: {able}"
-            )
         seeds = image_seeds(seed, y)
         return Job(normalised(prior), operator, y, float(sigma_y), num_samples, seeds, batch_size, callback, shape)
 
-    def _check_operator(self, operator: Operator) -> None:
-        name = name_of(operator)
-        if self.mask_only and not isinstance(operator, Inpainting):
+    def check(self, operator: Operator, prior: Prior | None = None) -> None:
+        """Whether the method takes this operator, with any prior or with this one.
+
+        Raises:
+            UsageError: it does not.
+        """
+        name, mask = name_of(operator), isinstance(operator, Inpainting)
+        if self.mask_only and not mask:
             raise UsageError(f"{self.title} fills in the hidden pixels of a mask and cannot use the operator {name}")
         if "linear" in self.needs and not isinstance(operator, LinearOperator):
             raise UsageError(f"{self.title} needs a linear measurement, and {name} is not linear; use another method")
+        if prior is not None and prior.latent and not self.through_decoder and not mask:
+            able = ", ".join(name for name, cls in sorted(SOLVERS.items()) if cls.through_decoder)
+            raise UsageError(
+                f"{self.title} measures what the denoiser works on, so with a latent prior it takes masks only; for "
+                f"{name} use a method that goes through the decoder: {able}"
+            )
 
 
 @settings(frozen=True, config=STRICT)

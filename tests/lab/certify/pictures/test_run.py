@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from priorpaint import CancelToken, UsageError
 from priorpaint.cli import app
-from priorpaint.cli.certify_pictures import Request, run
+from priorpaint.cli.certify_options import CertifyOptions
+from priorpaint.cli.certify_pictures import run
 from priorpaint.cli.progress import CellDisplay
 from priorpaint.lab.avatars.prior import ExactAvatars
 from priorpaint.lab.certify.pictures.report import markdown, save
@@ -174,11 +175,10 @@ def test_each_mask_is_saved_when_it_is_finished(tmp_path: Path) -> None:
             if done == 2:
                 raise KeyboardInterrupt
 
-    places = ((tmp_path, tmp_path),)
-    asked = ("avatars", ["ddnm"], ["eyes", "mouth"], 4, 1, 2, None, None, None, places)
-    request = Request(*asked, update=False, again=False, command="")
+    asked = {"method": ["ddnm"], "mask": ["eyes", "mouth"], "budget": [4], "pictures": 1, "samples": 2}
+    options = CertifyOptions(**asked, suite="pictures", subject="avatars", out=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        run(request, Interrupted(quiet=True), CancelToken(), as_json=False)
+        run(options, "", Interrupted(quiet=True), CancelToken())
     stored = PictureReport.from_json((tmp_path / "pictures-avatars.json").read_text())
     assert [cell.mask for cell in stored.cells] == ["eyes"]
 
