@@ -13,7 +13,7 @@ from priorpaint import SOLVERS, Prior, UsageError
 from tests.pinned.cases import FEW
 
 SIZES = {"photos": 32, "avatars": 32, "avatars-latent": 64, "fashion": 32}
-REPLACES = "replaces pixels, which a latent prior has none of"
+REPLACES = "replaces pixels, and a latent prior has none"
 # What cannot run: (method, preset, prior or "") -> the sentence that says so. The gain of the paper on RePaint+ runs
 # away on data that are not of unit variance, as its fact sheet shows; these two presets of VIPaint paste pixels.
 REFUSED = {

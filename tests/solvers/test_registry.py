@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from priorpaint import SOLVERS, MatrixOperator, UsageError, solver
+from priorpaint import SOLVERS, CancelToken, MatrixOperator, UsageError, solver
 from priorpaint.cli import methods
 from priorpaint.solvers import parse_method
 from tests.solvers.toy import KNOWN, Y, toy_g
@@ -79,7 +80,9 @@ def test_a_named_class_is_found_everywhere(
     methods("grey")
     assert "    steps = 3" in capsys.readouterr().out
     labels: list[str] = []
-    monkeypatch.setattr(run, "_here", lambda jobs, stop: labels.extend(job.method.label for job in jobs) or iter(()))
+    monkeypatch.setattr(
+        run, "_in_this_process", lambda jobs, stop: labels.extend(job.method.label for job in jobs) or iter(())
+    )
     run.certify(budgets=[10])
     assert "grey" in labels and "dps" in labels
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from priorpaint.operators import LinearOperator
 from priorpaint.priors.analytic import GaussianMixture
+from priorpaint.priors.base import NormalisedPrior
 from priorpaint.solvers.base import Cost, Solver, Task
 
 
@@ -31,7 +32,7 @@ class Exact(Solver):
         return 1
 
     def _run(self, task: Task) -> Tensor:
-        prior = task.prior
+        prior = task.prior.inner if isinstance(task.prior, NormalisedPrior) else task.prior
         assert isinstance(prior, GaussianMixture) and isinstance(task.operator, LinearOperator)
         out = torch.empty(len(task.y), *task.shape)
         places: dict[bytes, list[int]] = {}

@@ -85,7 +85,7 @@ def test_the_plane_of_the_figure_holds_the_manifold_of_the_slowest_mode(problem:
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     outcome = appendix_b.run(diagonal(), beta=0.9, samples=3, rounds=2, seeds=1)
     with pytest.raises(MissingExtra, match=r"pip install 'priorpaint\[plot\]'"):
         figure.draw(diagonal(), outcome, tmp_path / "figure.png")
