@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from priorpaint import SOLVERS, CancelToken, MatrixOperator, UsageError, solver
+from priorpaint import SOLVERS, MatrixOperator, UsageError, solver
 from priorpaint.cli import methods
 from priorpaint.solvers import parse_method
 from tests.solvers.toy import KNOWN, Y, toy_g
