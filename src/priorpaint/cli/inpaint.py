@@ -14,7 +14,7 @@ from .options import with_options
 from .running import JobOptions, run
 
 Image = Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture: PNG, JPEG, WebP, TIFF or BMP.")]
-MaskFile = Annotated[Path | None, typer.Argument(metavar="[MASK]", help="The mask, of the same size: white = repaint.")]
+MaskFile = Annotated[Path | None, typer.Argument(metavar="MASK", help="The mask, of the same size: white = repaint.")]
 Method = Annotated[str | None, Option(metavar="NAME", help="See `priorpaint methods`; default: ddnm.")]
 Boxes = Annotated[list[str] | None, Option("--box", metavar="X,Y,W,H", help="Repaint this box (pixels); repeatable.")]
 MaskMeans = Annotated[str, Option(metavar="repaint|keep", help="What white means in the mask.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -49,14 +49,24 @@ def _show(name: str, cls: type[Solver]) -> None:
     typer.echo(f"  needs      {'; '.join(_NEEDS.get(need, need) for need in sorted(cls.needs))}")
     typer.echo(f"  cost       network evaluations of a sample: {cls.cost_formula}")
     typer.echo("  settings   (--set name=value)")
-    for setting, (kind, default, meaning) in explain(cls).items():
-        typer.echo(f"    {setting} = {_value(default)}  ({kind})")
+    hints = get_type_hints(cls)
+    for setting, (_, default, meaning) in explain(cls).items():
+        typer.echo(f"    {setting} = {_value(default)}  ({_kind(hints[setting])})")
         typer.echo(textwrap.fill(meaning, 100, initial_indent="        ", subsequent_indent="        "))
     if REFERENCE.get(name):
         typer.echo(f"  The authors' settings, --set preset=reference: {_list(REFERENCE[name])}")
     if name == DEFAULT_METHOD:
         typer.echo(f"  Without --method it runs with {_list(NARROW_SETTINGS)}, and where a hole is more than")
         typer.echo(f"  {WIDE} pixels wide with {_list(WIDE_SETTINGS)}.")
+
+
+def _kind(hint: Any) -> str:
+    """What a setting may be, in words: choices, a number, text, none."""
+    if get_origin(hint) is Literal:
+        return " | ".join(get_args(hint))
+    if get_args(hint):
+        return " | ".join(map(_kind, get_args(hint)))
+    return {int: "whole number", float: "number", bool: "true | false", str: "text"}.get(hint, "none")
 
 
 def _list(settings: Mapping[str, Any]) -> str:
