@@ -204,3 +204,15 @@ def test_guidance_needs_a_condition() -> None:
 def test_official_guidance_is_one_then_three() -> None:
     rules = VIPaint(preset="official-imagenet").rules
     assert (rules.fit_cfg, rules.sample_cfg) == (1.0, 3.0)
+
+
+def test_a_presets_guidance_needs_a_state_to_lead_away_from() -> None:
+    """A class-conditional EDM network without dropout of labels runs official-imagenet at the plain condition."""
+    inner = classes()
+    guided = VIPaint(preset="official-imagenet").sampling_prior(CFGPrior(inner, label=2))
+    assert isinstance(guided, CFGPrior) and guided.scale == 3
+    inner.info = replace(inner.info, null_state=False)
+    prior = CFGPrior(inner, label=2)
+    assert VIPaint(preset="official-imagenet").sampling_prior(prior) is prior
+    with pytest.raises(UsageError, match="needs a state without a class"):
+        VIPaint(preset="official-imagenet", sample_cfg=2.0).sampling_prior(prior)

@@ -59,15 +59,18 @@ class CFGPrior(WrappedPrior):
 
     def _unguided(self) -> Mapping[str, Tensor]:
         """The state that guidance leads away from."""
+        lacking = UsageError(
+            f"guidance needs a state without a class, which the prior {self.name} does not have; leave guidance at "
+            "1, or name a class that stands for none, where the model has one, with the flag null_class"
+        )
+        if not self.inner.info.null_state:
+            raise lacking
         try:
             return self.inner.condition(prompt=self.negative_prompt)
         except UsageError:
             if self.label is None or self.negative_prompt is not None:
                 raise
-            raise UsageError(
-                f"guidance needs a state without a class, which the prior {self.name} does not have; leave guidance at "
-                "1, or name a class that stands for none, where the model has one, with the flag null_class"
-            ) from None
+            raise lacking from None
 
     @property
     def request(self) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def inner(prior: NetworkPrior) -> nn.Module:
 def built(kind: str, kwargs: Mapping[str, Any]) -> nn.Module:
     """Our network for the published arguments, with random weights."""
     lists = {name: tuple(value) for name, value in kwargs.items() if isinstance(value, list)}
-    shape = {name: value for name, value in {**kwargs, **lists}.items() if name != "dropout"}
+    shape = {name: value for name, value in {**kwargs, **lists}.items() if name not in ("dropout", "label_dropout")}
     network = filled(networks.NETWORKS[kind](EDMConfig(**shape)))
     taps = torch.tensor(shape.get("resample_filter", (1.0, 1.0)), dtype=torch.float32)
     for name, buffer in network.named_buffers():
@@ -212,8 +212,13 @@ class TestFormat:
         torch.testing.assert_close(prior.denoise(shrunk, t), wanted, rtol=1e-4, atol=1e-3)
 
     def test_classes(self, tmp_path: Path) -> None:
-        """Labels are one-hot rows, no label is a row of zeros, and guidance goes between the two."""
-        network = write(tmp_path / "a.pkl", "SongUNet", "VEPrecond", {**KWARGS, "label_dim": 4}, sigma_min=0.02)
+        """Labels are one-hot rows, no label is a row of zeros, and guidance goes between the two, where the network was
+        trained on both."""
+        kwargs = {**KWARGS, "label_dim": 4}
+        write(tmp_path / "b.pkl", "SongUNet", "VEPrecond", kwargs, sigma_min=0.02)
+        with pytest.raises(UsageError, match="needs a state without a class"):
+            CFGPrior(read(tmp_path / "b.pkl"), label=1, scale=2.0)
+        network = write(tmp_path / "a.pkl", "SongUNet", "VEPrecond", {**kwargs, "label_dropout": 0.1}, sigma_min=0.02)
         prior = read(tmp_path / "a.pkl")
         assert prior.classes == 4
         x, noise, t = images(2, 3, 8, 8), torch.zeros(2), prior.schedule.time_at(torch.tensor(2.0).double())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,9 @@ def read(request: Request) -> Prior:
         classes=classes,
         embed=labels_or(-1) if classes else None,  # a negative label is a state without a class
     )
+    # A network that never saw an empty class in training answers nonsense there; EDM2 has no such dropout.
+    dropout = inner.arguments(_NETWORKS[inner.kind][2]).get("label_dropout", 0)
+    prior.info = replace(prior.info, null_state=not classes or bool(dropout))
     low, high = noise.schedule.nsr_range
     prior.facts = {
         "format": "edm",

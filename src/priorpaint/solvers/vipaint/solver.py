@@ -250,6 +250,8 @@ class VIPaint(Solver, name="vipaint"):
 
     def _cfg(self, prior: Prior, scale: float | None, setting: float | None) -> Prior:
         """The prior at a guidance scale; one without a condition has none, which matters if a setting asks for it."""
+        if scale is not None and setting is None and not prior.info.null_state:
+            return prior  # there is nothing that a preset's scale could lead away from
         changed = prior if scale is None else rescaled(prior, scale)
         if changed is None and setting is not None:
             raise UsageError(f"fit_cfg and sample_cfg need a condition; give {prior.name} a class or a text")
