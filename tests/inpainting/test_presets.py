@@ -36,7 +36,12 @@ def presets(method: str) -> list[str]:
     return ["reference", *(choice for choice in get_args(hints.get("preset")) if isinstance(choice, str))]
 
 
-CASES = [(prior, method, preset) for prior in SIZES for method in sorted(SOLVERS) for preset in presets(method)]
+CASES = [
+    pytest.param(prior, method, preset, marks=[] if prior == "photos" else pytest.mark.slow)
+    for prior in SIZES
+    for method in sorted(SOLVERS)
+    for preset in presets(method)
+]
 
 
 @pytest.mark.filterwarnings("ignore:the published VIPaint adds LPIPS")
