@@ -24,6 +24,8 @@ from .base import STRICT, Cost, Field, Problem, settings
 from .guidance import LikelihoodSolver, MovingSolver, PosteriorDenoiser, towards
 from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, white_variance
 
+_ROUNDING = torch.tensor(1e-6)
+
 
 @settings(frozen=True, config=STRICT)
 class DPS(MovingSolver, LikelihoodSolver, name="dps"):
@@ -76,8 +78,10 @@ class DPS(MovingSolver, LikelihoodSolver, name="dps"):
             image = prior.decode(x_0)
             residual = problem.operator(image.clamp(-1, 1) if self.clip else image) - problem.y
             r = norm(residual)
-        c = self.scale * (own_step(prior.schedule, t, s) if self.scale_space == "own" else torch.ones_like(t))
-        (move,) = torch.autograd.grad(r, at.x_t, -c.to(r).expand_as(r))
+        weight = torch.full_like(r, -self.scale)
+        if self.scale_space == "own":
+            weight = weight * own_step(prior.schedule, t, s).to(r)
+        (move,) = torch.autograd.grad(r, at.x_t, weight)
         return x_0.detach(), move
 
     def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
@@ -138,6 +142,6 @@ def own_step(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
 
 
 def norm(residual: Tensor) -> Tensor:
-    """||residual|| of each row (N, ...), (N,); below 1e-6 it is flattened, so that rounding does not pull."""
+    """||residual|| of each row (N, ...), (N,); below `_ROUNDING` it is flattened, so that rounding does not pull."""
     length = torch.linalg.vector_norm(residual, dim=tuple(range(1, residual.ndim)))
-    return torch.hypot(length, length.new_tensor(1e-6))
+    return torch.hypot(length, _ROUNDING)
