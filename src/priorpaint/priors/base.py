@@ -208,10 +208,12 @@ class Prior:
         return self.shape[0], height // self.info.factor, width // self.info.factor
 
     def initial(self, noise: Tensor) -> Tensor:
-        """x_1 from standard normal noise (N, C, H, W): N(0, alpha_1^2 data_std^2 + sigma_1^2)."""
-        end = torch.ones((), dtype=torch.float64)
-        variance = self.schedule.alpha(end) ** 2 * self.data_std**2 + self.schedule.sigma(end) ** 2
-        return float(variance.sqrt()) * noise
+        """x_1 from standard normal noise (N, C, H, W): N(0, `std_at(1)`^2)."""
+        return float(self.std_at(torch.ones((), dtype=torch.float64))) * noise
+
+    def std_at(self, t: Tensor) -> Tensor:
+        """(alpha_t^2 data_std^2 + sigma_t^2)^(1/2), the standard deviation of x_t per element, float64."""
+        return (self.schedule.alpha(t) ** 2 * self.data_std**2 + self.schedule.sigma(t) ** 2).sqrt()
 
     def initial_about_mean(self, noise: Tensor) -> Tensor:
         """x_1 of the prior itself: `initial` about alpha_1 E[x_0], with D(x_1, 1) for E[x_0]; one evaluation a row.

@@ -13,8 +13,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..diffusion import transitions
 from ..diffusion.rng import Streams
+from ..diffusion.samplers import ddim_step
 from .base import STRICT, Cost, Field, GridSolver, Task, settings
 from .replacement import known_mask
 
@@ -60,8 +60,7 @@ class Langevin(GridSolver, name="langevin"):
             u = self._explore(task, level, u) if explored is None or index < explored else u
             x_0 = level.denoise(u)
             x_0 = torch.where(level.known, task.y, x_0) if level.above else x_0
-            z = task.noise.normal_like(x_t) if self.eta > 0 else torch.zeros_like(x_t)
-            x_t = transitions.step(schedule, u, x_0, t, s, z, self.eta)
+            x_t = ddim_step(schedule, u, x_0, t, s, task.noise, self.eta)
             task.report(index + 1, x_0)
         return x_t
 

@@ -7,14 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...priors.base import Prior
 from .resampling import log_mean, systematic
 from .twists import pick
-
-
-def start_std(prior: Prior, t: Tensor) -> Tensor:
-    """Standard deviation of the first noise of a chain that starts at t, float64."""
-    return (prior.schedule.alpha(t) ** 2 * prior.data_std**2 + prior.schedule.sigma(t) ** 2).sqrt()
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ..guidance import LikelihoodSolver
 from ..mmps import MMPS
 from ..pigdm import PiGDM
 from ..tmpd import TMPD
-from .particles import Particles, Proposal, start_std
+from .particles import Particles, Proposal
 from .resampling import effective_share, log_mean, systematic
 from .twists import DenseTwist, Level, LikelihoodTwist, Twist, algebra_device, move, pick
 
@@ -250,7 +250,7 @@ class SMC(Solver, name="smc"):
     def _start(self, task: Task, start: Proposal | None, t: Tensor, twist: Twist) -> Particles:
         """Those of the proposal, or N(0, alpha^2 data_std^2 + sigma^2) at the first level."""
         count = len(task.y)
-        std = float(start_std(task.prior, t))
+        std = float(task.prior.std_at(t))
         z = task.noise.normal(self.particles, twist.dim).to(twist.device).double()
         log_weights = z.new_zeros(count, self.particles, twist.sites)
         return Particles(

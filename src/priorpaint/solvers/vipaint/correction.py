@@ -23,7 +23,7 @@ from ...diffusion.rng import Streams
 from ...diffusion.transitions import like
 from ...priors.base import Prior
 from ..base import STRICT, settings
-from ..smc.particles import Proposal, start_std
+from ..smc.particles import Proposal
 from ..smc.solver import SMC
 from ..smc.twists import algebra_device
 from .family import Denoise, Family, log_normal
@@ -111,7 +111,7 @@ def log_above(family: Family, z: Tensor, pairs: Tensor, noise: list[Tensor]) -> 
         mean = transitions.step_mean(schedule, z, family.denoise(z, t), t, s)
         total = total + log_normal(z_s, mean, like(transitions.backward_variance(schedule, t, s), z))
         total = total - log_normal(z, like(alpha_ts, z_s) * z_s, like(added, z_s))
-    return total + log_normal(z, torch.zeros_like(z), like(start_std(family.prior, pairs[0, 0]) ** 2, z))
+    return total + log_normal(z, torch.zeros_like(z), like(family.prior.std_at(pairs[0, 0]) ** 2, z))
 
 
 def _denoiser(prior: Prior, batch_size: int | None) -> Denoise:

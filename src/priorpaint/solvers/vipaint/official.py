@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -64,7 +65,7 @@ class OfficialRules(Rules):
             return super().pairs(prior, t_end)
         index = released_pairs(self.index_of(prior, t_end))
         times = self.times(prior, index.flatten()).reshape(index.shape)
-        return times[times[:, 0] < 1] if self.table_of(prior) is None else times
+        return times[times[:, 0] < 1]  # a schedule without a table may end before the run's own does
 
     def down(self, prior: Prior, t_start: float) -> Tensor:
         if self.table_of(prior) is None:
@@ -93,7 +94,7 @@ class OfficialRules(Rules):
             time = self._table.time_at(prior.schedule.log_nsr(time).exp() / prior.data_std)
         return float(time) * REFERENCE_STEPS - 1
 
-    @property
+    @cached_property
     def _table(self) -> VP:
         return VP("scaled_linear", REFERENCE_STEPS, 0.0015, self.beta_end)
 
