@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,13 +11,13 @@ import torch
 from priorpaint.cli import main
 
 
-def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Of ``priorpaint ARGUMENTS``; what it prints goes to capsys."""
+def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: object, program: Callable[[], object] = main) -> int:
+    """Of ``priorpaint ARGUMENTS``, or of another program; what it prints goes to capsys."""
     monkeypatch.setattr(sys, "argv", ["priorpaint", *map(str, arguments)])
     threads = torch.get_num_threads()
     try:
         with pytest.raises(SystemExit) as caught:
-            main()
+            program()
     finally:
         torch.set_num_threads(threads)
     return int(caught.value.code or 0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +21,7 @@ import typer
 from priorpaint.cli import app, main
 from priorpaint.lab.avatars import __main__ as avatars
 from priorpaint.lab.fashion import __main__ as fashion
+from tests.command_line import exit_code
 from tests.docs import cheap
 from tests.docs.stage import set_up
 
@@ -129,14 +129,7 @@ def test_every_command_is_one_that_the_program_knows(command: str) -> None:
 def run(monkeypatch: pytest.MonkeyPatch, command: str) -> int:
     """The exit code of a command, made cheap."""
     _, program, arguments = split(command)
-    monkeypatch.setattr(sys, "argv", ["docs", *cheap.rule(command).arguments(arguments)])
-    threads = torch.get_num_threads()
-    try:
-        with pytest.raises(SystemExit) as caught:
-            program()
-    finally:
-        torch.set_num_threads(threads)
-    return int(caught.value.code or 0)
+    return exit_code(monkeypatch, *cheap.rule(command).arguments(arguments), program=program)
 
 
 def marked(block: Block) -> Any:
