@@ -46,11 +46,11 @@ class Method(Protocol):
 class Posterior:
     """q(z_Te, ..., z_Ts) of each of B images, with what it takes to draw samples from it.
 
-    Of a latent prior, z are latents; samples are images.
+    z are in variance-preserving coordinates (`NormalisedPrior`) and, of a latent prior, latents; samples are images.
 
     Attributes:
         solver: the settings that it was fitted with and is sampled with.
-        prior, operator, y, sigma_y: the problem; y (B, ...).
+        prior, operator, y, sigma_y: the problem, the prior in these coordinates; y (B, ...).
         parameters: of M components, each (B, M, K, C, H, W) and (B, M).
         losses: the parts of the bound in nats, each (B, iterations), at the parameters before the update.
         objective: what was minimised, (B, iterations): the parts weighted as the preset says.
@@ -76,7 +76,7 @@ class Posterior:
         return self.parameters.log_weights.exp()
 
     def ancestral(self, num_samples: int, *, seed: Seed = 0, batch_size: int | None = None) -> Tensor:
-        """z_Ts ~ q, (B, num_samples, C, H, W) in the prior's space; levels - 1 network calls a sample."""
+        """z_Ts ~ q, (B, num_samples, C, H, W), in the coordinates of ``prior``; levels - 1 network calls a sample."""
         return self._ancestral(num_samples, image_seeds(seed, self.y), batch_size)
 
     @torch.no_grad()
