@@ -53,7 +53,7 @@ def test_the_plan_counts_its_cells_and_comes_back_from_its_file(prior: Prior, im
 def test_keys_change_with_what_samples_depend_on_and_with_nothing_else(prior: Prior, images: Path) -> None:
     base = set(keys(make_plan(grid(), prior, images)))
     assert set(keys(make_plan(grid(methods=["replacement", "X = ddnm:steps=3"]), prior, images))) == base
-    assert set(keys(make_plan(grid(), prior, images, pictures=2))) < base
+    assert set(keys(make_plan(grid(pictures=2), prior, images))) < base
     for other in (
         grid(methods=["ddnm:steps=4", "replacement:steps=50"]),
         grid(masks=["left"]),
@@ -91,8 +91,26 @@ def test_what_cannot_be_read_or_is_there_twice_is_left_out_with_its_reason(prior
     plan = make_plan(grid(), prior, images)
     assert [picture.name for picture in plan.pictures] == ["a.png", "b.PNG", "more/c.jpg"]
     reasons = {left.name: left.error for left in plan.left_out}
-    assert set(reasons) == {"broken.png", "empty.jpg", "twin.png"}
-    assert "the same picture as a.png" in reasons["twin.png"]
+    assert set(reasons) == {"broken.png", "empty.jpg"} and "not a picture" in reasons["empty.jpg"]
+    assert [left.error for left in plan.repeated] == ["twin.png is the same picture as a.png."]
+
+
+def test_a_method_with_lpips_in_its_loss_takes_the_weights_of_the_run(
+    prior: Prior, images: Path, tmp_path: Path
+) -> None:
+    asked = grid(methods=["ddnm", "With = vipaint:perceptual=<lpips>"])
+    without = make_plan(asked, prior, images)
+    assert [one.label for one in without.methods] == ["ddnm"] and "--lpips FILE" in without.skipped[0].error
+
+    def keys_with(name: str, content: bytes) -> set[str]:
+        (tmp_path / name).write_bytes(content)
+        plan = make_plan(asked, prior, images, lpips=tmp_path / name)
+        assert plan.methods[1].settings["perceptual"] == str(tmp_path / name)
+        return set(keys(plan))
+
+    assert keys_with("a", b"1") == keys_with("b", b"1") != keys_with("a", b"2")
+    with pytest.raises(UsageError, match="no method can run; With: its loss needs"):
+        make_plan(grid(methods=["With = vipaint:perceptual=<lpips>"]), prior, images)
 
 
 @pytest.mark.parametrize(

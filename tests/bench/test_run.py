@@ -208,7 +208,6 @@ prior = analytic.Gaussian(torch.full((256,), 0.1), 0.16 * torch.eye(256), (1, 16
 images, out = map(Path, sys.argv[1:])
 grid = Grid(masks=["rotated"], methods=["ddnm:steps=3", "dps:steps=4"], samples=2, settings="default", seeds=[0, 1, 2])
 plan = make_plan(grid, prior, images)
-print("ready", flush=True)
 print(run_bench(plan, prior, open_store(out, resume=True), images), flush=True)
 """
 
@@ -217,29 +216,26 @@ print(run_bench(plan, prior, open_store(out, resume=True), images), flush=True)
 def test_a_kill_at_any_moment_loses_the_cell_in_flight_and_no_byte_of_the_others(images: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(priorpaint.__file__).parents[1])}
 
-    def started(out: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", KILLED, str(images), str(out)]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        return process
+    command = [sys.executable, "-c", KILLED, str(images)]
 
-    assert started(tmp_path / "whole").wait() == 0
-    out, finished = tmp_path / "killed", 0
-    for cells in (2, 7, 12):
-        process, log = started(out), out / "done.jsonl"
-        while not (log.exists() and log.read_bytes().count(b"\n") >= cells):
-            assert process.poll() is None or cells == 12
-            if process.poll() is not None:
-                break
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        now = log.read_bytes().count(b"\n")
-        assert now >= max(cells, finished)
-        finished = now
-    process = started(out)
-    assert process.wait() == 0 and process.stdout is not None
-    assert process.stdout.read() == f"Outcome(done={18 - finished}, kept={finished}, failed=0, cancelled=False)\n"
+    def killed_after(cells: int, log: Path) -> int:
+        """Lines of the log of a process that is killed once it has so many."""
+        with subprocess.Popen([*command, str(log.parent)], env=environment, stdout=subprocess.DEVNULL) as process:
+            while not (log.exists() and log.read_bytes().count(b"\n") >= cells):
+                assert process.poll() is None
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+        return log.read_bytes().count(b"\n")
+
+    def finished(out: Path) -> str:
+        return subprocess.run([*command, str(out)], env=environment, text=True, check=True, capture_output=True).stdout
+
+    assert finished(tmp_path / "whole") == "Outcome(done=18, kept=0, failed=0, cancelled=False)\n"
+    out = tmp_path / "killed"
+    first = killed_after(2, out / "done.jsonl")
+    second = killed_after(first + 3, out / "done.jsonl")
+    assert 2 <= first < second < 18
+    assert finished(out) == f"Outcome(done={18 - second}, kept={second}, failed=0, cancelled=False)\n"
     whole = {path.relative_to(tmp_path / "whole"): path.read_bytes() for path in (tmp_path / "whole").rglob("*.npy")}
     assert len(whole) == 18 + 9 * 3
     assert {path: (out / path).read_bytes() for path in whole} == whole

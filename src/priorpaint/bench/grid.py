@@ -44,14 +44,16 @@ class MethodSpec(_Strict):
     def of(method: str | dict[str, Any]) -> MethodSpec:
         """``NAME``, ``NAME:key=value,...``, ``LABEL = NAME:key=value,...`` or a table of a TOML file.
 
+        The value ``<lpips>`` stands for the file of LPIPS weights that the run is given.
+
         Raises:
             UsageError: a text of another form.
         """
         if isinstance(method, dict):
             return MethodSpec(**{"label": method.get("name", ""), **method})
-        label, named, text = method.partition(" = ")
-        name, settings = parse_method(text if named else method)
-        return MethodSpec(label=label.strip() if named else method, name=name.strip(), settings=settings)
+        label, _, text = method.rpartition(" = ")
+        name, settings = parse_method(text.strip())
+        return MethodSpec(label=label.strip() or method.strip(), name=name, settings=settings)
 
 
 class OperatorSpec(_Strict):
@@ -110,6 +112,7 @@ class Grid(_Strict):
         operators: measurements of the whole picture.
         methods: what is compared.
         seeds: of masks, noise and samples; each makes a problem of its own.
+        pictures: most pictures; None is all.
         samples: of each problem and method.
         settings: ``reference`` (or ``paper``), ``default`` or ``budget=N``.
         sigma_y: standard deviation of the noise in y.
@@ -124,6 +127,7 @@ class Grid(_Strict):
     operators: tuple[OperatorSpec, ...] = ()
     methods: tuple[MethodSpec, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
+    pictures: int | None = Field(None, ge=1)
     samples: int = Field(10, ge=1)
     settings: str = "reference"
     sigma_y: float = Field(0.0, ge=0, allow_inf_nan=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from .pictures import Shape, digest_of, picture_files, prepared
 PLAN = "plan.json"
 _VERSION = 1
 INPAINTING = "inpainting"
+LPIPS_FILE = "<lpips>"
+_NO_LPIPS = "its loss needs the weights of LPIPS; add --lpips FILE."
 
 
 class _Part(BaseModel):
@@ -123,10 +126,11 @@ class Plan(_Part):
         name, title, downloads, paper: of the `Grid`.
         images: the folder of the pictures.
         shape: (C, H, W) of every picture.
-        pictures: those that are used, and ``left_out`` those that are not.
+        pictures: those that are used; ``left_out`` cannot be read, and ``repeated`` are the same as an earlier one.
         conditions: masks first, then other operators; ``masks`` and ``operators`` are their labels.
         methods: with all their settings, whatever the mode.
-        skipped: methods that cannot run on an operator with this prior.
+        skipped: methods that cannot run on an operator with this prior, or, without an operator, at all.
+        files: hashes of the files that settings name, by path, so that a key is of their contents.
         versions: of what computes the samples.
     """
 
@@ -140,11 +144,13 @@ class Plan(_Part):
     shape: Shape
     pictures: tuple[PictureEntry, ...]
     left_out: tuple[LeftOut, ...] = ()
+    repeated: tuple[LeftOut, ...] = ()
     masks: tuple[str, ...]
     operators: tuple[OperatorSpec, ...]
     conditions: tuple[Condition, ...]
     methods: tuple[MethodSpec, ...]
     skipped: tuple[LeftOut, ...] = ()
+    files: dict[str, str] = {}
     seeds: tuple[int, ...]
     samples: int
     settings: str
@@ -168,7 +174,8 @@ class Plan(_Part):
             for method in self.methods:
                 if (method.label, problem.condition.operator) in unable:
                     continue
-                asked = [method.name, method.settings, self.samples, problem.picture.label]
+                settings = {name: self.files.get(str(value), value) for name, value in method.settings.items()}
+                asked = [method.name, settings, self.samples, problem.picture.label]
                 yield CellCase(content_key("cell", problem.key, prior, asked), problem, method)
 
     @property
@@ -215,8 +222,8 @@ def solver_of(method: MethodSpec) -> Solver:
 
 
 def make_plan(
-    grid: Grid, prior: Prior, images: Path, *, pictures: int | None = None, label: int | str | None = None,
-    guidance: float = 1.0, size: int | None = None,
+    grid: Grid, prior: Prior, images: Path, *, label: int | str | None = None, guidance: float = 1.0,
+    size: int | None = None, lpips: Path | None = None,
 ) -> Plan:  # fmt: skip
     """Decide everything, and refuse what cannot run, before any work.
 
@@ -224,21 +231,22 @@ def make_plan(
         grid: what is asked for.
         prior: the prior, under no condition.
         images: a folder of pictures, which are read once here to see that they can be.
-        pictures: most pictures, the first in order of their names; None is all.
         label: class of every picture; "folder" is the class that its folder names or is, in their order.
         guidance: weight of the label (`CFGPrior`).
         size: side of the pictures, for a prior of any size.
+        lpips: the weights of LPIPS, for methods that have them in their loss (`LPIPS_FILE`).
 
     Raises:
         UsageError: unknown names, settings or metrics, or choices that do not go together.
     """
     shape = _shape(prior, size)
     conditions = tuple(_conditions(grid, shape))
-    methods = tuple(_resolved(grid, method) for method in grid.methods)
-    skipped = tuple(_unable(methods, conditions, shape, prior))
-    if len(skipped) == len(methods) * len({one.operator for one in conditions}):
+    lacking = tuple(LeftOut(name=one.label, error=_NO_LPIPS) for one in grid.methods if _lacks(one, lpips))
+    methods = tuple(_resolved(grid, method, lpips) for method in grid.methods if not _lacks(method, lpips))
+    skipped = (*lacking, *_unable(methods, conditions, shape, prior))
+    if len(skipped) == len(lacking) + len(methods) * len({one.operator for one in conditions}):
         raise UsageError(f"{grid.name}: no method can run; {skipped[0].name}: {skipped[0].error}")
-    entries, left_out = _read_all(images, shape, pictures, _labels(prior, images, label))
+    entries, left_out, repeated = _read_all(images, shape, grid.pictures, _labels(prior, images, label))
     return Plan(
         **grid.model_dump(include={"name", "title", "downloads", "paper", "masks", "operators"}),
         prior=PriorEntry(
@@ -252,9 +260,11 @@ def make_plan(
         shape=shape,
         pictures=entries,
         left_out=left_out,
+        repeated=repeated,
         conditions=conditions,
         methods=methods,
         skipped=skipped,
+        files=_files(methods),
         **grid.model_dump(include={"seeds", "samples", "settings", "metrics"}),
         versions={"priorpaint": __version__, "torch": torch.__version__, "python": platform.python_version()},
     )
@@ -290,9 +300,19 @@ def _conditions(grid: Grid, shape: Shape) -> Iterator[Condition]:
         yield Condition(mask=None, operator=asked.label, name=asked.name, settings=settings, sigma_y=sigma_y)
 
 
-def _resolved(grid: Grid, method: MethodSpec) -> MethodSpec:
+def _lacks(method: MethodSpec, lpips: Path | None) -> bool:
+    return lpips is None and LPIPS_FILE in method.settings.values()
+
+
+def _files(methods: Iterable[MethodSpec]) -> dict[str, str]:
+    """The hashes of files among settings."""
+    values = {value for method in methods for value in method.settings.values() if isinstance(value, str)}
+    return {value: hashlib.sha256(Path(value).read_bytes()).hexdigest() for value in values if Path(value).is_file()}
+
+
+def _resolved(grid: Grid, method: MethodSpec, lpips: Path | None) -> MethodSpec:
     """The method with all its settings, as the mode of the grid decides them."""
-    given = dict(method.settings)
+    given = {name: str(lpips) if value == LPIPS_FILE else value for name, value in method.settings.items()}
     reference = grid.settings == "reference" and "preset" not in given
     solver = make_solver(method.name, **({"preset": "reference"} if reference else {}), **given)
     if grid.budget is not None:
@@ -317,10 +337,10 @@ def _unable(
 
 def _read_all(
     images: Path, shape: Shape, most: int | None, label_of: Callable[[str], int | None]
-) -> tuple[tuple[PictureEntry, ...], tuple[LeftOut, ...]]:
-    """The pictures of a folder, and the files that are none or the same as an earlier one."""
+) -> tuple[tuple[PictureEntry, ...], tuple[LeftOut, ...], tuple[LeftOut, ...]]:
+    """The pictures of a folder, the files that cannot be read, and those that are the same as an earlier one."""
     entries: dict[str, PictureEntry] = {}
-    left_out = []
+    left_out, repeated = [], []
     for name in picture_files(images):
         if most is not None and len(entries) >= most:
             break
@@ -330,12 +350,12 @@ def _read_all(
             left_out.append(LeftOut(name=name, error=str(error)))
             continue
         if digest in entries:
-            left_out.append(LeftOut(name=name, error=f"{name} is the same picture as {entries[digest].name}."))
+            repeated.append(LeftOut(name=name, error=f"{name} is the same picture as {entries[digest].name}."))
             continue
         entries[digest] = PictureEntry(name=name, digest=digest, label=label_of(name))
     if not entries:
         raise UsageError(f"no picture in {images} can be read; {left_out[0].error}")
-    return tuple(entries.values()), tuple(left_out)
+    return tuple(entries.values()), tuple(left_out), tuple(repeated)
 
 
 def _labels(prior: Prior, images: Path, label: int | str | None) -> Callable[[str], int | None]:
