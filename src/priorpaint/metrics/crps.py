@@ -33,7 +33,8 @@ def fair_crps(samples: Tensor, truth: Tensor) -> Tensor:
     # The sum of x_(j) - x_(i) over i < j holds the k-th smallest of n values 2 k - n - 1 times.
     times = torch.arange(1 - n, n, 2, dtype=torch.float64, device=samples.device)
     half_spread = torch.tensordot(times, ordered, dims=1) / (n * (n - 1))
-    return (ordered - truth.double()).abs().mean(0) - half_spread
+    scores: Tensor = (ordered - truth.double()).abs().mean(0) - half_spread
+    return scores
 
 
 def fair_energy_score(samples: Tensor, truth: Tensor, region: Tensor | None = None, *, patch: int = 8) -> Tensor:
@@ -61,7 +62,8 @@ def fair_energy_score(samples: Tensor, truth: Tensor, region: Tensor | None = No
     y = _patches(torch.where(counts, truth.double(), 0)[None], patch)[sizes > 0]
     error = (x - y).norm(dim=2).mean(1)
     spread = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sum((1, 2)) / (n * (n - 1))
-    return (error - spread / 2) / sizes[sizes > 0].sqrt()
+    scores: Tensor = (error - spread / 2) / sizes[sizes > 0].sqrt()
+    return scores
 
 
 def count_samples(samples: Tensor, truth: Tensor) -> int:
