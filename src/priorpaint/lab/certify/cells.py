@@ -16,8 +16,8 @@ from ...errors import Cancelled, UsageError
 from ...operators import Inpainting
 from ...solvers import SOLVERS, Solver, parse_method
 from ...solvers import solver as solver_named
+from ...solvers.budgets import at_budget, settings_of
 from .base import Problem
-from .budgets import at_budget, settings_of
 from .calibration import SAMPLES, Calibration, calibrate
 from .measures import Measures, Ruler
 from .problems import problem as standard_problem

@@ -15,8 +15,8 @@ import torch
 from ... import __version__
 from ...errors import Cancelled, CancelToken, PriorpaintError, UsageError
 from ...solvers import SOLVERS, Solver
+from ...solvers.budgets import BUDGETS, computes_jacobians
 from .base import Problem
-from .budgets import BUDGETS, computes_jacobians
 from .cells import Job, Method, compute, problem_of
 from .problems import STANDARD, select
 from .results import Cell, Certificate

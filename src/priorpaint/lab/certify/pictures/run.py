@@ -20,7 +20,7 @@ from ....errors import Cancelled, CancelToken, UsageError
 from ....operators import Inpainting
 from ....priors.base import Prior
 from ....solvers import SOLVERS, Solver
-from ..budgets import at_budget, settings_of
+from ....solvers.budgets import at_budget, settings_of
 from ..cells import Method, checking, plain, sentence
 from ..results import DONE, FAILED, NOT_APPLICABLE, finite
 from .masks import HALVES

@@ -15,11 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ...errors import UsageError
-from ...solvers import SOLVERS, Solver
-from ...solvers import solver as solver_named
-from ...solvers.smc.solver import SMC
-from ...solvers.vipaint.solver import VIPaint
+from ..errors import UsageError
+from . import SOLVERS, Solver
+from . import solver as solver_named
+from .smc.solver import SMC
+from .vipaint.solver import VIPaint
 
 BUDGETS = (50, 200, 1000)
 _MOST_STEPS = 1 << 20
