@@ -61,14 +61,14 @@ class Store:
     def done(self) -> Iterator[Record]:
         """The records of finished items, the first of each key, in the order in which they were finished."""
         seen: set[str] = set()
-        for record in _records(self.folder / DONE):
+        for record in records(self.folder / DONE):
             if record["key"] not in seen:
                 seen.add(record["key"])
                 yield record
 
     def failed(self) -> dict[str, Record]:
         """The last failure of each item that has not been finished since, by key."""
-        return {record["key"]: record for record in _records(self.folder / FAILED) if record["key"] not in self._done}
+        return {record["key"]: record for record in records(self.folder / FAILED) if record["key"] not in self._done}
 
     def finish(self, key: str, record: Record) -> None:
         """Say that an item is finished; all of its files must be in place.
@@ -78,7 +78,7 @@ class Store:
         """
         if key in self._done:
             return
-        _append(self.folder / DONE, {"key": key, **record})
+        append(self.folder / DONE, {"key": key, **record})
         self._done.add(key)
 
     def fail(self, key: str, record: Record, error: str) -> None:
@@ -87,10 +87,10 @@ class Store:
         Raises:
             UsageError: the log cannot be written.
         """
-        _append(self.folder / FAILED, {"key": key, **record, "error": " ".join(error.split())})
+        append(self.folder / FAILED, {"key": key, **record, "error": " ".join(error.split())})
 
 
-def _records(path: Path) -> Iterator[Record]:
+def records(path: Path) -> Iterator[Record]:
     """The records of a log. A line that a kill cut off is none: its item counts as not finished."""
     if not path.exists():
         return
@@ -104,7 +104,7 @@ def _records(path: Path) -> Iterator[Record]:
                 yield record
 
 
-def _append(path: Path, record: Record) -> None:
+def append(path: Path, record: Record) -> None:
     """Add a line and sync it: one write to the end of the file, so that lines of several processes do not mix."""
     line = json.dumps(record, allow_nan=False).encode() + b"\n"
     try:
