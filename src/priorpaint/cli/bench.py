@@ -141,7 +141,28 @@ def _planned(grid: Grid, options: BenchOptions) -> tuple[Prior, Plan]:
         grid, prior, options.images, label=label if label in (None, "folder") else int(label),
         guidance=options.guidance, size=options.size, lpips=options.lpips,
     )  # fmt: skip
+    _check_metrics(plan, options)
     return prior, plan
+
+
+def _check_metrics(plan: Plan, options: BenchOptions) -> None:
+    """That the second pass will have what it needs, before hours of work.
+
+    Raises:
+        UsageError: an unknown metric, or one that lacks weights; PriorError: weights that cannot be read.
+    """
+    from priorpaint.bench.features import FeatureNetwork
+    from priorpaint.bench.metrics import chosen
+    from priorpaint.metrics import LPIPS
+
+    given = set()
+    if options.lpips is not None:
+        LPIPS(options.lpips)
+        given.add("lpips")
+    if options.features is not None:
+        FeatureNetwork.read(options.features)
+        given.add("features")
+    chosen(plan.metrics, plan.samples, plan.shape, given)
 
 
 def _say_plan(plan: Plan) -> None:
