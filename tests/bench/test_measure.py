@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+import weakref
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from priorpaint.batch.store import Record
 from priorpaint.bench.features import FEATURES, FeatureNetwork, set_distances
 from priorpaint.bench.measure import MEASURES, measure, measured, read_cell
-from priorpaint.bench.metrics import METRICS
+from priorpaint.bench.metrics import METRICS, Stored
 from priorpaint.errors import Cancelled, CancelToken, PriorError, UsageError
 from priorpaint.metrics import LPIPS, fair_crps, frechet_distance, kid, psnr, ssim
 from tests.bench.stored import NOISE, line_of, lpips_file, make
@@ -110,6 +112,24 @@ def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
     assert measure(tmp_path, metrics=["psnr"]).measured == 0
     assert measure(tmp_path, metrics=["psnr", "ssim"]).measured == 6  # what is new
     assert {key for line in measured(tmp_path).values() for key in line["values"]} == {"psnr", "psnr_mean", "ssim"}
+
+
+def test_one_cell_at_a_time_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a cell is read, at most the one before it is still there, however many pictures there are."""
+    make(tmp_path, pictures=4)
+    alive: weakref.WeakSet[Stored] = weakref.WeakSet()
+    most = 0
+
+    def watched(folder: Path, cell: Record) -> Stored:
+        nonlocal most
+        stored = read_cell(folder, cell)
+        alive.add(stored)
+        most = max(most, len(alive))
+        return stored
+
+    monkeypatch.setattr("priorpaint.bench.measure.read_cell", watched)
+    assert measure(tmp_path).measured == 12
+    assert most <= 2
 
 
 def test_other_weights_are_measured_anew(tmp_path: Path) -> None:

@@ -175,12 +175,16 @@ def test_the_page_asks_for_nothing_but_its_sheets(tmp_path: Path) -> None:
 
 def test_what_failed_was_skipped_or_is_not_finished_is_said(tmp_path: Path) -> None:
     plan = make(tmp_path, pictures=2)
-    skipped = LeftOut(name="ddrm", operator="inpainting", error="needs a linear operator.")
+    skipped = (
+        LeftOut(name="ddrm", operator="inpainting", error="needs a linear operator."),
+        LeftOut(name="psld", error="needs a latent prior."),
+    )
     more = plan.model_copy(
         update={
             "methods": (*plan.methods, MethodSpec(label="late", name="dps")),
-            "skipped": (skipped,),
+            "skipped": skipped,
             "left_out": (LeftOut(name="text.png", error="text.png is not a picture."),),
+            "repeated": (LeftOut(name="b.png", error="b.png is the same picture as a.png."),),
         }
     )
     more.write(tmp_path)
@@ -189,7 +193,22 @@ def test_what_failed_was_skipped_or_is_not_finished_is_said(tmp_path: Path) -> N
     text = write_report(tmp_path)[0].read_text()
     assert "## Failed\n\n- late, half, 000.png, seed 0: it gave values that are not numbers." in text
     assert "- 1 cell of the plan; run the benchmark on with --resume." in text
-    assert "- ddrm, inpainting: needs a linear operator." in text and "- text.png: text.png is not a picture." in text
+    assert "- ddrm, inpainting: needs a linear operator.\n- psld: needs a latent prior." in text
+    assert "- text.png is not a picture.\n- b.png is the same picture as a.png." in text
+
+
+def test_what_is_damaged_leaves_its_place_empty(tmp_path: Path) -> None:
+    plan = make(tmp_path, pictures=3)
+    measure(tmp_path, features=MEANS)
+    cases = list(plan.cells())
+    (tmp_path / "cells" / cases[0].key / "samples.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / "problems" / cases[3].problem.key / "truth.npy").unlink()
+    for file in (tmp_path / "features" / "means").glob(f"{cases[-1].key}*"):
+        file.unlink()
+    write_report(tmp_path)
+    sheet = np.asarray(Image.open(tmp_path / "sheets" / "01-001.png"))
+    assert (sheet[26:122, 234:330] == 255).all()  # the first sample of the first method
+    assert numbers(tmp_path)["wide"]["estimates"]["kid"]["pictures"] == 2
 
 
 def test_cells_of_an_older_plan_do_not_count(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def _tools(
     if network is not None and lpips is not None:
         digests["lpips"] = f"{network.name} {digest_of_file(Path(lpips))}"
     if features is not None:
-        digests["features"] = features.digest
+        digests["features"] = f"{features.name} {features.digest}"
     return _Tools(network, features, digests)
 
 

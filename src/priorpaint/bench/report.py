@@ -14,7 +14,7 @@ from .results import Results, read_results
 from .tables import introduction, legend_of, tables, troubles
 
 _STYLE = """
-body { font: 14px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto; max-width: 100rem; padding: 0 1rem; }
+body { font: 14px/1.5 system-ui, sans-serif; color: #222; margin: 2rem; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .3rem 0 1.2rem; font-variant-numeric: tabular-nums; }

@@ -142,9 +142,9 @@ def _sets(folder: Path, cells: list[Record], known: dict[str, Record]) -> dict[t
     pairs: dict[tuple[str, str], list[tuple[Path, Path]]] = {}
     for cell in cells:
         made_with = known.get(cell["key"], {"made_with": {}})["made_with"]
-        digest = next((made_with[name] for name in _OF_SETS if name in made_with), None)
-        if digest is not None:
-            files = (feature_file(folder, digest, cell["key"]), feature_file(folder, digest, cell["problem"]))
+        digest = next((made_with[name].rpartition(" ")[2] for name in _OF_SETS if name in made_with), "")
+        files = (feature_file(folder, digest, cell["key"]), feature_file(folder, digest, cell["problem"]))
+        if digest and all(file.is_file() for file in files):
             pairs.setdefault((case_of(cell), cell["method"]), []).append(files)
     return {where: found for where, files in pairs.items() if (found := set_distances(files)) is not None}
 

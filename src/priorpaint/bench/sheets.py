@@ -86,14 +86,17 @@ def _sheet(folder: Path, rows: Sequence[Row], methods: Sequence[str]) -> Image.I
 
 
 def _strips(folder: Path, row: Row, methods: Sequence[str]) -> list[Image.Image]:
-    """Truth, measurement, and a strip of samples a method; a method that did not finish leaves its place empty."""
-    problem = Problem.read(folder / PROBLEMS / row.problem)
-    truth = torch.from_numpy(problem.truth)
-    side = truth.shape[-2:]
-    out = [_joined(to_pixels(truth[None]), side), _joined(_measured(problem), side)]
+    """Truth, measurement, and a strip of samples a method; what is not finished or damaged leaves its place empty."""
+    blank = Image.new("RGB", (1, 1), "white")
+    try:
+        problem = Problem.read(folder / PROBLEMS / row.problem)
+    except (OSError, ValueError):
+        return [blank] * (2 + len(methods))
+    side = problem.truth.shape[-2:]
+    out = [_joined(to_pixels(torch.from_numpy(problem.truth)[None]), side), _joined(_measured(problem), side)]
     for method in methods:
         cell = row.cells.get(method)
-        out.append(Image.new("RGB", (1, 1), "white") if cell is None else _joined(_samples(folder, cell), side))
+        out.append(blank if cell is None else _joined(_samples(folder, cell), side))
     return out
 
 

@@ -73,8 +73,8 @@ def _costs(case: Case) -> list[list[str]]:
     for entry in case.entries:
         row = [entry.method, str(entry.cells)]
         for part in ("fit", "sample"):
-            forward, backward = entry.cost[f"{part}_nfe_forward"], entry.cost[f"{part}_nfe_backward"]
-            row += [f"{entry.cost[f'{part}_seconds']:.2f}", f"{forward:.0f} + {backward:.0f}"]
+            seconds, *calls = (entry.cost[f"{part}_{name}"] for name in ("seconds", "nfe_forward", "nfe_backward"))
+            row += [f"{seconds:.2f}", f"{calls[0]:.0f} + {calls[1]:.0f}"] if any(calls) else [_NONE, _NONE]
         rows.append([*row, f"{entry.cost['peak_bytes'] / 1e6:.0f}"])
     return rows
 
@@ -105,8 +105,8 @@ def troubles(results: Results) -> list[tuple[str, list[str]]]:
         f"{one['method']}, {case_of(one)}, {one['picture']}, seed {one['seed']}: {one['error']}"
         for one in results.failed
     ]
-    skipped = [f"{one.name}, {one.operator}: {one.error}" for one in plan.skipped]
-    unread = [f"{one.name}: {one.error}" for one in plan.left_out]
+    skipped = [f"{', '.join(filter(None, (one.name, one.operator)))}: {one.error}" for one in plan.skipped]
+    unread = [one.error for one in (*plan.left_out, *plan.repeated)]
     cells = f"{results.missing} cell{'s' * (results.missing > 1)}"
     missing = [f"{cells} of the plan; run the benchmark on with --resume."] if results.missing else []
     found = {"Failed": failed, "Not finished": missing, "Methods left out": skipped, "Pictures left out": unread}
