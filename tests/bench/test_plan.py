@@ -84,6 +84,18 @@ def test_modes_decide_what_the_method_does_not(prior: Prior, images: Path) -> No
     assert planned["reference"]["dps"]["steps"] == 1000 and planned["budget=60"]["dps"]["steps"] == 60
 
 
+def test_one_method_under_two_labels_runs_once(prior: Prior, images: Path) -> None:
+    plan = make_plan(grid(methods=["A = ddnm:steps=3", "B = ddnm:steps=03", "C = ddnm:steps=4"]), prior, images)
+    assert [method.label for method in plan.methods] == ["A", "C"]
+    assert [(left.name, left.error) for left in plan.skipped] == [("B", "here its settings are those of A.")]
+
+
+def test_a_method_that_a_budget_does_not_allow_is_left_out(prior: Prior, images: Path) -> None:
+    plan = make_plan(grid(methods=["ddnm", "vipaint:iterations=100"], settings="budget=50"), prior, images)
+    assert [method.label for method in plan.methods] == ["ddnm"] and plan.num_cells == 3
+    assert plan.skipped[0].name == "vipaint:iterations=100" and "more than the budget of 50." in plan.skipped[0].error
+
+
 def test_what_cannot_be_read_or_is_there_twice_is_left_out_with_its_reason(prior: Prior, images: Path) -> None:
     (images / "broken.png").write_bytes((images / "a.png").read_bytes()[:50])
     (images / "empty.jpg").write_bytes(b"")
@@ -123,9 +135,11 @@ def test_a_method_with_lpips_in_its_loss_takes_the_weights_of_the_run(
         ({"masks": ["nosuch"]}, "no kind of masks 'nosuch'; the kinds are"),
         ({"masks": [], "operators": ["nosuch"]}, "there is no operator 'nosuch'"),
         ({"masks": [], "operators": ["downsampling:factor=3"]}, "3"),
+        ({"operators": ["grayscale"]}, "3 channels"),
+        ({"operators": ["jpeg", "x = jpeg"], "methods": ["dps"]}, "two operators are the same under two labels"),
         ({"operators": ["inpainting"]}, "name kinds of masks"),
         ({"methods": ["replacement"], "masks": [], "operators": ["downsampling:factor=2"]}, "no method can run"),
-        ({"methods": ["vipaint"], "settings": "budget=1"}, "budget of 1"),
+        ({"methods": ["vipaint"], "settings": "budget=1"}, "no method can run; vipaint: VIPaint"),
     ],
 )
 def test_nonsense_is_refused(prior: Prior, images: Path, values: dict[str, Any], said: str) -> None:

@@ -19,6 +19,7 @@ import priorpaint
 from priorpaint.batch import Event, Outcome
 from priorpaint.bench.cells import Measured, draw, fit_seed, mask_seed, sample_seeds
 from priorpaint.bench.grid import Grid
+from priorpaint.bench.measure import finished
 from priorpaint.bench.pictures import prepared
 from priorpaint.bench.plan import CellCase, Plan, make_plan, solver_of
 from priorpaint.bench.run import open_store, run_bench, seconds_a_call, work
@@ -140,6 +141,17 @@ def test_nothing_is_computed_twice(prior: Prior, images: Path, tmp_path: Path) -
     assert work(plan, open_store(out, resume=True)) == 0
     with pytest.raises(UsageError, match="holds a benchmark already; add --resume"):
         open_store(out, resume=False)
+
+
+def test_what_is_kept_has_the_words_of_the_new_plan(prior: Prior, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran(planned(prior, images, methods=["Old = ddnm:steps=3"]), prior, images, out)
+    (images / "a.png").rename(images / "new.png")
+    plan = planned(prior, images, methods=["New = ddnm:steps=3"])
+    assert ran(plan, prior, images, out) == Outcome(kept=3)
+    records = finished(out, plan)
+    assert {record["method"] for record in records} == {"New"}
+    assert {record["picture"] for record in records} == {"b.PNG", "more/c.jpg", "new.png"}
 
 
 def test_a_log_that_was_cut_off_costs_one_cell(prior: Prior, images: Path, tmp_path: Path) -> None:

@@ -31,7 +31,6 @@ PLAN = "plan.json"
 _VERSION = 1
 INPAINTING = "inpainting"
 LPIPS_FILE = "<lpips>"
-_NO_LPIPS = "its loss needs the weights of LPIPS; add --lpips FILE."
 
 
 class _Part(BaseModel):
@@ -241,10 +240,13 @@ def make_plan(
     """
     shape = _shape(prior, size)
     conditions = tuple(_conditions(grid, shape))
-    lacking = tuple(LeftOut(name=one.label, error=_NO_LPIPS) for one in grid.methods if _lacks(one, lpips))
-    methods = tuple(_resolved(grid, method, lpips) for method in grid.methods if not _lacks(method, lpips))
-    skipped = (*lacking, *_unable(methods, conditions, shape, prior))
-    if len(skipped) == len(lacking) + len(methods) * len({one.operator for one in conditions}):
+    if len({content_key(one.model_dump(exclude={"operator"})) for one in conditions}) < len(conditions):
+        raise UsageError(f"{grid.name}: two operators are the same under two labels; leave one of them out.")
+    resolved = _without_twins([_resolved(grid, method, lpips) for method in grid.methods])
+    methods = tuple(one for one in resolved if isinstance(one, MethodSpec))
+    unable = list(_unable(methods, conditions, shape, prior))
+    skipped = (*(one for one in resolved if isinstance(one, LeftOut)), *unable)
+    if len(unable) == len(methods) * len({one.operator for one in conditions}):
         raise UsageError(f"{grid.name}: no method can run; {skipped[0].name}: {skipped[0].error}")
     entries, left_out, repeated = _read_all(images, shape, grid.pictures, _labels(prior, images, label))
     return Plan(
@@ -300,8 +302,17 @@ def _conditions(grid: Grid, shape: Shape) -> Iterator[Condition]:
         yield Condition(mask=None, operator=asked.label, name=asked.name, settings=settings, sigma_y=sigma_y)
 
 
-def _lacks(method: MethodSpec, lpips: Path | None) -> bool:
-    return lpips is None and LPIPS_FILE in method.settings.values()
+def _without_twins(resolved: list[MethodSpec | LeftOut]) -> list[MethodSpec | LeftOut]:
+    """The methods, of which only the first of those that have the same settings is run."""
+    labels: dict[str, str] = {}
+    kept: list[MethodSpec | LeftOut] = []
+    for one in resolved:
+        if isinstance(one, MethodSpec):
+            first = labels.setdefault(content_key(one.name, one.settings), one.label)
+            if first != one.label:
+                one = LeftOut(name=one.label, error=f"here its settings are those of {first}.")
+        kept.append(one)
+    return kept
 
 
 def _files(methods: Iterable[MethodSpec]) -> dict[str, str]:
@@ -310,13 +321,18 @@ def _files(methods: Iterable[MethodSpec]) -> dict[str, str]:
     return {value: hashlib.sha256(Path(value).read_bytes()).hexdigest() for value in values if Path(value).is_file()}
 
 
-def _resolved(grid: Grid, method: MethodSpec, lpips: Path | None) -> MethodSpec:
-    """The method with all its settings, as the mode of the grid decides them."""
+def _resolved(grid: Grid, method: MethodSpec, lpips: Path | None) -> MethodSpec | LeftOut:
+    """The method with all its settings, as the mode of the grid decides them, or why it cannot run."""
+    if lpips is None and LPIPS_FILE in method.settings.values():
+        return LeftOut(name=method.label, error="its loss needs the weights of LPIPS; add --lpips FILE.")
     given = {name: str(lpips) if value == LPIPS_FILE else value for name, value in method.settings.items()}
     reference = grid.settings == "reference" and "preset" not in given
     solver = make_solver(method.name, **({"preset": "reference"} if reference else {}), **given)
     if grid.budget is not None:
-        solver = at_budget(solver, grid.budget, grid.samples, fixed=given)
+        try:
+            solver = at_budget(solver, grid.budget, grid.samples, fixed=given)
+        except UsageError as error:
+            return LeftOut(name=method.label, error=f"{error}.")
     if solver.t_init < 1:
         raise UsageError(f"{method.label} would start from given images (t_init); a benchmark starts from noise.")
     return method.model_copy(update={"settings": settings_of(solver)})

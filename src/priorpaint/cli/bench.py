@@ -52,7 +52,7 @@ class BenchOptions:
         Option(metavar="reference|paper|default|budget=N", help="The authors', ours, or for N evaluations."),
     ] = None
     sigma_y: Annotated[
-        float | None, Option("--noise", metavar="STD", min=0, help="Of the measurement, values from -1 to 1.")
+        float | None, Option("--noise", metavar="STD", help="Of the measurement, values from -1 to 1.")
     ] = None
     pictures: Annotated[int | None, Option(metavar="N", min=1, help="Only the first N pictures.")] = None
     metric: Annotated[Texts, Option(metavar="NAME", help="A metric of the report; repeatable.")] = None
