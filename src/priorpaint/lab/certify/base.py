@@ -18,6 +18,7 @@ from ...operators import Inpainting, LinearOperator, MatrixOperator
 from ...priors.analytic import GaussianMixture
 from ...priors.base import Prior
 from ...priors.latent import LatentPrior, LinearAutoencoder
+from ...solvers import Solver
 from .mixtures import Copies, element_std, widest
 
 
@@ -86,6 +87,12 @@ class Problem:
         if self.autoencoder is not None:
             return LatentPrior(self.law, self.autoencoder, self.name)
         return self.law if self.copies == 1 else Copies(self.law, self.copies)
+
+    def settled(self, solver: Solver) -> Solver:
+        """The method with what it leaves to the problem decided."""
+        height, width = self.solver_operator.image_shape(self.solver_y)[1:]
+        shape = self.solver_prior.latent_shape(height, width)
+        return solver.settled(self.solver_prior, shape, isinstance(self.solver_operator, Inpainting))
 
     @cached_property
     def solver_operator(self) -> LinearOperator:

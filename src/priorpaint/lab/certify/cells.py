@@ -16,8 +16,8 @@ from ...errors import Cancelled, UsageError
 from ...operators import Inpainting
 from ...solvers import SOLVERS, Solver, parse_method
 from ...solvers import solver as solver_named
+from ...solvers.budgets import at_budget, settings_of
 from .base import Problem
-from .budgets import at_budget, settings_of
 from .calibration import SAMPLES, Calibration, calibrate
 from .measures import Measures, Ruler
 from .problems import problem as standard_problem
@@ -95,7 +95,7 @@ def _measured(cell: Cell, job: Job, stop: Callable[[], bool]) -> Cell:
     if reason := why_not(job.method.solver, first):
         return replace(cell, status=NOT_APPLICABLE, note=reason)
     num = min(job.num_samples, first.most_samples or job.num_samples)
-    solver = _solver(job, num)
+    solver = _solver(job, first, num)
     draws = [_draw(solver, job, seed, num, stop) for seed in job.draws]
     cell = replace(
         cell,
@@ -153,16 +153,17 @@ _NOTHING = Measures(*[float("nan")] * len(fields(Measures)))
 def _calibration(job: Job, problem: Problem, stop: Callable[[], bool]) -> Calibration | None:
     """The rank test, or None where so few samples a measurement cannot pay for what they share (a fit)."""
     try:
-        solver = _solver(job, SAMPLES)
+        solver = _solver(job, problem, SAMPLES)
     except UsageError:
         return None
     return calibrate(solver, problem, batch_size=job.batch_size, callback=checking(stop))
 
 
-def _solver(job: Job, num: int) -> Solver:
+def _solver(job: Job, problem: Problem, num: int) -> Solver:
+    solver = problem.settled(job.method.solver)
     if job.budget is None:
-        return job.method.solver
-    return at_budget(job.method.solver, job.budget, num, fixed=job.method.fixed)
+        return solver
+    return at_budget(solver, job.budget, num, fixed=job.method.fixed)
 
 
 def why_not(solver: Solver, problem: Problem) -> str:

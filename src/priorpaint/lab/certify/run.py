@@ -15,8 +15,8 @@ import torch
 from ... import __version__
 from ...errors import Cancelled, CancelToken, PriorpaintError, UsageError
 from ...solvers import SOLVERS, Solver
+from ...solvers.budgets import BUDGETS, computes_jacobians
 from .base import Problem, fresh
-from .budgets import BUDGETS, computes_jacobians
 from .cells import Job, Method, compute, problem_of
 from .problems import STANDARD, select
 from .results import Cell, Certificate
@@ -108,7 +108,7 @@ def _unique(posed: Sequence[str | Problem]) -> list[str | Problem]:
 def _is_costly(method: Method, problem: str | Problem) -> bool:
     drawn = problem_of(problem, 0)
     large = drawn.law.dim * drawn.copies >= _LARGE
-    return drawn.costly or (large and computes_jacobians(method.solver))
+    return drawn.costly or (large and computes_jacobians(drawn.settled(method.solver)))
 
 
 def _job(

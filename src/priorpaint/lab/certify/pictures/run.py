@@ -20,7 +20,7 @@ from ....errors import Cancelled, CancelToken, UsageError
 from ....operators import Inpainting
 from ....priors.base import Prior
 from ....solvers import SOLVERS, Solver
-from ..budgets import at_budget, settings_of
+from ....solvers.budgets import at_budget, settings_of
 from ..cells import Method, checking, plain, sentence
 from ..results import DONE, FAILED, NOT_APPLICABLE, finite
 from .masks import HALVES
@@ -274,7 +274,8 @@ def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[
 
 
 def _measured(task: _Task, cell: PictureCell, method: Method, case: Case) -> tuple[PictureCell, Tensor | None]:
-    prior, solver = task.prior, method.solver
+    prior = task.prior
+    solver = method.solver.settled(prior, prior.latent_shape(*case.x.shape[2:]), True)
     if task.budget is not None:
         solver = at_budget(solver, task.budget, task.num_samples, fixed=method.fixed)
     operator = Inpainting(case.known.to(prior.device))

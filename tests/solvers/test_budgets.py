@@ -7,8 +7,8 @@ import math
 import pytest
 
 from priorpaint import SOLVERS, UsageError, solver
-from priorpaint.lab.certify.budgets import BUDGETS, at_budget, evaluations, settings_for
 from priorpaint.lab.certify.run import certify
+from priorpaint.solvers.budgets import BUDGETS, at_budget, evaluations, settings_for
 from priorpaint.solvers.smc.solver import SMC
 from tests.lab.certify.exact import Exact
 
