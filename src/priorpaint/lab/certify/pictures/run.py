@@ -274,7 +274,8 @@ def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[
 
 
 def _measured(task: _Task, cell: PictureCell, method: Method, case: Case) -> tuple[PictureCell, Tensor | None]:
-    prior, solver = task.prior, method.solver
+    prior = task.prior
+    solver = method.solver.settled(prior, prior.latent_shape(*case.x.shape[2:]), True)
     if task.budget is not None:
         solver = at_budget(solver, task.budget, task.num_samples, fixed=method.fixed)
     operator = Inpainting(case.known.to(prior.device))
