@@ -130,7 +130,7 @@ def _planned(grid: Grid, options: BenchOptions) -> tuple[Prior, Plan]:
     if label is None and options.guidance != 1:
         raise UsageError("--guidance is the weight of a label; add --label.")
     use_threads(options.threads)
-    from priorpaint.bench.plan import make_plan
+    from priorpaint.bench.planning import make_plan
     from priorpaint.bench.run import open_store
     from priorpaint.priors.loading import load_prior
 
