@@ -15,6 +15,7 @@ from priorpaint.errors import PriorpaintError, UsageError
 
 from .certify import certify
 from .inpaint import inpaint
+from .masks import masks
 from .methods import methods
 from .priors import priors
 from .restore import operators, restore
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
-for command in (certify, inpaint, methods, operators, restore, theory, train):
+for command in (certify, inpaint, masks, methods, operators, restore, theory, train):
     app.command()(command)
 app.add_typer(priors, name="priors")
 
