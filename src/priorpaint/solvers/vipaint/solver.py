@@ -1,8 +1,8 @@
 """VIPaint: fit a hierarchical Gaussian posterior at a few noise levels, sample it, and denoise from there.
 
 "VIPaint: Image Inpainting with Pre-Trained Diffusion Models via Variational Inference" (Agarwal et al., 2024), Sec. 4.
-Phase 1 minimises the bound of ``bound`` by Adam; phase 2 draws z_Ts from the fitted posterior and takes
-likelihood-guided steps down to 0. ``official`` has the published runs.
+Phase 1 minimises the bound of ``bound`` by Adam; phase 2 draws z_Ts from the fitted posterior and goes from there to 0,
+guided by y. ``official`` has the published runs, ``printed`` the equations of the paper.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from .official import OFFICIAL, OfficialBound
 from .phase2 import refine
 from .posterior import FittedSampler, Posterior
 from .presets import PRESETS, Guidance, Rules
+from .printed import PRINTED, PrintedBound
 from .variables import Ladder
 
-# sigma / alpha of T_s and T_e in units of data_std, in place of the preset's: several components need levels where
-# modes have parted, weights one where the twist is good.
+# sigma / alpha of T_s and T_e in data_std: components need levels where modes have parted, weights a good twist.
 _LOWER = (1.0, 2.0)
 
 _CORRECTED_STEPS = 25  # of phase 2 with weights, where steps are of second order or made good by the weights
@@ -65,11 +65,11 @@ class VIPaint(Solver, name="vipaint"):
     through_decoder: ClassVar[bool] = True
 
     levels: int = Field(2, ge=1, description="K, the noise levels of the posterior; 1 is only t_start")
-    preset: Literal["exact", "projected", "langevin", "official-imagenet", "official-lsun"] = Field(
+    preset: Literal["exact", "projected", "langevin", "printed", "official-imagenet", "official-lsun"] = Field(
         "exact",
         description="'exact': the corrected bound; for wide holes with several contents 'projected': the same at high "
-        "noise, and DDNM's steps from there, or 'langevin': Langevin steps at a few levels, for masks; "
-        "'official-imagenet' and 'official-lsun': as the published code runs on these data; fills what is None below",
+        "noise, and DDNM's steps from there, or 'langevin': Langevin steps at a few levels, for masks; 'printed': "
+        "the paper's equations; 'official-imagenet', 'official-lsun': the published runs; fills what is None below",
     )
     t_start: float | None = Field(
         None,
@@ -167,7 +167,7 @@ class VIPaint(Solver, name="vipaint"):
         chosen = {field.name: getattr(self, field.name, None) for field in fields(Rules)}
         if self.correct and self.refine_steps is None:
             chosen["refine_steps"] = _CORRECTED_STEPS
-        rules = {**PRESETS, **OFFICIAL}[self.preset]
+        rules = {**PRESETS, **OFFICIAL, "printed": PRINTED}[self.preset]
         return replace(rules, **{name: value for name, value in chosen.items() if value is not None})
 
     def __post_init__(self) -> None:
@@ -322,7 +322,7 @@ class VIPaint(Solver, name="vipaint"):
     def bound(self, prior: Prior) -> Bound:
         """q and p, and the objective of phase 1."""
         rules = self.rules
-        kind = Bound if rules.is_bound else OfficialBound
+        kind = {"printed": PrintedBound}.get(self.preset, Bound if rules.is_bound else OfficialBound)
         return kind(prior, self.ladder(prior), rules, prior.denoise)
 
     def sampling_prior(self, prior: Prior) -> Prior:
