@@ -135,7 +135,7 @@ def test_one_learning_rate_for_all_parameters_reaches_the_optimum() -> None:
     assert gaps[1] > 2
     # z_Ts is affine in its noise, so these points have its exact mean and covariance; KL <= gap bounds their errors.
     noise = points(4).reshape(-1, 2, 1, 1, 2)
-    z = near.ancestral(spread_over(fits[0], len(noise)), noise).detach().flatten(1)
+    z = near.path(spread_over(fits[0], len(noise)), noise).levels[-1].detach().flatten(1)
     std, slack = cov.diagonal().sqrt(), (2 * gaps[0]) ** 0.5
     assert bool(((z.mean(0) - mean).abs() < slack * std).all())
     assert bool((z.std(0, correction=0) / std - 1).abs().lt(slack).all())

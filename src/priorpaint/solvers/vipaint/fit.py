@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,6 +36,7 @@ def fit(
     noise: Streams,
     batch_size: int | None,
     callback: Callback | None,
+    watch: Callable[[int, Fitted], None] | None = None,
 ) -> Fitted:
     """Minimise the bound of the N images of ``likelihood``; ``noise`` has one stream an image.
 
@@ -42,6 +44,7 @@ def fit(
         components: M.
         batch_size: rows (image, component, Monte-Carlo sample) at a time; the gradient is the same for any.
         callback: called as callback(iteration, iterations, D(z_Ts) of all rows).
+        watch: called as watch(iterations done, what is fitted so far), before the first one and after each.
     """
     rules = family.rules
     with torch.no_grad():
@@ -49,6 +52,8 @@ def fit(
     optimiser = Adam(rules, lam)
     parts, objectives = [], []
     for iteration in range(rules.iterations):
+        if watch is not None:
+            watch(iteration, _so_far(lam, parts, objectives))
         draws = fresh_draws(family, components, lam.mean.shape[3:], noise)
         step = gradient_step(family, lam, likelihood, draws, batch_size)
         parts.append(step.parts)
@@ -58,8 +63,19 @@ def fit(
             callback(iteration + 1, rules.iterations, step.x_0)
     if components > 1:
         lam = weighed(family, lam, likelihood, noise, batch_size)
-    losses = Parts(*(torch.stack(column, 1) for column in zip(*parts, strict=True)))
-    return Fitted(Mixture(*(value.detach() for value in lam.tensors())), losses, torch.stack(objectives, 1))
+    fitted = _so_far(lam, parts, objectives)
+    if watch is not None:
+        watch(rules.iterations, fitted)
+    return fitted
+
+
+def _so_far(lam: Mixture, parts: list[Parts], objectives: list[Tensor]) -> Fitted:
+    """A copy of the parameters, with the losses on the way to them."""
+    none = lam.logits.new_zeros(len(lam.logits), 0)
+    columns = zip(*parts, strict=True) if parts else [[]] * len(Parts._fields)
+    losses = Parts(*(torch.stack(list(column), 1) if column else none for column in columns))
+    objective = torch.stack(objectives, 1) if objectives else none
+    return Fitted(Mixture(*(value.detach().clone() for value in lam.tensors())), losses, objective)
 
 
 def start(family: Bound, likelihood: Likelihood, components: int, noise: Streams, batch_size: int | None) -> Mixture:

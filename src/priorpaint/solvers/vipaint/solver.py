@@ -282,6 +282,7 @@ class VIPaint(Solver, name="vipaint"):
         seed: Seed = 0,
         batch_size: int | None = None,
         callback: Callback | None = None,
+        watch: Callable[[int, Posterior], None] | None = None,
     ) -> Posterior:
         """Phase 1: the posterior of each image of y.
 
@@ -290,14 +291,15 @@ class VIPaint(Solver, name="vipaint"):
             operator, y, sigma_y, seed: as in ``sample``; an image's fit does not depend on the rest of the batch.
             batch_size: rows (image, Monte-Carlo sample) at a time; the gradient is the same for any.
             callback: called as callback(iteration, iterations, D(z_Ts) of all rows); may raise ``Cancelled``.
+            watch: called as watch(iterations done, the posterior so far), before the first iteration and after each.
 
         Raises:
             UsageError: arguments that do not fit together.
             Cancelled: from the callback.
         """
-        return self._fit(self._job(prior, operator, y, sigma_y, 1, seed, batch_size, callback))
+        return self._fit(self._job(prior, operator, y, sigma_y, 1, seed, batch_size, callback), watch)
 
-    def _fit(self, job: Job) -> Posterior:
+    def _fit(self, job: Job, watch: Callable[[int, Posterior], None] | None = None) -> Posterior:
         self._check_latent(job.prior)
         if self.rules.refine_guidance == "langevin" and not isinstance(job.operator, Inpainting):
             raise UsageError("Langevin steps hold known pixels, so they need a mask; use preset 'projected' or 'exact'")
@@ -306,8 +308,14 @@ class VIPaint(Solver, name="vipaint"):
         operator, family = job.linear.to(y.device), self.bound(prior)
         likelihood = self._likelihood(prior, operator, y, job.sigma_y, family.ladder.levels[-1]).normalised()
         noise = Streams([derive("fit", image) for image in job.seeds], device=prior.device)
-        fitted = vipaint_fit.fit(family, likelihood, self.components, noise, job.batch_size, job.callback)
-        return Posterior(self, job.prior, operator, y, job.sigma_y, fitted.parameters, fitted.losses, fitted.objective)
+
+        def posterior(found: vipaint_fit.Fitted) -> Posterior:
+            return Posterior(self, job.prior, operator, y, job.sigma_y, found.parameters, found.losses, found.objective)
+
+        seen = None if watch is None else (lambda iteration, found: watch(iteration, posterior(found)))
+        return posterior(
+            vipaint_fit.fit(family, likelihood, self.components, noise, job.batch_size, job.callback, seen)
+        )
 
     def _check_latent(self, prior: Prior) -> None:
         if not prior.latent:
