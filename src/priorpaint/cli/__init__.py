@@ -14,6 +14,7 @@ import typer
 from priorpaint.errors import PriorpaintError, UsageError
 
 from .certify import certify
+from .figure import figure
 from .inpaint import inpaint
 from .masks import masks
 from .methods import methods
@@ -32,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
-for command in (certify, inpaint, masks, methods, operators, restore, theory, train):
+for command in (certify, figure, inpaint, masks, methods, operators, restore, theory, train):
     app.command()(command)
 app.add_typer(priors, name="priors")
 

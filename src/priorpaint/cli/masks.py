@@ -37,9 +37,8 @@ def masks(
     A picture's masks are NAME_mask.png, or NAME_mask_0.png, NAME_mask_1.png, ...; masks_sheet.png shows them over the
     pictures. They depend on the seed and on NAME, so a picture gets the same ones in any folder and company.
     """
-    from priorpaint.diffusion.rng import derive
     from priorpaint.imaging import hole_overlay, mask_picture, read_picture, save_picture
-    from priorpaint.imaging.mask_kinds import MASK_KINDS, draw_mask
+    from priorpaint.imaging.mask_kinds import MASK_KINDS, mask_for
     from priorpaint.imaging.sheets import labelled_grid, thumbnail
 
     if listing:
@@ -55,7 +54,7 @@ def masks(
         try:
             picture = read_picture(file)
             width, height = picture.size
-            drawn = [draw_mask(kind, (height, width), derive("mask file", file.stem, seed, i)) for i in range(num)]
+            drawn = [mask_for(file.stem, kind, (height, width), seed, i) for i in range(num)]
         except UsageError as error:
             problems.append(str(error))
             continue

@@ -6,6 +6,7 @@ missing. Masks are True where a pixel is KNOWN, and the same seed always gives t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -78,6 +79,12 @@ def draw_mask(kind: str, size: Size, seed: int = 0) -> Mask:
         height, width = known.shape
         raise UsageError(f"a mask of the kind {kind} hides {'nothing' if known.all() else 'all'} of {height} x {width}")
     return known
+
+
+def mask_for(name: str, kind: str, size: Size, seed: int = 0, index: int = 0) -> Mask:
+    """Mask ``index`` of a kind for the picture of this name, as `priorpaint masks` draws it; else as `draw_mask`."""
+    digest = hashlib.sha256(f"{name}/{seed}/{index}".encode()).digest()
+    return draw_mask(kind, size, int.from_bytes(digest[:6], "big"))
 
 
 @mask_kind("rotated", _VIPAINT)

@@ -50,7 +50,8 @@ def fit(
     with torch.no_grad():
         lam = start(family, likelihood, components, noise, batch_size)
     optimiser = Adam(rules, lam)
-    parts, objectives = [], []
+    parts: list[Parts] = []
+    objectives: list[Tensor] = []
     for iteration in range(rules.iterations):
         if watch is not None:
             watch(iteration, _so_far(lam, parts, objectives))
