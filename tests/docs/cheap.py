@@ -67,7 +67,8 @@ UNET = "--channels 8,8 --blocks 1,1"
 
 # The first that matches is the command's.
 RULES = (
-    Rule(r"priorpaint (methods|operators|priors list|priors|certify .*--list)$", "as it stands"),
+    Rule(r"priorpaint (methods|operators|priors list|priors|(masks|figure|certify.*) --list)$",
+         "as it stands"),
     Rule(r"priorpaint priors (info|verify|add \w+) PRIOR$", "of a small prior", words={"^PRIOR$": "my-prior/"}),
     Rule(r"priorpaint priors add imagenet64 ", "a network of the same form, with narrower levels of one block",
          words={"--num_channels 192": "--num_channels 32", "--num_head_channels 64": "--num_head_channels 32",
@@ -79,6 +80,8 @@ RULES = (
          f"{INPAINT} --offline"),
     Rule(r"priorpaint restore ", "a small picture, one sample, two steps", "--samples 1 --set steps=2 --threads 1"),
     Rule(r"priorpaint inpaint ", "small pictures and networks, one completion, three steps", INPAINT),
+    Rule(r"priorpaint masks ", "small pictures"),
+    Rule(r"priorpaint figure ", "two iterations and two steps", "--samples 1 --iterations 2 --steps 2 --threads 1"),
     Rule(r"priorpaint certify --suite pictures --again", "what the folder holds is what the commands before it left"),
     Rule(r"priorpaint certify --suite pictures .*--subject fashion", "one made-up picture, one mask, one method",
          f"{PICTURES} --mask left --method ddnm --data fashion-mnist/"),

@@ -16,7 +16,9 @@ from priorpaint.errors import PriorpaintError, UsageError
 
 from .bench import bench
 from .certify import certify
+from .figure import figure
 from .inpaint import inpaint
+from .masks import masks
 from .methods import methods
 from .priors import priors
 from .restore import operators, restore
@@ -33,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
-for command in (bench, certify, inpaint, methods, operators, restore, theory, train):
+for command in (bench, certify, figure, inpaint, masks, methods, operators, restore, theory, train):
     app.command()(command)
 app.add_typer(priors, name="priors")
 
