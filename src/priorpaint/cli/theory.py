@@ -167,6 +167,7 @@ def _tell(numbers: dict[str, Any], outcome: Outcome, out: Path | None, as_json: 
 
 def _print(outcome: Outcome) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=outcome.title)
@@ -177,8 +178,8 @@ def _print(outcome: Outcome) -> None:
     table.add_column("verdict", no_wrap=True)
     for check in outcome.checks:
         sign = "" if check.relation == "=" else "<= "
-        theory = "" if check.theory is None else f"{sign}{check.theory:.4g}"
-        table.add_row(check.statement, check.case, theory, _measured(check), _verdict(check))
+        theory = "" if check.theory is None else f"{sign}{_number(check.theory)}"
+        table.add_row(check.statement, escape(check.case), theory, _measured(check), _verdict(check))
     Console().print(table)
     failed = sum(check.holds is False for check in outcome.checks)
     for note in outcome.notes:
@@ -189,8 +190,12 @@ def _print(outcome: Outcome) -> None:
         )
 
 
+def _number(value: float) -> str:
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
 def _measured(check: Check) -> str:
-    return f"{check.measured:.4g}" + (f" +- {check.error:.1g}" if check.error else "")
+    return _number(check.measured) + (f" +- {check.error:.1g}" if check.error else "")
 
 
 def _verdict(check: Check) -> str:

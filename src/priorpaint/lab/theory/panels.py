@@ -28,7 +28,7 @@ def draw(name: str, outcome: Outcome, path: Path) -> None:
     figure = require_matplotlib()(figsize=(13, 4.8), layout="constrained")
     PANELS[name](figure, outcome.curves)
     figure.suptitle(outcome.title, fontsize=11)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=110)
 
 
 def _noisy(figure: Figure, curves: Mapping[str, Any]) -> None:
@@ -41,7 +41,8 @@ def _noisy(figure: Figure, curves: Mapping[str, Any]) -> None:
             left.plot(one["bound"], color=colour, lw=1.0, ls="--")
     left.plot([], [], color="black", lw=1.0, ls="--", label="bound of Theorem 6")
     _finish(left, "rounds of resampling", "mean error of an image", "theta learned by SGD")
-    left.legend(fontsize=8.5, framealpha=0.95, loc="center right")
+    left.set_ylim(bottom=0.2 * min(one["measured"][-1] for one in sizes))
+    left.legend(fontsize=8.5, framealpha=0.95, loc="lower right")
     numbers = [one["training"] for one in sizes]
     bounds = [(one["training"], one["bound"][-1]) for one in sizes if one["bound"][-1] is not None]
     right.plot(*zip(*bounds, strict=True), color="black", lw=1.0, ls="--", marker="_", label="bound of Theorem 6")
