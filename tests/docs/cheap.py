@@ -60,7 +60,7 @@ class Rule:
 
 
 INPAINT = "--samples 1 --set steps=3 --threads 1"
-STANDARD = "-n 8 --seeds 1 --budget 10 --no-calibration --workers 1"
+STANDARD = "-n 8 --draws 1 --budget 10 --no-calibration --workers 1"
 PICTURES = "--pictures 1 --samples 2 --budget 4"
 TRAIN = "--crops 8 --batch 4 --threads 1 --size 32 --no-hold-out"
 UNET = "--channels 8,8 --blocks 1,1"
@@ -85,7 +85,7 @@ RULES = (
     Rule(r"priorpaint certify --suite pictures", "one picture, two completions, four evaluations, one mask",
          f"{PICTURES} --mask left"),
     Rule(r"priorpaint certify.* vipaint:components=8", "two components and two iterations on the smallest problem",
-         "-n 64 --seeds 1 --problem M3 --workers 1 --no-figures",
+         "-n 64 --draws 1 --problem M3 --workers 1 --no-figures",
          {"components=8,levels=1": "components=2,levels=1,iterations=2,refine_steps=2"}),
     Rule(r"priorpaint certify( -o out/)?$", "one method and one problem in place of all", f"{STANDARD} --method ddnm "
          "--problem G1"),

@@ -190,7 +190,7 @@ def pictures(count: int) -> tuple[Inpainting, Tensor]:
     return operator, operator(Streams([12]).normal(count, 1, 8, 8)[0].tanh())
 
 
-@pytest.mark.parametrize("preset", ["exact", "projected", "langevin", "official-imagenet"])
+@pytest.mark.parametrize("preset", ["exact", "projected", "langevin", "printed", "official-imagenet"])
 def test_batch_of_three_equals_three_runs(preset: str) -> None:
     prior, (operator, y) = network_prior(), pictures(3)
     method = solver("vipaint", preset=preset, levels=3, iterations=6, refine_steps=5, top_steps=20)
@@ -449,7 +449,7 @@ CHURCHES = VP("scaled_linear", 1000, 0.0015, 0.0155)
 @pytest.mark.parametrize(
     ("levels", "index"), [(1, [400]), (2, [550, 400]), (4, [550, 500, 450, 400]), (6, [650, 600, 550, 500, 450, 400])]
 )
-@pytest.mark.parametrize("preset", ["official-imagenet", "official-lsun"])
+@pytest.mark.parametrize("preset", ["printed", "official-imagenet", "official-lsun"])
 def test_official_levels_are_indices_of_a_table_of_1000(preset: Any, levels: int, index: list[int]) -> None:
     """Fig. 1 of the paper, on LSUN-Churches: 550, 500, 450, 400; phase 2 goes down index by index (400 steps)."""
     prior = Gaussian([0.0], [[1.0]], schedule=CHURCHES)

@@ -61,5 +61,5 @@ def test_too_little() -> None:
 
 
 def test_the_prior_counts_what_was_planned() -> None:
-    cells = certify(["replacement", "dps"], ["G1"], [20], seeds=1, num_samples=8, calibrated=False).cells
+    cells = certify(["replacement", "dps"], ["G1"], [20], draws=1, num_samples=8, calibrated=False).cells
     assert [(cell.forward, cell.backward) for cell in cells] == [(20, 0), (0, 20)]

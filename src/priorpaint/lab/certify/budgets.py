@@ -87,7 +87,7 @@ PLANS: dict[str, Plan] = {
 
 def computes_jacobians(solver: Solver) -> bool:
     """Whether each evaluation comes with the whole Jacobian, whose products no budget counts: C H W times the work."""
-    return (isinstance(solver, SMC) and solver.twist == "mmps") or (isinstance(solver, VIPaint) and solver.correct)
+    return (isinstance(solver, SMC) and solver.twist == "mmps") or (isinstance(solver, VIPaint) and solver.corrected)
 
 
 def evaluations(solver: Solver, samples: int) -> float:
