@@ -48,7 +48,7 @@ def test_an_invisible_direction_is_said(monkeypatch: pytest.MonkeyPatch, capsys:
 
 CHEAP = {
     "noisy": "--training 400 --samples 20 --rounds 5 --d 6 --k 2",
-    "masks": "--training 400 --samples 5 --rounds 5 --d 6 --k 2 --masks 4",
+    "masks": "--training 400 --samples 20 --rounds 5 --d 6 --k 2 --masks 4",
     "states": "--calls 10 --samples 20 --d 6 --k 2",
     "marginals": "--samples 20",
     "lecture": "--samples 20",

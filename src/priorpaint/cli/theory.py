@@ -74,7 +74,7 @@ def theory(
     tolerance: Annotated[
         float | None, Option(metavar="ERROR", help="appendix-b: target root-mean-square error of an image.")
     ] = None,
-    samples: Annotated[int | None, Option(min=2, metavar="N", help="Images per repetition.")] = None,
+    samples: Annotated[int | None, Option(min=20, metavar="N", help="Images, of each repetition or mask.")] = None,
     seeds: Annotated[
         int | None, Option(min=1, metavar="N", help="appendix-b: repetitions, each with its own images and noise.")
     ] = None,
@@ -186,7 +186,7 @@ def _print(outcome: Outcome) -> None:
         typer.echo(note)
     if failed:
         typer.echo(
-            f"{failed} of {len(outcome.checks)} rows are off by more than 4 standard errors; try another --seed."
+            f"{failed} of {len(outcome.checks)} rows are off by more than 4 standard errors; take more --samples or another --seed."
         )
 
 
