@@ -186,7 +186,8 @@ def _print(outcome: Outcome) -> None:
         typer.echo(note)
     if failed:
         typer.echo(
-            f"{failed} of {len(outcome.checks)} rows are off by more than 4 standard errors; take more --samples or another --seed."
+            f"{failed} of {len(outcome.checks)} rows are off by more than 4 standard errors; take more --samples, or "
+            "another --seed."
         )
 
 
