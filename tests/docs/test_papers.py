@@ -40,10 +40,12 @@ def check_names(words: list[str]) -> None:
 
     if words[0] == "theory" and "--experiment" in words:
         assert words[words.index("--experiment") + 1] in OPTIONS
-    if words[0] == "bench":
+    if words[0] == "bench" and len(words) > 1:
         assert (ROOT / f"src/priorpaint/bench/suites/{words[1]}.toml").exists()
     if words[0] == "figure":
         assert words[1] in find("lab.figures.FIGURES")
+    if "--sampler" in words:
+        assert words[words.index("--sampler") + 1] in find("diffusion.samplers.SAMPLERS")
     if "--loss" in words:
         find("training.config.TrainConfig")(data=["x"], out="y", crops=1, loss=words[words.index("--loss") + 1])
 
