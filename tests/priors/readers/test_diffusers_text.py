@@ -139,6 +139,24 @@ def test_flux(tmp_path: Path, distilled: bool) -> None:
     assert prior.shape == (4, 8, 8)
 
 
+@pytest.mark.parametrize(("side", "shift"), [(64, 1.583), (1024, 3.158), (None, 3.158)])
+def test_the_grid_of_flux_is_its_pipelines(tmp_path: Path, side: int | None, shift: float) -> None:
+    """Latents of 8 x 8 pixels, packed 2 x 2 into tokens: 16 of them at 64 pixels, 4096 at the model's own 1024."""
+    models.flux(tmp_path)
+    deep = {"block_out_channels": (4,) * 4, "down_block_types": ("DownEncoderBlock2D",) * 4}
+    models.kl(**deep, up_block_types=("UpDecoderBlock2D",) * 4).save_pretrained(tmp_path / "vae")
+    prior = load_prior(tmp_path, flags={"image_size": side} if side else None, device="cpu")
+    assert prior.schedule.shift == pytest.approx(shift, abs=5e-4)
+    assert prior.image_shape == (3, side or 1024, side or 1024)
+    if side != 64:
+        return
+    pipe = pipeline_of(diffusers.FluxPipeline, tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    for steps in (1, 4, 7):
+        pipe(PROMPT, height=side, width=side, num_inference_steps=steps, max_sequence_length=8, output_type="latent")
+        assert torch.allclose(prior.schedule.grid(steps).float(), pipe.scheduler.sigmas, atol=1e-6)
+
+
 def test_parts_of_two_models_are_refused(sd: Path, tmp_path: Path) -> None:
     models.save(
         tmp_path, diffusers.DDIMScheduler(), vae=models.kl(), unet=models.text_unet(12),

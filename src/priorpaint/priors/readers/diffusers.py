@@ -62,13 +62,14 @@ class DiffusersFlags(Flags):
 
 @dataclass(frozen=True)
 class _Denoiser:
-    """The network and all that depends on its kind."""
+    """The network and all that depends on its kind; ``patch``: along a side of a token of what it denoises."""
 
     network: nn.Module
     config: Mapping[str, Any]
     multiple: int
     embed: Embed | Text | None = None
     classes: int = 0
+    patch: int = 1
 
     @property
     def encoders(self) -> tuple[Encoder, ...]:
@@ -122,13 +123,15 @@ def _read(folder: Folder, request: Request, flags: DiffusersFlags) -> Prior:
     autoencoder = _autoencoder(folder, request)
     factor = 1 if autoencoder is None else autoencoder.factor
     denoiser = _denoiser(_Source(folder, request, flags, factor), autoencoder is not None)
-    own, patch = _size_of(denoiser.config.get("sample_size")), 1
+    own = _size_of(denoiser.config.get("sample_size"))
     if autoencoder is not None:
         _check_channels(denoiser, autoencoder.channels, folder)
-        own, patch = own or (_DEFAULT_LATENT_SIZE,) * 2, denoiser.config.get("patch_size") or 2
-    config, path, cls = _scheduler(folder)
-    noise = read_noise(config, path, (own[0] // patch) * (own[1] // patch) if own else 1, cls)
+        own = own or (_DEFAULT_LATENT_SIZE,) * 2
     size = _size(flags, own, factor, denoiser.multiple)
+    height, width = (side or usual for side, usual in zip(size, own or (1, 1), strict=True))
+    config, path, cls = _scheduler(folder)
+    flux = isinstance(denoiser.network, FluxTransformer)
+    noise = read_noise(config, path, (height // denoiser.patch) * (width // denoiser.patch), cls, even=flux)
     prior: NetworkPrior | LatentPrior = NetworkPrior(
         Negated(denoiser.network) if noise.negate else denoiser.network,
         noise.schedule,
@@ -266,14 +269,14 @@ def _sd3(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Den
     if "text_encoder_3" in source.folder.index:
         encoders.append(source.encoder("_3", length))
     embed = SD3Text(tuple(encoders), length, config["joint_attention_dim"])
-    return _Denoiser(SD3Transformer(network), config, config["patch_size"], embed)
+    return _Denoiser(SD3Transformer(network), config, config["patch_size"], embed, patch=config["patch_size"])
 
 
 def _flux(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
     length = source.flags.max_sequence_length or _FLUX_TOKENS
     embed = FluxText((source.encoder(""), source.encoder("_2", length)))
     guidance = (source.flags.guidance or _FLUX_GUIDANCE) if config["guidance_embeds"] else None
-    return _Denoiser(FluxTransformer(network, guidance), config, FLUX_PATCH, embed)
+    return _Denoiser(FluxTransformer(network, guidance), config, FLUX_PATCH, embed, patch=FLUX_PATCH)
 
 
 def _dit(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
@@ -282,7 +285,7 @@ def _dit(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Den
         where, kind = source.folder.path("transformer"), config.get("norm_type")
         raise CheckpointError(f"{where}: norm_type is {kind!r}; expected 'ada_norm_zero', of DiT.")
     # The row after the last class is what training put in place of a dropped label.
-    return _Denoiser(DiT(network), config, config["patch_size"], labels_or(classes), classes)
+    return _Denoiser(DiT(network), config, config["patch_size"], labels_or(classes), classes, config["patch_size"])
 
 
 def _check_width(embed: Text, wanted: Any, where: Path) -> None:
