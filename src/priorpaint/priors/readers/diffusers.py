@@ -33,6 +33,7 @@ from .diffusers_networks import (
     TextUNet,
 )
 from .diffusers_schedule import VES, read_noise
+from .diffusers_settings import check
 from .diffusers_text import Encoder, FluxText, SD3Text, SDXLText, StableDiffusionText, Text, read_encoder
 from .flags import Flags, Number, Positive, Whole
 from .untrusted.reading import named
@@ -222,7 +223,9 @@ def _built(folder: Folder, name: str, dtype: torch.dtype, device: torch.device) 
     state = folder.weights(name)
     cls = getattr(diffusers, folder.index[name])
     where = folder.path(name)
-    network = build(cls, cls.from_config, folder.config(name), where, len(state))
+    settings = folder.config(name)
+    check(settings, cls, where, state)
+    network = build(cls, cls.from_config, settings, where)
     network._fix_state_dict_keys_on_load(state)  # type: ignore[operator]  # names of attention weights before 2023
     fill(network, state, where, dtype, device)
     return network, network.config  # type: ignore[return-value]
