@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from ...errors import CheckpointError, UsageError
@@ -39,6 +40,7 @@ from .flags import Flags, Number, Positive, Whole
 from .untrusted.reading import named
 
 _FLUX_TOKENS, _SD3_TOKENS = 512, 256
+_MOST_TOKENS = 4096
 _FLUX_GUIDANCE = 3.5
 _DEFAULT_LATENT_SIZE = 128
 
@@ -55,9 +57,9 @@ class DiffusersFlags(Flags):
     """
 
     variant: str | None = None
-    image_size: Positive | Literal["any"] | None = None
+    image_size: Annotated[Positive, Field(le=65536)] | Literal["any"] | None = None
     null_class: Whole | None = None
-    max_sequence_length: Positive | None = None
+    max_sequence_length: Annotated[Positive, Field(le=_MOST_TOKENS)] | None = None
     guidance: Number | None = None
 
 
@@ -254,15 +256,18 @@ def _text_unet(source: _Source, network: nn.Module, config: Mapping[str, Any]) -
             f"{where}: addition_embed_type is {config['addition_embed_type']!r} and class_embed_type "
             f"{config['class_embed_type']!r}; the layouts of Stable Diffusion 1, 2 and XL are expected."
         )
-    if folder.settings.get("requires_aesthetics_score"):
+    if folder.says("requires_aesthetics_score", False):
         raise CheckpointError(f"{folder.root} is a refiner, which no prior is made of; use the base model.")
     suffixes = [suffix for suffix in ("", "_2") if f"text_encoder{suffix}" in folder.index]
     if not suffixes:
         raise CheckpointError(f"{folder.root} has no text encoder, which its U-Net needs; download the whole model.")
     encoders = tuple(source.encoder(suffix) for suffix in suffixes)
-    zeros = folder.settings.get("force_zeros_for_empty_prompt", True)
     xl = config["addition_embed_type"] == "text_time"
-    embed = SDXLText(encoders, bool(zeros)) if xl else StableDiffusionText(encoders[:1])
+    embed = (
+        SDXLText(encoders, folder.says("force_zeros_for_empty_prompt", True))
+        if xl
+        else StableDiffusionText(encoders[:1])
+    )
     return _Denoiser(TextUNet(network, source.factor), config, 2 ** (len(config["block_out_channels"]) - 1), embed)
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, MissingExtra
+from .base import short
 from .untrusted import reading as safe
 
 MODEL_INDEX = "model_index.json"
@@ -66,6 +67,14 @@ class Folder:
         """Where a part lies: its own folder, or, in old models with one network, the top folder."""
         own = self.root / name
         return own if own.is_dir() else self.root
+
+    def says(self, key: str, usual: bool) -> bool:
+        """A setting of the pipeline that is true or false."""
+        value = self.settings.get(key, usual)
+        if value is not None and not isinstance(value, bool):
+            path = self.root / MODEL_INDEX
+            raise CheckpointError(f"{path}: {key} is {short(value)}; expected true or false.")
+        return bool(value)
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
         """The configuration of a part, without the settings that could fetch or run something."""

@@ -177,7 +177,7 @@ def _heads(inner: Node) -> dict[str, int]:
             heads, channels = block.whole("num_heads"), block.whole("out_channels")
             if heads and channels % heads:
                 raise CheckpointError(
-                    f"{inner.path}: {block.where} has {heads} attention heads for {channels} channels; it is damaged."
+                    f"{inner.path}: num_heads of {block.where} is {heads} for {channels} channels; it is damaged."
                 )
             heads_of[".".join(block.where.split(".")[-2:])] = heads
     return heads_of
