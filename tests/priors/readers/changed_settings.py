@@ -27,7 +27,8 @@ from tests.priors.readers.small_files import Persistent, images
 Where = tuple[str | int, ...]
 NUMBERS: tuple[Any, ...] = (0, -1, 10**9)
 OTHERS: tuple[Any, ...] = (10**400, 1e308, "x", None, True)
-ALIKE = 2
+ALIKE = 2  # numbers of one name that are changed
+GUARD = 12 << 30  # bytes of address space, so that a failure does not take the machine with it
 HANGS_AFTER = 120  # seconds of one change; an ordinary one takes less than one
 
 
@@ -357,6 +358,10 @@ def main(kind: str, folder: str, choice: str) -> None:
     """Print one line for each change."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGALRM, _hangs)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = taken + GUARD if hard == resource.RLIM_INFINITY else min(taken + GUARD, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     for document in KINDS[kind].make(Path(folder) / "model"):
         if KINDS[kind].parts and document.name.split("/")[0] not in KINDS[kind].parts:
             continue

@@ -154,19 +154,17 @@ def _check_positions(config: Mapping[str, Any], cls: type[nn.Module], where: Pat
     """Tables of positions, and how Flux shares out the channels of a head among the axes."""
     usual = {name: known.default for name, known in inspect.signature(cls.__init__).parameters.items()}
     known = {**usual, **config}
-    patch, side, largest = (known.get(key) for key in ("patch_size", "sample_size", "pos_embed_max_size"))
-    table = state.get("pos_embed.pos_embed")
-    if largest is not None:
-        if table is None or table.ndim != 3 or table.shape[1] != largest**2:
-            found = None if table is None else tuple(table.shape)
-            raise _wrong(where, "pos_embed_max_size", largest, f"the root of the rows of pos_embed.pos_embed, {found}")
-        if side // patch > largest:
-            raise _wrong(where, "sample_size", side, f"at most {largest * patch} (pos_embed_max_size times patch_size)")
-    elif isinstance(side, int) and isinstance(patch, int):
-        if side % patch or not 0 < (side // patch) ** 2 * known["num_attention_heads"] * known[
-            "attention_head_dim"
-        ] <= (_MOST_TABLE):
+    largest, table = known.get("pos_embed_max_size"), state.get("pos_embed.pos_embed")
+    patch, side = known.get("patch_size"), known.get("sample_size")
+    if isinstance(patch, int) and isinstance(side, int):
+        rows = (side // patch) ** 2 * known["num_attention_heads"] * known["attention_head_dim"]
+        if side % patch or (largest is None and not 0 < rows <= _MOST_TABLE):
             raise _wrong(where, "sample_size", side, f"a smaller multiple of patch_size, {patch}")
+        if largest is not None and side > largest * patch:
+            raise _wrong(where, "sample_size", side, f"at most {largest * patch}, pos_embed_max_size times patch_size")
+    if largest is not None and (table is None or table.ndim != 3 or table.shape[1] != largest**2):
+        found = None if table is None else tuple(table.shape)
+        raise _wrong(where, "pos_embed_max_size", largest, f"the root of the rows of pos_embed.pos_embed, {found}")
     if "axes_dims_rope" in known:
         axes, head = known["axes_dims_rope"], known["attention_head_dim"]
         if not isinstance(axes, (list, tuple)) or len(axes) != 3 or any(n % 2 for n in axes) or sum(axes) != head:
