@@ -18,7 +18,9 @@ REFERENCE: Mapping[str, Mapping[str, Any]] = {
     "ddrm": {"steps": 20},
     "diffpir": {"spacing": "quad", "clip": True, "lam": 0.25},  # its lambda 1 in our units; 100 steps as in its tables
     "dps": {"steps": 1000, "scale": 0.5, "clip": True},  # FFHQ, random and box masks
+    "ilvr": {"free_steps": 1, "clip": True, "spacing": "respaced"},  # its README: free_steps 21 for N = 32
     "langevin": {"friction": 15.0},  # ImageNet, 5 inner steps
+    "mcg": {"steps": 1000, "clip": True},  # inpainting; its step is that of the program
     "mmps": {"sampler": "ddim", "iterations": 1},
     "pigdm": {},
     "reddiff": {},
