@@ -18,11 +18,11 @@ from ..diffusion import transitions
 from ..diffusion.rng import Streams
 from ..diffusion.samplers import DDIM, EulerMaruyama, Heun, Sampler, ddim_step
 from ..diffusion.schedules import Schedule
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, tweedie_scale
 from ..operators.base import Operator
 from ..priors.base import Denoising, NormalisedPrior, Prior, WrappedPrior, normalised
 from .base import STRICT, Cost, Field, GridSolver, Problem, Task, settings
-from .likelihoods import Likelihood, tweedie_scale
+from .likelihoods import Likelihood
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
