@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
+from ..diffusion.samplers import check_variance
 from ..diffusion.schedules import Schedule
 from ..errors import UsageError
 from ..operators.base import Operator
 from ..operators.separable import Downsampling
 from ..priors.base import Prior
-from .base import STRICT, Cost, Field, GridSolver, Job, Task, name_of, settings
+from .base import STRICT, VARIANCE, Cost, Field, GridSolver, Job, Task, Variance, name_of, settings
 
 
 @settings(frozen=True, config=STRICT)
@@ -39,8 +40,12 @@ class ILVR(GridSolver, name="ilvr"):
     )
     free_steps: int = Field(0, ge=0, description="steps at the end that replace nothing")
     eta: float = Field(1.0, ge=0, le=1, description="noise of a step: 1 is DDPM ancestral, 0 is DDIM")
+    variance: Variance | None = Field(None, description=VARIANCE)
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1]")
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
+
+    def __post_init__(self) -> None:
+        check_variance(self.variance, self.eta)
 
     def cost(self, num_samples: int = 1) -> Cost:
         return Cost(self.steps * num_samples, 0)
@@ -81,9 +86,10 @@ class ILVR(GridSolver, name="ilvr"):
         times = self._times(schedule)
         x_t = task.start(times[0])
         for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
-            x_0 = task.prior.denoise(x_t, t)
-            x_0 = x_0.clamp(-1, 1) if self.clip else x_0
-            x_t = transitions.step(schedule, x_t, x_0, t, s, task.noise.normal_like(x_t), self.eta)
+            out = task.prior.evaluate(x_t, t)
+            x_0 = out.mean.clamp(-1, 1) if self.clip else out.mean
+            share = out.share(self.variance) if self.eta == 1 else 0.0
+            x_t = transitions.step(schedule, x_t, x_0, t, s, task.noise.normal_like(x_t), self.eta, share)
             if index < self.steps - self.free_steps:
                 x_t = replaced(schedule, x_t, task, measured, s)
             task.report(index + 1, x_0)

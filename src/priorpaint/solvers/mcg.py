@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
-from .base import STRICT, Cost, Field, GridSolver, Problem, Task, settings
+from ..diffusion.samplers import check_variance
+from .base import STRICT, VARIANCE, Cost, Field, GridSolver, Problem, Task, Variance, settings
 from .dps import DPS
 from .ilvr import replaced
 
@@ -32,8 +33,12 @@ class MCG(GridSolver, name="mcg"):
     steps: int = Field(250, ge=1, description="steps of the time grid")
     scale: float = Field(1.0, ge=0, description="gradient step, in units of variance-preserving images; 0 is ilvr")
     eta: float = Field(1.0, ge=0, le=1, description="noise of a step: 1 is DDPM ancestral, 0 is DDIM")
+    variance: Variance | None = Field(None, description=VARIANCE)
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1]")
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
+
+    def __post_init__(self) -> None:
+        check_variance(self.variance, self.eta)
 
     def cost(self, num_samples: int = 1) -> Cost:
         return Cost(0, self.steps * num_samples)
@@ -46,8 +51,9 @@ class MCG(GridSolver, name="mcg"):
         times = self._times(schedule)
         x_t = task.start(times[0])
         for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
-            x_0, move = gradient.move(problem, x_t, t, s, None)
-            u = transitions.step(schedule, x_t, x_0, t, s, task.noise.normal_like(x_t), self.eta)
+            out, move = gradient.move(problem, x_t, t, s, None)
+            share = out.share(self.variance) if self.eta == 1 else 0.0
+            u = transitions.step(schedule, x_t, out.mean, t, s, task.noise.normal_like(x_t), self.eta, share)
             x_t = replaced(schedule, u + move, task, measured, s)
-            task.report(index + 1, x_0)
+            task.report(index + 1, out.mean)
         return x_t
