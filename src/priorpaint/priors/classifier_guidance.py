@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..diffusion.transitions import like, tweedie_scale
 from ..errors import PriorError, UsageError
@@ -54,7 +56,8 @@ class ClassifierGuidedPrior(WrappedPrior):
     def _gradient(self, x_t: Tensor, times: Tensor) -> Tensor:
         """grad log p(c | x_t), (N, C, H, W), itself differentiable where x_t is."""
         watched = torch.is_grad_enabled() and x_t.requires_grad
-        with torch.enable_grad():
+        # The fused kernels of attention have no second derivative.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if watched else nullcontext():
             x = x_t if watched else x_t.detach().requires_grad_()
             log_prob = self.log_prob(x, times.to(x))
             if log_prob.shape != (len(x),):

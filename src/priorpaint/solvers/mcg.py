@@ -47,7 +47,7 @@ class MCG(GridSolver, name="mcg"):
     def _run(self, task: Task) -> Tensor:
         schedule, measured = task.prior.schedule, task.linear.pinv(task.y)
         problem = Problem(task.prior, task.operator, task.y, task.sigma_y)
-        gradient = DPS(scale=self.scale, clip=self.clip)
+        gradient = DPS(scale=self.scale, clip=self.clip)  # type: ignore[call-arg]  # the others have defaults
         times = self._times(schedule)
         x_t = task.start(times[0])
         for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):

@@ -57,9 +57,8 @@ REMAINS: Mapping[str, str] = {
     "diffpir": "It ends one level above the clean picture, and subtracts the noise of y from that of the first level.",
     "dps": "Its norm is that of the batch, of one picture a run, here of each sample. It takes scale=0.3 for "
     "super-resolution and deblurring.",
-    "ilvr": "Its README adds N = 32 and range_t = 20, here factor=32 and free_steps=21, which depend on the picture. It "
-    "noises the reference to the level that a step leaves, here to the one that it arrives at, and its phi_N "
-    "interpolates.",
+    "ilvr": "Its README adds N = 32 and range_t = 20, here factor=32 and free_steps=21, which depend on the picture; "
+    "it noises the reference to the level that a step leaves, here to that at which it arrives.",
     "langevin": "Its benchmark noises the known pixels along one path through the levels; here they keep one noise.",
     "mcg": "It noises y to the level that a step leaves, here to the one that it arrives at; its norm is that of the "
     "batch, here of each sample.",
