@@ -26,8 +26,8 @@ SIDE, WIDTHS, BLOCKS, CLASSES, MODEL = 16, (64, 64, 128), 2, 5, 64
 ATTENDED = (1, 2)  # levels
 
 
-def layout() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a small classifier as the program saves it: three levels of two blocks, 16 x 16 pixels."""
+def layout(side: int = SIDE, classes: int = CLASSES) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a small classifier as the program saves it, of three levels of two blocks."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def layer(name: str, *weight: int) -> None:
@@ -64,16 +64,17 @@ def layout() -> dict[str, tuple[int, ...]]:
     attention("middle_block.1", channels)
     block("middle_block.2", channels, channels)
     layer("out.0", channels)
-    shapes["out.2.positional_embedding"] = (channels, (SIDE // 4) ** 2 + 1)
+    shapes["out.2.positional_embedding"] = (channels, (side // 4) ** 2 + 1)
     layer("out.2.qkv_proj", 3 * channels, channels, 1)
-    layer("out.2.c_proj", CLASSES, channels, 1)
+    layer("out.2.c_proj", classes, channels, 1)
     return shapes
 
 
-def weights(seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+def weights(side: int = SIDE, classes: int = CLASSES) -> dict[str, Tensor]:
+    """Drawn so that none is without influence."""
+    generator = torch.Generator().manual_seed(0)
     out = {}
-    for name, shape in layout().items():
+    for name, shape in layout(side, classes).items():
         noise = torch.randn(shape, generator=generator)
         if len(shape) > 1:
             out[name] = noise / math.sqrt(math.prod(shape[1:]))
