@@ -199,6 +199,7 @@ def test_what_cannot_be_meant_is_refused(file: Path, tmp_path: Path) -> None:
     assert "has no table of noise levels" in refused(file, prior=prior(EDM()))
     assert "toy is none; choose a prior of pixels" in refused(file, prior=prior(side=None))
     assert "which pictures of 20 x 20 do not have" in refused(file, prior=prior(side=20))
+    assert "which pictures of 2 x 2 do not have" in refused(file, prior=prior(side=2))
     assert "which 2 levels cannot share" in refused(file, prior=prior(side=8))
     assert "pictures of 3 channels, and the prior toy draws 1" in refused(file, prior=prior(channels=1))
     assert "there is no file" in refused(tmp_path / "none.pt")

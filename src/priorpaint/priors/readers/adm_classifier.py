@@ -144,7 +144,7 @@ def _layout(shapes: Shapes, side: int) -> tuple[int, int]:
     pixels, blocks = shapes.of(_POOL, 2)[1] - 1, shapes.blocks("input")
     small = math.isqrt(max(pixels, 0))
     count = (side // max(small, 1)).bit_length()
-    if not small or small**2 != pixels or small << (count - 1) != side:
+    if not small or not count or small**2 != pixels or small << (count - 1) != side:
         raise CheckpointError(
             f"{shapes.path} pools {pixels} places, which pictures of {side} x {side} do not have at any level; choose "
             "the classifier of the prior's size."
