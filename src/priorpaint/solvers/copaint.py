@@ -31,8 +31,8 @@ class CoPaint(GridSolver, name="copaint"):
     reference: ClassVar[str] = "Zhang et al., Towards Coherent Image Inpainting Using DDIMs (CoPaint), ICML 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
     cost_formula: ClassVar[str] = (
-        "steps * (inner_steps + retries) forward+backward, steps forward; retries none: at least steps * (inner_steps + "
-        "1) forward+backward"
+        "steps * (inner_steps + retries) forward+backward, steps forward; retries none: at least "
+        "steps * (inner_steps + 1) forward+backward"
     )
     through_decoder: ClassVar[bool] = True
 
