@@ -105,7 +105,8 @@ class Schedule(ABC):
                 (sigma/alpha)^(1/rho), Karras et al. 2022, Eq. 5), ``respaced`` (the entries round(k (T-1)/(steps-1))
                 of a table of betas, DDPM respacing) or ``leading`` (the entries 0, j, 2j, ... for j = T // steps, as
                 DDIM's program has them, so that the first time is below 1); without a table, the noise levels of
-                those of the linear table of 1000. None is the schedule's own habit.
+                those of the linear table of 1000, from 1 down where the schedule ends below them. None is the
+                schedule's own habit.
             rho: exponent of ``karras``.
             start: the first time, in (0, 1].
 
@@ -150,12 +151,12 @@ class Schedule(ABC):
 
     def _of_table(self, steps: int, spacing: str) -> Tensor:
         """Entries of the 1000 linear betas of Ho et al., carried over as noise levels, as far up as they go."""
-        levels = VP().nsr()
-        levels = levels[levels <= self.nsr_range[1]]
+        table = VP().nsr()
+        levels = table[table <= self.nsr_range[1]]
         index = _entries(steps, len(levels), spacing)
         times = torch.cat([self.time_at(levels[index]), torch.zeros(1, dtype=torch.float64)])
-        if spacing == "respaced":
-            times[0] = 1
+        if spacing == "respaced" or len(levels) < len(table):
+            times[0] = 1  # a schedule that ends below the table's noise begins with all that it has
         return times
 
 

@@ -30,7 +30,10 @@ class CoPaint(GridSolver, name="copaint"):
     about: ClassVar[str] = "Optimises each noisy picture until its denoised one agrees with the known pixels; slow."
     reference: ClassVar[str] = "Zhang et al., Towards Coherent Image Inpainting Using DDIMs (CoPaint), ICML 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
-    cost_formula: ClassVar[str] = "steps * (inner_steps + retries) forward+backward (retries none: more), steps forward"
+    cost_formula: ClassVar[str] = (
+        "steps * (inner_steps + retries) forward+backward, steps forward; retries none: at least "
+        "steps * (inner_steps + 1) forward+backward"
+    )
     through_decoder: ClassVar[bool] = True
 
     steps: int = Field(250, ge=1, description="levels of the time grid")
@@ -62,7 +65,9 @@ class CoPaint(GridSolver, name="copaint"):
         if self.inner_steps == 0:
             return Cost(self._steps() * num_samples, 0)
         searches = self.searches() * num_samples
-        return Cost(searches, searches * (self.inner_steps + (self.retries or 0)))
+        if self.retries is None:
+            return Cost(0, searches * (self.inner_steps + 1))
+        return Cost(searches, searches * (self.inner_steps + self.retries))
 
     def _steps(self) -> int:
         return sum(after < before for before, after in pairwise(self.path()))
