@@ -76,6 +76,9 @@ RULES = (
     Rule(r"priorpaint priors add churches ", "a small network"),
     Rule(r"priorpaint inpaint .*--prior PRIOR ", "a small prior, one completion, three steps", INPAINT,
          {"^PRIOR$": "my-prior/"}),
+    Rule(r"priorpaint inpaint .*--classifier ", "networks of the same form, with fewer and narrower levels",
+         f"{INPAINT} --flags '--image_size 64 --class_cond True --noise_schedule cosine --num_channels 32 "
+         "--num_head_channels 32 --num_res_blocks 1 --use_new_attention_order True'"),
     Rule(r"priorpaint inpaint .*--prior hf:", "small networks in the hub's cache, one completion, three steps",
          f"{INPAINT} --offline"),
     Rule(r"priorpaint restore ", "a small picture, one sample, two steps", "--samples 1 --set steps=2 --threads 1"),

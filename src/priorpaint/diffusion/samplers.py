@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from . import transitions
-from .denoiser import Denoiser
+from .denoiser import Denoiser, Variance
 from .rng import Streams
 from .schedules import Schedule
 from .transitions import like
@@ -56,44 +57,56 @@ class DDIM(Sampler):
     """x_s = alpha_s D + sqrt(sigma_s^2 - eta^2 v) eps + eta sqrt(v) z (Song, Meng and Ermon 2021, Eq. 12).
 
     Args:
-        eta: 0 is deterministic, 1 is DDPM's ancestral step with the small variance.
+        eta: 0 is deterministic, 1 is DDPM's ancestral step.
+        variance: of an ancestral step; None is what the network learned, else 'small'.
+
+    Raises:
+        UsageError: another variance than 'small' with eta < 1; in a step, 'learned' and nothing was.
     """
 
     eta: float = 0.0
+    variance: Variance | None = "small"
+
+    def __post_init__(self) -> None:
+        check_variance(self.variance, self.eta)
 
     def step(self, prior: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
-        x_0 = prior.denoise(x_t, t)
-        return ddim_step(prior.schedule, x_t, x_0, t, s, noise, self.eta), x_0
+        out = prior.evaluate(x_t, t)
+        share = out.share(self.variance) if self.eta == 1 else 0.0
+        return ddim_step(prior.schedule, x_t, out.mean, t, s, noise, self.eta, share), out.mean
 
 
-def ddim_step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Streams, eta: float) -> Tensor:
+def check_variance(variance: str | None, eta: float) -> None:
+    """Raise UsageError where a variance other than the small one is asked of a step that is not ancestral."""
+    if variance in ("large", "learned") and eta != 1:
+        raise UsageError(
+            f"variance {variance!r} belongs to an ancestral step, and eta = {eta:g} takes another; pass eta=1 with it "
+            "or leave it out"
+        )
+
+
+def ddim_step(
+    schedule: Schedule,
+    x_t: Tensor,
+    x_0: Tensor,
+    t: Tensor,
+    s: Tensor,
+    noise: Streams,
+    eta: float,
+    share: Tensor | float = 0.0,
+) -> Tensor:
     """STEP(eta): x_s (N, C, H, W) from x_t and the estimate x_0; nothing is drawn where eta = 0."""
     if eta == 0:
         return transitions.ddim(schedule, x_t, x_0, t, s)
-    return transitions.step(schedule, x_t, x_0, t, s, noise.normal_like(x_t), eta)
+    return transitions.step(schedule, x_t, x_0, t, s, noise.normal_like(x_t), eta, share)
 
 
 @dataclass(frozen=True)
 class DDPM(DDIM):
-    """Ancestral sampling: STEP(1) (Ho et al. 2020, Algorithm 2).
-
-    The variance of a step is what the network learned, where it did (Nichol and Dhariwal 2021, Eq. 15: between
-    beta-tilde and beta on a logarithmic scale, element by element), else beta-tilde.
-    """
+    """Ancestral sampling: STEP(1) (Ho et al. 2020, Algorithm 2), by default with the variance that was learned."""
 
     eta: float = 1.0
-
-    def step(self, prior: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
-        if self.eta != 1 or float(s) == 0:
-            return super().step(prior, x_t, t, s, noise)
-        out = prior.evaluate(x_t, t)
-        x_0, share = out.mean, out.variance_share
-        if share is None:
-            return transitions.step(prior.schedule, x_t, x_0, t, s, noise.normal_like(x_t)), x_0
-        mean = transitions.step_mean(prior.schedule, x_t, x_0, t, s)
-        small = like(transitions.backward_variance(prior.schedule, t, s).log(), x_t)
-        large = like(transitions.forward(prior.schedule, s, t)[1].log(), x_t)
-        return mean + torch.exp((small + share * (large - small)) / 2) * noise.normal_like(x_t), x_0
+    variance: Variance | None = None
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class Prior:
     classes: int = _told()
     takes_text: bool = _told()
     latent: bool = _told()
+    learned_variance: bool = _told()
     name: str = _told()
     source: Path | None = _told()
     hash: str | None = _told()
