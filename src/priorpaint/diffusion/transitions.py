@@ -12,10 +12,16 @@ shapes them for broadcasting; so float32 images stay float32. ``t`` and ``s`` ar
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from .schedules import Schedule
+
+Variance = Literal["small", "large", "learned"]
+"""Of an ancestral step; see `ancestral_variance`."""
 
 
 def like(coefficient: Tensor, x: Tensor) -> Tensor:
@@ -36,6 +42,48 @@ def backward_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
     before, after = schedule.level(t), schedule.level(s)
     shrink = torch.expm1(2 * (after.log_nsr - before.log_nsr))
     return -(after.sigma**2) * shrink
+
+
+def largest_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+    """Var[x_s | x_t] for x_0 ~ N(0, I) and s < t, float64: var_{t|s} (alpha_s^2 + sigma_s^2) / (alpha_t^2 + sigma_t^2).
+
+    DDPM: beta_t. Of data with unit variance in each coordinate, none leaves x_s more open.
+    """
+    after, before = schedule.level(s), schedule.level(t)
+    scale = (after.alpha**2 + after.sigma**2) / (before.alpha**2 + before.sigma**2)
+    return forward(schedule, s, t)[1] * scale
+
+
+def ancestral_variance(
+    schedule: Schedule, t: Tensor, s: Tensor, kind: Variance = "small", share: Tensor | None = None
+) -> Tensor:
+    """Variance of p(x_s | x_t), an ancestral step from t to 0 < s < t.
+
+    Ho et al. 2020, Section 3.2: ``small`` is Var[x_s | x_t, x_0] (DDPM: beta-tilde_t), right for data of one point, and
+    ``large`` is `largest_variance` (DDPM: beta_t), right for x_0 ~ N(0, I). Nichol and Dhariwal 2021, Eq. 15:
+    ``learned`` lies between the two, v log(large) + (1 - v) log(small), element by element.
+
+    Args:
+        schedule: noise schedule, in any coordinates.
+        t, s: times, float64.
+        kind: which one.
+        share: v (N, C, H, W), for ``learned``.
+
+    Returns:
+        float64 in the shape of t, or (N, C, H, W) in the dtype of ``share``.
+
+    Raises:
+        UsageError: ``learned`` without a share.
+    """
+    if kind == "large":
+        return largest_variance(schedule, t, s)
+    small = backward_variance(schedule, t, s)
+    if kind == "small":
+        return small
+    if share is None:
+        raise UsageError("this prior has learned no variance; use the variance small or large")
+    low, high = (like(each.log(), share) for each in (small, largest_variance(schedule, t, s)))
+    return torch.exp(low + share * (high - low))
 
 
 def backward_weights(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
