@@ -25,9 +25,9 @@ Variance = Literal["small", "large", "learned"]
 
 
 def like(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A 0-d or (N,) coefficient, cast to x's dtype and device and shaped to broadcast against x (N, ...)."""
+    """A coefficient, 0-d, (N,) or (N, ...), cast to x's dtype and device and shaped to broadcast against x (N, ...)."""
     coefficient = coefficient.to(x)
-    return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
+    return coefficient if coefficient.ndim in (0, x.ndim) else coefficient.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def forward(schedule: Schedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,6 +120,16 @@ def epsilon(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
     return (x_t - like(alpha, x_t) * x_0) / like(sigma, x_t)
 
 
+def score(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+    """grad log p(x_t) = -eps / sigma_t that an estimate x_0 = D implies (Tweedie's formula); t > 0."""
+    return -epsilon(schedule, x_t, x_0, t) / like(schedule.level(t).sigma, x_t)
+
+
+def langevin(x: Tensor, score: Tensor, length: Tensor, noise: Tensor) -> Tensor:
+    """A Langevin step x + length score + sqrt(2 length) noise; ``length`` broadcasts against x (N, ...)."""
+    return x + length * score + (2 * length).sqrt() * noise
+
+
 def step_mean(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> Tensor:
     """Mean of STEP(eta): alpha_s x_0 + sqrt(sigma_s^2 - eta^2 v) eps, for s < t."""
     a, b = backward_weights(schedule, t, s, eta)
@@ -137,6 +147,11 @@ def step(
 def ddim(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """STEP(0): the deterministic DDIM step (Song, Meng and Ermon 2021)."""
     return step_mean(schedule, x_t, x_0, t, s, 0.0)
+
+
+def gaussian_kl(m1: Tensor, v1: Tensor, m2: Tensor, v2: Tensor) -> Tensor:
+    """KL(N(m1, v1) || N(m2, v2)), elementwise, variances v."""
+    return 0.5 * ((m1 - m2).square() / v2 + v1 / v2 - 1 - (v1 / v2).log())
 
 
 def guidance_weight(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> Tensor:

@@ -89,6 +89,7 @@ class PriorInfo:
             cut; see `TiledPrior`.
         fit: how a picture of another size is fitted to the windows.
         null_state: whether it was trained without a condition, too, so that guidance can lead away from that state.
+        learned_variance: whether its network has learned the variance of an ancestral step, too.
         provenance: where it comes from.
     """
 
@@ -104,4 +105,5 @@ class PriorInfo:
     window: tuple[int | None, int | None] = (None, None)
     fit: str = "windows"
     null_state: bool = True
+    learned_variance: bool = False
     provenance: Provenance = Provenance()

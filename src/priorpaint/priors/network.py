@@ -51,8 +51,6 @@ class NetworkPrior(Prior):
             the share (r + 1) / 2; not with ``edm``.
     """
 
-    learned_variance: bool = False
-
     def __init__(
         self,
         network: nn.Module | Callable[..., Tensor],
