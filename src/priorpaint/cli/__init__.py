@@ -15,9 +15,11 @@ from priorpaint.errors import PriorpaintError, UsageError
 
 from .certify import certify
 from .inpaint import inpaint
+from .likelihood import likelihood
 from .methods import methods
 from .priors import priors
 from .restore import operators, restore
+from .sample import sample
 from .theory import theory
 from .train import train
 
@@ -31,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
-for command in (certify, inpaint, methods, operators, restore, theory, train):
+for command in (certify, inpaint, likelihood, methods, operators, restore, sample, theory, train):
     app.command()(command)
 app.add_typer(priors, name="priors")
 

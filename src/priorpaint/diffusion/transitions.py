@@ -82,7 +82,12 @@ def ancestral_variance(
         return small
     if share is None:
         raise UsageError("this prior has learned no variance; use the variance small or large")
-    low, high = (like(each.log(), share) for each in (small, largest_variance(schedule, t, s)))
+    return between(small, largest_variance(schedule, t, s), share)
+
+
+def between(small: Tensor, large: Tensor, share: Tensor) -> Tensor:
+    """exp(v log(large) + (1 - v) log(small)) for v = share (N, C, H, W) (Nichol and Dhariwal 2021, Eq. 15)."""
+    low, high = (like(each.log(), share) for each in (small, large))
     return torch.exp(low + share * (high - low))
 
 
