@@ -39,7 +39,7 @@ def likelihood(
         str, Option(metavar="small|large|learned", help="Variance of the bound's ancestral steps.")
     ] = "small",
     draws: Annotated[int, Option(metavar="N", min=1, max=10_000, help="Draws of the noise, for the bound.")] = 1,
-    ode_steps: Annotated[int, Option(metavar="N", min=1, max=_MOST_STEPS, help="Steps of the ODE's time grid.")] = 20,
+    ode_steps: Annotated[int, Option(metavar="N", min=2, max=_MOST_STEPS, help="Steps of the ODE's time grid.")] = 40,
     rule: Annotated[str, Option(metavar="rk4|heun", help="How the ODE is solved: order 4, or order 2.")] = "rk4",
     probes: Annotated[int, Option(metavar="N", min=1, max=10_000, help="Random probes of the ODE's divergence.")] = 2,
     exact_trace: Annotated[
@@ -56,8 +56,8 @@ def likelihood(
     """Measure how likely a prior finds pictures: the variational bound and the probability-flow ODE.
 
     All numbers are bits a value (a channel of a pixel; of a latent prior, a number of its latent): fewer is likelier.
-    The bound is L_T + sum of L_(t-1) + L_0; of 8-bit pictures it bounds -log2 of their probability. The ODE's density is
-    that of the picture with noise inside its 8-bit steps.
+    The bound is L_T + sum of L_(t-1) + L_0; of 8-bit pictures it bounds -log2 of their probability. The ODE's density
+    is that of the picture with noise inside its 8-bit steps.
     """
     if which not in _WHICH:
         raise UsageError(f"--which is {', '.join(_WHICH[:-1])} or {_WHICH[-1]}, not {which!r}.")
@@ -133,10 +133,9 @@ def _measured(
     with torch.no_grad():
         z = prior.encode(x) if prior.latent else x
     rows: list[dict[str, Any]] = [{"picture": str(path)} for path, _ in batch]
-    scale = (lambda nats: bits_per_value(nats, z[0].numel())) if prior.latent else None
+    count, to_bits = z[0].numel(), bits_per_value if prior.latent else density_bits
     if "bound" in asked:
-        decoder = "gaussian" if prior.latent else "pixels"
-        found = bound(prior, z, **asked["bound"], decoder=decoder, cancel=cancel)
+        found = bound(prior, z, **asked["bound"], decoder="gaussian" if prior.latent else "pixels", cancel=cancel)
         bits = [
             bits_per_value(each, found.values).tolist()
             for each in (found.prior, found.diffusion, found.reconstruction, found.total, found.standard_error)
@@ -146,14 +145,12 @@ def _measured(
                 "L_T": top, "L_diffusion": sum(terms), "L_0": first, "total": total, "standard_error": _number(error),
                 "terms": terms,
             }  # fmt: skip
-        rows[0].setdefault("times", found.times.tolist())
     if "ode" in asked:
         flow = flow_log_prob(
             prior, z if prior.latent else dithered(x, asked["ode"]["seed"]), **asked["ode"], cancel=cancel
         )
-        to_bits = scale or (lambda nats: density_bits(nats, z[0].numel()))
-        errors = bits_per_value(flow.standard_error, z[0].numel()).tolist()
-        for row, value, error in zip(rows, to_bits(-flow.log_prob).tolist(), errors, strict=True):
+        values, errors = to_bits(-flow.log_prob, count).tolist(), bits_per_value(flow.standard_error, count).tolist()
+        for row, value, error in zip(rows, values, errors, strict=True):
             row["ode"] = {"total": value, "standard_error": _number(error)}
     return rows
 
@@ -184,11 +181,10 @@ def _show(report: dict[str, Any]) -> None:
     unit = "latent value" if report["space"] == "latents" else "value"
     table = Table(title=f"{report['prior']['name']}: bits a {unit}, fewer is likelier")
     table.add_column("picture", overflow="fold")
-    headings = (["L_T", "sum L_(t-1)", "L_0", "bound"] if "bound" in report else []) + (
-        ["ODE"] if "ode" in report else []
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    headings = {"bound": ["L_T", "sum L_(t-1)", "L_0", "bound"], "ode": ["ODE"]}
+    for key in (key for key in headings if key in report):
+        for heading in headings[key]:
+            table.add_column(heading, justify="right")
     for row in report["rows"]:
         cells = [Path(row["picture"]).name]
         if "bound" in row:

@@ -2,8 +2,8 @@
 
 In variance-preserving coordinates u = x_t / sqrt(alpha_t^2 + sigma_t^2) = cos(phi) x_0 + sin(phi) eps, along the ODE
     du / dphi = cos(phi) eps - sin(phi) D = (cos(phi) u - D) / sin(phi),
-the "v" of Salimans and Ho 2022. It is bounded at both ends: alpha = 0 is phi = pi / 2, and at phi = 0 it is 0, because
-(cos(phi) u - D) / sin(phi) = -sin(phi) (u + score of u) / cos(phi) there. So the rules below keep their order on every
+the "v" of Salimans and Ho 2022, = -sin(phi) (u + score of u) / cos(phi). It is bounded at both ends: alpha = 0 is
+phi = pi / 2, and at phi = 0 it is 0. So the rules below keep their order on every
 schedule, also on those that end in pure noise.
 """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -80,7 +81,7 @@ def log_pixel(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def dithered(x: Tensor, seed: int = 0) -> Tensor:
-    """8-bit values x (N, C, H, W) in [-1, 1] plus noise uniform on their own step; an image has the same in any batch."""
+    """8-bit values x (N, C, H, W) in [-1, 1] plus noise uniform on their step; an image has the same in any batch."""
     noise = Streams([derive("dither", each) for each in image_seeds(seed, x)], device=x.device)
     return x + HALF_STEP * (2 * noise.uniform(*x.shape[1:]) - 1).to(x)
 
@@ -221,17 +222,19 @@ def flow_log_prob(
     seed: int = 0,
     cancel: CancelToken | None = None,
 ) -> FlowLikelihood:
-    """log density of x under the probability-flow ODE, whose x_1 is N(0, `Prior.std_at`(1)^2).
+    """log density, under the probability-flow ODE with x_1 ~ N(0, `Prior.std_at`(1)^2), of x_t = x at the lowest noise.
+
+    At the lowest noise of the grid the network's knowledge ends. Of data that fill their space the density there is
+    that of x_0; data on a manifold have none, and the number says how close x is to it, on the scale of that noise.
 
     log p(u_0) = log p(u_1) + the integral of div(du / dphi), with du / dphi = (cos(phi) u - D) / sin(phi) of
     `diffusion.probability_flow`. The divergence is exact, or Hutchinson's: the mean of e^T (dv / du) e over arrays e of
-    signs, which stay the same along the path, so that their spread is the error of the whole. At phi = 0 the velocity
-    is 0, so that the first step, to the lowest noise, takes one evaluation.
+    signs, which stay the same along the path, so that their spread is the error of the whole.
 
     Args:
         prior: any prior whose denoiser has a gradient; of a latent one, x are latents.
         x: (N, C, H, W) in the prior's space.
-        steps: steps of the time grid, walked upwards.
+        steps: steps of the time grid, at least 2, walked upwards but for the one to t = 0.
         spacing: of the grid; None is the schedule's own.
         rule: "rk4" (order 4) or "heun" (order 2).
         probes: probes of the trace; None is the exact trace, one gradient for each value of x.
@@ -246,7 +249,9 @@ def flow_log_prob(
         raise UsageError(f"there is no rule {rule!r}; the rules are {', '.join(RULES)}")
     if probes is not None and probes < 1:
         raise UsageError(f"the trace takes at least 1 probe, or none for the exact trace, not {probes}")
-    schedule, times = prior.schedule, prior.schedule.grid(steps, spacing).flip(0)
+    if steps < 2:
+        raise UsageError(f"the ODE takes a grid of at least 2 steps, from its lowest noise up, not {steps}")
+    schedule, times = prior.schedule, prior.schedule.grid(steps, spacing)[:-1].flip(0)  # but for t = 0
     rows, values = len(x), x[0].numel()
     basis = _probes(x, probes, seed)
     flow = ProbabilityFlow(schedule, prior.denoise)
@@ -263,13 +268,13 @@ def flow_log_prob(
         return torch.cat([velocity.detach().flatten(1), torch.stack(along, 1)], 1)
 
     phis = [angle(schedule, t) for t in times]
-    state = torch.cat([x.flatten(1), x.new_zeros(rows, len(basis))], 1)
-    state = state + float(phis[1]) / 2 * slope(state, phis[1])  # Heun's rule, whose slope at phi = 0 is 0
-    for a, b in zip(phis[1:-1], phis[2:], strict=True):
+    state = torch.cat([flow.from_own(x, times[0]).flatten(1), x.new_zeros(rows, len(basis))], 1)
+    for a, b in pairwise(phis):
         state = RULES[rule](slope, state, a, b)[0]
     u_1, integrals = state[:, :values].double().cpu(), state[:, values:].double().cpu()
     scale = float(prior.std_at(times[-1]) / torch.hypot(*schedule.level(times[-1])[:2]))
     log_1 = -0.5 * (u_1 / scale).square().sum(1) - values * math.log(scale * math.sqrt(2 * math.pi))
+    log_1 = log_1 - values * float(torch.hypot(*schedule.level(times[0])[:2]).log())  # from the density of u to x_t's
     if probes is None:
         return FlowLikelihood(log_1 + integrals.sum(1), torch.zeros(rows).double(), u_1.reshape(x.shape))
     error = integrals.std(1) / math.sqrt(probes) if probes > 1 else torch.full((rows,), math.nan).double()
@@ -278,7 +283,7 @@ def flow_log_prob(
 
 def flow_evaluations(steps: int, rule: str) -> int:
     """Evaluations of the denoiser that `flow_log_prob` takes, each with one gradient a probe."""
-    return SLOPES[rule] * (steps - 1) + 1
+    return SLOPES[rule] * (steps - 1)
 
 
 def _probes(x: Tensor, probes: int | None, seed: int) -> Sequence[Tensor]:
