@@ -20,6 +20,7 @@ from PIL import Image
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
 from priorpaint.priors.networks.adm import ADMConfig, Heads
+from tests.bench import stored
 from tests.lab.fashion.made_up import made_up, write_idx
 from tests.priors.readers import test_adm, test_adm_classifier, test_edm
 
@@ -150,6 +151,11 @@ def compvis(yaml: str = "model.yaml", num_classes: int = 0) -> Callable[[Path], 
     return write
 
 
+def benchmark(folder: Path) -> None:
+    """A finished benchmark on two pictures."""
+    stored.make(folder, pictures=2, samples=3)
+
+
 CHURCHES = "configs/latent-diffusion/lsun_churches-ldm-kl-8.yaml"
 # As the text calls it -> what writes it, given the path; names of the hub are written into its cache.
 THINGS: dict[str, Callable[[Path], None]] = {
@@ -161,6 +167,8 @@ THINGS: dict[str, Callable[[Path], None]] = {
     "held-out/": classes(),
     "fashion-mnist/": fashion_mnist,
     "my-prior/": own(),
+    "my-bench/": benchmark,
+    "lpips_alex.safetensors": stored.lpips_file,
     "animals-prior/": own(num_classes=3),
     "my-fashion/": own(channels=1),
     "hf:OWNER/NAME": on_the_hub("OWNER/NAME", "pixel"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from numpy.polynomial import hermite_e
 from torch import Tensor
 
 from priorpaint.diffusion import transitions
@@ -16,6 +17,7 @@ from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.vipaint import bound
 from priorpaint.solvers.vipaint.bound import gaussian_kl
 from priorpaint.solvers.vipaint.official import OFFICIAL, OfficialBound, released_kl, released_pairs
+from priorpaint.solvers.vipaint.printed import PRINTED, PrintedBound
 from priorpaint.solvers.vipaint.solver import VIPaint
 from priorpaint.solvers.vipaint.variables import Draws, Variational
 from tests.solvers.vipaint_toy import (
@@ -184,7 +186,7 @@ def test_pushed_forward_ends_agree_on_every_schedule() -> None:
     schedules: list[Schedule] = [VP("cosine"), VE(), EDM(), Flow()]
     for schedule in schedules:
         prior = Gaussian([0.0], [[1.0]], schedule=schedule)
-        steps = VIPaint(levels=3, top_steps=20).ladder(prior)
+        steps = VIPaint(preset="exact", levels=3, top_steps=20).ladder(prior)
         assert bool((steps.levels.diff() < 0).all()) and bool((steps.pairs[:, 0] > steps.pairs[:, 1]).all())
         assert float(steps.pairs[0, 0]) == 1 and float(steps.pairs[-1, 1]) == float(steps.levels[0])
         near = family(prior, steps)
@@ -196,6 +198,41 @@ def test_pushed_forward_ends_agree_on_every_schedule() -> None:
         own = (schedule.alpha(t_end) ** 2 + schedule.sigma(t_end) ** 2).reshape(1, 1, 1, 1)
         assert 0 <= float(exact_diffusion(near, 0 * m, own)) < 0.05
         assert abs(float(near.prior_part(0 * m, own))) < 1e-3
+
+
+def test_printed_diffusion_loss_is_eq_14() -> None:
+    """(T - T_e) / 2 times the mean KL of the steps above T_e given z_Te; for N(0, S) it is quadratic in z_t."""
+    cov, index = 0.7, 550.0
+    prior = one_dimensional(cov)
+    steps = VIPaint(preset="printed").ladder(prior)
+    printed = PrintedBound(prior, steps, PRINTED, prior.denoise)
+    n, nodes = len(steps.pairs), torch.as_tensor(hermite_e.hermegauss(12)[0])
+    z_end = torch.full((n * 12, 1, 1, 1), 0.4, dtype=torch.float64)
+    noise = nodes.repeat(n).reshape(-1, 1, 1, 1)
+    draws = Draws(noise[:, None], noise, torch.arange(n).repeat_interleave(12))
+    lam = Variational(z_end[:, None], z_end[:, None], z_end[:, None])
+    value, nothing = printed.above(lam, z_end, draws)
+    weights = torch.as_tensor(hermite_e.hermegauss(12)[1])
+    mean = float((value.reshape(n, 12) * weights / weights.sum()).sum(1).mean())
+
+    wanted = 0.0
+    a_e, s_e = float(CIN.alpha(steps.levels[0])), float(CIN.sigma(steps.levels[0]))
+    for t, s in steps.pairs:
+        a_t, s_t, a_s, s_s = (float(f(x)) for x in (t, s) for f in (CIN.alpha, CIN.sigma))
+        v_te, v_se, v_ts = (
+            s_t**2 - (a_t / a_e * s_e) ** 2,
+            s_s**2 - (a_s / a_e * s_e) ** 2,
+            s_t**2 - (a_t / a_s * s_s) ** 2,
+        )
+        q_var = 1 / (1 / v_se + (a_t / a_s) ** 2 / v_ts)
+        p_var = v_ts * s_s**2 / s_t**2
+        # means c z_t + d z_Te of q and c z_t of p, with D(z_t) = a_t S / (a_t^2 S + s_t^2) z_t
+        c_q, d_q = q_var * a_t / a_s / v_ts, q_var * a_s / a_e / v_se
+        c_p = a_t / a_s * s_s**2 / s_t**2 + a_s * v_ts / s_t**2 * a_t * cov / (a_t**2 * cov + s_t**2)
+        gap = ((c_q - c_p) * a_t / a_e + d_q) * 0.4
+        wanted += 0.5 * ((gap**2 + (c_q - c_p) ** 2 * v_te) / p_var + q_var / p_var - 1 - math.log(q_var / p_var))
+    assert mean == pytest.approx((1000 - index) / 2 * wanted / n, rel=1e-6)
+    assert float(nothing.abs().max()) == 0
 
 
 def test_released_grid() -> None:
@@ -235,7 +272,7 @@ def test_correlated_prior_leaves_a_gap_but_right_means(levels: tuple[int, ...], 
     assert total > value + 0.5
     noise = points(2 * len(levels)).reshape(-1, len(levels), 1, 1, 2)
     with torch.no_grad():
-        z = family(prior, steps).ancestral(spread_over(lam, len(noise)), noise).flatten(1)
+        z = family(prior, steps).path(spread_over(lam, len(noise)), noise).levels[-1].flatten(1)
     torch.testing.assert_close(z.mean(0), mean, rtol=0, atol=1e-3)
     assert bool((z.var(0, correction=0) < cov.diagonal()).all())
 

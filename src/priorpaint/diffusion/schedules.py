@@ -317,23 +317,27 @@ class Flow(Schedule):
 
     Args:
         shift: moves the ``uniform`` grid towards noise, t = shift u / (1 + (shift - 1) u) with u uniform, as models for
-            large pictures are sampled (Esser et al. 2024, Eq. 23); the meaning of t stays. 1 is no shift. With a
-            shift, the grid goes down to the shifted u = 0.001 and then to clean, as the published samplers do.
+            large pictures are sampled (Esser et al. 2024, Eq. 23); the meaning of t stays. 1 is no shift.
+        last: u at the last noisy level of that grid, before the step to clean; 0 is equal steps in u down to clean, as
+            Flux is sampled. None is 0 without a shift and else the shifted 0.001, as Stable Diffusion 3 is sampled.
     """
 
-    def __init__(self, shift: float = 1.0) -> None:
+    def __init__(self, shift: float = 1.0, last: float | None = None) -> None:
         if not 0 < shift < math.inf:
             raise UsageError(f"the shift of a flow schedule must be a positive number, not {shift}")
+        if last is not None and not 0 <= last < 1:
+            raise UsageError(f"the last noisy level of a flow schedule must lie in [0, 1), not {last}")
         self.shift = float(shift)
+        self.last = (0.0 if shift == 1 else self._shifted(_FIRST)) if last is None else float(last)
 
     def _grid(self, steps: int, spacing: str, rho: float, start: float) -> Tensor:
-        times = super()._grid(steps, spacing, rho, start)
-        if self.shift == 1 or spacing != "uniform":
-            return times
+        if spacing != "uniform":
+            return super()._grid(steps, spacing, rho, start)
         high = start / (self.shift - (self.shift - 1) * start)
-        low = min(self._shifted(_FIRST), high / 2)
-        u = torch.linspace(high, low, steps, dtype=torch.float64)
-        times[:-1] = self._shifted(u)
+        times = self._shifted(torch.linspace(high, 0, steps + 1, dtype=torch.float64))
+        if self.last:
+            low = min(self.last, high / 2)
+            times[:-1] = self._shifted(torch.linspace(high, low, steps, dtype=torch.float64))
         times[0] = start
         return times
 

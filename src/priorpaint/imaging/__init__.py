@@ -6,7 +6,7 @@ Inside the library a mask says 1 where a pixel is *known*; in files white means 
 from __future__ import annotations
 
 from priorpaint.imaging.composing import compose
-from priorpaint.imaging.masks import Mask, mask_from_alpha, mask_from_boxes, parse_box, read_mask
+from priorpaint.imaging.masks import Mask, mask_from_alpha, mask_from_boxes, mask_picture, parse_box, read_mask
 from priorpaint.imaging.reading import Picture, read_picture
 from priorpaint.imaging.sheets import contact_sheet, hole_overlay, uncertainty_picture
 from priorpaint.imaging.writing import (
@@ -28,6 +28,7 @@ __all__ = [
     "lossy",
     "mask_from_alpha",
     "mask_from_boxes",
+    "mask_picture",
     "parse_box",
     "read_mask",
     "read_picture",

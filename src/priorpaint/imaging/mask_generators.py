@@ -1,4 +1,4 @@
-"""Masks for tests, examples and benchmarks: what is known of a picture, drawn from a seed.
+"""Shapes of masks with their parameters: what is known of a picture, drawn from a seed. `mask_kinds` names them.
 
 Every generator returns a bool array (H, W) that is True where a pixel is KNOWN. ``size`` is (height, width), or one
 number for a square; ``seed`` is an int, and the same seed always gives the same mask.
@@ -7,10 +7,11 @@ number for a square; ``seed`` is an int, and the same seed always gives the same
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import UsageError
 
@@ -21,6 +22,23 @@ _TRIES = 20_000
 _ROTATION_MARGIN = 100
 _RESTARTS = 8
 _HOLE_GAP = 2
+_BRUSH_SIDE = 256  # of the pictures for which the published widths of brush strokes are meant
+_WORDS = (
+    "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor incididunt ut labore et dolore magna "
+    "aliqua enim ad minim veniam quis nostrud exercitation ullamco laboris nisi aliquip ex ea commodo consequat"
+).split()
+
+
+def height_and_width(size: Size) -> tuple[int, int]:
+    """(height, width) of a size.
+
+    Raises:
+        UsageError: a side is below 1.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise UsageError(f"a size is (height, width) in pixels, both at least 1, not {size}")
+    return height, width
 
 
 def strokes(size: Size, seed: int, fraction: tuple[float, float] = (0.05, 0.10)) -> Mask:
@@ -34,7 +52,7 @@ def strokes(size: Size, seed: int, fraction: tuple[float, float] = (0.05, 0.10))
     Raises:
         UsageError: the range is not inside (0, 1), or too narrow for one stroke of this size.
     """
-    height, width = _size(size)
+    height, width = height_and_width(size)
     low, high = _range(fraction)
     rng = np.random.default_rng(seed)
     target = rng.uniform(low, low + 0.8 * (high - low))  # short of high, so that the last stroke has room
@@ -64,7 +82,7 @@ def holes(
     Raises:
         UsageError: the holes do not fit, or a range is not one.
     """
-    height, width = _size(size)
+    height, width = height_and_width(size)
     low, high = _range(fraction)
     shortest, longest = side[0], min(side[1], height, width)
     if not 1 <= shortest <= longest:
@@ -112,8 +130,8 @@ def box(size: Size, side: int | tuple[int, int] = 64, seed: int | None = None) -
     Raises:
         UsageError: the hole is larger than the picture.
     """
-    height, width = _size(size)
-    tall, wide = _size(side)
+    height, width = height_and_width(size)
+    tall, wide = height_and_width(side)
     if tall > height or wide > width:
         raise UsageError(f"a hole of {tall} x {wide} pixels does not fit into {height} x {width}")
     if seed is None:
@@ -132,7 +150,7 @@ def random_pixels(size: Size, seed: int, missing: float) -> Mask:
     Raises:
         UsageError: ``missing`` is not in [0, 1].
     """
-    height, width = _size(size)
+    height, width = height_and_width(size)
     if not 0 <= missing <= 1:
         raise UsageError(f"missing is a fraction in [0, 1], not {missing}")
     known = np.ones(height * width, dtype=bool)
@@ -149,7 +167,7 @@ def half(size: Size, side: str = "left") -> Mask:
     Raises:
         UsageError: another ``side``.
     """
-    height, width = _size(size)
+    height, width = height_and_width(size)
     known = np.ones((height, width), dtype=bool)
     everything = slice(None)
     regions: dict[str, tuple[slice, slice]] = {
@@ -174,7 +192,7 @@ def rotated_window(size: Size, seed: int) -> Mask:
     Source: Agarwal et al., "VIPaint: Image Inpainting with Pre-Trained Diffusion Models via Variational Inference"
     (2024), section 5.1 and its published generator.
     """
-    height, width = _size(size)
+    height, width = height_and_width(size)
     canvas_side = max(height, width) + _ROTATION_MARGIN
     canvas = np.zeros((canvas_side, canvas_side), dtype=np.uint8)
     canvas[: canvas_side // 2] = 255
@@ -197,30 +215,123 @@ def random_boxes(size: Size, seed: int, hole_range: tuple[float, float]) -> Mask
     Raises:
         UsageError: the range is not inside [0, 1], or no draw falls into it.
     """
-    height, width = _size(size)
+    return _redrawn("boxes", size, seed, hole_range, _hide_boxes)
+
+
+def brush_strokes(size: Size, seed: int, hole_range: tuple[float, float]) -> Mask:
+    """A random number of wide zigzag strokes is missing (Co-Mod-GAN without boxes).
+
+    With c = min(a + b, 1): U{0..int(20c)-1} strokes of 4 to 17 corners, whose legs are N(r, r/2) long, within [0, 2r],
+    with r an eighth of the diagonal, and turn by 2 pi / 5 +- 2 pi / 15; each stroke is 12 to 47 pixels wide at a short
+    side of 256, and in proportion at other sizes (the published program keeps its pixels at any size). Redrawn until
+    the missing fraction lies strictly inside (a, b).
+
+    Source: as for `random_boxes`.
+
+    Raises:
+        UsageError: the range is not inside [0, 1], or no draw falls into it.
+    """
+    return _redrawn("strokes", size, seed, hole_range, _hide_strokes)
+
+
+def boxes_and_strokes(size: Size, seed: int, hole_range: tuple[float, float]) -> Mask:
+    """`random_boxes` and `brush_strokes` together, redrawn until their union lies strictly inside (a, b).
+
+    This is Co-Mod-GAN's mask, and that of VIPaint's experiments: (0.4, 0.8) for "random", (0.2, 0.21) for "small".
+
+    Source: as for `random_boxes`.
+
+    Raises:
+        UsageError: the range is not inside [0, 1], or no draw falls into it.
+    """
+    return _redrawn("boxes and strokes", size, seed, hole_range, _hide_boxes, _hide_strokes)
+
+
+def text(size: Size, seed: int) -> Mask:
+    """Lines of printed words cover the picture, in the font that Pillow carries.
+
+    Letters are between an eighth and a fifth of the short side tall, at least 8 pixels; words, height and where lines
+    begin come from the seed.
+    """
+    height, width = height_and_width(size)
+    rng = np.random.default_rng(seed)
+    tall = max(8.0, float(rng.uniform(1 / 8, 1 / 5)) * min(height, width))
+    font = ImageFont.load_default(size=tall)
+    page = Image.new("1", (width, height))
+    pen = ImageDraw.Draw(page)
+    top = float(rng.uniform(-0.5, 0.1)) * tall
+    while top < height:
+        left = -float(rng.uniform(0, 2)) * tall
+        while left < width:
+            word = _WORDS[int(rng.integers(len(_WORDS)))]
+            pen.text((left, top), word, fill=1, font=font, stroke_width=tall / 40)
+            left += font.getlength(word + " ")
+        top += 1.15 * tall
+    return ~np.array(page, dtype=bool)
+
+
+def _redrawn(
+    what: str,
+    size: Size,
+    seed: int,
+    hole_range: tuple[float, float],
+    *hiders: Callable[[Mask, float, np.random.Generator], None],
+) -> Mask:
+    """What all hiders leave, drawn again until the missing fraction lies strictly inside ``hole_range`` = (a, b).
+
+    Hiders get c = min(a + b, 1), by which Co-Mod-GAN decides how much to hide.
+    """
+    height, width = height_and_width(size)
     low, high = hole_range
     if not 0 <= low < high <= 1:
         raise UsageError(f"hole_range is (a, b) with 0 <= a < b <= 1, not {hole_range}")
-    c = min(low + high, 1.0)
     rng = np.random.default_rng(seed)
     for _ in range(_TRIES):
         known = np.ones((height, width), dtype=bool)
-        _hide_boxes(known, int(10 * c), height // 2, width // 2, rng)
-        _hide_boxes(known, int(5 * c), height, width, rng)
+        for hide in hiders:
+            hide(known, min(low + high, 1.0), rng)
+            if _fraction(~known) >= high:  # the others hide only more
+                break
         if low < _fraction(~known) < high:
             return known
-    raise UsageError(f"no random boxes fill {low:.1%} to {high:.1%} of {height} x {width} pixels; widen hole_range")
+    raise UsageError(f"no random {what} fill {low:.1%} to {high:.1%} of {height} x {width} pixels; widen hole_range")
 
 
-def _hide_boxes(known: Mask, most: int, max_tall: int, max_wide: int, rng: np.random.Generator) -> None:
-    """Hide U{0..most-1} boxes with sides U{0..max-1}; up to half of a box may hang over the border."""
+def _hide_boxes(known: Mask, c: float, rng: np.random.Generator) -> None:
+    """Co-Mod-GAN's boxes, up to half of each over the border: int(10c) - 1 of half the sides, int(5c) - 1 of all."""
     height, width = known.shape
-    count = int(rng.integers(most)) if most else 0
-    for _ in range(count):
-        wide, tall = int(rng.integers(max_wide)), int(rng.integers(max_tall))
-        left = int(rng.integers(-(wide // 2), width - wide + wide // 2))
-        top = int(rng.integers(-(tall // 2), height - tall + tall // 2))
-        known[max(top, 0) : max(top + tall, 0), max(left, 0) : max(left + wide, 0)] = False
+    for most, divisor in ((int(10 * c), 2), (int(5 * c), 1)):
+        for _ in range(int(rng.integers(most)) if most else 0):
+            wide, tall = (int(rng.integers(max(side // divisor, 1))) for side in (width, height))
+            left = int(rng.integers(-(wide // 2), width - wide + wide // 2))
+            top = int(rng.integers(-(tall // 2), height - tall + tall // 2))
+            known[max(top, 0) : max(top + tall, 0), max(left, 0) : max(left + wide, 0)] = False
+
+
+def _hide_strokes(known: Mask, c: float, rng: np.random.Generator) -> None:
+    """Co-Mod-GAN's brush, int(20c) - 1 strokes at most."""
+    height, width = known.shape
+    radius, scale = math.hypot(height, width) / 8, min(height, width) / _BRUSH_SIDE
+    page = Image.new("1", (width, height))
+    pen = ImageDraw.Draw(page)
+    most = int(20 * c)
+    for _ in range(int(rng.integers(most)) if most else 0):
+        count = int(rng.integers(4, 18))
+        spread = rng.uniform(0, 2 * math.pi / 15, 2)
+        angles = rng.uniform(2 * math.pi / 5 - spread[0], 2 * math.pi / 5 + spread[1], count)
+        angles[::2] *= -1  # legs go up and down in turn
+        lengths = np.clip(rng.normal(radius, radius / 2, count), 0, 2 * radius)
+        corner = rng.uniform((0, 0), (width, height))
+        corners = [tuple(corner)]
+        for length, angle in zip(lengths, angles, strict=True):
+            corner = np.clip(corner + length * np.array((math.cos(angle), math.sin(angle))), 0, (width, height))
+            corners.append(tuple(corner))
+        thick = max(1, round(scale * int(rng.uniform(12, 48))))
+        pen.line(corners, fill=1, width=thick)
+        for x, y in corners:
+            pen.ellipse((x - thick // 2, y - thick // 2, x + thick // 2, y + thick // 2), fill=1)
+    flips = tuple(slice(None, None, int(step)) for step in rng.choice((-1, 1), 2))
+    known &= ~np.array(page, dtype=bool)[flips]
 
 
 def _line_width(height: int, width: int, rng: np.random.Generator) -> int:
@@ -270,13 +381,6 @@ def _drawn(height: int, width: int, lines: list[tuple[float, ...]], thick: int) 
 
 def _fraction(missing: Mask) -> float:
     return np.count_nonzero(missing) / missing.size
-
-
-def _size(size: Size) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise UsageError(f"a size is (height, width) in pixels, both at least 1, not {size}")
-    return height, width
 
 
 def _range(fraction: tuple[float, float]) -> tuple[float, float]:

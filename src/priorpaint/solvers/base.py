@@ -22,7 +22,7 @@ from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
 from ..priors.base import Prior, normalised
 from .latent_grid import composed, on_latent_grid
-from .problem import Callback, Cost, Graph, Job, PosteriorSampler, Problem, Task
+from .problem import Callback, Cost, Graph, Job, PosteriorSampler, Problem, Task, part_of
 
 __all__ = [
     "Graph",
@@ -39,6 +39,7 @@ __all__ = [
     "Task",
     "VARIANCE",
     "Variance",
+    "part_of",
     "settings",
 ]
 
@@ -97,6 +98,20 @@ class Solver(ABC):
     @abstractmethod
     def cost(self, num_samples: int = 1) -> Cost:
         """Network evaluations for ``num_samples`` samples of one image."""
+
+    def settled(self, prior: Prior, shape: tuple[int, int, int], mask: bool) -> Self:
+        """The method with what it leaves to the problem decided, whose ``cost`` is that of a run; itself where it
+        leaves nothing.
+
+        Args:
+            prior: the prior.
+            shape: (C, H, W) of x_0, in the prior's space.
+            mask: whether the operator is an `Inpainting`.
+        """
+        return self
+
+    def _settled(self, job: Job) -> Self:
+        return self.settled(job.prior, job.shape, isinstance(job.operator, Inpainting))
 
     def shared_cost(self) -> Cost:
         """The part of ``cost`` that ``condition`` takes, once for all samples of an image."""

@@ -123,6 +123,13 @@ class Task:
         return transitions.perturb(self.prior.schedule, self.initial, t, noise)
 
 
+def part_of(callback: Callback | None, before: int, total: int) -> Callback | None:
+    """A callback that counts a part of a longer run."""
+    if callback is None:
+        return None
+    return lambda step, _, x_0: callback(before + step, total, x_0)
+
+
 @dataclass(frozen=True)
 class Job:
     """The arguments of ``Solver.sample``, checked and cleaned.

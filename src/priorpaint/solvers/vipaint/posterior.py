@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Protocol, cast
 
@@ -19,16 +19,16 @@ from ..smc.particles import Proposal
 from ..smc.solver import Population
 from .correction import Refinement, choose, propose
 from .family import Family
-from .variables import Ladder, Mixture, Parts
+from .variables import Ladder, Mixture, Parts, Path
 
 
 class Method(Protocol):
     """What a posterior asks of the settings that it was fitted with; `VIPaint` has it."""
 
     @property
-    def components(self) -> int: ...
+    def chains(self) -> int: ...
     @property
-    def correct(self) -> bool: ...
+    def corrected(self) -> bool: ...
     @property
     def particles(self) -> int: ...
     @property
@@ -81,17 +81,20 @@ class Posterior:
 
     @torch.no_grad()
     def _ancestral(self, num_samples: int, seeds: list[int], batch_size: int | None) -> Tensor:
+        done = [path.levels[-1] for path in self._paths(num_samples, seeds, batch_size)]
+        return torch.cat(done).reshape(len(self.y), num_samples, *done[0].shape[1:])
+
+    def _paths(self, num_samples: int, seeds: list[int], batch_size: int | None) -> Iterator[Path]:
+        """z_Te, ..., z_Ts ~ q of the rows (image, sample), ``batch_size`` at a time."""
         images = torch.arange(len(self.y)).repeat_interleave(num_samples)
         samples = torch.arange(num_samples).repeat(len(self.y))
         component = self._components(seeds, num_samples).flatten()
         shape = self.parameters.mean.shape[2:]
-        done = []
         for chunk in torch.split(torch.arange(len(images)), batch_size or max(len(images), 1)):
             rows = zip(images[chunk].tolist(), samples[chunk].tolist(), strict=True)
             noise = Streams([derive("hierarchy", seeds[i], k) for i, k in rows], device=self.prior.device)
             lam = self.parameters.rows(images[chunk], component[chunk].to(self.parameters.mean.device))
-            done.append(self.family.ancestral(lam, noise.normal(*shape).to(lam.mean)))
-        return torch.cat(done).reshape(len(self.y), num_samples, *shape[1:])
+            yield self.family.path(lam, noise.normal(*shape).to(lam.mean))
 
     def _components(self, seeds: list[int], num_samples: int) -> Tensor:
         """The component of each sample, (B, num_samples).
@@ -138,7 +141,7 @@ class Posterior:
     def draw(self, job: Job) -> Tensor:
         """``sample`` with checked arguments."""
         job = replace(job, operator=self.operator)
-        if self.solver.correct:
+        if self.solver.corrected:
             refinement = self.solver.refinement(self.prior, job.shape)
             return refinement.samples(job, self._proposal(job, math.ceil(job.num_samples / refinement.num_kept)))
         z = self._ancestral(job.num_samples, job.seeds, job.batch_size)
@@ -217,8 +220,8 @@ class Posterior:
                 f"{_numbers(levels)}; use the settings and the prior of the fit"
             )
         components = state["parameters.logits"].shape[-1]
-        if components != solver.components:
-            raise UsageError(f"the posterior has {components} components, these settings ask for {solver.components}")
+        if components != solver.chains:
+            raise UsageError(f"the posterior has {components} components, these settings ask for {solver.chains}")
         return cls(
             solver,
             prior,
@@ -229,6 +232,27 @@ class Posterior:
             Parts(*(state[f"losses.{name}"] for name in Parts._fields)),
             state["objective"],
         )
+
+    @torch.no_grad()
+    def expectations(self, num_samples: int = 1, *, seed: Seed = 0, batch_size: int | None = None) -> Tensor:
+        """E_p[x_0 | z_t] at T_e, ..., T_s, where samples come from (VIPaint, Fig. 1), (B, num_samples, K, C, H, W).
+
+        They are images, on the paths through q whose ends ``sample`` refines with the same seed (without ``correct``,
+        which has particles of its own). 2 levels - 1 network calls a sample.
+
+        Args:
+            num_samples, seed, batch_size: as in ``sample``.
+
+        Raises:
+            UsageError: num_samples or batch_size below 1.
+        """
+        job = self._job("num_samples", num_samples, seed, batch_size, None)
+        family = self.family
+        done = []
+        for path in self._paths(num_samples, job.seeds, batch_size):
+            latents = [family.denoise(z, t) for z, t in zip(path.levels, family.ladder.levels, strict=True)]
+            done.append(torch.stack([self.prior.decode(x_0).float() for x_0 in latents], 1))
+        return torch.cat(done).reshape(len(self.y), num_samples, *done[0].shape[1:])
 
 
 @dataclass(frozen=True)
@@ -243,7 +267,7 @@ class FittedSampler(PosteriorSampler):
         if initial is not None:
             raise UsageError("VIPaint does not start from given images; use a method with the setting t_init")
         solver, rows = self.posterior.solver, self.posterior.expanded(len(seeds))
-        size = solver.particles if solver.correct else None  # a group is as large as many samples: one at a time
+        size = solver.particles if solver.corrected else None  # a group is as large as many samples: one at a time
         return rows.sample(1, seed=list(seeds), batch_size=size, callback=callback)[:, 0]
 
 
