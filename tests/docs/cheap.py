@@ -18,6 +18,7 @@ PYTHON = {
     r"num_samples=1024": "num_samples=4",
     r"steps=50,": "steps=5,",
     r"particles=256": "particles=8, steps=5",
+    '"ddnm", "dps:steps=100"': '"ddnm:steps=2", "dps:steps=2"',
     r"num_samples=16": "num_samples=2",
     r'method="psld"': 'method="psld", num_samples=1, steps=2',
     r'priorpaint\.inpaint\("photo\.png", "mask\.png", prior=prior\)': 'priorpaint.inpaint("photo.png", "mask.png", '
@@ -67,8 +68,7 @@ UNET = "--channels 8,8 --blocks 1,1"
 
 # The first that matches is the command's.
 RULES = (
-    Rule(r"priorpaint (methods|operators|priors list|priors|(masks|figure|certify.*) --list)$",
-         "as it stands"),
+    Rule(r"priorpaint (methods|operators|priors list|priors|(masks|figure|certify .*) ?--list)$", "as it stands"),
     Rule(r"priorpaint priors (info|verify|add \w+) PRIOR$", "of a small prior", words={"^PRIOR$": "my-prior/"}),
     Rule(r"priorpaint priors add imagenet64 ", "a network of the same form, with narrower levels of one block",
          words={"--num_channels 192": "--num_channels 32", "--num_head_channels 64": "--num_head_channels 32",
@@ -81,6 +81,9 @@ RULES = (
          "--num_head_channels 32 --num_res_blocks 1 --use_new_attention_order True'"),
     Rule(r"priorpaint inpaint .*--prior hf:", "small networks in the hub's cache, one completion, three steps",
          f"{INPAINT} --offline"),
+    Rule(r"priorpaint bench --list", "as it stands"),
+    Rule(r"priorpaint bench ", "one picture, one mask, one method of two steps",
+         "--pictures 1 -n 2 --mask half --operator grayscale --method ddnm:steps=2 --settings default --threads 1"),
     Rule(r"priorpaint restore ", "a small picture, one sample, two steps", "--samples 1 --set steps=2 --threads 1"),
     Rule(r"priorpaint inpaint ", "small pictures and networks, one completion, three steps", INPAINT),
     Rule(r"priorpaint masks ", "small pictures"),

@@ -105,9 +105,9 @@ def measure(
 
 
 def finished(folder: Path, plan: Plan) -> list[Record]:
-    """The lines of done.jsonl that belong to the plan; an older plan of the folder may have had other cells."""
-    keys = {case.key for case in plan.cells()}
-    return [record for record in Store(folder).done() if record["key"] in keys]
+    """The lines of done.jsonl that belong to the plan, in its words; an older plan may have had others."""
+    about = {case.key: case.about for case in plan.cells()}
+    return [{**record, **about[record["key"]]} for record in Store(folder).done() if record["key"] in about]
 
 
 def measured(folder: Path) -> dict[str, Record]:

@@ -45,10 +45,11 @@ class Display(_Shown):
     Args:
         samples: how many completions.
         quiet: whether to show no progress.
+        what: what is drawn.
     """
 
-    def __init__(self, samples: int, *, quiet: bool) -> None:
-        self.samples, self.finished = samples, 0
+    def __init__(self, samples: int, *, quiet: bool, what: str = "completions") -> None:
+        self.samples, self.finished, self.what = samples, 0, what
         self._begun = self._last = time.monotonic()
         super().__init__(self._words(), 1.0, quiet=quiet)
 
@@ -58,9 +59,9 @@ class Display(_Shown):
         if time.monotonic() - self._last >= _PLAIN_SECONDS:
             self._line(share)
 
-    def sample(self) -> None:
-        """One more completion is finished."""
-        self.finished += 1
+    def sample(self, count: int = 1) -> None:
+        """One more completion, or some, are finished."""
+        self.finished += count
         self._bar.update(self._task, description=self._words())
         self._line(self.finished / self.samples)
 
@@ -72,7 +73,7 @@ class Display(_Shown):
         self.say(f"{share:4.0%}  {self._words()}  {left:.0f} s left")
 
     def _words(self) -> str:
-        return f"{self.finished} of {self.samples} completions"
+        return f"{self.finished} of {self.samples} {self.what}"
 
 
 class CellDisplay(_Shown):
@@ -95,11 +96,11 @@ class GridDisplay(_Shown):
 
     Args:
         cells: how many the plan has.
-        work: of a cell of each method, in any unit, by label.
+        work: of a cell, in any unit, by method and operator.
         left: work that is to be done.
     """
 
-    def __init__(self, cells: int, work: Mapping[str, float], left: float, *, quiet: bool) -> None:
+    def __init__(self, cells: int, work: Mapping[tuple[str, str], float], left: float, *, quiet: bool) -> None:
         self.cells, self.finished, self.failed = cells, 0, 0
         self._work, self._left, self._done = work, left, 0.0
         self._begun = self._last = time.monotonic()
@@ -108,15 +109,16 @@ class GridDisplay(_Shown):
     def __call__(self, event: Event) -> None:
         """An event of the run."""
         about, now = event.item.about, 0.0
+        work = self._work[about["method"], about["operator"]]
         if event.kind in ("kept", "done"):
             self.finished += 1
         if event.kind == "failed":
             self.failed += 1
             self.say(f"Failed: {about['method']} on {about['picture']}: {event.error}")
         if event.kind == "step":
-            now = event.share * self._work[about["method"]]
+            now = event.share * work
         if event.kind in ("done", "failed"):
-            self._done += self._work[about["method"]]
+            self._done += work
         self._show((self._done + now) / (self._left or 1.0))
 
     def _show(self, share: float) -> None:

@@ -14,16 +14,15 @@ shapes them for broadcasting; so float32 images stay float32. ``t`` and ``s`` ar
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .schedules import Schedule
 
 
 def like(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A 0-d or (N,) coefficient, cast to x's dtype and device and shaped to broadcast against x (N, ...)."""
+    """A coefficient, 0-d, (N,) or (N, ...), cast to x's dtype and device and shaped to broadcast against x (N, ...)."""
     coefficient = coefficient.to(x)
-    return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
+    return coefficient if coefficient.ndim in (0, x.ndim) else coefficient.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def forward(schedule: Schedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,6 +37,22 @@ def backward_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
     before, after = schedule.level(t), schedule.level(s)
     shrink = torch.expm1(2 * (after.log_nsr - before.log_nsr))
     return -(after.sigma**2) * shrink
+
+
+def largest_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+    """Var[x_s | x_t] for x_0 ~ N(0, I) and s < t, float64: var_{t|s} (alpha_s^2 + sigma_s^2) / (alpha_t^2 + sigma_t^2).
+
+    DDPM: beta_t. Of data with unit variance in each coordinate, none leaves x_s more open.
+    """
+    after, before = schedule.level(s), schedule.level(t)
+    scale = (after.alpha**2 + after.sigma**2) / (before.alpha**2 + before.sigma**2)
+    return forward(schedule, s, t)[1] * scale
+
+
+def between(small: Tensor, large: Tensor, share: Tensor) -> Tensor:
+    """exp(v log(large) + (1 - v) log(small)) for v = share (N, C, H, W) (Nichol and Dhariwal 2021, Eq. 15)."""
+    low, high = (like(each.log(), share) for each in (small, large))
+    return torch.exp(low + share * (high - low))
 
 
 def backward_weights(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
@@ -59,26 +74,23 @@ def backward(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0
 def ancestral_std(schedule: Schedule, t: Tensor, s: Tensor, share: Tensor | float = 0.0) -> Tensor:
     """Standard deviation of the noise of an ancestral step from t to s; 0 at s = 0.
 
-    x_s | x_t has the variance v = beta-tilde where x_0 is a single point, and Var[x_s | x_t] of white x_0 with variance
-    1, which is beta_t where alpha^2 + sigma^2 = 1 (Ho et al. 2020, Sec. 3.2, the two extreme choices). The two differ
-    by the factor rho_t^2 / rho_s^2 for rho^2 = sigma^2 / (alpha^2 + sigma^2), so that log variances are interpolated
-    (Nichol and Dhariwal 2021, Eq. 15) by its power ``share``, whatever the scale of x_t.
+    Ho et al. 2020, Section 3.2: x_s | x_t has the variance v (DDPM: beta-tilde_t) where x_0 is a single point, and
+    `largest_variance` (beta_t) where x_0 ~ N(0, I).
 
     Args:
-        share: 0 is the smallest, 1 the largest; a number, or elements (N, C, H, W) as a network learned them.
+        share: where the log variance lies between the two: 0 is the smallest, 1 the largest; a number, or elements
+            (N, C, H, W) as a network learned them (Nichol and Dhariwal 2021, Eq. 15).
 
     Returns:
         float64 in the shape of t, or (N, C, H, W) in the dtype of ``share``.
     """
-    std = backward(schedule, t, s)[2]
-    if isinstance(share, float) and share == 0:
-        return std
-    before, after = (F.logsigmoid(2 * schedule.level(time).log_nsr) for time in (t, s))
-    # At s = 0 the one is 0 and the other infinite.
-    log_factor = torch.where(std > 0, 0.5 * (before - after), 0)
+    small = backward_variance(schedule, t, s)
     if isinstance(share, float):
-        return std * torch.exp(share * log_factor)
-    return like(std, share) * torch.exp(share * like(log_factor, share))
+        if share == 0:
+            return small.sqrt()
+        share = torch.full_like(small, share)
+    variance = between(small, largest_variance(schedule, t, s), share)
+    return torch.where(like(small, share) > 0, variance, 0).sqrt()  # at s = 0 the logarithm of small is infinite
 
 
 def perturb(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -97,6 +109,16 @@ def epsilon(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
     """The noise eps = (x_t - alpha_t x_0) / sigma_t that an estimate x_0 implies; t > 0."""
     alpha, sigma, _ = schedule.level(t)
     return (x_t - like(alpha, x_t) * x_0) / like(sigma, x_t)
+
+
+def score(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+    """grad log p(x_t) = -eps / sigma_t that an estimate x_0 = D implies (Tweedie's formula); t > 0."""
+    return -epsilon(schedule, x_t, x_0, t) / like(schedule.level(t).sigma, x_t)
+
+
+def langevin(x: Tensor, score: Tensor, length: Tensor, noise: Tensor) -> Tensor:
+    """A Langevin step x + length score + sqrt(2 length) noise; ``length`` broadcasts against x (N, ...)."""
+    return x + length * score + (2 * length).sqrt() * noise
 
 
 def step_mean(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> Tensor:
@@ -139,6 +161,11 @@ def tweedie_scale(schedule: Schedule, t: Tensor) -> Tensor:
     """
     alpha, sigma, _ = schedule.level(t)
     return torch.where(alpha > 0, sigma**2 / alpha.clamp(min=torch.finfo(torch.float64).tiny), 0)
+
+
+def gaussian_kl(m1: Tensor, v1: Tensor, m2: Tensor, v2: Tensor) -> Tensor:
+    """KL(N(m1, v1) || N(m2, v2)), elementwise, variances v."""
+    return 0.5 * ((m1 - m2).square() / v2 + v1 / v2 - 1 - (v1 / v2).log())
 
 
 def guidance_weight(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> Tensor:
