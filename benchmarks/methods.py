@@ -38,10 +38,10 @@ from benchmarks.photos_report import save_sheet, sheet_row
 from priorpaint.diffusion.rng import derive
 from priorpaint.errors import PriorpaintError
 from priorpaint.imaging import mask_generators as masks
-from priorpaint.lab.certify.budgets import settings_for
 from priorpaint.metrics import LPIPS
 from priorpaint.priors.base import Prior
 from priorpaint.solvers import SOLVERS
+from priorpaint.solvers.budgets import settings_for
 
 MASKS: dict[str, Callable[[int, int], masks.Mask]] = {
     "strokes": lambda size, seed: masks.strokes(size, seed),

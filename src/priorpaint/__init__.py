@@ -20,6 +20,7 @@ __all__ = [
     "GaussianBlur",
     "Grayscale",
     "CFGPrior",
+    "ClassifierGuidedPrior",
     "Inpainting",
     "LinearOperator",
     "Loading",
@@ -59,7 +60,7 @@ _ROOMS = {
         *("JPEG", "OPERATORS", "Blur", "Downsampling", "GaussianBlur", "Grayscale", "Inpainting", "LinearOperator"),
         *("MatrixOperator", "MotionBlur", "Operator", "RandomPixels", "WalshHadamard"),
     ),
-    "priors": ("TiledPrior", "DenoiserPrior", "CFGPrior", "NetworkPrior", "Prior"),
+    "priors": ("TiledPrior", "DenoiserPrior", "CFGPrior", "ClassifierGuidedPrior", "NetworkPrior", "Prior"),
     "priors.analytic": ("analytic",),
     "priors.loading": ("load_prior",),
     "schedules": ("schedules",),
@@ -87,7 +88,15 @@ if TYPE_CHECKING:
         RandomPixels,
         WalshHadamard,
     )
-    from .priors import CFGPrior, DenoiserPrior, NetworkPrior, Prior, TiledPrior, analytic
+    from .priors import (
+        CFGPrior,
+        ClassifierGuidedPrior,
+        DenoiserPrior,
+        NetworkPrior,
+        Prior,
+        TiledPrior,
+        analytic,
+    )
     from .priors.loading import load_prior
     from .solvers import SOLVERS, Solver, solver
 else:

@@ -18,6 +18,7 @@ PYTHON = {
     r"num_samples=1024": "num_samples=4",
     r"steps=50,": "steps=5,",
     r"particles=256": "particles=8, steps=5",
+    '"ddnm", "dps:steps=100"': '"ddnm:steps=2", "dps:steps=2"',
     r"num_samples=16": "num_samples=2",
     r'method="psld"': 'method="psld", num_samples=1, steps=2',
     r'priorpaint\.inpaint\("photo\.png", "mask\.png", prior=prior\)': 'priorpaint.inpaint("photo.png", "mask.png", '
@@ -60,14 +61,15 @@ class Rule:
 
 
 INPAINT = "--samples 1 --set steps=3 --threads 1"
-STANDARD = "-n 8 --seeds 1 --budget 10 --no-calibration --workers 1"
+STANDARD = "-n 8 --draws 1 --budget 10 --no-calibration --workers 1"
 PICTURES = "--pictures 1 --samples 2 --budget 4"
 TRAIN = "--crops 8 --batch 4 --threads 1 --size 32 --no-hold-out"
 UNET = "--channels 8,8 --blocks 1,1"
 
 # The first that matches is the command's.
 RULES = (
-    Rule(r"priorpaint (methods|operators|priors list|priors|(masks|figure|certify .*) ?--list)$", "as it stands"),
+    Rule(r"priorpaint (methods|operators|priors list|priors|(masks|figure|certify.*) --list)$",
+         "as it stands"),
     Rule(r"priorpaint priors (info|verify|add \w+) PRIOR$", "of a small prior", words={"^PRIOR$": "my-prior/"}),
     Rule(r"priorpaint priors add imagenet64 ", "a network of the same form, with narrower levels of one block",
          words={"--num_channels 192": "--num_channels 32", "--num_head_channels 64": "--num_head_channels 32",
@@ -75,8 +77,14 @@ RULES = (
     Rule(r"priorpaint priors add churches ", "a small network"),
     Rule(r"priorpaint inpaint .*--prior PRIOR ", "a small prior, one completion, three steps", INPAINT,
          {"^PRIOR$": "my-prior/"}),
+    Rule(r"priorpaint inpaint .*--classifier ", "networks of the same form, with fewer and narrower levels",
+         f"{INPAINT} --flags '--image_size 64 --class_cond True --noise_schedule cosine --num_channels 32 "
+         "--num_head_channels 32 --num_res_blocks 1 --use_new_attention_order True'"),
     Rule(r"priorpaint inpaint .*--prior hf:", "small networks in the hub's cache, one completion, three steps",
          f"{INPAINT} --offline"),
+    Rule(r"priorpaint bench --list", "as it stands"),
+    Rule(r"priorpaint bench ", "one picture, one mask, one method of two steps",
+         "--pictures 1 -n 2 --mask half --operator grayscale --method ddnm:steps=2 --settings default --threads 1"),
     Rule(r"priorpaint restore ", "a small picture, one sample, two steps", "--samples 1 --set steps=2 --threads 1"),
     Rule(r"priorpaint inpaint ", "small pictures and networks, one completion, three steps", INPAINT),
     Rule(r"priorpaint masks ", "small pictures"),
@@ -87,7 +95,7 @@ RULES = (
     Rule(r"priorpaint certify --suite pictures", "one picture, two completions, four evaluations, one mask",
          f"{PICTURES} --mask left"),
     Rule(r"priorpaint certify.* vipaint:components=8", "two components and two iterations on the smallest problem",
-         "-n 64 --seeds 1 --problem M3 --workers 1 --no-figures",
+         "-n 64 --draws 1 --problem M3 --workers 1 --no-figures",
          {"components=8,levels=1": "components=2,levels=1,iterations=2,refine_steps=2"}),
     Rule(r"priorpaint certify( -o out/)?$", "one method and one problem in place of all", f"{STANDARD} --method ddnm "
          "--problem G1"),
@@ -95,6 +103,10 @@ RULES = (
          STANDARD, {"^B16$": "B16-1"}),
     Rule(r"priorpaint train --autoencoder", "eight crops, a narrow network", f"{TRAIN} --channels 8,8"),
     Rule(r"priorpaint train ", "eight crops, a narrow network", f"{TRAIN} {UNET}"),
+    Rule(r"priorpaint theory .*(noisy|masks)", "few images, rounds and training samples",
+         "--samples 20 --rounds 12 --training 400"),
+    Rule(r"priorpaint theory .*states", "few images and calls", "--samples 40 --calls 10"),
+    Rule(r"priorpaint theory .*(marginals|lecture)", "few images", "--samples 20"),
     Rule(r"priorpaint theory", "few images, repetitions and rounds", "--samples 20 --seeds 2 --rounds 12"),
     Rule(r"python -m priorpaint.lab.avatars write", "few pictures", "--num 8"),
     Rule(r"python -m priorpaint.lab.avatars sheet .*--method", "a fit and a sampling of one step each",

@@ -363,7 +363,7 @@ def test_enlarging_meets_the_pixels_it_came_from() -> None:
 
 
 def test_vipaint_fits_once_for_all_samples() -> None:
-    method = VIPaint(levels=1, iterations=2, mc_samples=1, refine_steps=2, top_steps=4)
+    method = VIPaint(preset="exact", levels=1, iterations=2, mc_samples=1, refine_steps=2, top_steps=4)
     hole = hole_in((64, 48))
     calls: list[float] = []
     result = inpaint(

@@ -261,7 +261,7 @@ def test_a_solver_of_the_users_own_works_on_thin_and_wide_holes(solver: Solver, 
 
 def test_vipaint_draws_all_samples_of_a_chunk_in_calls_of_as_many_rows() -> None:
     calls: list[int] = []
-    method = VIPaint(levels=1, iterations=2, mc_samples=1, refine_steps=2, top_steps=4)
+    method = VIPaint(preset="exact", levels=1, iterations=2, mc_samples=1, refine_steps=2, top_steps=4)
     priorpaint.inpaint(PICTURE, hole(), half(calls=calls), method, num_samples=4, batch_size=4)
     drawing = method.cost(4).forward + method.cost(4).backward - method.cost(0).forward - method.cost(0).backward
     assert drawing > 0 and calls.count(4) == drawing / 4

@@ -82,6 +82,13 @@ def test_fits_are_unbiased_and_in_float64() -> None:
     assert torch.allclose(fitted.mean, rows.double().mean(0))
 
 
+def test_blocks_of_rows_are_fitted_as_one_set() -> None:
+    rows = draw(50, 3) + 100
+    whole = FeatureGaussian.fit(rows)
+    blocks = FeatureGaussian.fit(iter([rows[:1], rows[1:30], rows[30:30], rows[30:]]))
+    assert torch.allclose(blocks.mean, whole.mean) and torch.allclose(blocks.covariance, whole.covariance)
+
+
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(UsageError, match="at least two rows"):
         frechet_distance(torch.zeros(1, 3), torch.zeros(4, 3))

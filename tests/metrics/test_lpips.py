@@ -15,6 +15,7 @@ from torch import Tensor
 
 from priorpaint.errors import PriorError, UsageError, run_module
 from priorpaint.metrics import LPIPS
+from priorpaint.metrics.lpips import for_lpips
 from priorpaint.metrics.lpips_weights import app
 
 ALEX = {"channels": (64, 192, 384, 256, 256), "kernels": (11, 5, 3, 3, 3)}
@@ -65,6 +66,26 @@ def test_is_a_symmetric_distance_of_each_picture(random_alex: Path) -> None:
     assert metric(b, a).tolist() == pytest.approx(distances.tolist(), rel=1e-5)
     assert metric(a[1:2], b[1:2]).tolist() == pytest.approx(distances[1:2].tolist(), rel=1e-4)
     assert metric(a, a).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_all_pairs_and_one_picture_for_all(random_alex: Path) -> None:
+    metric = LPIPS(random_alex)
+    x = torch.rand(4, 3, 64, 48, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
+    expected = [float(metric(x[i : i + 1], x[j : j + 1])) for i, j in pairs]
+    assert metric.pairwise(x).tolist() == pytest.approx(expected, rel=1e-4)
+    assert metric(x[1:], x[:1]).tolist() == pytest.approx(expected[:3], rel=1e-4)
+    with pytest.raises(UsageError, match="at least two"):
+        metric.pairwise(x[:1])
+
+
+def test_small_and_grey_pictures_are_enlarged_and_in_colour() -> None:
+    x = torch.arange(32.0 * 40).reshape(1, 1, 32, 40)
+    seen = for_lpips(x)
+    assert seen.shape == (1, 3, 64, 80) and bool((seen[:, 1, ::2, 1::2] == x[:, 0]).all())
+    large = torch.zeros(2, 3, 64, 200)
+    assert for_lpips(large).shape == large.shape
+    assert for_lpips(torch.zeros(1, 3, 28, 28)).shape == (1, 3, 84, 84)
 
 
 def test_gradients_are_finite_where_features_vanish(random_alex: Path, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ FEW: dict[str, dict[str, Any]] = {
     "smc": {"steps": 6, "particles": 4, "num_kept": 2},
     "repaint": {"steps": 8, "jump_length": 2, "resamplings": 2},
     "repaint_plus": {"steps": 4, "resamplings": 2},
-    "resample": {"steps": 8, "every": 2, "lookahead": 2, "latent_iterations": 5},
-    "vipaint": {"levels": 2, "iterations": 3, "mc_samples": 2, "refine_steps": 4},
+    "resample": {"steps": 8, "every": 2, "lookahead": 2, "pixel_iterations": 20, "latent_iterations": 5},
+    "vipaint": {"preset": "exact", "levels": 2, "iterations": 3, "mc_samples": 2, "refine_steps": 4},
 }
 VIPAINT: dict[str, dict[str, Any]] = {
     "exact": {},
@@ -211,7 +211,7 @@ def certified(method: str, name: str) -> Values:
 
     place = problem(name)
     place = replace(place, y=rounded(place.y))
-    cell = certify([method], [place], [25], seeds=1, num_samples=32, calibrated=False).cells[0]
+    cell = certify([method], [place], [25], draws=1, num_samples=32, calibrated=False).cells[0]
     assert cell.status == "done", cell.note
     parts = [value for part in (cell.measures[0], cell.floors[0], cell.priors[0]) for value in asdict(part).values()]
     return np.array([*(-1.0 if value is None else value for value in parts), cell.forward, cell.backward, cell.ratio])

@@ -42,7 +42,7 @@ def recorded() -> Certificate:
 
 def measured(methods: list[str], budgets: tuple[int, ...]) -> Certificate:
     """One run of each method on each draw."""
-    return certify(methods, problems(), budgets, seeds=1, calibrated=False)
+    return certify(methods, problems(), budgets, draws=1, calibrated=False)
 
 
 def together(certificate: Certificate, method: str, budget: int) -> Cell:

@@ -22,8 +22,8 @@ STORED = Path(__file__).parents[2] / "docs" / "results" / "certification.json"
 AGAIN = [(problem, budget) for problem in ("G16", "M3", "M16") for budget in (50, 200)]
 
 
-def run(method: str, problem: str, budget: int, num_samples: int = 1024, seeds: int = 3) -> Cell:
-    cell = certify([method], [problem], [budget], seeds=seeds, num_samples=num_samples, calibrated=False).cells[0]
+def run(method: str, problem: str, budget: int, num_samples: int = 1024, draws: int = 3) -> Cell:
+    cell = certify([method], [problem], [budget], draws=draws, num_samples=num_samples, calibrated=False).cells[0]
     assert cell.status == DONE, cell.note
     return cell
 
@@ -50,7 +50,7 @@ def test_moment_matching_is_nearly_exact_on_a_mixture_through_a_linear_decoder()
     512 samples with the shares of two modes. The mean of 3 draws has a standard error of .31, that of 24 draws .11:
     the bar is 1.22 + 3 x .11. With one iteration of the linear solver it is 1.70, for psld 5.7 and for dps 6.5.
     """
-    assert run("mmps", "Z-M32", 200, num_samples=512, seeds=24).ratio <= 1.55
+    assert run("mmps", "Z-M32", 200, num_samples=512, draws=24).ratio <= 1.55
 
 
 @pytest.mark.parametrize("problem", ["Z-G16", "Z-M32"])
@@ -76,8 +76,8 @@ def test_guidance_by_a_point_mass_stays_far_from_the_posterior() -> None:
 @pytest.mark.parametrize("copies", [8, 16])
 def test_local_resampling_beats_guidance_where_joint_particles_collapse(copies: int) -> None:
     """One draw at a budget of 50 (two particles a sample), which the particles can afford in 256 dimensions."""
-    particles = run("smc:local=0.3", f"B16-{copies}", 50, num_samples=64, seeds=1)
-    guidance = run("mmps", f"B16-{copies}", 50, num_samples=64, seeds=1)
+    particles = run("smc:local=0.3", f"B16-{copies}", 50, num_samples=64, draws=1)
+    guidance = run("mmps", f"B16-{copies}", 50, num_samples=64, draws=1)
     assert particles.ratio < guidance.ratio
 
 
@@ -93,7 +93,7 @@ def slack(cell: Cell) -> float:
     """Four standard errors of a mean ratio of exact samples.
 
     The same draws are sampled again, but a change that uses other noise moves the distance of a set of samples by about
-    a third of its floor, so the mean over s seeds by a third over root s.
+    a third of its floor, so the mean over s draws by a third over root s.
     """
     return 4 * 0.33 / math.sqrt(len(cell.measures))
 
@@ -133,7 +133,7 @@ def test_no_certified_number_is_worse_than_before(method: str, problem: str, bud
         [method],
         [problem],
         [budget],
-        seeds=max(1, len(before.measures)),
+        draws=max(1, len(before.measures)),
         num_samples=before.num_samples or 512,
         calibrated=False,
     ).cells[0]

@@ -15,7 +15,14 @@ from priorpaint.solvers.vipaint.solver import VIPaint
 from tests.solvers.test_vipaint import network_prior, pictures
 
 SEEDS = [11, 5, 7, 11]
-FIT: dict[str, Any] = {"levels": 2, "iterations": 2, "mc_samples": 2, "refine_steps": 3, "top_steps": 5}
+FIT: dict[str, Any] = {
+    "preset": "exact",
+    "levels": 2,
+    "iterations": 2,
+    "mc_samples": 2,
+    "refine_steps": 3,
+    "top_steps": 5,
+}
 VARIANTS = ({}, {"components": 2}, {"preset": "projected"}, {"correct": True, "particles": 3, "num_kept": 2})
 
 

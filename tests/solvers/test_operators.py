@@ -42,7 +42,7 @@ SIZE = 96
 # Cheaper still than in the contract; "smc" takes a vector-Jacobian product an element.
 QUICK: dict[str, dict[str, Any]] = {
     "smc": {"steps": 2, "particles": 2, "num_kept": 2},
-    "vipaint": {"levels": 1, "iterations": 2, "mc_samples": 1, "refine_steps": 2},
+    "vipaint": {"preset": "exact", "levels": 1, "iterations": 2, "mc_samples": 1, "refine_steps": 2},
 }
 # Methods that climb to a mode; a Gaussian has one, so that their samples agree.
 ONE_ANSWER = {"repaint_plus"}

@@ -64,7 +64,16 @@ def test_fit_reproduces_the_exact_posterior(levels: int) -> None:
     a mean that is off by d has KL >= d^2 / (2 var), a ratio r of standard deviations has KL >= (r - 1)^2 / 2 for r < 1
     and more than (r - 1)^2 / 2 for r up to 1.5."""
     prior, count = toy(DIAGONAL), 4000
-    method = VIPaint(levels=levels, t_start=T_S, t_end=T_E, iterations=120, mc_samples=8, top_steps=40, refine_steps=40)
+    method = VIPaint(
+        preset="exact",
+        levels=levels,
+        t_start=T_S,
+        t_end=T_E,
+        iterations=120,
+        mc_samples=8,
+        top_steps=40,
+        refine_steps=40,
+    )
     posterior = method.fit(prior, SEEN, Y, sigma_y=SIGMA_Y)
     steps, rules = method.ladder(prior), method.rules
     lam = Variational(*(value[:, 0].double() for value in posterior.parameters.tensors()[:3]))
@@ -103,7 +112,7 @@ def test_phase_2_is_exact_for_white_data_as_its_steps_grow() -> None:
     z = truth.sample(2000, seed=4) * alpha.float() + sigma.float() * Streams([9]).normal(2000, 1, 1, 2)[0]
     for steps in (10, 160):
         job = Job(prior, SEEN, Y.float(), 0.5, 2000, [7], None, None, (1, 1, 2), z[None])
-        x = VIPaint(levels=1, t_start=T_S, refine_steps=steps).refine(job)[0]
+        x = VIPaint(preset="exact", levels=1, t_start=T_S, refine_steps=steps).refine(job)[0]
         x = x.double().flatten(1)
         assert float((x.mean(0) - truth.mean.flatten()).abs().max()) < 4 / 2000**0.5
         errors.append(float((x.std(0) / truth.cov.diagonal().sqrt() - 1).abs().max()))
@@ -209,7 +218,7 @@ def test_batch_of_three_equals_three_runs(preset: str) -> None:
 @pytest.mark.parametrize("components", [1, 3])
 def test_gradient_does_not_depend_on_batching_or_checkpointing(components: int) -> None:
     prior, (operator, y) = network_prior(), pictures(3)
-    method = VIPaint(levels=3, mc_samples=4)
+    method = VIPaint(preset="exact", levels=3, mc_samples=4)
     steps = method.ladder(prior)
     near = family(prior, steps, method.rules)
     lam = mixed(*(near.start(y, Streams([m, m + 5, m + 10]).normal(6, 1, 8, 8)) for m in range(components)))
@@ -247,7 +256,7 @@ def _one_image(near: bound.Bound, lam: Mixture, like_y: Likelihood, draws: Draws
 @pytest.mark.parametrize("levels", [1, 3])
 def test_cost_is_what_runs(levels: int, checkpoint: bool) -> None:
     prior, (operator, y) = network_prior(), pictures(2)
-    method = VIPaint(levels=levels, iterations=3, mc_samples=2, refine_steps=4, checkpoint=checkpoint)
+    method = VIPaint(preset="exact", levels=levels, iterations=3, mc_samples=2, refine_steps=4, checkpoint=checkpoint)
     method.sample(prior, operator, y, num_samples=3, batch_size=4)
     cost = method.cost(3)
     assert (prior.nfe.forward, prior.nfe.backward) == (2 * cost.forward, 2 * cost.backward)
@@ -322,7 +331,7 @@ def test_langevin_steps_take_masks_only() -> None:
 
 def test_losses_have_four_parts_for_every_image_and_iteration() -> None:
     prior, (operator, y) = network_prior(), pictures(2)
-    posterior = VIPaint(iterations=30).fit(prior, operator, y)
+    posterior = VIPaint(preset="exact", iterations=30).fit(prior, operator, y)
     for name in PARTS:
         assert getattr(posterior.losses, name).shape == (2, 30)
     torch.testing.assert_close(posterior.objective, posterior.losses.total())
@@ -335,7 +344,7 @@ def test_losses_have_four_parts_for_every_image_and_iteration() -> None:
 
 def test_posterior_is_sampled_again_and_kept(tmp_path: Path) -> None:
     prior, (operator, y) = network_prior(), pictures(2)
-    method = VIPaint(iterations=3, refine_steps=4)
+    method = VIPaint(preset="exact", iterations=3, refine_steps=4)
     posterior = method.fit(prior, operator, y, seed=3)
     before = prior.nfe.copy()
     five, two = posterior.sample(5, seed=3), posterior.sample(2, seed=3)
@@ -347,7 +356,7 @@ def test_posterior_is_sampled_again_and_kept(tmp_path: Path) -> None:
     assert torch.equal(restored.sample(2, seed=3), two)
     assert torch.equal(restored.losses.diffusion, posterior.losses.diffusion)
     with pytest.raises(UsageError, match="settings and the prior of the fit"):
-        VIPaint(levels=3).restore(prior, operator, posterior.state_dict())
+        VIPaint(preset="exact", levels=3).restore(prior, operator, posterior.state_dict())
     with pytest.raises(UsageError, match="parameters.mean is missing"):
         state = posterior.state_dict()
         method.restore(prior, operator, {name: state[name] for name in state if name != "parameters.mean"})
@@ -356,7 +365,7 @@ def test_posterior_is_sampled_again_and_kept(tmp_path: Path) -> None:
 def test_known_pixels_are_kept_without_noise_and_y_is_not_changed() -> None:
     prior, (operator, y) = network_prior(), pictures(2)
     copy = y.clone()
-    samples = VIPaint(iterations=2, refine_steps=3).sample(prior, operator, y, num_samples=2)
+    samples = VIPaint(preset="exact", iterations=2, refine_steps=3).sample(prior, operator, y, num_samples=2)
     assert torch.equal(y, copy)
     assert samples.shape == (2, 2, 1, 8, 8) and bool(torch.isfinite(samples).all())
     for sample in range(2):
@@ -365,7 +374,7 @@ def test_known_pixels_are_kept_without_noise_and_y_is_not_changed() -> None:
 
 def test_callback_counts_both_phases_and_cancels() -> None:
     prior, (operator, y) = network_prior(), pictures(2)
-    method, calls = VIPaint(iterations=3, refine_steps=4), []
+    method, calls = VIPaint(preset="exact", iterations=3, refine_steps=4), []
 
     def callback(step: int, total: int, x_0: Tensor) -> None:
         calls.append((step, total))
@@ -404,11 +413,11 @@ def test_official_preset_moves_no_further_than_adam_can() -> None:
 
 def test_default_levels_have_the_published_noise_per_unit_data() -> None:
     prior = network_prior()  # data_std = 0.5
-    levels = VIPaint(levels=4).ladder(prior).levels
+    levels = VIPaint(preset="exact", levels=4).ladder(prior).levels
     ratio = (prior.schedule.sigma(levels) / prior.schedule.alpha(levels)).tolist()
     assert (ratio[0], ratio[-1]) == (pytest.approx(3.505 * 0.5), pytest.approx(1.807 * 0.5))
     assert ratio[0] / ratio[1] == pytest.approx(ratio[2] / ratio[3])
-    index = VIPaint(levels=4).ladder(toy(DIAGONAL)).levels * 1000 - 1
+    index = VIPaint(preset="exact", levels=4).ladder(toy(DIAGONAL)).levels * 1000 - 1
     assert index.tolist() == pytest.approx([550, 500, 450, 400], abs=0.1)
 
 
@@ -427,7 +436,7 @@ def test_settings_that_do_not_fit_are_told(params: dict[str, object], sentence: 
 
 def test_settings_out_of_range_are_told() -> None:
     with pytest.raises(UsageError, match="levels"):
-        solver("vipaint", levels=0)
+        solver("vipaint", preset="exact", levels=0)
     with pytest.raises(UsageError, match="given images"):
         solver("vipaint").sample(toy(DIAGONAL), SEEN, Y, initial=torch.zeros(1, 1, 1, 1, 2))
 
@@ -436,7 +445,11 @@ def test_other_schedules_and_likelihoods_run() -> None:
     schedules: list[Schedule] = [VP("cosine"), VE(), EDM(), Flow()]
     for schedule in schedules:
         prior = Gaussian([0.3, -0.2], DIAGONAL, schedule=schedule)
-        for params in ({"likelihood": "laplace"}, {"preset": "official-imagenet"}, {"refine_guidance": "norm"}):
+        for params in (
+            {"likelihood": "laplace"},
+            {"preset": "official-imagenet"},
+            {"preset": "exact", "refine_guidance": "norm"},
+        ):
             method = solver("vipaint", iterations=3, refine_steps=5, **params)
             samples = method.sample(prior, SEEN, Y, num_samples=4)
             assert bool(torch.isfinite(samples).all()), (schedule, params)

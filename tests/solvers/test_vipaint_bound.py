@@ -186,7 +186,7 @@ def test_pushed_forward_ends_agree_on_every_schedule() -> None:
     schedules: list[Schedule] = [VP("cosine"), VE(), EDM(), Flow()]
     for schedule in schedules:
         prior = Gaussian([0.0], [[1.0]], schedule=schedule)
-        steps = VIPaint(levels=3, top_steps=20).ladder(prior)
+        steps = VIPaint(preset="exact", levels=3, top_steps=20).ladder(prior)
         assert bool((steps.levels.diff() < 0).all()) and bool((steps.pairs[:, 0] > steps.pairs[:, 1]).all())
         assert float(steps.pairs[0, 0]) == 1 and float(steps.pairs[-1, 1]) == float(steps.levels[0])
         near = family(prior, steps)

@@ -23,7 +23,15 @@ from tests.solvers.toy import KNOWN, Y, mode_weights, toy_g
 from tests.solvers.vipaint_toy import three_modes
 
 SIGMA_Y = 0.5
-QUICK = {"levels": 1, "iterations": 2, "mc_samples": 1, "refine_steps": 2, "top_steps": 10, "up_steps": 3}
+QUICK = {
+    "preset": "exact",
+    "levels": 1,
+    "iterations": 2,
+    "mc_samples": 1,
+    "refine_steps": 2,
+    "top_steps": 10,
+    "up_steps": 3,
+}
 
 
 def unit_edm() -> EDM:
@@ -44,7 +52,7 @@ def test_the_way_up_weighs_z_by_its_density(schedule: Schedule) -> None:
     """The mean of the weight over 1500 ways up is p(z_Ts): 1-D, unit variance, so that the chain of 60 steps is exact
     but for its steps."""
     prior = Gaussian([0.2], [[1.0]], schedule=schedule)
-    method = VIPaint(levels=1, correct=True)
+    method = VIPaint(preset="exact", levels=1, correct=True)
     t = method.ladder(prior).levels[-1]
     pairs = method.refinement(prior, (1, 1, 1)).above(prior, (1, 1, 1), t, 60)
     assert float(pairs[-1, 1]) == float(t) and bool((pairs[:, 0] > pairs[:, 1]).all())
@@ -69,7 +77,7 @@ def test_a_wrong_fit_is_put_right(levels: int) -> None:
     corrected ones and the evidence do not."""
     prior = toy_g(unit_edm())
     t_start = float(prior.schedule.time_at(torch.ones((), dtype=torch.float64)))
-    plain = VIPaint(levels=levels, t_start=t_start, refine_steps=25)
+    plain = VIPaint(preset="exact", levels=levels, t_start=t_start, refine_steps=25)
     method = replace(plain, correct=True, particles=256, num_kept=64)
     posterior = as_fitted(method, prior, [0.8, 2.2], 1.6)
     truth = prior.posterior(KNOWN, Y, SIGMA_Y)
@@ -93,7 +101,14 @@ def test_a_component_of_the_wrong_weight_is_put_right() -> None:
     prior = three_modes()
     t_start = float(prior.schedule.time_at(torch.tensor(0.4, dtype=torch.float64)))
     method = VIPaint(
-        components=4, levels=1, t_start=t_start, refine_steps=20, iterations=80, particles=128, num_kept=32
+        preset="exact",
+        components=4,
+        levels=1,
+        t_start=t_start,
+        refine_steps=20,
+        iterations=80,
+        particles=128,
+        num_kept=32,
     )
     posterior = method.fit(prior, KNOWN, Y, sigma_y=0.1, seed=3)
     upper = (posterior.parameters.mean[0, :, 0, 0, 0, 1] > 0).float()
@@ -112,7 +127,7 @@ def test_correction_through_any_matrix() -> None:
     prior = Gaussian([0.1, -0.2, 0.3], cov, schedule=unit_edm())
     operator = MatrixOperator(torch.tensor([[1.5, -0.5, 0.0], [0.3, 0.3, 0.3]]), (1, 1, 3))
     y = torch.tensor([[1.0, -0.2]])
-    method = VIPaint(levels=1, iterations=60, refine_steps=25, correct=True, particles=128, num_kept=64)
+    method = VIPaint(preset="exact", levels=1, iterations=60, refine_steps=25, correct=True, particles=128, num_kept=64)
     posterior = method.fit(prior, operator, y, sigma_y=0.2)
     x = posterior.sample(512, seed=2)[0].double().flatten(1)
     truth = prior.posterior(operator, y, 0.2)

@@ -20,7 +20,7 @@ from priorpaint.priors.recompute import RecomputePrior
 from priorpaint.solvers.vipaint.solver import VIPaint
 from tests.latent_toy import SHARED, Curved, Identity, orthonormal
 
-FAST: dict[str, Any] = {"levels": 2, "iterations": 4, "mc_samples": 2, "refine_steps": 4}
+FAST: dict[str, Any] = {"preset": "exact", "levels": 2, "iterations": 4, "mc_samples": 2, "refine_steps": 4}
 LPIPS_FILE = SHARED / "data" / "lpips-weights" / "lpips_alex.safetensors"
 
 
@@ -58,8 +58,8 @@ def test_an_error_of_the_latent_is_as_wide_in_the_image_as_the_decoder_makes_it(
     y = prior.decode(law.sample(1, seed=1))
     operator = Inpainting(torch.ones(4, 4))
     t = torch.tensor(0.5, dtype=torch.float64)
-    wide = VIPaint()._likelihood(prior, operator, y, 0.0, t)
-    plain = VIPaint()._likelihood(law, Inpainting(torch.ones(2, 2)), prior.encode(y), 0.0, t)
+    wide = VIPaint(preset="exact")._likelihood(prior, operator, y, 0.0, t)
+    plain = VIPaint(preset="exact")._likelihood(law, Inpainting(torch.ones(2, 2)), prior.encode(y), 0.0, t)
     assert wide.std(t) == pytest.approx(g * plain.std(t), rel=1e-4)
     z = law.sample(1, seed=2)
     torch.testing.assert_close(wide.misfit(z, t), plain.misfit(z, t), rtol=1e-3, atol=1e-3)
@@ -98,7 +98,7 @@ def test_correction_through_a_decoder(twist: str) -> None:
     known = operator.known.expand(1, 2, 4, 4).flatten() > 0
     exact = law.posterior(MatrixOperator(autoencoder.matrix[known], (2, 2, 2)), y.flatten(1)[:, known], sigma_y)
     std = exact.cov.diagonal().sqrt()
-    plain = VIPaint(levels=1, iterations=1, refine_steps=40 if twist == "dps" else 15)
+    plain = VIPaint(preset="exact", levels=1, iterations=1, refine_steps=40 if twist == "dps" else 15)
     fitted = plain.fit(prior, operator, y, sigma_y=sigma_y)
     off = replace(fitted.parameters, mean=fitted.parameters.mean + 0.5)
     corrected = replace(plain, correct=True, particles=256, num_kept=64, twist=twist)
@@ -153,8 +153,8 @@ def test_perceptual_loss_is_added_with_its_weight() -> None:
     operator, t = Inpainting(mask), torch.tensor(0.5, dtype=torch.float64)
     y = operator(0.5 * torch.randn(2, 3, 32, 32, generator=generator))
     x = (0.5 * torch.randn(2, 3, 32, 32, generator=generator)).requires_grad_()
-    plain = VIPaint(likelihood="laplace")._likelihood(shrinking(), operator, y, 0.0, t)
-    both = VIPaint(likelihood="laplace", perceptual=str(LPIPS_FILE), perceptual_weight=0.3)
+    plain = VIPaint(preset="exact", likelihood="laplace")._likelihood(shrinking(), operator, y, 0.0, t)
+    both = VIPaint(preset="exact", likelihood="laplace", perceptual=str(LPIPS_FILE), perceptual_weight=0.3)
     loss = both._likelihood(shrinking(), operator, y, 0.0, t).misfit(x, t)
     distance = LPIPS(LPIPS_FILE)(y, operator(x))
     torch.testing.assert_close(loss, plain.misfit(x, t) + 0.3 * 3 * 32 * 32 * distance)

@@ -108,7 +108,9 @@ def test_components_keep_the_modes_that_one_loses() -> None:
     t_start = float(prior.schedule.time_at(torch.tensor(0.25, dtype=torch.float64)))
     shares = {}
     for components in (1, 4):
-        method = VIPaint(components=components, levels=1, t_start=t_start, refine_steps=20, iterations=60)
+        method = VIPaint(
+            preset="exact", components=components, levels=1, t_start=t_start, refine_steps=20, iterations=60
+        )
         posterior = method.fit(prior, KNOWN, Y, sigma_y=0.1, seed=3)
         shares[components] = mode_weights(posterior.sample(200, seed=3))
     several, single = shares[4], shares[1]
@@ -140,7 +142,9 @@ def test_final_weights_minimise_the_bound() -> None:
 
 def test_any_number_of_first_samples_is_spread_over_the_components() -> None:
     prior = three_modes()
-    posterior = VIPaint(components=3, levels=1, iterations=1, mc_samples=1, refine_steps=1).fit(prior, KNOWN, Y)
+    posterior = VIPaint(preset="exact", components=3, levels=1, iterations=1, mc_samples=1, refine_steps=1).fit(
+        prior, KNOWN, Y
+    )
     logits = torch.tensor([[0.2, 0.5, 0.3]]).log()
     posterior = replace(posterior, parameters=replace(posterior.parameters, logits=logits))
     picked = posterior._components([11], 1000)[0]
@@ -163,7 +167,7 @@ def test_choosing() -> None:
 def test_components_with_several_images_chunks_and_a_state() -> None:
     prior = three_modes()
     y = torch.cat([Y, Y * 0.5, Y * -1])
-    method = VIPaint(components=3, iterations=3, mc_samples=1, refine_steps=2, top_steps=10)
+    method = VIPaint(preset="exact", components=3, iterations=3, mc_samples=1, refine_steps=2, top_steps=10)
     together = method.sample(prior, KNOWN, y, num_samples=4, seed=5)
     torch.testing.assert_close(method.sample(prior, KNOWN, y[1:2], num_samples=4, seed=5)[0], together[1])
     torch.testing.assert_close(method.sample(prior, KNOWN, y, num_samples=2, seed=5, batch_size=5), together[:, :2])
@@ -184,7 +188,7 @@ def test_settings_of_the_mixture_that_do_not_fit_are_told() -> None:
     with pytest.raises(UsageError, match="use 'exact'"):
         solver("vipaint", preset="official-imagenet", correct=True)
     with pytest.raises(UsageError, match="lower num_kept"):
-        solver("vipaint", particles=2)
+        solver("vipaint", preset="exact", particles=2)
 
 
 # --- any linear operator -------------------------------------------------------------------------------------------
@@ -240,7 +244,7 @@ def test_fit_through_a_matrix_meets_the_posterior_of_white_data() -> None:
     prior = Gaussian([0.0, 0.0], torch.eye(2).tolist(), schedule=EDM())
     operator = MatrixOperator(torch.tensor([[2.0, 0.0], [0.0, 0.5]]), (1, 1, 2))
     y, sigma_y = torch.tensor([[1.6, -0.4]]), 0.3
-    method = VIPaint(levels=1, iterations=150, mc_samples=8, top_steps=40)
+    method = VIPaint(preset="exact", levels=1, iterations=150, mc_samples=8, top_steps=40)
     z = method.fit(prior, operator, y, sigma_y=sigma_y).ancestral(4000, seed=1)[0].double().flatten(1)
     truth = prior.posterior(operator, y, sigma_y)
     noise = float(prior.schedule.sigma(method.ladder(prior).levels[-1])) ** 2

@@ -1,6 +1,7 @@
 """The command line: ``priorpaint``. One file a command group; errors become one sentence and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Ctrl-C (143 by SIGTERM) keeping what is finished.
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but for some items, 130 stopped by Ctrl-C (143 by SIGTERM)
+keeping what is finished.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import typer
 
 from priorpaint.errors import PriorpaintError, UsageError
 
+from .bench import bench
 from .certify import certify
 from .figure import figure
 from .inpaint import inpaint
+from .likelihood import likelihood
 from .masks import masks
 from .methods import methods
 from .priors import priors
 from .restore import operators, restore
+from .sample import sample
 from .theory import theory
 from .train import train
 
@@ -33,7 +37,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
-for command in (certify, figure, inpaint, masks, methods, operators, restore, theory, train):
+for command in (
+    bench, certify, figure, inpaint, likelihood, masks, methods, operators, restore, sample, theory, train,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(priors, name="priors")
 

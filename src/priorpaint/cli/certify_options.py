@@ -29,8 +29,12 @@ class CertifyOptions:
     budget: Annotated[
         list[int] | None, Option(min=1, metavar="NFE", help="Network evaluations per sample; default: 50, 200, 1000.")
     ] = None
-    seeds: Annotated[
+    draws: Annotated[
         int | None, Option(min=1, metavar="N", help="Draws per problem; default: 3, and 1 for budgets above 200.")
+    ] = None
+    draw_seed: Annotated[
+        int | None,
+        Option(metavar="SEED", help="Draws that no table shows: fresh priors, masks, truths and noise of each kind."),
     ] = None
     samples: Annotated[
         int | None, Option("-n", "--samples", min=2, metavar="N", help="Samples per draw; default: 512 (pictures: 32).")
@@ -94,8 +98,11 @@ class CertifyOptions:
         if self.suite == "pictures":
             if self.problem or (self.budget and len(self.budget) > 1):
                 raise UsageError("the suite of pictures has masks in place of problems, and one budget a run.")
-            if self.seeds or self.workers or not self.calibration or not self.figures:
-                raise UsageError("--seeds, --workers, --no-calibration and --no-figures belong to the standard suite.")
+            fresh = self.draws is not None or self.draw_seed is not None
+            if fresh or self.workers or not self.calibration or not self.figures:
+                raise UsageError(
+                    "--draws, --draw-seed, --workers, --no-calibration and --no-figures belong to the standard suite."
+                )
         elif any((self.mask, self.pictures, self.lpips, self.subject, self.data, self.prior, self.again)):
             raise UsageError(
                 "--subject, --mask, --pictures, --prior, --data, --lpips and --again belong to --suite pictures."

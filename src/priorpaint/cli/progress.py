@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from typing_extensions import Self
 
 if TYPE_CHECKING:
+    from priorpaint.batch import Event
     from priorpaint.training.loop import Report
 
-_PLAIN_SECONDS, _TRAINING_SECONDS = 10.0, 30.0
+_PLAIN_SECONDS, _TRAINING_SECONDS, _GRID_SECONDS = 10.0, 30.0, 60.0
 
 
 class _Shown:
@@ -43,10 +45,11 @@ class Display(_Shown):
     Args:
         samples: how many completions.
         quiet: whether to show no progress.
+        what: what is drawn.
     """
 
-    def __init__(self, samples: int, *, quiet: bool) -> None:
-        self.samples, self.finished = samples, 0
+    def __init__(self, samples: int, *, quiet: bool, what: str = "completions") -> None:
+        self.samples, self.finished, self.what = samples, 0, what
         self._begun = self._last = time.monotonic()
         super().__init__(self._words(), 1.0, quiet=quiet)
 
@@ -56,9 +59,9 @@ class Display(_Shown):
         if time.monotonic() - self._last >= _PLAIN_SECONDS:
             self._line(share)
 
-    def sample(self) -> None:
-        """One more completion is finished."""
-        self.finished += 1
+    def sample(self, count: int = 1) -> None:
+        """One more completion, or some, are finished."""
+        self.finished += count
         self._bar.update(self._task, description=self._words())
         self._line(self.finished / self.samples)
 
@@ -70,7 +73,7 @@ class Display(_Shown):
         self.say(f"{share:4.0%}  {self._words()}  {left:.0f} s left")
 
     def _words(self) -> str:
-        return f"{self.finished} of {self.samples} completions"
+        return f"{self.finished} of {self.samples} {self.what}"
 
 
 class CellDisplay(_Shown):
@@ -86,6 +89,48 @@ class CellDisplay(_Shown):
         self._bar.update(self._task, completed=done, total=total, description=f"{done} of {total} cells")
         if not self.quiet:
             self.say(f"{done}/{total} {sentence}")
+
+
+class GridDisplay(_Shown):
+    """What the user sees of a benchmark: a bar with the time left, or a line a minute; failures in any case.
+
+    Args:
+        cells: how many the plan has.
+        work: of a cell, in any unit, by method and operator.
+        left: work that is to be done.
+    """
+
+    def __init__(self, cells: int, work: Mapping[tuple[str, str], float], left: float, *, quiet: bool) -> None:
+        self.cells, self.finished, self.failed = cells, 0, 0
+        self._work, self._left, self._done = work, left, 0.0
+        self._begun = self._last = time.monotonic()
+        super().__init__(self._words(), 1.0, quiet=quiet)
+
+    def __call__(self, event: Event) -> None:
+        """An event of the run."""
+        about, now = event.item.about, 0.0
+        work = self._work[about["method"], about["operator"]]
+        if event.kind in ("kept", "done"):
+            self.finished += 1
+        if event.kind == "failed":
+            self.failed += 1
+            self.say(f"Failed: {about['method']} on {about['picture']}: {event.error}")
+        if event.kind == "step":
+            now = event.share * work
+        if event.kind in ("done", "failed"):
+            self._done += work
+        self._show((self._done + now) / (self._left or 1.0))
+
+    def _show(self, share: float) -> None:
+        self._bar.update(self._task, completed=share, description=self._words())
+        now = time.monotonic()
+        if self.quiet or self.console.is_terminal or now - self._last < _GRID_SECONDS:
+            return
+        self._last = now
+        self.say(f"{share:4.0%}  {self._words()}  {clock((now - self._begun) * (1 - share) / max(share, 1e-9))} left")
+
+    def _words(self) -> str:
+        return f"{self.finished} of {self.cells} cells" + (f", {self.failed} failed" if self.failed else "")
 
 
 class TrainingDisplay(_Shown):

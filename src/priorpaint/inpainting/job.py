@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -103,6 +103,7 @@ class PictureJob(ABC):
     opaque_holes: bool = False
     shared_rows: int | None = None
     frame: Box = field(init=False)
+    _masked: ClassVar[bool] = False  # whether what is measured is the pixels outside a mask
 
     def __post_init__(self) -> None:
         channels = self.prior.image_shape[0]
@@ -113,6 +114,8 @@ class PictureJob(ABC):
                 "another prior (`priorpaint priors`)."
             )
         self.frame, windows = self._plan()
+        box = max((window.box for window in windows), key=lambda box: box.area)
+        self.solver = self.solver.settled(self.prior, self.prior.latent_shape(box.height, box.width), self._masked)
         self.work = Work(windows, self.solver, self.prior.schedule)
         self.hole = ~self.known[self.frame.slices]
 
@@ -257,6 +260,8 @@ class PictureJob(ABC):
 
 class InpaintJob(PictureJob):
     """The hole of one picture, filled by windows from coarse to fine."""
+
+    _masked = True
 
     def _plan(self) -> tuple[Box, Sequence[Window]]:
         todo, trusted = ~self.known, self.known

@@ -5,6 +5,7 @@ This is the formula behind FID, but FID means the features of one certain networ
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -21,22 +22,32 @@ class FeatureGaussian:
     covariance: Tensor
 
     @staticmethod
-    def fit(features: Tensor) -> FeatureGaussian:
+    def fit(features: Tensor | Iterable[Tensor]) -> FeatureGaussian:
         """Mean and unbiased covariance of features (N, F), in float64.
+
+        Args:
+            features: (N, F), or such blocks of any lengths, of which one at a time is held.
 
         Raises:
             UsageError: fewer than two rows, or values that are not finite.
         """
-        if features.ndim != 2 or len(features) < 2:
-            raise UsageError(
-                f"a Gaussian is fitted to at least two rows of features (N, F), not {tuple(features.shape)}."
-            )
-        if not bool(torch.isfinite(features).all()):
-            raise UsageError("a Gaussian cannot be fitted to features that are not finite; check the pictures.")
-        rows = features.detach().cpu().double()
-        mean = rows.mean(0)
-        rest = rows - mean
-        return FeatureGaussian(mean, rest.T @ rest / (len(rows) - 1))
+        count, mean, squares = 0, torch.zeros(()), torch.zeros(())
+        for block in (features,) if isinstance(features, Tensor) else features:
+            if block.ndim != 2:
+                raise UsageError(f"a Gaussian is fitted to rows of features (N, F), not {tuple(block.shape)}.")
+            if not bool(torch.isfinite(block).all()):
+                raise UsageError("a Gaussian cannot be fitted to features that are not finite; check the pictures.")
+            if not len(block):
+                continue
+            rows = block.detach().cpu().double()
+            rest = rows - rows.mean(0)
+            # Two sets as one (Chan, Golub and LeVeque 1979): what lies between their means adds to the squares.
+            step, total = rows.mean(0) - mean, count + len(rows)
+            squares = squares + rest.T @ rest + torch.outer(step, step) * (count * len(rows) / total)
+            mean, count = mean + step * (len(rows) / total), total
+        if count < 2:
+            raise UsageError(f"a Gaussian is fitted to at least two rows of features, not {count}.")
+        return FeatureGaussian(mean, squares / (count - 1))
 
 
 def frechet_distance(a: FeatureGaussian | Tensor, b: FeatureGaussian | Tensor) -> float:

@@ -19,6 +19,7 @@ from ..errors import PriorError, UsageError
 
 _MEAN = (-0.030, -0.088, -0.188)
 _STD = (0.458, 0.448, 0.450)
+_SEEN_WELL = 64  # pixels
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class LPIPS:
         """LPIPS(a, b), differentiable, 0 for equal pictures.
 
         Args:
-            a, b: RGB pictures (B, 3, H, W) in [-1, 1].
+            a: RGB pictures (B, 3, H, W) in [-1, 1].
+            b: as many, or one for all of them, (1, 3, H, W).
 
         Returns:
             (B,) float32.
@@ -76,17 +78,39 @@ class LPIPS:
         Raises:
             UsageError: shapes differ, are not RGB, or are too small for the backbone.
         """
-        if a.ndim != 4 or a.shape != b.shape or a.shape[1] != 3:
+        if a.ndim != 4 or a.shape[1:] != b.shape[1:] or len(b) not in (1, len(a)) or a.shape[1] != 3:
             raise UsageError(f"LPIPS compares two RGB batches (B, 3, H, W), not {tuple(a.shape)} and {tuple(b.shape)}")
-        if min(a.shape[2:]) < 32:
-            raise UsageError(f"LPIPS needs pictures of at least 32 x 32 pixels, not {a.shape[2]} x {a.shape[3]}")
-        distance = torch.zeros(len(a), device=self.device)
-        for level, (f, g) in enumerate(zip(self._features(a), self._features(b), strict=True)):
+        return self._between(self._features(a), self._features(b))
+
+    def pairwise(self, x: Tensor) -> Tensor:
+        """LPIPS between all pairs of pictures, each looked at once; their mean is the *diversity* of a set of samples.
+
+        Args:
+            x: RGB pictures (B, 3, H, W) in [-1, 1], B >= 2.
+
+        Returns:
+            (B (B - 1) / 2,) float32.
+
+        Raises:
+            UsageError: fewer than two pictures, not RGB, or too small for the backbone.
+        """
+        if x.ndim != 4 or x.shape[1] != 3 or len(x) < 2:
+            raise UsageError(f"pairs need at least two RGB pictures (B, 3, H, W), not {tuple(x.shape)}")
+        features = self._features(x)
+        pairs = ([f[i : i + 1] for f in features] for i in range(len(x) - 1))
+        return torch.cat([self._between([f[i + 1 :] for f in features], one) for i, one in enumerate(pairs)])
+
+    def _between(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        """The distance of features, level by level."""
+        distance = torch.zeros(len(a[0]), device=self.device)
+        for level, (f, g) in enumerate(zip(a, b, strict=True)):
             difference = (_unit(f) - _unit(g)).square()
             distance = distance + F.conv2d(difference, self.weights[f"lin{level}.weight"]).mean(dim=(1, 2, 3))
         return distance
 
     def _features(self, x: Tensor) -> list[Tensor]:
+        if min(x.shape[2:]) < 32:
+            raise UsageError(f"LPIPS needs pictures of at least 32 x 32 pixels, not {x.shape[2]} x {x.shape[3]}")
         net, taps = self._backbone, []
         mean, std = (x.new_tensor(c, dtype=torch.float32, device=self.device).view(1, 3, 1, 1) for c in (_MEAN, _STD))
         h = (x.to(self.device, torch.float32) - mean) / std
@@ -98,6 +122,15 @@ class LPIPS:
             if i in net.taps:
                 taps.append(h)
         return taps
+
+
+def for_lpips(x: Tensor) -> Tensor:
+    """Pictures (B, 1|3, H, W) as LPIPS sees them best: in colour, small ones enlarged to at least 64 pixels.
+
+    The network halves five times, and 32 pixels are few for that; each pixel becomes a square of whole size.
+    """
+    times = -(-_SEEN_WELL // min(x.shape[2:]))
+    return x.expand(-1, 3, -1, -1).repeat_interleave(times, -1).repeat_interleave(times, -2)
 
 
 def _unit(f: Tensor) -> Tensor:

@@ -14,14 +14,15 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 from typing_extensions import Self
 
+from ..diffusion.denoiser import Variance, not_learned
 from ..diffusion.rng import Seed, Streams, image_seeds
-from ..diffusion.schedules import Schedule
+from ..diffusion.schedules import TABLED, Schedule
 from ..errors import UsageError
 from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
 from ..priors.base import Prior, normalised
 from .latent_grid import composed, on_latent_grid
-from .problem import Callback, Cost, Graph, Job, PosteriorSampler, Problem, Task
+from .problem import Callback, Cost, Graph, Job, PosteriorSampler, Problem, Task, part_of
 
 __all__ = [
     "Graph",
@@ -36,10 +37,17 @@ __all__ = [
     "SOLVERS",
     "Solver",
     "Task",
+    "VARIANCE",
+    "Variance",
+    "part_of",
     "settings",
 ]
 
 STRICT = ConfigDict(extra="forbid")
+VARIANCE = (
+    "noise of an ancestral step (eta = 1): 'small' is DDPM's beta-tilde, 'large' its beta, 'learned' what the network "
+    "says; None is learned where the prior has it, else small"
+)
 SOLVERS: dict[str, type[Solver]] = {}
 """Every method by name, filled by the classes themselves: ``class DPS(Solver, name="dps")``."""
 
@@ -77,8 +85,9 @@ class Solver(ABC):
         steps: int
         spacing: str | None
 
-    t_init: float = 1.0  # these two are fields where a method has the choice
+    t_init: float = 1.0  # these three are fields where a method has the choice
     paste: bool = False
+    variance: str | None = "small"
 
     def __init_subclass__(cls, *, name: str | None = None, **rest: Any) -> None:
         super().__init_subclass__(**rest)
@@ -89,6 +98,20 @@ class Solver(ABC):
     @abstractmethod
     def cost(self, num_samples: int = 1) -> Cost:
         """Network evaluations for ``num_samples`` samples of one image."""
+
+    def settled(self, prior: Prior, shape: tuple[int, int, int], mask: bool) -> Self:
+        """The method with what it leaves to the problem decided, whose ``cost`` is that of a run; itself where it
+        leaves nothing.
+
+        Args:
+            prior: the prior.
+            shape: (C, H, W) of x_0, in the prior's space.
+            mask: whether the operator is an `Inpainting`.
+        """
+        return self
+
+    def _settled(self, job: Job) -> Self:
+        return self.settled(job.prior, job.shape, isinstance(job.operator, Inpainting))
 
     def shared_cost(self) -> Cost:
         """The part of ``cost`` that ``condition`` takes, once for all samples of an image."""
@@ -133,7 +156,7 @@ class Solver(ABC):
         """
         start = float(schedule.time_at(torch.tensor(nsr, dtype=torch.float64)))
         steps = int((schedule.grid(self.steps, self.spacing)[:-1] < start).sum()) + 1
-        spacing = None if self.spacing == "respaced" else self.spacing  # that grid always starts at 1
+        spacing = None if self.spacing in TABLED else self.spacing  # a table says itself where it starts
         return replace(self, steps=min(steps, self.steps), spacing=spacing, t_init=start)  # type: ignore[type-var]
 
     @abstractmethod
@@ -281,6 +304,8 @@ class Solver(ABC):
             raise UsageError(f"{self.title} fills in the hidden pixels of a mask and cannot use the operator {name}")
         if "linear" in self.needs and not isinstance(operator, LinearOperator):
             raise UsageError(f"{self.title} needs a linear measurement, and {name} is not linear; use another method")
+        if prior is not None and self.variance == "learned" and not prior.learned_variance:
+            raise not_learned(prior.name)
         if prior is not None and prior.latent and not self.through_decoder and not mask:
             able = ", ".join(name for name, cls in sorted(SOLVERS.items()) if cls.through_decoder)
             raise UsageError(
@@ -328,6 +353,21 @@ class _Unfitted(PosteriorSampler):
             initial=None if initial is None else initial[:, None],
         )
         return out[:, 0]
+
+    def draw(
+        self, num_samples: int, *, seed: int, batch_size: int | None = None, callback: Callback | None = None
+    ) -> Tensor:
+        task = self.problem
+        return self.solver.sample(
+            task.prior,
+            task.operator,
+            task.y,
+            sigma_y=task.sigma_y,
+            num_samples=num_samples,
+            seed=[seed],
+            batch_size=batch_size,
+            callback=callback,
+        )[0]
 
 
 def name_of(operator: Operator) -> str:

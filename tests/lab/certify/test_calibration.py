@@ -6,15 +6,9 @@ import pytest
 import torch
 
 from priorpaint import UsageError
-from priorpaint.lab.certify.calibration import FUNCTIONS, TRUTHS, calibrate, ranks, uniformity
+from priorpaint.lab.certify.calibration import FUNCTIONS, TRUTHS, calibrate, uniformity
 from priorpaint.lab.certify.problems import problem
 from tests.lab.certify.exact import Exact
-
-
-def test_ranks_count_smaller_samples() -> None:
-    truth = torch.tensor([[0.5], [2.0], [-1.0]])
-    samples = torch.tensor([[[0.0], [1.0], [0.2]]] * 3)
-    assert ranks(truth, samples).flatten().tolist() == [2, 3, 0]
 
 
 def test_chi_square() -> None:

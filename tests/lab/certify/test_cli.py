@@ -16,7 +16,7 @@ import priorpaint
 from priorpaint.lab.certify import PROBLEMS, Certificate
 from tests.command_line import exit_code
 
-SMALL = ["certify", "--problem", "G1", "--budget", "5", "--seeds", "1", "-n", "32", "--workers", "1"]
+SMALL = ["certify", "--problem", "G1", "--budget", "5", "--draws", "1", "-n", "32", "--workers", "1"]
 
 
 def test_a_run_and_an_update(
@@ -72,7 +72,7 @@ def test_the_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 def test_processes_give_the_same_numbers_and_ctrl_c_keeps_cells(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(priorpaint.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "priorpaint", "certify", "--method", "dps", "--problem", "G1", "--no-figures"]
-    small = [*command, "--problem", "M3", "--budget", "5", "--seeds", "2", "-n", "32"]
+    small = [*command, "--problem", "M3", "--budget", "5", "--draws", "2", "-n", "32"]
     cells = []
     for workers in ("1", "2"):
         out = tmp_path / workers

@@ -91,7 +91,7 @@ def test_energy_distance() -> None:
     assert abs(energy_distance(x, normal(n, 1, seed=2))) < 0.01  # unbiased: no floor
     points = torch.zeros(3, 2, dtype=torch.float64)
     assert energy_distance(points, points + torch.tensor([3.0, 4.0])) == pytest.approx(10)
-    with pytest.raises(UsageError, match="two samples"):
+    with pytest.raises(UsageError, match="two independent rows"):
         energy_distance(points[:1], points)
 
 

@@ -101,7 +101,7 @@ def test_methods_that_need_pixels_are_listed_with_the_reason() -> None:
     }
     assert "pixel prior" in reasons["ddnm"] and "pixel prior" in reasons["ddrm"]
     methods = ["ddnm", "dps:steps=10", "vipaint:preset=projected"]
-    certificate = certify(methods, ["Z-G16"], [None], seeds=1, num_samples=8, calibrated=False)
+    certificate = certify(methods, ["Z-G16"], [None], draws=1, num_samples=8, calibrated=False)
     assert [cell.status for cell in certificate.cells] == ["not applicable", "done", "not applicable"]
     assert "latent prior" in certificate.cells[2].note
 

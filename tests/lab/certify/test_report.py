@@ -20,7 +20,7 @@ from priorpaint.lab.certify.report import details, markdown, methods_by_error, n
 from priorpaint.lab.certify.results import FAILED, NOT_APPLICABLE
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
-SETUP = {"priorpaint": "0", "torch": "0", "python": "3", "machine": "m", "seeds": 2, "num_samples": 64, "workers": 1}
+SETUP = {"priorpaint": "0", "torch": "0", "python": "3", "machine": "m", "draws": 2, "num_samples": 64, "workers": 1}
 
 
 def measures(sliced: float, modes: float | None = 0.1) -> Measures:
@@ -44,7 +44,7 @@ def certificate() -> Certificate:
     return Certificate(tuple(cells), {"G1": "two pixels", "B16-2": "two copies", "B16-4": "four copies"}, SETUP)
 
 
-def test_means_over_the_seeds() -> None:
+def test_means_over_the_draws() -> None:
     one = cell("m", "p", 50, 3.0)
     assert (
         one.ratios == pytest.approx([3, 3]) and one.ratio == pytest.approx(3) and one.prior_ratio == pytest.approx(10)

@@ -12,11 +12,14 @@ import torch
 
 from priorpaint import CancelToken, UsageError, solver
 from priorpaint.lab.certify import Certificate, Method, Problem, certify, problem
+from priorpaint.lab.certify.base import fresh
+from priorpaint.lab.certify.measures import Ruler
+from priorpaint.lab.certify.report import overview, short_number
 from priorpaint.lab.certify.results import DONE, FAILED, NOT_APPLICABLE, Cell
 from priorpaint.lab.certify.run import _is_costly
 from tests.lab.certify.exact import Broken, Exact
 
-QUICK = {"seeds": 1, "num_samples": 64, "calibrated": False}
+QUICK = {"draws": 1, "num_samples": 64, "calibrated": False}
 
 
 def quick(*arguments: object, **changes: object) -> Certificate:
@@ -43,7 +46,7 @@ def test_cells_in_order_with_the_same_numbers_again() -> None:
 
 def test_seeds_change_the_draw_of_random_problems_and_the_samples_of_fixed_ones() -> None:
     for name, scatter in (("G16", False), ("G1", True)):
-        cell = quick(["replacement"], [name], [5], seeds=2).cells[0]
+        cell = quick(["replacement"], [name], [5], draws=2).cells[0]
         assert len(cell.measures) == 2 and cell.measures[0].sliced != cell.measures[1].sliced
         one, two = (floor.residual for floor in cell.floors)
         assert (one == pytest.approx(two, abs=1e-6)) == scatter
@@ -97,7 +100,7 @@ def test_costly_problems_are_cut_down_by_default() -> None:
     assert not _is_costly(Method.of("smc"), "M16")
     cells = certify([Broken()], ["B16-8", "G1"]).cells
     assert [cell.budget for cell in cells] == [50, 200, 50, 200, 1000]
-    cell = certify(["replacement"], ["B16-8"], [5], seeds=2).cells[0]
+    cell = certify(["replacement"], ["B16-8"], [5], draws=2).cells[0]
     assert cell.num_samples == 128 and len(cell.measures) == 2 and cell.calibration is None
 
 
@@ -105,7 +108,7 @@ def test_a_prior_of_your_own_is_measured_against_its_law() -> None:
     base = problem("G16")
     own = Problem("own", base.law, base.operator, base.y, 0.1, prior=base.law)
     other = Problem("shifted", base.law, base.operator, base.y + 1, 0.1)
-    cells = quick(["pigdm"], [own, other], [20], seeds=1, num_samples=256).cells
+    cells = quick(["pigdm"], [own, other], [20], draws=1, num_samples=256).cells
     assert cells[0].problem == "own" and cells[0].ratio < cells[0].prior_ratio
     assert cells[0].floors[0] != cells[1].floors[0]
     with pytest.raises(UsageError, match="same name"):
@@ -145,3 +148,40 @@ def test_the_examples_of_the_docs(block: int, tmp_path: Path, monkeypatch: pytes
     assert all(cell.status == DONE and cell.ratio < cell.prior_ratio for cell in certificate.cells)
     if block == 0:
         assert Certificate.read(tmp_path / "out" / "certification.json").cells == certificate.cells
+
+
+def test_fresh_draws_are_new_and_the_same_again() -> None:
+    """Every kind has draws that no table shows, the two fixed ones too, by a seed of the caller's."""
+    for name in ("G1", "M3", "G16", "M16", "B16-2", "M25-8-1", "L64", "I8-pixels"):
+        drawn = [problem(name, fresh(7, i)) for i in (0, 1)]
+        assert not torch.equal(drawn[0].y, drawn[1].y), name
+        assert torch.equal(drawn[0].y, problem(name, fresh(7, 0)).y), name
+        assert not torch.equal(drawn[0].y, problem(name, fresh(8, 0)).y), name
+    one, two = (problem("G1", fresh(7, i)).law.cov for i in (0, 1))
+    assert not torch.equal(one, two)
+    for i in range(5):  # something to decide
+        assert float(problem("M3", fresh(7, i)).posterior.weights.max()) < 0.8
+
+
+def test_many_draws_show_median_and_worst() -> None:
+    certificate = quick(["replacement"], ["G1"], [5], draws=5, draw_seed=3)
+    cell = certificate.cells[0]
+    assert len(set(cell.ratios)) == 5 and cell.median == sorted(cell.ratios)[2] and cell.worst == max(cell.ratios)
+    table = overview(certificate, 5)
+    assert "median (worst) of 5 draws" in table.title
+    assert table.rows[0][1] == f"{short_number(cell.median)} ({short_number(cell.worst)})"
+    assert table.rows[-1] == ["exact samples", f"1.00 ± {sum(cell.floor_spread) / 5:.2f}"]
+    assert certificate.setup["draw_seed"] == 3
+    again = Certificate.from_json(certificate.to_json())
+    assert again.cells[0].ratios == cell.ratios and again.cells[0].floor_spread == cell.floor_spread
+
+
+def test_the_spread_of_the_floor_is_that_of_exact_samples() -> None:
+    """Sets of exact samples that no replicate holds stray from the floor as the spread says."""
+    g16 = problem("G16", 0)
+    ruler = Ruler(g16)
+    scores = [ruler.measure(g16.posterior.sample(128, seed=1000 + i)).sliced for i in range(24)]
+    floor, spread = ruler.floor(128).sliced, ruler.spread(128)
+    own = torch.tensor(scores).std() / floor
+    # Standard deviations of 24 and of 8 values: 99.8 % of the ratios, the root of F(23, 7), are in (.43, 3.6).
+    assert 0.43 < float(own) / spread < 3.6

@@ -1,7 +1,7 @@
 """Every method against exact posteriors: problems, distances, budgets, and the run that makes the tables."""
 
+from ...solvers.budgets import BUDGETS, at_budget, settings_for
 from .base import Problem
-from .budgets import BUDGETS, at_budget, settings_for
 from .calibration import Calibration, calibrate
 from .cells import Method
 from .measures import Measures, Ruler

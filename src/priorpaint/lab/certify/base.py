@@ -18,6 +18,7 @@ from ...operators import Inpainting, LinearOperator, MatrixOperator
 from ...priors.analytic import GaussianMixture
 from ...priors.base import Prior
 from ...priors.latent import LatentPrior, LinearAutoencoder
+from ...solvers import Solver
 from .mixtures import Copies, element_std, widest
 
 
@@ -87,6 +88,12 @@ class Problem:
             return LatentPrior(self.law, self.autoencoder, self.name)
         return self.law if self.copies == 1 else Copies(self.law, self.copies)
 
+    def settled(self, solver: Solver) -> Solver:
+        """The method with what it leaves to the problem decided."""
+        height, width = self.solver_operator.image_shape(self.solver_y)[1:]
+        shape = self.solver_prior.latent_shape(height, width)
+        return solver.settled(self.solver_prior, shape, isinstance(self.solver_operator, Inpainting))
+
     @cached_property
     def solver_operator(self) -> LinearOperator:
         """The operator that a solver gets."""
@@ -128,10 +135,24 @@ def dressed(law: GaussianMixture) -> GaussianMixture:
     return law
 
 
+FRESH = 2**32
+"""Draws of problems are numbered: those below this are the ones of the tables, the others are `fresh`."""
+
+
+def fresh(draw_seed: int, i: int) -> int:
+    """The number of the draw i of a caller's own seed."""
+    return FRESH + derive("certify draw", draw_seed, i) % FRESH
+
+
 def undecided(draw: Callable[[int], Problem], seed: int) -> Problem:
-    """The draw number ``seed`` of those whose heaviest posterior mode is below .8: there is something to decide."""
-    open_draws = (p for candidate in itertools.count() if float((p := draw(candidate)).posterior.weights.max()) < 0.8)
-    return replace(next(itertools.islice(open_draws, seed, None)), seed=seed)
+    """The draw number ``seed`` of those whose heaviest posterior mode is below .8: there is something to decide.
+
+    A fresh draw is the first such one from its number on.
+    """
+    first, skipped = (seed, 0) if seed >= FRESH else (0, seed)
+    candidates = itertools.count(first)
+    open_draws = (p for candidate in candidates if float((p := draw(candidate)).posterior.weights.max()) < 0.8)
+    return replace(next(itertools.islice(open_draws, skipped, None)), seed=seed)
 
 
 def generator_of(name: str, seed: int) -> torch.Generator:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...diffusion.rng import derive
 from ...errors import UsageError
+from ...metrics.calibration import ranks
 from ...solvers.base import Callback, Solver
 from .base import Problem
 from .distances import directions
@@ -32,11 +33,6 @@ class Calibration:
 
     p: float
     counts: tuple[tuple[int, ...], ...]
-
-
-def ranks(truth: Tensor, samples: Tensor) -> Tensor:
-    """Rank of truth (M, F) among samples (M, L, F): how many are smaller, 0 to L."""
-    return (samples < truth[:, None]).sum(1)
 
 
 def uniformity(rank: Tensor, samples: int, bins: int = BINS) -> tuple[float, list[int]]:
@@ -80,6 +76,6 @@ def calibrate(
         callback=callback,
     )
     columns = directions(x_0[0].numel(), FUNCTIONS, seed=1)
-    rank = ranks(x_0.double().flatten(1) @ columns, drawn.cpu().double().flatten(2) @ columns)
+    rank = ranks((drawn.cpu().double().flatten(2) @ columns).movedim(1, 0), x_0.double().flatten(1) @ columns)
     tests = [uniformity(rank[:, function], samples) for function in range(FUNCTIONS)]
     return Calibration(min(1.0, FUNCTIONS * min(p for p, _ in tests)), tuple(tuple(counts) for _, counts in tests))

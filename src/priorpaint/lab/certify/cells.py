@@ -16,8 +16,8 @@ from ...errors import Cancelled, UsageError
 from ...operators import Inpainting
 from ...solvers import SOLVERS, Solver, parse_method
 from ...solvers import solver as solver_named
+from ...solvers.budgets import at_budget, settings_of
 from .base import Problem
-from .budgets import at_budget, settings_of
 from .calibration import SAMPLES, Calibration, calibrate
 from .measures import Measures, Ruler
 from .problems import problem as standard_problem
@@ -63,7 +63,7 @@ class Job:
     method: Method
     problem: str | Problem
     budget: int | None
-    seeds: int
+    draws: tuple[int, ...]
     num_samples: int
     calibrated: bool
     batch_size: int | None = None
@@ -91,18 +91,19 @@ def compute(job: Job, stop: Callable[[], bool] = lambda: False) -> Cell:
 
 
 def _measured(cell: Cell, job: Job, stop: Callable[[], bool]) -> Cell:
-    first = problem_of(job.problem, 0)
+    first = problem_of(job.problem, job.draws[0])
     if reason := why_not(job.method.solver, first):
         return replace(cell, status=NOT_APPLICABLE, note=reason)
     num = min(job.num_samples, first.most_samples or job.num_samples)
-    solver = _solver(job, num)
-    draws = [_draw(solver, job, seed, num, stop) for seed in range(job.seeds)]
+    solver = _solver(job, first, num)
+    draws = [_draw(solver, job, seed, num, stop) for seed in job.draws]
     cell = replace(
         cell,
         settings={name: plain(value) for name, value in settings_of(solver).items()},
         num_samples=num,
         measures=tuple(draw.measures for draw in draws),
         floors=tuple(draw.floor for draw in draws),
+        floor_spread=tuple(draw.floor_spread for draw in draws),
         priors=tuple(draw.prior for draw in draws),
         forward=sum(draw.forward for draw in draws) / num / len(draws),
         backward=sum(draw.backward for draw in draws) / num / len(draws),
@@ -117,6 +118,7 @@ def _measured(cell: Cell, job: Job, stop: Callable[[], bool]) -> Cell:
 class _Draw:
     measures: Measures
     floor: Measures
+    floor_spread: float
     prior: Measures
     forward: int
     backward: int
@@ -140,7 +142,9 @@ def _draw(solver: Solver, job: Job, seed: int, num: int, stop: Callable[[], bool
     )
     spent, seconds = prior.nfe - before, time.process_time() - begun
     measures = ruler.measure(x[0]) if bool(x.isfinite().all()) else _NOTHING
-    return _Draw(measures, ruler.floor(num), ruler.ignorant(num), spent.forward, spent.backward, seconds)
+    return _Draw(
+        measures, ruler.floor(num), ruler.spread(num), ruler.ignorant(num), spent.forward, spent.backward, seconds
+    )
 
 
 _NOTHING = Measures(*[float("nan")] * len(fields(Measures)))
@@ -149,16 +153,17 @@ _NOTHING = Measures(*[float("nan")] * len(fields(Measures)))
 def _calibration(job: Job, problem: Problem, stop: Callable[[], bool]) -> Calibration | None:
     """The rank test, or None where so few samples a measurement cannot pay for what they share (a fit)."""
     try:
-        solver = _solver(job, SAMPLES)
+        solver = _solver(job, problem, SAMPLES)
     except UsageError:
         return None
     return calibrate(solver, problem, batch_size=job.batch_size, callback=checking(stop))
 
 
-def _solver(job: Job, num: int) -> Solver:
+def _solver(job: Job, problem: Problem, num: int) -> Solver:
+    solver = problem.settled(job.method.solver)
     if job.budget is None:
-        return job.method.solver
-    return at_budget(job.method.solver, job.budget, num, fixed=job.method.fixed)
+        return solver
+    return at_budget(solver, job.budget, num, fixed=job.method.fixed)
 
 
 def why_not(solver: Solver, problem: Problem) -> str:

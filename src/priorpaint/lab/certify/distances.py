@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
+from ...metrics.kid import squared_mmd
 
 DIRECTIONS = 256
 
@@ -65,10 +66,7 @@ def _projected(x: Tensor, columns: Tensor) -> Tensor:
 
 def energy_distance(x: Tensor, z: Tensor) -> float:
     """2 E|X - Z| - E|X - X'| - E|Z - Z'| without bias, so that it can fall below 0 by chance; x (n, d), z (m, d)."""
-    if len(x) < 2 or len(z) < 2:
-        raise UsageError("the energy distance takes at least two samples of each law")
-    within = sum(float(torch.cdist(part, part).sum()) / (len(part) * (len(part) - 1)) for part in (x, z))
-    return 2 * float(torch.cdist(x, z).mean()) - within
+    return squared_mmd(lambda a, b: -torch.cdist(a, b), x, z)
 
 
 def total_variation(p: Tensor, q: Tensor) -> float:

@@ -77,7 +77,7 @@ class Ruler:
         log_density = self._log_density(exact)
         self._thresholds = [float(torch.quantile(log_density, 1 - share)) for share in (0.5, 0.9)]
         self._num_measured = _measured_entries(problem)
-        self._floors: dict[int, Measures] = {}
+        self._floors: dict[int, list[Measures]] = {}
         self._ignorant: dict[int, Measures] = {}
 
     def measure(self, x: Tensor) -> Measures:
@@ -86,10 +86,18 @@ class Ruler:
 
     def floor(self, num: int) -> Measures:
         """What ``num`` exact samples of one copy score, averaged over replicates."""
+        return Measures.average(self._replicates(num))
+
+    def spread(self, num: int) -> float:
+        """Standard deviation of the sliced distance of ``num`` exact samples, in units of the floor."""
+        values = torch.tensor([part.sliced for part in self._replicates(num)], dtype=torch.float64)
+        return float(values.std()) / self.floor(num).sliced
+
+    def _replicates(self, num: int) -> list[Measures]:
         if num not in self._floors:
             seeds = (derive("floor", self.problem.seed, replicate) for replicate in range(REPLICATES))
             draws = (self.problem.posterior.sample(num, seed=seed) for seed in seeds)
-            self._floors[num] = Measures.average([self._one(draw.double().flatten(1)) for draw in draws])
+            self._floors[num] = [self._one(draw.double().flatten(1)) for draw in draws]
         return self._floors[num]
 
     def ignorant(self, num: int) -> Measures:

@@ -1,9 +1,10 @@
 """Standard problems whose posterior is known exactly.
 
 A problem is a prior with an exact law, an operator, one measurement y and sigma_y. Vectors of d numbers are dressed as
-images (1, 1, d). The seed of a random problem chooses the draw: prior, operator, truth and noise; fixed problems are
-the same for every seed. Every prior has an EDM schedule from 0.005 of its standard deviation up to 20 times the width
-of its widest direction, so that the first noise hides everything: a deterministic sampler keeps what it does not hide.
+images (1, 1, d). The seed of a random problem chooses the draw: prior, operator, truth and noise; G1 and M3 are the
+same for every seed but those of fresh draws. Every prior has an EDM schedule from 0.005 of its standard deviation up to
+20 times the width of its widest direction, so that the first noise hides everything: a deterministic sampler keeps what
+it does not hide.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ...diffusion.rng import derive
 from ...errors import UsageError
 from ...operators import Inpainting, LinearOperator, MatrixOperator
 from ...priors.analytic import Gaussian, GaussianMixture
-from .base import Problem, dressed, generator_of, measure, random_cov, rotation, undecided
+from .base import FRESH, Problem, dressed, generator_of, measure, random_cov, rotation, undecided
 from .latent_problems import LATENT
 from .mixtures import SharedCovariance
 
@@ -39,8 +40,14 @@ def _observed(law: GaussianMixture, operator: LinearOperator, sigma_y: float, na
 def g1(seed: int = 0) -> Problem:
     """Two correlated Gaussian pixels, N(0, [[1, .9], [.9, 1]]); the first is known to be 1; x_2 ~ N(.9, .19).
 
+    A fresh draw has another correlation, uniform in (-1, 1), and a y of the law itself.
     Source: Toy G of the published checks of DPS, RePaint and CoPaint on a case that can be computed by hand.
     """
+    if seed >= FRESH:
+        rho = float(2 * torch.rand((), generator=generator_of("G1", seed), dtype=torch.float64) - 1)
+        law, operator = dressed(Gaussian([0.0, 0.0], [[1.0, rho], [rho, 1.0]])), _mask([0], 1, 2)
+        y = _observed(law, operator, 0.0, "G1", seed)
+        return Problem("G1", law, operator, y, seed=seed, about="2-D Gaussians, x_1 known")
     law = Gaussian([0.0, 0.0], [[1.0, 0.9], [0.9, 1.0]])
     y = torch.tensor([[[[1.0, 0.0]]]])
     return Problem("G1", dressed(law), _mask([0], 1, 2), y, seed=seed, about="2-D Gaussian, correlation .9, x_1 = 1")
@@ -49,8 +56,11 @@ def g1(seed: int = 0) -> Problem:
 def m3(seed: int = 0) -> Problem:
     """Three Gaussians of std .2, weights .3/.2/.5 at (1, 1), (1, -1), (-1, 0); x_1 = 1 known.
 
-    The truth is x_2 near 1 and -1 with weights .6 and .4. Source: Toy M of the same checks as `g1`.
+    The truth is x_2 near 1 and -1 with weights .6 and .4. A fresh draw has weights Dir(3), and means with x_1 = +-1
+    and x_2 uniform in (-1.5, 1.5), and a y of the law itself. Source: Toy M of the same checks as `g1`.
     """
+    if seed >= FRESH:
+        return undecided(_three_modes, seed)
     means = [[1.0, 1.0], [1.0, -1.0], [-1.0, 0.0]]
     law = SharedCovariance([0.3, 0.2, 0.5], means, 0.04 * torch.eye(2, dtype=torch.float64))
     y = torch.tensor([[[[1.0, 0.0]]]])
@@ -59,11 +69,26 @@ def m3(seed: int = 0) -> Problem:
     )
 
 
+def _three_modes(seed: int) -> Problem:
+    generator = generator_of("M3", seed)
+    x_1 = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
+    means = torch.stack([x_1, 3 * torch.rand(3, generator=generator, dtype=torch.float64) - 1.5], 1)
+    law = dressed(SharedCovariance(_dirichlet(3, generator), means, 0.04 * torch.eye(2, dtype=torch.float64)))
+    operator = _mask([0], 1, 2)
+    return Problem(
+        "M3", law, operator, _observed(law, operator, 0.0, "M3", seed), about="three modes in 2-D, x_1 known"
+    )
+
+
+def _dirichlet(components: int, generator: torch.Generator) -> Tensor:
+    """Dir(3), not normalised: sums of three exponentials."""
+    return -torch.rand(components, 3, generator=generator, dtype=torch.float64).log().sum(1)
+
+
 def _sixteen(name: str, components: int, seed: int) -> Problem:
     """Means .8 N(0, I), centred; eigenvalues log-uniform in [.02, 1]; weights Dir(3); 6 of 16 seen with sigma_y .1."""
     generator = generator_of(name, seed)
-    # Dir(3): normalised sums of three exponentials.
-    weights = -torch.rand(components, 3, generator=generator, dtype=torch.float64).log().sum(1)
+    weights = _dirichlet(components, generator)
     means = 0.8 * torch.randn(components, 16, generator=generator, dtype=torch.float64)
     means = means - weights @ means / weights.sum()  # E[x_0] = 0, as the first noise assumes
     covs = torch.stack([random_cov(16, generator) for _ in range(components)])

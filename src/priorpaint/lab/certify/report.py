@@ -11,24 +11,28 @@ from rich.console import Console
 from rich.table import Table
 
 from .calibration import FUNCTIONS, SAMPLES, TRUTHS
+from .measures import REPLICATES
 from .results import DONE, FAILED, Cell, Certificate
 
 MAIN_BUDGET = 200
+MANY_DRAWS = 5  # from so many draws on, tables show the median and the worst of them
 JSON_FILE, PAGE_FILE = "certification.json", "certification.md"
 EXACT, PRIOR = "exact samples", "prior, ignoring y"
 _NONE = "–"
 
-_INTRO = """# Certification
+_INTRO = f"""# Certification
 
 Every method against posteriors that are known exactly. The problems are small mixtures of Gaussians whose denoiser is
 exact too, so what is measured is the error of the method alone: no network stands between it and the truth.
 
 **The number in the tables** is the sliced Wasserstein-2 distance between the method's samples and the exact posterior,
-divided by the same distance of as many exact samples (the *floor*): 1 is perfect, and what ignores y altogether
-stands in the last row. A method gets a budget of network evaluations a sample; one with a gradient counts once (it
-takes two to three times as long), and so does every further product with the network's Jacobian that a solver reports.
+divided by the same distance of as many exact samples (the *floor*, a mean over {REPLICATES} sets of them): 1 is
+perfect, and what ignores y altogether stands below the methods. One set of exact samples scores 1, give or take the
+spread that is shown where it was measured. A method gets a budget of network evaluations a sample; one with a gradient
+counts once (it takes two to three times as long), and so does every further product with the network's Jacobian that a
+solver reports.
 
-{command}
+{{command}}
 """
 
 _COLUMNS = f"""The other columns, all at the budget of the heading, averaged over the draws of the problem:
@@ -90,7 +94,11 @@ def overview(certificate: Certificate, budget: int | None) -> Grid:
         cells = [certificate.cell(method, problem, budget) for problem in certificate.problems]
         rows.append([method, *(_ratio(cell) for cell in cells)])
     rows.append([PRIOR, *(_prior_ratio(certificate, problem) for problem in certificate.problems)])
-    return Grid(f"error over the floor, {_budget(budget)}", ["method", *certificate.problems], rows)
+    if any(cell.floor_spread for cell in certificate.cells):
+        rows.append([EXACT, *(_floor_spread(certificate, problem) for problem in certificate.problems)])
+    many = max((len(cell.measures) for cell in certificate.cells if cell.budget == budget), default=0)
+    worst = f", median (worst) of {many} draws" if many >= MANY_DRAWS else ""
+    return Grid(f"error over the floor, {_budget(budget)}{worst}", ["method", *certificate.problems], rows)
 
 
 def details(certificate: Certificate, problem: str, budget: int | None) -> Grid:
@@ -165,9 +173,11 @@ def markdown(certificate: Certificate, *, figure: str | None = None, command: st
 
 def _setup(certificate: Certificate, command: str | None) -> str:
     setup, most = certificate.setup, max((cell.num_samples for cell in certificate.cells), default=0)
-    seeds = f"{setup['seeds']} draws each" if setup["seeds"] else "draws as in docs/certify.md"
+    draws = f"{setup['draws']} draws each" if setup["draws"] else "draws as in docs/certify.md"
+    if setup.get("draw_seed") is not None:
+        draws += f", fresh ones of seed {setup['draw_seed']}"
     line = (
-        f"at most {most} samples of each (256 in 64 dimensions, 128 for B16), {seeds}; "
+        f"at most {most} samples of each (256 in 64 dimensions, 128 for B16), {draws}; "
         f"priorpaint {setup['priorpaint']}, torch {setup['torch']}; processes: {setup['workers']}."
     )
     return f"Made by `{command}`: {line}" if command else f"Setup: {line}"
@@ -199,7 +209,9 @@ def _number(value: float | None, digits: int) -> str:
 def _ratio(cell: Cell | None) -> str:
     if cell is None or cell.status != DONE:
         return "failed" if cell is not None and cell.status == FAILED else _NONE
-    return short_number(cell.ratio)
+    if len(cell.ratios) < MANY_DRAWS:
+        return short_number(cell.ratio)
+    return f"{short_number(cell.median)} ({short_number(cell.worst)})"
 
 
 def short_number(value: float) -> str:
@@ -212,6 +224,12 @@ def short_number(value: float) -> str:
 def _prior_ratio(certificate: Certificate, problem: str) -> str:
     cell = next((cell for cell in certificate.cells if cell.problem == problem and cell.priors), None)
     return _NONE if cell is None else short_number(cell.prior_ratio)
+
+
+def _floor_spread(certificate: Certificate, problem: str) -> str:
+    """What one set of exact samples scores, and its standard deviation, mean over the draws."""
+    cell = next((cell for cell in certificate.cells if cell.problem == problem and cell.floor_spread), None)
+    return _NONE if cell is None else f"1.00 ± {statistics.mean(cell.floor_spread):.2f}"
 
 
 def _short(budget: int | None) -> str:

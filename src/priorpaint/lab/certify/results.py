@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,11 +28,12 @@ class Cell:
         status: ``done``, ``not applicable`` or ``failed``.
         note: one sentence where it is not done.
         settings: of the method.
-        num_samples: samples of each seed.
-        measures, floors, priors: one a seed: of the method, of as many exact samples, of as many samples of the prior.
+        num_samples: samples of each draw.
+        measures, floors, priors: one a draw: of the method, of as many exact samples, of as many samples of the prior.
+        floor_spread: standard deviation of what one set of as many exact samples scores, over the floor, one a draw.
         calibration: the rank test, where it was made.
         forward, backward: network evaluations a sample without and with a gradient, as the prior counted them.
-        seconds: CPU seconds a seed (of the sampling alone).
+        seconds: CPU seconds a draw (of the sampling alone).
     """
 
     method: str
@@ -44,6 +46,7 @@ class Cell:
     measures: tuple[Measures, ...] = ()
     floors: tuple[Measures, ...] = ()
     priors: tuple[Measures, ...] = ()
+    floor_spread: tuple[float, ...] = ()
     calibration: Calibration | None = None
     forward: float = 0.0
     backward: float = 0.0
@@ -51,7 +54,7 @@ class Cell:
 
     @property
     def ratios(self) -> list[float]:
-        """Sliced Wasserstein distance over its floor, one a seed."""
+        """Sliced Wasserstein distance over its floor, one a draw."""
         return [own.sliced / floor.sliced for own, floor in zip(self.measures, self.floors, strict=True)]
 
     @property
@@ -60,13 +63,23 @@ class Cell:
         return sum(self.ratios) / len(self.ratios)
 
     @property
+    def median(self) -> float:
+        """Their median."""
+        return statistics.median(self.ratios)
+
+    @property
+    def worst(self) -> float:
+        """The largest of them."""
+        return max(self.ratios)
+
+    @property
     def prior_ratio(self) -> float:
         """The same for samples of the prior, which ignore y."""
         pairs = zip(self.priors, self.floors, strict=True)
         return sum(prior.sliced / floor.sliced for prior, floor in pairs) / len(self.priors)
 
     def mean(self, name: str) -> float | None:
-        """A measure, averaged over the seeds; None where it does not exist."""
+        """A measure, averaged over the draws; None where it does not exist."""
         return _mean([getattr(part, name) for part in self.measures])
 
     def floor(self, name: str) -> float | None:
@@ -86,7 +99,7 @@ class Certificate:
     Attributes:
         cells: in the order of the run's methods, problems and budgets.
         about: problem name -> one sentence.
-        setup: versions, machine, seeds, command: what reproduces the run.
+        setup: versions, machine, draws, command: what reproduces the run.
     """
 
     cells: tuple[Cell, ...]
@@ -155,6 +168,7 @@ class Certificate:
 def _cell(data: dict[str, Any]) -> Cell:
     for name in ("measures", "floors", "priors"):
         data[name] = tuple(Measures(**_numbers(part)) for part in data[name])
+    data["floor_spread"] = tuple(data.get("floor_spread", ()))
     test = data["calibration"]
     if test is not None:
         data["calibration"] = Calibration(test["p"], tuple(tuple(counts) for counts in test["counts"]))

@@ -15,8 +15,8 @@ import torch
 from ... import __version__
 from ...errors import Cancelled, CancelToken, PriorpaintError, UsageError
 from ...solvers import SOLVERS, Solver
-from .base import Problem
-from .budgets import BUDGETS, computes_jacobians
+from ...solvers.budgets import BUDGETS, computes_jacobians
+from .base import Problem, fresh
 from .cells import Job, Method, compute, problem_of
 from .problems import STANDARD, select
 from .results import Cell, Certificate
@@ -37,7 +37,8 @@ def certify(
     problems: Sequence[str | Problem] = STANDARD,
     budgets: Sequence[int | None] | None = None,
     *,
-    seeds: int | None = None,
+    draws: int | None = None,
+    draw_seed: int | None = None,
     num_samples: int = NUM_SAMPLES,
     calibrated: bool = True,
     workers: int = 1,
@@ -53,8 +54,10 @@ def certify(
         budgets: network evaluations a sample; a budget None runs a method with its settings as they are. By default
             50, 200 and 1000, but only up to 200 on problems that are ``costly``, and for methods that compute whole
             Jacobians in 64 dimensions and more.
-        seeds: draws of each problem; None is 3, but 1 for budgets above 200 and in those costly cases. A problem of
-            your own is one draw, on which the solver's seed changes.
+        draws: of each problem; None is 3, but 1 for budgets above 200 and in those costly cases. A problem of your own
+            is one draw, on which the solver's seed changes.
+        draw_seed: makes them draws that no table shows, with other priors, masks, truths and noise; None is the draws
+            of the tables.
         num_samples: samples of each draw; some problems take fewer.
         calibrated: whether the budget of 200 (or None) also gets the rank test over many measurements.
         workers: processes; above 1, methods and problems of your own must be picklable.
@@ -66,8 +69,8 @@ def certify(
     Raises:
         UsageError: unknown names, or numbers out of range.
     """
-    if num_samples < 2 or workers < 1 or (seeds is not None and seeds < 1):
-        raise UsageError("certify takes at least 2 samples, 1 seed and 1 worker")
+    if num_samples < 2 or workers < 1 or (draws is not None and draws < 1):
+        raise UsageError("certify takes at least 2 samples, 1 draw and 1 worker")
     if any(budget is not None and budget < 1 for budget in budgets or ()):
         raise UsageError("a budget is at least 1 network evaluation a sample")
     chosen = [Method.of(asked) for asked in ((*sorted(SOLVERS), *VARIANTS) if methods is None else methods)]
@@ -75,7 +78,7 @@ def certify(
     if len({method.label for method in chosen}) < len(chosen):
         raise UsageError("two methods have the same label; give each a label with Method(label, solver)")
     jobs = [
-        _job(method, problem, budget, seeds, num_samples, calibrated, batch_size)
+        _job(method, problem, budget, draws, draw_seed, num_samples, calibrated, batch_size)
         for problem in posed
         for budget in (BUDGETS if budgets is None else budgets)
         for method in chosen
@@ -89,7 +92,7 @@ def certify(
             report(len(cells), len(jobs), cell)
     order = [(job.method.label, job.problem_name, job.budget) for job in jobs]
     about = {job.problem_name: problem_of(job.problem, 0).about for job in jobs}
-    setup = _setup(seeds, num_samples, workers)
+    setup = _setup(draws, draw_seed, num_samples, workers)
     return Certificate(tuple(cells[key] for key in order if key in cells), about, setup)
 
 
@@ -105,37 +108,40 @@ def _unique(posed: Sequence[str | Problem]) -> list[str | Problem]:
 def _is_costly(method: Method, problem: str | Problem) -> bool:
     drawn = problem_of(problem, 0)
     large = drawn.law.dim * drawn.copies >= _LARGE
-    return drawn.costly or (large and computes_jacobians(method.solver))
+    return drawn.costly or (large and computes_jacobians(drawn.settled(method.solver)))
 
 
 def _job(
     method: Method,
     problem: str | Problem,
     budget: int | None,
-    seeds: int | None,
+    draws: int | None,
+    draw_seed: int | None,
     num_samples: int,
     calibrated: bool,
     batch_size: int | None,
 ) -> Job:
     costly = _is_costly(method, problem)
-    draws = seeds or (1 if costly or (budget or 0) > CALIBRATED_BUDGET else 3)
+    count = draws or (1 if costly or (budget or 0) > CALIBRATED_BUDGET else 3)
+    numbers = tuple(i if draw_seed is None else fresh(draw_seed, i) for i in range(count))
     ranked = calibrated and not costly and budget in (None, CALIBRATED_BUDGET)
-    return Job(method, problem, budget, draws, num_samples, ranked, batch_size)
+    return Job(method, problem, budget, numbers, num_samples, ranked, batch_size)
 
 
 def _work_of(job: Job) -> tuple[int, str, int]:
     """Sorted by this, downwards, large problems and long jobs come first, and a worker meets each problem once."""
     problem = problem_of(job.problem, 0)
-    return problem.law.dim * problem.copies, problem.name, (job.budget or CALIBRATED_BUDGET) * job.seeds
+    return problem.law.dim * problem.copies, problem.name, (job.budget or CALIBRATED_BUDGET) * len(job.draws)
 
 
-def _setup(seeds: int | None, num_samples: int, workers: int) -> dict[str, Any]:
+def _setup(draws: int | None, draw_seed: int | None, num_samples: int, workers: int) -> dict[str, Any]:
     return {
         "priorpaint": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "seeds": seeds,
+        "draws": draws,
+        "draw_seed": draw_seed,
         "num_samples": num_samples,
         "workers": workers,
     }

@@ -28,7 +28,8 @@ def _listed(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_number)]
 Positive = Annotated[int, Field(ge=1), BeforeValidator(_number)]
 Number = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
-Numbers = Annotated[tuple[float, ...] | None, BeforeValidator(_listed)]  # a list, or words such as 1,2,4
+_Side = Annotated[float, Field(ge=0, le=65536)]
+Numbers = Annotated[tuple[_Side, ...] | None, BeforeValidator(_listed)]  # a list, or words such as 1,2,4
 HeadCount = Annotated[Positive | None, BeforeValidator(lambda value: None if str(value) == "-1" else value)]
 
 

@@ -20,6 +20,7 @@ from .base import explained
 from .flags import HeadCount
 
 _LARGEST_FILE = 1 << 20
+_IMAGENET = 1000
 
 Whole = Annotated[int, Field(ge=1, le=10**6)]
 Number = Annotated[float, Field(strict=False, gt=0, allow_inf_nan=False)]  # YAML reads 1e-4 without a point as text
@@ -83,10 +84,21 @@ class _FirstStageSection(_Section):
 
 
 class ClassEmbedder(_Section):
-    """The embedding of classes: its rows and their width."""
+    """The embedding of classes: its rows and their width.
+
+    Attributes:
+        ucg_rate: how often training put the last class in the place of the true one; None: the file does not say.
+    """
 
     embed_dim: Whole
     n_classes: Whole = 1000
+    ucg_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @property
+    def null(self) -> int | None:
+        """The class that stood for none in training: the last, but for the plain 1000 of ImageNet; else None."""
+        trained = self.n_classes != _IMAGENET if self.ucg_rate is None else self.ucg_rate > 0
+        return self.n_classes - 1 if trained else None
 
 
 class _ClassSection(_Section):

@@ -29,6 +29,9 @@ from ..smc.twists import algebra_device
 from .family import Denoise, Family, log_normal
 from .variables import Mixture, neighbours, section
 
+CORRECTED_STEPS = 25  # of phase 2 with weights, where steps are of second order or made good by the weights
+FULL_SHARE = 0.25  # of those that all particles take: modes are weighed at T_s, and few weights change further down
+
 
 @settings(frozen=True, config=STRICT)
 class Refinement(SMC):

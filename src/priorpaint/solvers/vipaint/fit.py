@@ -20,6 +20,13 @@ CANDIDATES = 4  # rough samples for each of several components, of which the mos
 WEIGHING = 64  # times ``mc_samples`` draws of each component decide its weight in the end, forward only
 
 
+def other_calls(rules: Rules, components: int, levels: int) -> int:
+    """Forward passes of an image before and after the optimiser."""
+    if components == 1:
+        return rules.fill_steps
+    return components * (rules.fill_steps * CANDIDATES + WEIGHING * rules.mc_samples * (levels + 1))
+
+
 @dataclass(frozen=True)
 class Fitted:
     """Result of phase 1: parameters, parts of the bound and objective, each (N, iterations)."""

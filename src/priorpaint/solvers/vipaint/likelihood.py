@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...errors import UsageError
 from ...operators.base import LinearOperator
+from ...operators.inpainting import Inpainting
 from ...priors.base import Prior
 from ..likelihoods import Spectrum, informative, white_variance
 
@@ -119,6 +121,23 @@ class Likelihood:
             return 0.5 * log_det.to(entries).expand_as(entries)
         more = spectrum.trace(lambda s: (s * r / self.sigma_y).square().log1p())
         return 0.5 * (entries * math.log(2 * math.pi * self.sigma_y**2) + more.to(entries))
+
+
+def perceptual_loss(
+    weights: str | None, operator: LinearOperator, device: torch.device
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """LPIPS with weights from a file, or None without one.
+
+    Raises:
+        UsageError: the operator is no mask, or the file cannot be read.
+    """
+    if weights is None:
+        return None
+    if not isinstance(operator, Inpainting):
+        raise UsageError("LPIPS compares pictures, so VIPaint takes perceptual for masks only; leave it out")
+    from ...metrics.lpips import LPIPS  # `import priorpaint` loads no metrics
+
+    return LPIPS(weights, device=device)
 
 
 def _white_std(prior: Prior, t: Tensor) -> float:

@@ -26,9 +26,9 @@ class Method(Protocol):
     """What a posterior asks of the settings that it was fitted with; `VIPaint` has it."""
 
     @property
-    def components(self) -> int: ...
+    def chains(self) -> int: ...
     @property
-    def correct(self) -> bool: ...
+    def corrected(self) -> bool: ...
     @property
     def particles(self) -> int: ...
     @property
@@ -141,7 +141,7 @@ class Posterior:
     def draw(self, job: Job) -> Tensor:
         """``sample`` with checked arguments."""
         job = replace(job, operator=self.operator)
-        if self.solver.correct:
+        if self.solver.corrected:
             refinement = self.solver.refinement(self.prior, job.shape)
             return refinement.samples(job, self._proposal(job, math.ceil(job.num_samples / refinement.num_kept)))
         z = self._ancestral(job.num_samples, job.seeds, job.batch_size)
@@ -220,8 +220,8 @@ class Posterior:
                 f"{_numbers(levels)}; use the settings and the prior of the fit"
             )
         components = state["parameters.logits"].shape[-1]
-        if components != solver.components:
-            raise UsageError(f"the posterior has {components} components, these settings ask for {solver.components}")
+        if components != solver.chains:
+            raise UsageError(f"the posterior has {components} components, these settings ask for {solver.chains}")
         return cls(
             solver,
             prior,
@@ -267,8 +267,13 @@ class FittedSampler(PosteriorSampler):
         if initial is not None:
             raise UsageError("VIPaint does not start from given images; use a method with the setting t_init")
         solver, rows = self.posterior.solver, self.posterior.expanded(len(seeds))
-        size = solver.particles if solver.correct else None  # a group is as large as many samples: one at a time
+        size = solver.particles if solver.corrected else None  # a group is as large as many samples: one at a time
         return rows.sample(1, seed=list(seeds), batch_size=size, callback=callback)[:, 0]
+
+    def draw(
+        self, num_samples: int, *, seed: int, batch_size: int | None = None, callback: Callback | None = None
+    ) -> Tensor:
+        return self.posterior.sample(num_samples, seed=[seed], batch_size=batch_size, callback=callback)[0]
 
 
 def _numbers(times: Tensor) -> str:

@@ -107,7 +107,7 @@ class Rules:
 PUBLISHED = (1.807, 3.505)
 # Where nothing is decided yet: what a Gaussian at T_e cannot hold, several contents for one hole, the prior's jumps and
 # phase 2 decide.
-_UNDECIDED = (8.0, 32.0)
+UNDECIDED = (8.0, 32.0)
 
 _EXACT = Rules(
     iterations=100,
@@ -138,10 +138,10 @@ _EXACT = Rules(
 PRESETS: dict[str, Rules] = {
     "exact": _EXACT,
     "projected": replace(
-        _EXACT, iterations=10, levels_at=_UNDECIDED, refine_guidance="projection", refine_steps=50, refine_eta=0.85
+        _EXACT, iterations=10, levels_at=UNDECIDED, refine_guidance="projection", refine_steps=50, refine_eta=0.85
     ),
     # Few levels and many Langevin steps at each, so that known and unknown parts get to agree before the next decision.
     "langevin": replace(
-        _EXACT, iterations=10, levels_at=_UNDECIDED, refine_guidance="langevin", refine_steps=6, refine_eta=0.0
+        _EXACT, iterations=10, levels_at=UNDECIDED, refine_guidance="langevin", refine_steps=6, refine_eta=0.0
     ),
 }

@@ -1,8 +1,7 @@
 """VIPaint: fit a hierarchical Gaussian posterior at a few noise levels, sample it, and denoise from there.
 
 "VIPaint: Image Inpainting with Pre-Trained Diffusion Models via Variational Inference" (Agarwal et al., 2024), Sec. 4.
-Phase 1 minimises the bound of ``bound`` by Adam; phase 2 draws z_Ts from the fitted posterior and goes from there to 0,
-guided by y. ``official`` has the published runs, ``printed`` the equations of the paper.
+Phase 1 minimises the bound of ``bound``; phase 2 goes from a sample of the fitted posterior down to 0, guided by y.
 """
 
 from __future__ import annotations
@@ -13,11 +12,9 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Literal, cast
 
-import torch
 from torch import Tensor
 
 from ...diffusion.rng import Seed, Streams, derive
-from ...diffusion.schedules import Schedule
 from ...errors import UsageError
 from ...operators.base import LinearOperator
 from ...operators.inpainting import Inpainting
@@ -25,24 +22,21 @@ from ...priors.base import Prior, normalised
 from ...priors.cfg import rescaled
 from ...priors.latent import decoder_gain
 from ...priors.recompute import RecomputePrior
-from ..base import STRICT, Callback, Cost, Field, Graph, Job, Problem, Solver, Task, settings
+from ..base import STRICT, Callback, Cost, Field, Graph, Job, Problem, Solver, Task, part_of, settings
 from . import fit as vipaint_fit
 from .bound import Bound
-from .correction import Refinement
-from .likelihood import Likelihood
+from .choice import SMALL, choose_settings
+from .correction import CORRECTED_STEPS, FULL_SHARE, Refinement
+from .likelihood import Likelihood, perceptual_loss
 from .official import OFFICIAL, OfficialBound
 from .phase2 import refine
 from .posterior import FittedSampler, Posterior
 from .presets import PRESETS, Guidance, Rules
 from .printed import PRINTED, PrintedBound
-from .variables import Ladder
+from .variables import Ladder, halfway_to_the_top
 
 # sigma / alpha of T_s and T_e in data_std: components need levels where modes have parted, weights a good twist.
 _LOWER = (1.0, 2.0)
-
-_CORRECTED_STEPS = 25  # of phase 2 with weights, where steps are of second order or made good by the weights
-_FULL_SHARE = 0.25  # of those that all particles take: modes are weighed at T_s, and few weights change further down
-_SMALL = 256  # image elements up to which the whole Jacobian of every particle is cheap
 
 
 @settings(frozen=True, config=STRICT)
@@ -65,11 +59,12 @@ class VIPaint(Solver, name="vipaint"):
     through_decoder: ClassVar[bool] = True
 
     levels: int = Field(2, ge=1, description="K, the noise levels of the posterior; 1 is only t_start")
-    preset: Literal["exact", "projected", "langevin", "printed", "official-imagenet", "official-lsun"] = Field(
-        "exact",
+    preset: Literal["exact", "projected", "langevin", "printed", "official-imagenet", "official-lsun"] | None = Field(
+        None,
         description="'exact': the corrected bound; for wide holes with several contents 'projected': the same at high "
         "noise, and DDNM's steps from there, or 'langevin': Langevin steps at a few levels, for masks; 'printed': "
-        "the paper's equations; 'official-imagenet', 'official-lsun': the published runs; fills what is None below",
+        "the paper's equations; 'official-imagenet', 'official-lsun': the published runs; fills what is None below; "
+        "None: 'langevin' for a mask and a prior of whole pictures, else 'exact', with correct up to 256 values",
     )
     t_start: float | None = Field(
         None,
@@ -140,10 +135,13 @@ class VIPaint(Solver, name="vipaint"):
         None, ge=0, description="guidance step of phase 2 of one sample (1; official-imagenet 0.4, official-lsun 0.2)"
     )
     refine_eta: float | None = Field(None, ge=0, le=1, description="noise of phase 2; 1 is DDPM (1, 0.85, 0, 0.2)")
-    components: int = Field(1, ge=1, description="M, chains in the mixture q; several keep several modes")
-    correct: bool = Field(
-        False,
-        description="phase 2 by twisted SMC with the fitted posterior as proposal, weighted so that its bias cancels",
+    components: int | None = Field(
+        None, ge=1, description="M, chains in the mixture q; several keep several modes (1; preset None up to 256: 4)"
+    )
+    correct: bool | None = Field(
+        None,
+        description="phase 2 by twisted SMC with the fitted posterior as proposal, weighted so that its bias cancels "
+        "(no; preset None up to 256: yes)",
     )
     particles: int = Field(64, ge=1, description="correct: particles of a group")
     num_kept: int = Field(16, ge=1, description="correct: samples that a group gives, at most as many as particles")
@@ -165,25 +163,37 @@ class VIPaint(Solver, name="vipaint"):
     def rules(self) -> Rules:
         """The preset with the settings that are not None."""
         chosen = {field.name: getattr(self, field.name, None) for field in fields(Rules)}
+        if self.chains > 1 or self.correct:
+            chosen["levels_at"] = _LOWER
         if self.correct and self.refine_steps is None:
-            chosen["refine_steps"] = _CORRECTED_STEPS
-        rules = {**PRESETS, **OFFICIAL, "printed": PRINTED}[self.preset]
+            chosen["refine_steps"] = CORRECTED_STEPS
+        rules = {**PRESETS, **OFFICIAL, "printed": PRINTED}[self.preset or "exact"]
         return replace(rules, **{name: value for name, value in chosen.items() if value is not None})
 
     def __post_init__(self) -> None:
         self._refinement("mmps", 1.0)  # fewer particles than num_kept are an error there
-        if (self.components > 1 or self.correct) and not self.rules.is_bound:
+        if (self.chains > 1 or self.correct) and not self.rules.is_bound:
             raise UsageError(f"components and correct need a bound, which preset '{self.preset}' is not; use 'exact'")
+
+    @property
+    def chains(self) -> int:
+        """M."""
+        return self.components or 1
+
+    @property
+    def corrected(self) -> bool:
+        """Whether phase 2 has weights."""
+        return bool(self.correct)
+
+    def settled(self, prior: Prior, shape: tuple[int, int, int], mask: bool) -> VIPaint:
+        if self.preset is not None:
+            return self
+        return replace(self, **choose_settings(prior, shape, mask, self.components, self.correct))
 
     def cost(self, num_samples: int = 1) -> Cost:
         rules = self.rules
-        fit = rules.iterations * rules.mc_samples * self.components * (self.levels + 1)
-        once = fit if self.checkpoint else 0
-        if self.components == 1:
-            once += rules.fill_steps
-        else:
-            weighing = vipaint_fit.WEIGHING * rules.mc_samples * self.components * (self.levels + 1)
-            once += rules.fill_steps * vipaint_fit.CANDIDATES * self.components + weighing
+        fit = rules.iterations * rules.mc_samples * self.chains * (self.levels + 1)
+        once = vipaint_fit.other_calls(rules, self.chains, self.levels) + (fit if self.checkpoint else 0)
         if not self.correct:
             up, down = (self.levels - 1) * num_samples, rules.calls_down * num_samples
             return Cost(once + up + down, fit) if rules.forward_only else Cost(once + up, fit + down)
@@ -193,7 +203,7 @@ class VIPaint(Solver, name="vipaint"):
 
     @property
     def shared_rows(self) -> int:
-        return self.rules.mc_samples * self.components
+        return self.rules.mc_samples * self.chains
 
     @property
     def graph(self) -> Graph:
@@ -205,13 +215,12 @@ class VIPaint(Solver, name="vipaint"):
         Raises:
             UsageError: T_e is not above T_s, or not below t = 1.
         """
-        lower = self.components > 1 or self.correct
-        rules = replace(self.rules, levels_at=_LOWER) if lower else self.rules
+        rules = self.rules
         low, high = rules.ends(prior, self.levels)
         t_start = self.t_start or low
         t_end = (self.t_end or high) if self.levels > 1 else t_start
         if self.t_end is None and t_start < 1 <= t_end:
-            t_end = _halfway_to_the_top(prior.schedule, t_start)
+            t_end = halfway_to_the_top(prior.schedule, t_start)
         if not 0 < t_start <= t_end < 1 or (self.levels > 1 and t_start == t_end):
             raise UsageError(f"VIPaint needs 0 < t_start < t_end < 1, not {t_start:.4g} and {t_end:.4g}; set both")
         pairs = rules.pairs(prior, t_end)
@@ -235,18 +244,9 @@ class VIPaint(Solver, name="vipaint"):
             rules.likelihood_scale,
             t_start,
             gain=decoder_gain(prior, prior.latent_shape(height, width)) if rules.likelihood_scale is None else 1.0,
-            perceptual=self._perceptual_loss(prior, operator),
+            perceptual=perceptual_loss(self.perceptual, operator, prior.device) if rules.perceptual_weight else None,
             perceptual_weight=rules.perceptual_weight,
         )
-
-    def _perceptual_loss(self, prior: Prior, operator: LinearOperator) -> Callable[[Tensor, Tensor], Tensor] | None:
-        if self.perceptual is None or self.rules.perceptual_weight == 0:
-            return None
-        if not isinstance(operator, Inpainting):
-            raise UsageError("LPIPS compares pictures, so VIPaint takes perceptual for masks only; leave it out")
-        from ...metrics.lpips import LPIPS  # `import priorpaint` loads no metrics
-
-        return LPIPS(self.perceptual, device=prior.device)
 
     def _cfg(self, prior: Prior, scale: float | None, setting: float | None) -> Prior:
         """The prior at a guidance scale; one without a condition has none, which matters if a setting asks for it."""
@@ -300,6 +300,8 @@ class VIPaint(Solver, name="vipaint"):
         return self._fit(self._job(prior, operator, y, sigma_y, 1, seed, batch_size, callback), watch)
 
     def _fit(self, job: Job, watch: Callable[[int, Posterior], None] | None = None) -> Posterior:
+        if self.preset is None:
+            return self._settled(job)._fit(job, watch)
         self._check_latent(job.prior)
         if self.rules.refine_guidance == "langevin" and not isinstance(job.operator, Inpainting):
             raise UsageError("Langevin steps hold known pixels, so they need a mask; use preset 'projected' or 'exact'")
@@ -313,9 +315,7 @@ class VIPaint(Solver, name="vipaint"):
             return Posterior(self, job.prior, operator, y, job.sigma_y, found.parameters, found.losses, found.objective)
 
         seen = None if watch is None else (lambda iteration, found: watch(iteration, posterior(found)))
-        return posterior(
-            vipaint_fit.fit(family, likelihood, self.components, noise, job.batch_size, job.callback, seen)
-        )
+        return posterior(vipaint_fit.fit(family, likelihood, self.chains, noise, job.batch_size, job.callback, seen))
 
     def _check_latent(self, prior: Prior) -> None:
         if not prior.latent:
@@ -330,7 +330,7 @@ class VIPaint(Solver, name="vipaint"):
     def bound(self, prior: Prior) -> Bound:
         """q and p, and the objective of phase 1."""
         rules = self.rules
-        kind = {"printed": PrintedBound}.get(self.preset, Bound if rules.is_bound else OfficialBound)
+        kind = PrintedBound if self.preset == "printed" else Bound if rules.is_bound else OfficialBound
         return kind(prior, self.ladder(prior), rules, prior.denoise)
 
     def sampling_prior(self, prior: Prior) -> Prior:
@@ -343,14 +343,20 @@ class VIPaint(Solver, name="vipaint"):
         Raises:
             UsageError: tensors are missing, or the levels are not those of these settings and this prior.
         """
-        return Posterior.from_state(self, normalised(prior), operator.to(prior.device), state)
+        method = self
+        if "y" in state:
+            shape = prior.latent_shape(*operator.image_shape(state["y"])[1:])
+            method = self.settled(prior, shape, isinstance(operator, Inpainting))
+        return Posterior.from_state(method, normalised(prior), operator.to(prior.device), state)
 
     def _sample(self, job: Job) -> Tensor:
         """``fit`` and ``Posterior.sample``."""
+        if self.preset is None:
+            return self._settled(job)._sample(job)
         rules = self.rules
         total = rules.iterations + self._chunks(job) * self._steps()
-        posterior = self._fit(replace(job, callback=_part_of(job.callback, 0, total)))
-        return posterior.draw(replace(job, callback=_part_of(job.callback, rules.iterations, total)))
+        posterior = self._fit(replace(job, callback=part_of(job.callback, 0, total)))
+        return posterior.draw(replace(job, callback=part_of(job.callback, rules.iterations, total)))
 
     def _chunks(self, job: Job) -> int:
         """Parts that phase 2 of a job is cut into."""
@@ -368,7 +374,7 @@ class VIPaint(Solver, name="vipaint"):
         """Phase 2 with correction: SMC from T_s for images of this shape."""
         twist: str = self.twist
         if twist == "auto":
-            twist = "mmps" if math.prod(shape) <= _SMALL else "dps" if prior.latent else "pigdm"
+            twist = "mmps" if math.prod(shape) <= SMALL else "dps" if prior.latent else "pigdm"
         return self._refinement(twist, float(prior.schedule.log_nsr(self.ladder(prior).levels[-1]).exp()))
 
     def _refinement(self, twist: str, top: float) -> Refinement:
@@ -377,7 +383,7 @@ class VIPaint(Solver, name="vipaint"):
             steps=self.rules.refine_steps,
             particles=self.particles,
             num_kept=self.num_kept,
-            full_share=_FULL_SHARE,
+            full_share=FULL_SHARE,
             top=top,
             paste=self.paste,
             **chosen,
@@ -393,16 +399,3 @@ class VIPaint(Solver, name="vipaint"):
             return self._likelihood(task.prior, task.linear, task.y, task.sigma_y, t_start)
 
         return refine(task, self.rules, t_start, likelihood)
-
-
-def _halfway_to_the_top(schedule: Schedule, t: float) -> float:
-    """The time whose sigma/alpha is the geometric mean of that of t and the schedule's largest."""
-    nsr = float(schedule.log_nsr(torch.tensor(t, dtype=torch.float64)).exp())
-    return float(schedule.time_at(torch.tensor(math.sqrt(nsr * schedule.nsr_range[1]), dtype=torch.float64)))
-
-
-def _part_of(callback: Callback | None, before: int, total: int) -> Callback | None:
-    """A callback that counts a part of a longer run."""
-    if callback is None:
-        return None
-    return lambda step, _, x_0: callback(before + step, total, x_0)

@@ -138,6 +138,12 @@ def section(schedule: Schedule, high: float, low: float, steps: int) -> Tensor:
     return times
 
 
+def halfway_to_the_top(schedule: Schedule, t: float) -> float:
+    """The time whose sigma / alpha is the geometric mean of that of t and the schedule's largest."""
+    nsr = float(schedule.log_nsr(torch.tensor(t, dtype=torch.float64)).exp())
+    return float(schedule.time_at(torch.tensor((nsr * schedule.nsr_range[1]) ** 0.5, dtype=torch.float64)))
+
+
 def neighbours(times: Tensor) -> Tensor:
     """All steps (n, 2) of a decreasing time grid (n + 1,)."""
     return torch.stack([times[:-1], times[1:]], 1)

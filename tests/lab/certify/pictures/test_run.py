@@ -211,7 +211,7 @@ def test_the_masks_are_listed() -> None:
     assert listed[-1].startswith("mouth") and listed[-1].endswith("(avatars)")
 
 
-@pytest.mark.parametrize("words", [["--seeds", "2"], ["--workers", "2"], ["--no-calibration"], ["--no-figures"]])
+@pytest.mark.parametrize("words", [["--draws", "2"], ["--workers", "2"], ["--no-calibration"], ["--no-figures"]])
 def test_options_of_the_standard_suite_are_refused(words: list[str]) -> None:
     done = CliRunner().invoke(app, ["certify", "--suite", "pictures", *words])
     assert isinstance(done.exception, UsageError) and "belong to the standard suite" in str(done.exception)

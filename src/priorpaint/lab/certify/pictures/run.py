@@ -21,7 +21,7 @@ from ....metrics import LPIPS
 from ....operators import Inpainting
 from ....priors.base import Prior
 from ....solvers import SOLVERS, Solver
-from ..budgets import at_budget, settings_of
+from ....solvers.budgets import at_budget, settings_of
 from ..cells import Method, checking, plain, sentence
 from ..results import DONE, FAILED, NOT_APPLICABLE, finite
 from .masks import HALVES
@@ -30,7 +30,7 @@ from .subjects import subject as _subject
 
 BUDGET, PICTURES, SAMPLES, SHOWN = 200, 64, 32, 4
 METHODS = (
-    "vipaint:levels=2",
+    "vipaint:preset=exact,levels=2",
     "vipaint:preset=projected,levels=2",
     "vipaint:preset=langevin,levels=2",
     "vipaint:preset=langevin,levels=4",
@@ -283,7 +283,8 @@ def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[
 
 
 def _measured(task: _Task, cell: PictureCell, method: Method, case: Case) -> tuple[PictureCell, Tensor | None]:
-    prior, solver = task.prior, method.solver
+    prior = task.prior
+    solver = method.solver.settled(prior, prior.latent_shape(*case.x.shape[2:]), True)
     if task.budget is not None:
         solver = at_budget(solver, task.budget, task.num_samples, fixed=method.fixed)
     operator = Inpainting(case.known.to(prior.device))

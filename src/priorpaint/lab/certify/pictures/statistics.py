@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ....metrics.lpips import for_lpips
+
 _CHUNK = 256
 
 
@@ -59,18 +61,10 @@ def visible_change(samples: Tensor, x: Tensor, known: Tensor) -> float:
 
 
 def lpips_to(samples: Tensor, x: Tensor, lpips: Callable[[Tensor, Tensor], Tensor]) -> float:
-    """Mean LPIPS between completions (B, n, 1|3, H, W) and truth, in colour and twice enlarged.
-
-    The network halves five times, and 32 pixels are few for that.
-    """
+    """Mean LPIPS between completions (B, n, 1|3, H, W) and truth, in colour and twice enlarged (`for_lpips`)."""
     flat, truth = samples.flatten(0, 1), x[:, None].expand_as(samples).flatten(0, 1)
     distances = [
-        lpips(_enlarged(a), _enlarged(b)).double()
+        lpips(for_lpips(a), for_lpips(b)).double()
         for a, b in zip(torch.split(flat, _CHUNK), torch.split(truth, _CHUNK), strict=True)
     ]
     return float(torch.cat(distances).mean())
-
-
-def _enlarged(x: Tensor) -> Tensor:
-    colour = x.expand(-1, 3, -1, -1)
-    return colour.repeat_interleave(2, -1).repeat_interleave(2, -2)

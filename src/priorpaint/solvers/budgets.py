@@ -15,11 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ...errors import UsageError
-from ...solvers import SOLVERS, Solver
-from ...solvers import solver as solver_named
-from ...solvers.smc.solver import SMC
-from ...solvers.vipaint.solver import VIPaint
+from ..errors import UsageError
+from . import SOLVERS, Solver
+from . import solver as solver_named
+from .smc.solver import SMC
+from .vipaint.solver import VIPaint
 
 BUDGETS = (50, 200, 1000)
 _MOST_STEPS = 1 << 20
@@ -64,10 +64,21 @@ def _vipaint(solver: Solver, budget: int, samples: int) -> dict[str, Any]:
     """At most half of the budget goes into the fit, which 3 levels of 4 Monte-Carlo samples share."""
     assert isinstance(solver, VIPaint)
     most = solver.rules.iterations
+    if solver.corrected:
+        return _corrected_vipaint(solver, budget, samples)
     rest = {"levels": 2, "mc_samples": 4, "iterations": max(1, min(most, budget * samples // 2 // 12))}
     if solver.rules.refine_guidance != "langevin":
         return rest
     return rest | _by_budget("refine_inner", 9, 14, 19)(solver, budget, samples)
+
+
+def _corrected_vipaint(solver: VIPaint, budget: int, samples: int) -> dict[str, Any]:
+    """A quarter of the budget for the fit, and particles in one group of up to 1024 samples, as of smc."""
+    num_kept = math.ceil(samples / math.ceil(samples / _MOST_OF_A_GROUP))
+    an_iteration = 4 * solver.chains * (solver.levels + 1)
+    iterations = max(1, min(solver.rules.iterations, budget * samples // 4 // an_iteration))
+    rest = {"mc_samples": 4, "iterations": iterations, "num_kept": num_kept, "particles": 2 * num_kept}
+    return rest | ({"up_steps": 6} if budget <= 50 else {})
 
 
 # Everything else grows by ``steps`` alone. Few levels crossed often beat many levels crossed rarely (RePaint), and
@@ -87,7 +98,7 @@ PLANS: dict[str, Plan] = {
 
 def computes_jacobians(solver: Solver) -> bool:
     """Whether each evaluation comes with the whole Jacobian, whose products no budget counts: C H W times the work."""
-    return (isinstance(solver, SMC) and solver.twist == "mmps") or (isinstance(solver, VIPaint) and solver.correct)
+    return (isinstance(solver, SMC) and solver.twist == "mmps") or (isinstance(solver, VIPaint) and solver.corrected)
 
 
 def evaluations(solver: Solver, samples: int) -> float:

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from priorpaint import SOLVERS, UsageError, solver
-from priorpaint.lab.certify.budgets import BUDGETS, at_budget, evaluations, settings_for
 from priorpaint.lab.certify.run import certify
+from priorpaint.solvers.budgets import BUDGETS, at_budget, evaluations, settings_for
 from priorpaint.solvers.smc.solver import SMC
 from tests.lab.certify.exact import Exact
 
@@ -61,5 +61,5 @@ def test_too_little() -> None:
 
 
 def test_the_prior_counts_what_was_planned() -> None:
-    cells = certify(["replacement", "dps"], ["G1"], [20], seeds=1, num_samples=8, calibrated=False).cells
+    cells = certify(["replacement", "dps"], ["G1"], [20], draws=1, num_samples=8, calibrated=False).cells
     assert [(cell.forward, cell.backward) for cell in cells] == [(20, 0), (0, 20)]
