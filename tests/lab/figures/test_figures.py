@@ -165,7 +165,7 @@ def test_command_line_draws_classes_of_the_embedded_prior(faces: list[Path], tmp
     assert numbers["nfe"]["forward"] > 0 and len(numbers["prior"]["sha256"]) == 64
     with Image.open(tmp_path / "classes.png") as image:
         assert image.size == (GAP + 3 * (TILE + GAP), GAP + 2 * (26 + TILE + GAP))
-    assert "use --overwrite" in refused("classes", faces[1], "--mask", "top", "--prior", "avatars", "-o", tmp_path)
+    assert "(--overwrite)" in refused("classes", faces[1], "--mask", "top", "--prior", "avatars", "-o", tmp_path)
 
 
 def test_command_line_takes_mask_files_and_priors_of_any_size(faces: list[Path], tmp_path: Path) -> None:
