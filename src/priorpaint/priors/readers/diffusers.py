@@ -50,7 +50,7 @@ class DiffusersFlags(Flags):
 
     Attributes:
         variant: which weights, such as fp16, where the folder has several.
-        image_size: pixels along a side, or 'any', instead of the size that the model was trained at.
+        image_size: pixels along a side, or 'any', instead of the size of the model's training; Flux's shift follows.
         null_class: the class that stands for no class, for guidance of a class-conditional U-Net.
         max_sequence_length: tokens of T5's text (Stable Diffusion 3: 256, Flux: 512).
         guidance: the guidance that a distilled Flux is told (3.5).
