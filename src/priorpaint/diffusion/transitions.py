@@ -4,6 +4,7 @@ Times run down: t is the noisier level, s < t the next one. With lambda = log(si
     x_t | x_s ~ N(alpha_{t|s} x_s, var_{t|s}),   alpha_{t|s} = alpha_t / alpha_s,
     var_{t|s} = sigma_t^2 - alpha_{t|s}^2 sigma_s^2 = -sigma_t^2 expm1(2 (lambda_s - lambda_t))   (DDPM: beta_t)
     x_s | x_t, x_0 has variance v = sigma_s^2 var_{t|s} / sigma_t^2     (DDPM: beta-tilde_t)
+An ancestral step adds noise of variance v or of a larger one, up to beta_t; see `ancestral_std`.
 The expm1 forms keep full precision for tiny steps and at both ends (s = 0: lambda = -inf).
 
 Coefficients are float64 and meet an image only through ``like``, which casts them to the image's dtype and device and
@@ -12,16 +13,11 @@ shapes them for broadcasting; so float32 images stay float32. ``t`` and ``s`` ar
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UsageError
 from .schedules import Schedule
-
-Variance = Literal["small", "large", "learned"]
-"""Of an ancestral step; see `ancestral_variance`."""
 
 
 def like(coefficient: Tensor, x: Tensor) -> Tensor:
@@ -44,53 +40,6 @@ def backward_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
     return -(after.sigma**2) * shrink
 
 
-def largest_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
-    """Var[x_s | x_t] for x_0 ~ N(0, I) and s < t, float64: var_{t|s} (alpha_s^2 + sigma_s^2) / (alpha_t^2 + sigma_t^2).
-
-    DDPM: beta_t. Of data with unit variance in each coordinate, none leaves x_s more open.
-    """
-    after, before = schedule.level(s), schedule.level(t)
-    scale = (after.alpha**2 + after.sigma**2) / (before.alpha**2 + before.sigma**2)
-    return forward(schedule, s, t)[1] * scale
-
-
-def ancestral_variance(
-    schedule: Schedule, t: Tensor, s: Tensor, kind: Variance = "small", share: Tensor | None = None
-) -> Tensor:
-    """Variance of p(x_s | x_t), an ancestral step from t to 0 < s < t.
-
-    Ho et al. 2020, Section 3.2: ``small`` is Var[x_s | x_t, x_0] (DDPM: beta-tilde_t), right for data of one point, and
-    ``large`` is `largest_variance` (DDPM: beta_t), right for x_0 ~ N(0, I). Nichol and Dhariwal 2021, Eq. 15:
-    ``learned`` lies between the two, v log(large) + (1 - v) log(small), element by element.
-
-    Args:
-        schedule: noise schedule, in any coordinates.
-        t, s: times, float64.
-        kind: which one.
-        share: v (N, C, H, W), for ``learned``.
-
-    Returns:
-        float64 in the shape of t, or (N, C, H, W) in the dtype of ``share``.
-
-    Raises:
-        UsageError: ``learned`` without a share.
-    """
-    if kind == "large":
-        return largest_variance(schedule, t, s)
-    small = backward_variance(schedule, t, s)
-    if kind == "small":
-        return small
-    if share is None:
-        raise UsageError("this prior has learned no variance; use the variance small or large")
-    return between(small, largest_variance(schedule, t, s), share)
-
-
-def between(small: Tensor, large: Tensor, share: Tensor) -> Tensor:
-    """exp(v log(large) + (1 - v) log(small)) for v = share (N, C, H, W) (Nichol and Dhariwal 2021, Eq. 15)."""
-    low, high = (like(each.log(), share) for each in (small, large))
-    return torch.exp(low + share * (high - low))
-
-
 def backward_weights(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
     """(a, b) with E[x_s | x_t, x_0] = a x_t + b x_0 when the step adds noise of variance eta^2 v (eta = 0: DDIM)."""
     return backward(schedule, t, s, eta)[:2]
@@ -105,6 +54,31 @@ def backward(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0
     left = 0.5 * torch.log1p(eta**2 * shrink)
     a = after.sigma / before.sigma * torch.exp(left)
     return a, -after.alpha * torch.expm1(gap / 2 + left), eta * after.sigma * (-shrink).sqrt()
+
+
+def ancestral_std(schedule: Schedule, t: Tensor, s: Tensor, share: Tensor | float = 0.0) -> Tensor:
+    """Standard deviation of the noise of an ancestral step from t to s; 0 at s = 0.
+
+    x_s | x_t has the variance v = beta-tilde where x_0 is a single point, and Var[x_s | x_t] of white x_0 with variance
+    1, which is beta_t where alpha^2 + sigma^2 = 1 (Ho et al. 2020, Sec. 3.2, the two extreme choices). The two differ
+    by the factor rho_t^2 / rho_s^2 for rho^2 = sigma^2 / (alpha^2 + sigma^2), so that log variances are interpolated
+    (Nichol and Dhariwal 2021, Eq. 15) by its power ``share``, whatever the scale of x_t.
+
+    Args:
+        share: 0 is the smallest, 1 the largest; a number, or elements (N, C, H, W) as a network learned them.
+
+    Returns:
+        float64 in the shape of t, or (N, C, H, W) in the dtype of ``share``.
+    """
+    std = backward(schedule, t, s)[2]
+    if isinstance(share, float) and share == 0:
+        return std
+    before, after = (F.logsigmoid(2 * schedule.level(time).log_nsr) for time in (t, s))
+    # At s = 0 the one is 0 and the other infinite.
+    log_factor = torch.where(std > 0, 0.5 * (before - after), 0)
+    if isinstance(share, float):
+        return std * torch.exp(share * log_factor)
+    return like(std, share) * torch.exp(share * like(log_factor, share))
 
 
 def perturb(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -142,10 +116,23 @@ def step_mean(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor
 
 
 def step(
-    schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Tensor, eta: float | Tensor = 1.0
+    schedule: Schedule,
+    x_t: Tensor,
+    x_0: Tensor,
+    t: Tensor,
+    s: Tensor,
+    noise: Tensor,
+    eta: float | Tensor = 1.0,
+    share: Tensor | float = 0.0,
 ) -> Tensor:
-    """STEP(eta): a draw of x_s given x_t and the estimate x_0. eta = 1 is DDPM ancestral, eta = 0 is DDIM."""
-    a, b, std = (like(weight, x_t) for weight in backward(schedule, t, s, eta))
+    """STEP(eta): a draw of x_s given x_t and the estimate x_0. eta = 1 is DDPM ancestral, eta = 0 is DDIM.
+
+    With ``share`` its noise, eta sqrt(v), is larger by as much as `ancestral_std` says; the mean stays.
+    """
+    a, b, std = backward(schedule, t, s, eta)
+    if not isinstance(share, float) or share != 0:
+        std = eta * ancestral_std(schedule, t, s, share)
+    a, b, std = (like(weight, x_t) for weight in (a, b, std))
     return torch.addcmul(torch.addcmul(a * x_t, b, x_0), std, noise)  # a x_t + b x_0 + std noise, in three passes
 
 

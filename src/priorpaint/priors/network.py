@@ -47,9 +47,8 @@ class NetworkPrior(Prior):
         classes: number of classes that the network knows.
         takes_text: whether ``embed`` makes something of a prompt.
 
-    Attributes:
-        learned_variance: whether the extra channels r are the variance of an ancestral step, in improved DDPM's form:
-            the share (r + 1) / 2; not with ``edm``.
+    Where ``learned_variance`` is set to true (not with ``edm``), the extra channels r are the variance of an ancestral
+    step, in improved DDPM's form: the share (r + 1) / 2.
     """
 
     def __init__(

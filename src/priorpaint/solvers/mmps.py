@@ -124,7 +124,8 @@ class MomentLikelihood(Likelihood):
 
         solved, gradient = self._solve(apply, residual, self.iterations)
         if not density:
-            return Evaluation(at.x_0, gradient)
+            return Evaluation(at.x_0, gradient, None, at.variance_share)
         square = dot(residual, solved)
         space: Krylov = arnoldi(apply, self._probe, self.iterations)
-        return Evaluation(at.x_0, gradient, gaussian_log_density(square, log_quadratic(space, self.noise), self.count))
+        log_density = gaussian_log_density(square, log_quadratic(space, self.noise), self.count)
+        return Evaluation(at.x_0, gradient, log_density, at.variance_share)

@@ -84,6 +84,7 @@ class RowSumLikelihood(Likelihood):
             step = torch.where(needed > length, length / torch.where(needed > length, needed, 1), 1)
             gradient, length = like(step, gradient) * gradient, step * length
         if not density:
-            return Evaluation(at.x_0, gradient)
+            return Evaluation(at.x_0, gradient, None, at.variance_share)
         log_det = torch.where(informative != 0, variance.log(), 0).flatten(1).sum(1).cpu().double()
-        return Evaluation(at.x_0, gradient, gaussian_log_density(length, log_det, self.count))
+        log_density = gaussian_log_density(length, log_det, self.count)
+        return Evaluation(at.x_0, gradient, log_density, at.variance_share)

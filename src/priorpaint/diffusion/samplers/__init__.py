@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...errors import UsageError, invalid
-from .ancestral import DDIM, DDPM, ddim_step
+from .ancestral import DDIM, DDPM, check_variance, ddim_step
 from .base import SAMPLERS, Callback, Sampler, explain
 from .langevin import AnnealedLangevin
 from .ode import Heun, RungeKutta
@@ -24,6 +24,7 @@ __all__ = [
     "RungeKutta",
     "SAMPLERS",
     "Sampler",
+    "check_variance",
     "ddim_step",
     "explain",
     "sampler",
