@@ -18,8 +18,10 @@ def introduction(results: Results) -> list[str]:
     lines.append(
         f"{counts}; priorpaint {plan.versions.get('priorpaint', '?')}, torch {plan.versions.get('torch', '?')}."
     )
-    if tools := sorted(set(results.made_with.values())):
+    if tools := sorted({tool for several in results.made_with.values() for tool in several}):
         lines.append(f"Measured with {', '.join(tools)}.")
+    if mixed := [name for name, several in results.made_with.items() if len(several) > 1]:
+        lines.append(f"Not all cells have {', '.join(mixed)} of the same weights; measure them again with one file.")
     if plan.paper is not None:
         lines.append(f"Paper: {plan.paper.source}. {plan.paper.setting}".strip())
     lines.append("± is the standard error over pictures; differences are on the same pictures.")
