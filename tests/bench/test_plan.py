@@ -72,16 +72,29 @@ def test_keys_change_with_what_samples_depend_on_and_with_nothing_else(prior: Pr
 
 def test_modes_decide_what_the_method_does_not(prior: Prior, images: Path) -> None:
     methods = ["dps", "repaint:resamplings=7", "vipaint", "smc"]
-    planned = {
-        mode: {one.name: one.settings for one in make_plan(grid(methods=methods, settings=mode), prior, images).methods}
-        for mode in ("reference", "default", "budget=60")
-    }
+    prior.shape = (1, None, None)
+
+    def settings_in(mode: str) -> dict[str, dict[str, Any]]:
+        plan = make_plan(grid(methods=methods, settings=mode), prior, images, size=32)
+        return {method.name: method.settings for method in plan.methods}
+
+    planned = {mode: settings_in(mode) for mode in ("reference", "default", "budget=60")}
     for name, given in (("dps", {}), ("repaint", {"resamplings": 7}), ("vipaint", {}), ("smc", {})):
-        default = solver(name, **given)
+        default = solver(name, **given).settled(prior, (1, 32, 32), True)
         assert planned["default"][name] == settings_of(default)
         assert planned["reference"][name] == settings_of(solver(name, preset="reference", **given))
         assert planned["budget=60"][name] == settings_of(at_budget(default, 60, 10, fixed=given))
     assert planned["reference"]["dps"]["steps"] == 1000 and planned["budget=60"]["dps"]["steps"] == 60
+
+
+def test_what_a_method_leaves_to_the_problem_is_decided_in_the_plan(prior: Prior, images: Path) -> None:
+    prior.shape = (1, None, None)
+    asked = grid(methods=["vipaint"], operators=["downsampling:factor=2"])
+    plan = make_plan(asked, prior, images, size=32)
+    settings = {cell.problem.condition.case: cell.method.settings["preset"] for cell in plan.cells()}
+    known = {mask: solver("vipaint").settled(prior, (1, 32, 32), mask) for mask in (True, False)}
+    assert settings == {"half": settings_of(known[True])["preset"], "downsampling:factor=2": "exact"}
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 
 def test_one_method_under_two_labels_runs_once(prior: Prior, images: Path) -> None:

@@ -18,6 +18,7 @@ PYTHON = {
     r"num_samples=1024": "num_samples=4",
     r"steps=50,": "steps=5,",
     r"particles=256": "particles=8, steps=5",
+    '"ddnm", "dps:steps=100"': '"ddnm:steps=2", "dps:steps=2"',
     r"num_samples=16": "num_samples=2",
     r'method="psld"': 'method="psld", num_samples=1, steps=2',
     r'priorpaint\.inpaint\("photo\.png", "mask\.png", prior=prior\)': 'priorpaint.inpaint("photo.png", "mask.png", '
@@ -77,6 +78,9 @@ RULES = (
          {"^PRIOR$": "my-prior/"}),
     Rule(r"priorpaint inpaint .*--prior hf:", "small networks in the hub's cache, one completion, three steps",
          f"{INPAINT} --offline"),
+    Rule(r"priorpaint bench --list", "as it stands"),
+    Rule(r"priorpaint bench ", "one picture, one mask, one method of two steps",
+         "--pictures 1 -n 2 --mask half --operator grayscale --method ddnm:steps=2 --settings default --threads 1"),
     Rule(r"priorpaint restore ", "a small picture, one sample, two steps", "--samples 1 --set steps=2 --threads 1"),
     Rule(r"priorpaint inpaint ", "small pictures and networks, one completion, three steps", INPAINT),
     Rule(r"priorpaint certify --suite pictures --again", "what the folder holds is what the commands before it left"),

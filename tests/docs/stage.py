@@ -150,6 +150,12 @@ def benchmark(folder: Path) -> None:
     stored.make(folder, pictures=2, samples=3)
 
 
+def grid(path: Path) -> None:
+    """The grid that docs/bench.md shows."""
+    page = (Path(__file__).parents[2] / "docs/bench.md").read_text(encoding="utf-8")
+    path.write_text(page.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+
+
 CHURCHES = "configs/latent-diffusion/lsun_churches-ldm-kl-8.yaml"
 # As the text calls it -> what writes it, given the path; names of the hub are written into its cache.
 THINGS: dict[str, Callable[[Path], None]] = {
@@ -162,6 +168,7 @@ THINGS: dict[str, Callable[[Path], None]] = {
     "fashion-mnist/": fashion_mnist,
     "my-prior/": own(),
     "my-bench/": benchmark,
+    "my-grid.toml": grid,
     "lpips_alex.safetensors": stored.lpips_file,
     "animals-prior/": own(num_classes=3),
     "my-fashion/": own(channels=1),

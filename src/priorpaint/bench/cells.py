@@ -46,13 +46,13 @@ def mask_seed(case: ProblemCase) -> int:
 
 
 def fit_seed(case: ProblemCase) -> int:
-    """The seed of what the samples of a problem share, and of all samples of a method that shares nothing."""
+    """The seed of what the samples of a problem share (`Solver.condition`)."""
     return derive("bench fit", case.key) % _SEEDS
 
 
-def sample_seeds(case: ProblemCase, num_samples: int) -> list[int]:
-    """One seed a sample for methods that fit, the same for all of them (`PosteriorSampler.sample`)."""
-    return [derive("bench sample", case.key, i) % _SEEDS for i in range(num_samples)]
+def sample_seed(case: ProblemCase) -> int:
+    """The seed of a problem's samples (`PosteriorSampler.draw`), the same for every method."""
+    return derive("bench sample", case.key) % _SEEDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,30 +195,17 @@ def draw(
 ) -> tuple[Floats, Timed, Timed]:
     """Samples (n, C, H, W) as the solver gives them, and what fit and sampling took.
 
-    A method that fits does so once, and gets one seed a sample; any other draws all samples in one call, so that those
-    whose samples are particles of one group keep their groups. Sample i does not depend on ``rows``.
+    Sample i does not depend on ``rows``, of which so many are computed together.
     """
-    prior, fit, sampling = problem.prior, Timed(), Timed()
-    whole, shared = weight(solver.cost(num_samples)), weight(solver.shared_cost())
-    if not solver.fits:
-        with _timed(prior, sampling):
-            out = solver.sample(
-                prior, problem.operator, problem.y, sigma_y=problem.sigma_y, num_samples=num_samples,
-                seed=[fit_seed(case)], batch_size=rows, callback=_progress(step, 0, 1),
-            )[0]  # fmt: skip
-        return _on_cpu(out), fit, sampling
-    done = shared / whole
-    with _timed(prior, fit):
+    fit, sampling = Timed(), Timed()
+    done = weight(solver.shared_cost()) / weight(solver.cost(num_samples))
+    with _timed(problem.prior, fit):
         sampler = solver.condition(problem, seed=fit_seed(case), batch_size=rows, callback=_progress(step, 0, done))
-    seeds = sample_seeds(case, num_samples)
-    parts = []
-    with _timed(prior, sampling):
-        for first in range(0, num_samples, rows):
-            chunk = seeds[first : first + rows]
-            part = (1 - done) * len(chunk) / num_samples
-            begun = done + (1 - done) * first / num_samples
-            parts.append(sampler.sample(chunk, callback=_progress(step, begun, part)).cpu())
-    return _on_cpu(torch.cat(parts)), fit, sampling
+    with _timed(problem.prior, sampling):
+        rest = _progress(step, done, 1 - done)
+        out = sampler.draw(num_samples, seed=sample_seed(case), batch_size=rows, callback=rest)
+        samples: Floats = out.detach().float().cpu().contiguous().numpy()
+    return samples, fit, sampling
 
 
 @contextmanager
@@ -243,8 +230,3 @@ def _progress(step: Step, begun: float, part: float) -> Callback:
 
 def _operator(case: ProblemCase, known: NDArray[np.bool_] | None) -> Operator:
     return case.condition.made() if known is None else Inpainting(torch.from_numpy(known))
-
-
-def _on_cpu(samples: Tensor) -> Floats:
-    values: Floats = samples.detach().float().cpu().contiguous().numpy()
-    return values

@@ -79,6 +79,11 @@ class Condition(_Part):
     settings: dict[str, Any]
     sigma_y: float
 
+    @property
+    def case(self) -> str:
+        """What tables call it: the kind of mask, or the operator."""
+        return self.mask or self.operator
+
     def made(self) -> Operator:
         """The operator of one without a mask."""
         return make_operator(self.name, **self.settings)
@@ -127,7 +132,8 @@ class Plan(_Part):
         shape: (C, H, W) of every picture.
         pictures: those that are used; ``left_out`` cannot be read, and ``repeated`` are the same as an earlier one.
         conditions: masks first, then other operators; ``masks`` and ``operators`` are their labels.
-        methods: with all their settings, whatever the mode.
+        methods: with all their settings, whatever the mode; ``unmasked`` are those for operators without a mask, where
+            a method decides otherwise there (`Solver.settled`).
         skipped: methods that cannot run on an operator with this prior, or, without an operator, at all.
         files: hashes of the files that settings name, by path, so that a key is of their contents.
         versions: of what computes the samples.
@@ -148,6 +154,7 @@ class Plan(_Part):
     operators: tuple[OperatorSpec, ...]
     conditions: tuple[Condition, ...]
     methods: tuple[MethodSpec, ...]
+    unmasked: tuple[MethodSpec, ...] = ()
     skipped: tuple[LeftOut, ...] = ()
     files: dict[str, str] = {}
     seeds: tuple[int, ...]
@@ -167,29 +174,25 @@ class Plan(_Part):
 
     def cells(self) -> Iterator[CellCase]:
         """Every cell, picture by picture and problem by problem."""
-        unable = {(left.name, left.operator) for left in self.skipped}
         prior = [self.prior.digest, self.prior.guidance]
+        methods = {condition.case: self.methods_on(condition) for condition in self.conditions}
         for problem in self.problems():
-            for method in self.methods:
-                if (method.label, problem.condition.operator) in unable:
-                    continue
+            for method in methods[problem.condition.case]:
                 settings = {name: self.files.get(str(value), value) for name, value in method.settings.items()}
                 asked = [method.name, settings, self.samples, problem.picture.label]
                 yield CellCase(content_key("cell", problem.key, prior, asked), problem, method)
 
+    def methods_on(self, condition: Condition) -> list[MethodSpec]:
+        """The methods that can run under a condition, with their settings there."""
+        unable = {left.name for left in self.skipped if left.operator == condition.operator}
+        methods = self.unmasked if self.unmasked and condition.mask is None else self.methods
+        return [method for method in methods if method.label not in unable]
+
     @property
     def num_cells(self) -> int:
         """How many cells there are."""
-        per_method = len(self.pictures) * len(self.seeds)
-        return per_method * sum(1 for _ in self.runs())
-
-    def runs(self) -> Iterator[tuple[MethodSpec, Condition]]:
-        """Every method with every condition that it can run on."""
-        unable = {(left.name, left.operator) for left in self.skipped}
-        for condition in self.conditions:
-            for method in self.methods:
-                if (method.label, condition.operator) not in unable:
-                    yield method, condition
+        a_picture = sum(len(self.methods_on(condition)) for condition in self.conditions)
+        return len(self.pictures) * len(self.seeds) * a_picture
 
     def cost_of(self, method: MethodSpec) -> Cost:
         """Network evaluations of a cell."""
@@ -242,11 +245,14 @@ def make_plan(
     conditions = tuple(_conditions(grid, shape))
     if len({content_key(one.model_dump(exclude={"operator"})) for one in conditions}) < len(conditions):
         raise UsageError(f"{grid.name}: two operators are the same under two labels; leave one of them out.")
-    resolved = _without_twins([_resolved(grid, method, lpips) for method in grid.methods])
-    methods = tuple(one for one in resolved if isinstance(one, MethodSpec))
-    unable = list(_unable(methods, conditions, shape, prior))
-    skipped = (*(one for one in resolved if isinstance(one, LeftOut)), *unable)
-    if len(unable) == len(methods) * len({one.operator for one in conditions}):
+    masked, for_masks = _methods(grid, prior, shape, lpips, [INPAINTING] if grid.masks else [])
+    unmasked, for_operators = _methods(grid, prior, shape, lpips, [one.label for one in grid.operators])
+    methods = tuple({one.label: one for one in (*unmasked, *masked)}.values())
+    order = [method.label for method in grid.methods]
+    methods = tuple(sorted(methods, key=lambda method: order.index(method.label)))
+    lacking = [*for_masks, *for_operators]
+    skipped = (*lacking, *_unable(methods, conditions, shape, prior, {(one.name, one.operator) for one in lacking}))
+    if len(skipped) == len(grid.methods) * len({one.operator for one in conditions}):
         raise UsageError(f"{grid.name}: no method can run; {skipped[0].name}: {skipped[0].error}")
     entries, left_out, repeated = _read_all(images, shape, grid.pictures, _labels(prior, images, label))
     return Plan(
@@ -265,8 +271,9 @@ def make_plan(
         repeated=repeated,
         conditions=conditions,
         methods=methods,
+        unmasked=() if unmasked == methods else unmasked,
         skipped=skipped,
-        files=_files(methods),
+        files=_files((*methods, *unmasked)),
         **grid.model_dump(include={"seeds", "samples", "settings", "metrics"}),
         versions={"priorpaint": __version__, "torch": torch.__version__, "python": platform.python_version()},
     )
@@ -321,30 +328,52 @@ def _files(methods: Iterable[MethodSpec]) -> dict[str, str]:
     return {value: hashlib.sha256(Path(value).read_bytes()).hexdigest() for value in values if Path(value).is_file()}
 
 
-def _resolved(grid: Grid, method: MethodSpec, lpips: Path | None) -> MethodSpec | LeftOut:
-    """The method with all its settings, as the mode of the grid decides them, or why it cannot run."""
+def _methods(
+    grid: Grid, prior: Prior, shape: Shape, lpips: Path | None, operators: list[str]
+) -> tuple[tuple[MethodSpec, ...], list[LeftOut]]:
+    """The methods for these operators, all masks or none, with all their settings; and those that cannot run there."""
+    if not operators:
+        return (), []
+    masked = operators == [INPAINTING]
+    resolved = _without_twins([_resolved(grid, method, prior, shape, masked, lpips) for method in grid.methods])
+    left_out = [one for one in resolved if isinstance(one, LeftOut)]
+    each = [left.model_copy(update={"operator": operator}) for left in left_out for operator in operators]
+    return tuple(one for one in resolved if isinstance(one, MethodSpec)), each
+
+
+def _resolved(
+    grid: Grid, method: MethodSpec, prior: Prior, shape: Shape, masked: bool, lpips: Path | None
+) -> MethodSpec | LeftOut:
+    """The method with all its settings, as mode, problem and budget decide them, or why it cannot run."""
     if lpips is None and LPIPS_FILE in method.settings.values():
         return LeftOut(name=method.label, error="its loss needs the weights of LPIPS; add --lpips FILE.")
     given = {name: str(lpips) if value == LPIPS_FILE else value for name, value in method.settings.items()}
     reference = grid.settings == "reference" and "preset" not in given
     solver = make_solver(method.name, **({"preset": "reference"} if reference else {}), **given)
+    if solver.t_init < 1:
+        raise UsageError(f"{method.label} would start from given images (t_init); a benchmark starts from noise.")
+    solver = solver.settled(prior, prior.latent_shape(*shape[1:]), masked)
     if grid.budget is not None:
         try:
             solver = at_budget(solver, grid.budget, grid.samples, fixed=given)
         except UsageError as error:
             return LeftOut(name=method.label, error=f"{error}.")
-    if solver.t_init < 1:
-        raise UsageError(f"{method.label} would start from given images (t_init); a benchmark starts from noise.")
     return method.model_copy(update={"settings": settings_of(solver)})
 
 
 def _unable(
-    methods: tuple[MethodSpec, ...], conditions: tuple[Condition, ...], shape: Shape, prior: Prior
+    methods: tuple[MethodSpec, ...],
+    conditions: tuple[Condition, ...],
+    shape: Shape,
+    prior: Prior,
+    known: set[tuple[str, str | None]],
 ) -> Iterator[LeftOut]:
-    """The methods that do not take an operator with this prior."""
+    """The methods that do not take an operator with this prior, but for those that are ``known``."""
     for condition in {one.operator: one for one in conditions}.values():
         operator = Inpainting(torch.ones(shape[1:])) if condition.mask is not None else condition.made()
         for method in methods:
+            if (method.label, condition.operator) in known:
+                continue
             try:
                 solver_of(method).check(operator, prior)
             except UsageError as error:

@@ -67,7 +67,17 @@ def seconds_a_call(plan: Plan, prior: Prior) -> float:
         return (time.perf_counter() - begun) / rows
 
 
+def work_of(plan: Plan) -> dict[tuple[str, str], float]:
+    """Network evaluations of a cell, one with a gradient counted as three without, by method and operator."""
+    return {
+        (method.label, condition.operator): weight(plan.cost_of(method))
+        for condition in plan.conditions
+        for method in plan.methods_on(condition)
+    }
+
+
 def work(plan: Plan, store: Store | None = None) -> float:
-    """Network evaluations of the cells that are left, one with a gradient counted as three without."""
-    per_method = {method.label: weight(plan.cost_of(method)) for method in plan.methods}
-    return sum(per_method[cell.method.label] for cell in plan.cells() if store is None or cell.key not in store)
+    """The same of all cells that are left."""
+    cells, each = plan.cells(), work_of(plan)
+    left = (cell for cell in cells if store is None or cell.key not in store)
+    return sum(each[cell.method.label, cell.problem.condition.operator] for cell in left)

@@ -196,16 +196,14 @@ def _estimate(plan: Plan, prior: Prior, options: BenchOptions) -> None:
 
 def _run(plan: Plan, prior: Prior, options: BenchOptions) -> None:
     from priorpaint.batch import Store
-    from priorpaint.bench.run import run_bench, work
-    from priorpaint.inpainting.coarse_to_fine import weight
+    from priorpaint.bench.run import run_bench, work, work_of
 
     from .progress import GridDisplay
     from .stopping import signals
 
     assert options.images is not None
     store = Store(options.out)
-    per_method = {method.label: weight(plan.cost_of(method)) for method in plan.methods}
-    display = GridDisplay(plan.num_cells, per_method, work(plan, store), quiet=options.quiet)
+    display = GridDisplay(plan.num_cells, work_of(plan), work(plan, store), quiet=options.quiet)
     with signals() as cancel:
         with display:
             outcome = run_bench(

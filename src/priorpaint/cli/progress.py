@@ -95,11 +95,11 @@ class GridDisplay(_Shown):
 
     Args:
         cells: how many the plan has.
-        work: of a cell of each method, in any unit, by label.
+        work: of a cell, in any unit, by method and operator.
         left: work that is to be done.
     """
 
-    def __init__(self, cells: int, work: Mapping[str, float], left: float, *, quiet: bool) -> None:
+    def __init__(self, cells: int, work: Mapping[tuple[str, str], float], left: float, *, quiet: bool) -> None:
         self.cells, self.finished, self.failed = cells, 0, 0
         self._work, self._left, self._done = work, left, 0.0
         self._begun = self._last = time.monotonic()
@@ -108,15 +108,16 @@ class GridDisplay(_Shown):
     def __call__(self, event: Event) -> None:
         """An event of the run."""
         about, now = event.item.about, 0.0
+        work = self._work[about["method"], about["operator"]]
         if event.kind in ("kept", "done"):
             self.finished += 1
         if event.kind == "failed":
             self.failed += 1
             self.say(f"Failed: {about['method']} on {about['picture']}: {event.error}")
         if event.kind == "step":
-            now = event.share * self._work[about["method"]]
+            now = event.share * work
         if event.kind in ("done", "failed"):
-            self._done += self._work[about["method"]]
+            self._done += work
         self._show((self._done + now) / (self._left or 1.0))
 
     def _show(self, share: float) -> None:
