@@ -69,7 +69,8 @@ class FeatureNetwork:
             UsageError: the network cannot be used on such pictures.
         """
         try:
-            found = self.features(x)
+            with torch.no_grad():
+                found = self.features(x)
         except Exception as error:  # whatever a program of somebody else raises
             shape = tuple(x.shape[1:])
             raise UsageError(f"{self.name} has no features of pictures {shape}: {_last_line(error)}") from None

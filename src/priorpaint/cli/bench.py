@@ -222,14 +222,14 @@ def _report(store: Store, options: BenchOptions, display: GridDisplay, cancel: S
     from priorpaint.bench.measure import measure
     from priorpaint.bench.report import write_report
 
+    from .progress import PassDisplay
+
     try:
-        passed = measure(
-            store.folder,
-            lpips=options.lpips,
-            features=_features(options),
-            device=options.device or "cpu",
-            cancel=cancel,
-        )
+        with PassDisplay(quiet=options.quiet) as passing:
+            passed = measure(
+                store.folder, lpips=options.lpips, features=_features(options), device=options.device or "cpu",
+                report=passing, cancel=cancel,
+            )  # fmt: skip
     except Cancelled:
         _stopped(display, options, cancel)
     for sentence in (*passed.damaged.values(), *passed.left_out.values()):
