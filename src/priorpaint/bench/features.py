@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import PriorError, UsageError
 from ..imaging import write_array_atomic
+from ..imaging.writing import make_folder
 from ..metrics import FeatureGaussian, frechet_distance, kid
 
 FEATURES = "features"
@@ -110,7 +111,7 @@ def feature_file(folder: Path, digest: str, key: str) -> Path:
 def write_features(path: Path, network: FeatureNetwork, x: Tensor) -> None:
     """Store the features of pictures (B, C, H, W), if they are not there."""
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_array_atomic(path, network(x).numpy())
 
 
