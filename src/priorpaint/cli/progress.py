@@ -133,6 +133,22 @@ class GridDisplay(_Shown):
         return f"{self.finished} of {self.cells} cells" + (f", {self.failed} failed" if self.failed else "")
 
 
+class PassDisplay(_Shown):
+    """What the user sees while stored samples are measured: a bar, or a line a minute."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._last = time.monotonic()
+        super().__init__("measuring", None, quiet=quiet)
+
+    def __call__(self, done: int, total: int) -> None:
+        """``done`` of ``total`` cells have been looked at."""
+        words, now = f"{done} of {total} cells measured", time.monotonic()
+        self._bar.update(self._task, completed=done, total=total, description=words)
+        if not self.quiet and not self.console.is_terminal and now - self._last >= _GRID_SECONDS:
+            self._last = now
+            self.say(words)
+
+
 class TrainingDisplay(_Shown):
     """What the user sees of a training run: notes, validations, and a bar or, in a log, a line every half minute."""
 
