@@ -60,8 +60,9 @@ _ROOMS = {
         *("JPEG", "OPERATORS", "Blur", "Downsampling", "GaussianBlur", "Grayscale", "Inpainting", "LinearOperator"),
         *("MatrixOperator", "MotionBlur", "Operator", "RandomPixels", "WalshHadamard"),
     ),
-    "priors": ("TiledPrior", "DenoiserPrior", "CFGPrior", "ClassifierGuidedPrior", "NetworkPrior", "Prior"),
+    "priors": ("TiledPrior", "DenoiserPrior", "CFGPrior", "NetworkPrior", "Prior"),
     "priors.analytic": ("analytic",),
+    "priors.classifier_guidance": ("ClassifierGuidedPrior",),
     "priors.loading": ("load_prior",),
     "schedules": ("schedules",),
     "solvers": ("SOLVERS", "Solver", "solver"),
@@ -88,15 +89,8 @@ if TYPE_CHECKING:
         RandomPixels,
         WalshHadamard,
     )
-    from .priors import (
-        CFGPrior,
-        ClassifierGuidedPrior,
-        DenoiserPrior,
-        NetworkPrior,
-        Prior,
-        TiledPrior,
-        analytic,
-    )
+    from .priors import CFGPrior, DenoiserPrior, NetworkPrior, Prior, TiledPrior, analytic
+    from .priors.classifier_guidance import ClassifierGuidedPrior
     from .priors.loading import load_prior
     from .solvers import SOLVERS, Solver, solver
 else:

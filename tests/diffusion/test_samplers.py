@@ -222,7 +222,7 @@ def test_the_optimal_variances_of_ho_et_al(family: str, data_variance: float, ri
 
 def test_a_variance_that_was_not_learned_is_refused_before_any_work() -> None:
     prior = gaussian(VP())
-    with pytest.raises(UsageError, match="has learned no variance; use the variance small or large"):
+    with pytest.raises(UsageError, match="choose 'small' or 'large'"):
         prior.sample(1, seed=0, sampler=DDPM(5, variance="learned"))
     assert prior.nfe.forward == 0
 

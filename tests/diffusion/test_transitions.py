@@ -45,33 +45,6 @@ def test_ddpm_beta_and_beta_tilde() -> None:
         assert b.item() == pytest.approx((abar[i - 1].sqrt() * betas[i] / (1 - abar[i])).item(), rel=1e-10)
 
 
-def test_small_and_large_variance_are_those_of_one_point_and_of_the_unit_gaussian(schedule: Schedule) -> None:
-    """Ho et al. 2020, Section 3.2: given x_t, x_s has variance v when x_0 is known, and beta when x_0 ~ N(0, I)."""
-    for t, s in pairs():
-        if s == 0:
-            continue
-        small, large = (transitions.ancestral_std(schedule, t, s, share) ** 2 for share in (0.0, 1.0))
-        # x_s = alpha_s x_0 + ... and x_t | x_s are jointly Gaussian: the variance that is left by Schur's complement.
-        ratio, added = transitions.forward(schedule, s, t)
-        for variance_0, found in ((0.0, small), (1.0, large)):
-            before = schedule.alpha(s) ** 2 * variance_0 + schedule.sigma(s) ** 2
-            left = before * added / (ratio**2 * before + added)
-            assert found.item() == pytest.approx(left.item(), rel=1e-11)
-        assert small <= large
-    if schedule is SCHEDULES["linear"]:
-        beta = VP().betas[499].item()
-        assert transitions.largest_variance(schedule, at(0.5), at(0.499)).item() == pytest.approx(beta, rel=1e-11)
-
-
-def test_a_learned_variance_lies_between_the_two_on_a_logarithmic_scale() -> None:
-    schedule, t, s = VP("cosine"), at(0.6), at(0.5)
-    share = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64).reshape(1, 3, 1, 1)
-    found = (transitions.ancestral_std(schedule, t, s, share) ** 2).flatten()
-    small, large = (transitions.ancestral_std(schedule, t, s, end) ** 2 for end in (0.0, 1.0))
-    expected = torch.stack([small, small**0.75 * large**0.25, large])
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
-
-
 def test_up_reaches_the_noisier_marginal(schedule: Schedule) -> None:
     for t, s in pairs():
         ratio, variance = transitions.forward(schedule, s, t)

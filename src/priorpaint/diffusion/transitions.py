@@ -14,6 +14,7 @@ shapes them for broadcasting; so float32 images stay float32. ``t`` and ``s`` ar
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .schedules import Schedule
@@ -39,22 +40,6 @@ def backward_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
     return -(after.sigma**2) * shrink
 
 
-def largest_variance(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
-    """Var[x_s | x_t] for x_0 ~ N(0, I) and s < t, float64: var_{t|s} (alpha_s^2 + sigma_s^2) / (alpha_t^2 + sigma_t^2).
-
-    DDPM: beta_t. Of data with unit variance in each coordinate, none leaves x_s more open.
-    """
-    after, before = schedule.level(s), schedule.level(t)
-    scale = (after.alpha**2 + after.sigma**2) / (before.alpha**2 + before.sigma**2)
-    return forward(schedule, s, t)[1] * scale
-
-
-def between(small: Tensor, large: Tensor, share: Tensor) -> Tensor:
-    """exp(v log(large) + (1 - v) log(small)) for v = share (N, C, H, W) (Nichol and Dhariwal 2021, Eq. 15)."""
-    low, high = (like(each.log(), share) for each in (small, large))
-    return torch.exp(low + share * (high - low))
-
-
 def backward_weights(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
     """(a, b) with E[x_s | x_t, x_0] = a x_t + b x_0 when the step adds noise of variance eta^2 v (eta = 0: DDIM)."""
     return backward(schedule, t, s, eta)[:2]
@@ -74,23 +59,26 @@ def backward(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tensor = 1.0
 def ancestral_std(schedule: Schedule, t: Tensor, s: Tensor, share: Tensor | float = 0.0) -> Tensor:
     """Standard deviation of the noise of an ancestral step from t to s; 0 at s = 0.
 
-    Ho et al. 2020, Section 3.2: x_s | x_t has the variance v (DDPM: beta-tilde_t) where x_0 is a single point, and
-    `largest_variance` (beta_t) where x_0 ~ N(0, I).
+    x_s | x_t has the variance v = beta-tilde where x_0 is a single point, and Var[x_s | x_t] of white x_0 with variance
+    1, which is beta_t where alpha^2 + sigma^2 = 1 (Ho et al. 2020, Sec. 3.2, the two extreme choices). The two differ
+    by the factor rho_t^2 / rho_s^2 for rho^2 = sigma^2 / (alpha^2 + sigma^2), so that log variances are interpolated
+    (Nichol and Dhariwal 2021, Eq. 15) by its power ``share``, whatever the scale of x_t.
 
     Args:
-        share: where the log variance lies between the two: 0 is the smallest, 1 the largest; a number, or elements
-            (N, C, H, W) as a network learned them (Nichol and Dhariwal 2021, Eq. 15).
+        share: 0 is the smallest, 1 the largest; a number, or elements (N, C, H, W) as a network learned them.
 
     Returns:
         float64 in the shape of t, or (N, C, H, W) in the dtype of ``share``.
     """
-    small = backward_variance(schedule, t, s)
+    std = backward(schedule, t, s)[2]
+    if isinstance(share, float) and share == 0:
+        return std
+    before, after = (F.logsigmoid(2 * schedule.level(time).log_nsr) for time in (t, s))
+    # At s = 0 the one is 0 and the other infinite.
+    log_factor = torch.where(std > 0, 0.5 * (before - after), 0)
     if isinstance(share, float):
-        if share == 0:
-            return small.sqrt()
-        share = torch.full_like(small, share)
-    variance = between(small, largest_variance(schedule, t, s), share)
-    return torch.where(like(small, share) > 0, variance, 0).sqrt()  # at s = 0 the logarithm of small is infinite
+        return std * torch.exp(share * log_factor)
+    return like(std, share) * torch.exp(share * like(log_factor, share))
 
 
 def perturb(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -144,7 +132,7 @@ def step(
     a, b, std = backward(schedule, t, s, eta)
     if not isinstance(share, float) or share != 0:
         std = eta * ancestral_std(schedule, t, s, share)
-    a, b, std = like(a, x_t), like(b, x_t), like(std, x_t) if std.ndim < 2 else std.to(x_t)
+    a, b, std = (like(weight, x_t) for weight in (a, b, std))
     return torch.addcmul(torch.addcmul(a * x_t, b, x_0), std, noise)  # a x_t + b x_0 + std noise, in three passes
 
 

@@ -3,7 +3,6 @@
 from . import analytic
 from .base import DenoiserPrior, Prior
 from .cfg import CFGPrior
-from .classifier_guidance import ClassifierGuidedPrior
 from .info import NFE
 from .network import NetworkPrior
 from .tiled import TiledPrior
@@ -13,7 +12,6 @@ __all__ = [
     "TiledPrior",
     "DenoiserPrior",
     "CFGPrior",
-    "ClassifierGuidedPrior",
     "NetworkPrior",
     "Prior",
     "analytic",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
-from ..diffusion.denoiser import Variance
+from ..diffusion.denoiser import Denoising, Variance, not_learned
 from ..diffusion.probability_flow import RULES, SLOPES, ProbabilityFlow, angle
 from ..diffusion.rng import Streams, derive, image_seeds
 from ..diffusion.transitions import gaussian_kl, like
@@ -103,7 +103,7 @@ def bound(
     """The variational bound of the ancestral chain on a time grid, by Monte Carlo over x_t.
 
     p(x_T) = N(0, `Prior.std_at`(1)^2). p(x_{t-1} | x_t) has the mean of an ancestral step and the variance
-    the square of `transitions.ancestral_std`. p(x_0 | x_1) has the mean D(x_1, 1) and the large variance
+    `transitions.ancestral_std`^2. p(x_0 | x_1) has the mean D(x_1, 1) and the large variance
     (DDPM: beta_1), the small one being 0; a learned one lies between it and the small one of the step before, as Nichol
     and Dhariwal have it.
 
@@ -126,7 +126,7 @@ def bound(
     if draws < 1:
         raise UsageError(f"the bound takes at least 1 draw, not {draws}")
     if variance == "learned" and not prior.learned_variance:
-        raise UsageError(f"the prior {prior.name} has learned no variance; use the variance small or large")
+        raise not_learned(prior.name)
     if decoder == "pixels":
         _check_pixels(x)
     schedule, times = prior.schedule, prior.schedule.grid(steps, spacing)
@@ -140,10 +140,9 @@ def bound(
         x_t = transitions.perturb(schedule, rows, t, noise.normal_like(rows))
         out = prior.evaluate(x_t, t)
         if float(s) > 0:
-            terms.append(_diffusion(prior, rows, out.mean, t, s, out.share(variance)))
+            terms.append(_diffusion(prior, rows, out, t, s, variance))
             continue
-        share = out.variance_share if variance == "learned" and steps > 1 else None
-        log_variance = _last_variance(prior, t, times[-3] if steps > 1 else t, share).log()
+        log_variance = _last_variance(prior, t, times[-3] if steps > 1 else t, out, variance).log()
         terms.append(_reconstruction(rows, out.mean, like(log_variance, rows), decoder))
     parts = torch.stack(terms, 1).reshape(len(x), draws, steps)
     error = parts.sum(2).std(1) / math.sqrt(draws) if draws > 1 else torch.full((len(x),), math.nan).double()
@@ -151,21 +150,24 @@ def bound(
     return Bound(times[:-1], _prior_term(prior, x, times[0]), mean[:, :-1], mean[:, -1], error.cpu(), x[0].numel())
 
 
-def _diffusion(prior: Prior, x: Tensor, x_0: Tensor, t: Tensor, s: Tensor, share: Tensor | float) -> Tensor:
+def _diffusion(prior: Prior, x: Tensor, out: Denoising, t: Tensor, s: Tensor, variance: Variance) -> Tensor:
     """KL(q(x_s | x_t, x) || p(x_s | x_t)), (N,) float64."""
     schedule = prior.schedule
     true = like(transitions.backward_variance(schedule, t, s), x)
-    model = like(transitions.ancestral_std(schedule, t, s, share) ** 2, x)
-    apart = like(transitions.backward_weights(schedule, t, s)[1], x) * (x - x_0)  # the means have a x_t in common
+    model = like(transitions.ancestral_std(schedule, t, s, out.share(variance)) ** 2, x)
+    apart = like(transitions.backward_weights(schedule, t, s)[1], x) * (x - out.mean)  # the means have a x_t in common
     return _total(gaussian_kl(apart, true, torch.zeros_like(x), model))
 
 
-def _last_variance(prior: Prior, t: Tensor, before: Tensor, share: Tensor | None) -> Tensor:
-    """Of p(x_0 | x_1), the last step from t; ``before`` is the time above t, and ``share`` what was learned."""
-    large = transitions.largest_variance(prior.schedule, t, torch.zeros((), dtype=torch.float64))
-    if share is None:
+def _last_variance(prior: Prior, t: Tensor, before: Tensor, out: Denoising, variance: Variance) -> Tensor:
+    """Of p(x_0 | x_1), the last step from t; ``before`` is the time above t, if there is one, or t."""
+    large = torch.sigmoid(2 * prior.schedule.level(t).log_nsr)  # Var[x_0 | x_t] for x_0 ~ N(0, I)
+    if variance != "learned" or float(before) == float(t):
         return large
-    return transitions.between(transitions.backward_variance(prior.schedule, before, t), large, share)
+    share = out.share(variance)
+    low, high = transitions.backward_variance(prior.schedule, before, t).log(), large.log()
+    assert isinstance(share, Tensor)
+    return torch.exp(like(low, share) + share * like(high - low, share))
 
 
 def _reconstruction(x: Tensor, mean: Tensor, log_variance: Tensor, decoder: Decoder) -> Tensor:
