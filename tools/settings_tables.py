@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 from priorpaint.solvers import SOLVERS, explain
-from priorpaint.solvers.reference import REFERENCE
+from priorpaint.solvers.reference import REFERENCE, REMAINS
 
 METHODS = Path(__file__).parents[1] / "docs" / "methods"
 TABLE = re.compile(r"<!-- settings: (\w+) -->\n.*?<!-- end of settings -->", re.DOTALL)
 
 
 def table(name: str) -> str:
-    """The Markdown table of a method: setting, default, value of ``preset="reference"`` if there are any, meaning."""
+    """The table of a method, with the values of ``preset="reference"`` if there are any, and how that run differs."""
     paper = REFERENCE.get(name, {})
     head = ["setting", "default", "reference", "meaning"] if paper else ["setting", "default", "meaning"]
     rows = [head, ["---"] * len(head)]
     for setting, (_, default, meaning) in explain(SOLVERS[name]).items():
         reference = [shown(paper[setting]) if setting in paper else ""] if paper else []
         rows.append([f"`{setting}`", shown(default), *reference, meaning.replace("|", r"\|")])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    if name in REMAINS:
+        said = f"What the published run does otherwise than `preset=reference`: {REMAINS[name]}"
+        lines += ["", textwrap.fill(said, 130, break_long_words=False)]
+    return "\n".join(lines)
 
 
 def renewed(text: str) -> str:

@@ -66,6 +66,16 @@ class MissingExtra(PriorpaintError, ImportError):
     """An optional library is needed; the message gives the exact pip command."""
 
 
+def invalid(name: str, error: Any) -> UsageError:
+    """What pydantic found wrong with the settings of ``name`` (its ``ValidationError``), in one sentence."""
+    first = error.errors()[0]
+    whole = first.get("ctx", {}).get("error")
+    if isinstance(whole, UsageError):  # from settings that are fine alone but not together
+        return UsageError(f"{name}: {whole}")
+    key = ".".join(str(part) for part in first["loc"])
+    return UsageError(f"{name}: {key} = {first['input']!r} is not valid: {first['msg'].lower()}")
+
+
 def run_module(app: Callable[..., object], module: str) -> None:
     """Run the commands of ``python -m module``; an error is one sentence, and exit code 2 (wrong use) or 1."""
     try:

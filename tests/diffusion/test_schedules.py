@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from priorpaint import UsageError
-from priorpaint.diffusion.schedules import EDM, SPACINGS, VE, VP, Flow, Schedule
+from priorpaint.diffusion.schedules import EDM, SPACINGS, TABLED, VE, VP, Flow, Schedule
 
 SCHEDULES = {
     "linear": VP("linear"),
@@ -96,14 +96,37 @@ def test_float32_times_are_computed_in_float64(schedule: Schedule) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 18, 100])
 def test_grids(schedule: Schedule, spacing: str | None, steps: int) -> None:
     entries = len(schedule.betas) if isinstance(schedule, VP) else 900
-    if spacing == "respaced" and not 2 <= steps <= entries:
-        with pytest.raises(UsageError, match="respac"):
+    if spacing in TABLED and not 2 <= steps <= entries:
+        with pytest.raises(UsageError, match=f"spacing '{spacing}' takes 2 to"):
             schedule.grid(steps, spacing)
         return
     times = schedule.grid(steps, spacing)
     assert times.shape == (steps + 1,) and times.dtype == torch.float64
-    assert times[0] == 1 and times[-1] == 0
+    assert times[-1] == 0 and (0 < times[0] <= 1 if spacing == "leading" else times[0] == 1)
     assert bool((times.diff() < 0).all())
+
+
+@pytest.mark.parametrize("schedule", [VP(), VP("cosine"), VP(steps=500)])
+def test_leading_entries_are_multiples_from_0(schedule: VP) -> None:
+    """RED-diff, DDRM and DDNM: 990, 980, ... 0 of 1000 for 100 steps."""
+    count = len(schedule.betas)
+    index = schedule.grid(100, "leading")[:-1] * count - 1
+    expected = torch.arange(99, -1, -1, dtype=torch.float64) * (count // 100)
+    torch.testing.assert_close(index, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("other", [VE(0.01, 100.0), EDM(), Flow()])
+def test_leading_levels_without_a_table_are_those_of_the_linear_one(other: Schedule) -> None:
+    table = VP().log_nsr(torch.arange(1, 1001, dtype=torch.float64) / 1000)
+    entries = int((table <= math.log(other.nsr_range[1])).sum())
+    expected = table[torch.arange(39, -1, -1) * (entries // 40)]
+    times = other.grid(40, "leading")
+    torch.testing.assert_close(other.log_nsr(times[1:-1]), expected[1:], rtol=0, atol=1e-9)
+    first = float(other.log_nsr(times[0]))
+    if entries == 1000:
+        assert first == pytest.approx(float(expected[0]))
+    else:
+        assert times[0] == 1, "all the noise that there is"
 
 
 def test_logsnr_and_karras_grids_are_uniform_in_their_variable(schedule: Schedule) -> None:

@@ -187,3 +187,48 @@ def test_flow_steps_from_pure_noise_are_finite() -> None:
     assert a == 0 and math.isclose(b.item(), 0.02, rel_tol=1e-12)
     a, b = transitions.backward_weights(Flow(), one, s, 0.0)
     assert math.isclose(a.item(), 0.98) and math.isclose(b.item(), 0.02, rel_tol=1e-12)
+
+
+def test_the_large_variance_is_beta_on_ddpms_grid() -> None:
+    """sigma_t^2 = beta_t and beta-tilde_t (Ho et al. 2020, Sec. 3.2), entry by entry and between respaced ones."""
+    vp = VP()
+    for i in (1, 2, 10, 500, 999):
+        t, s = at((i + 1) / 1000), at(i / 1000)
+        assert transitions.ancestral_std(vp, t, s, 1.0).item() ** 2 == pytest.approx(vp.betas[i].item(), rel=1e-10)
+        small = transitions.backward_variance(vp, t, s).item()
+        assert transitions.ancestral_std(vp, t, s).item() ** 2 == pytest.approx(small, rel=1e-12)
+    abar = torch.cat([torch.ones(1, dtype=torch.float64), (1 - vp.betas).cumprod(0)])
+    times = vp.grid(250, "respaced")[:-1]
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        beta = 1 - abar[int(t * 1000 + 0.5)] / abar[int(s * 1000 + 0.5)]
+        assert transitions.ancestral_std(vp, t, s, 1.0).item() ** 2 == pytest.approx(beta.item(), rel=1e-9)
+
+
+def test_the_large_variance_is_that_of_white_data_in_any_coordinates(schedule: Schedule) -> None:
+    """Var[x_s | x_t] of x_0 ~ N(0, I), where x_t = alpha_{t|s} x_s + noise; 0 in the step to clean."""
+    for t, s in pairs():
+        if t == 1 and float(schedule.alpha(t)) == 0:
+            continue  # x_t says nothing; the ratio below is 0 / 0
+        ratio, added = transitions.forward(schedule, s, t)
+        before = schedule.alpha(s) ** 2 + schedule.sigma(s) ** 2
+        white = before * added / (ratio**2 * before + added)
+        got = transitions.ancestral_std(schedule, t, s, 1.0) ** 2
+        if s == 0:
+            assert got == 0
+        else:
+            assert got.item() == pytest.approx(white.item(), rel=1e-11)
+
+
+def test_a_share_interpolates_log_variances(schedule: Schedule) -> None:
+    """Nichol and Dhariwal 2021, Eq. 15: exp(v log beta + (1 - v) log beta-tilde), element by element."""
+    t, s = at(0.6), at(0.55)
+    share = torch.tensor([-0.1, 0.0, 0.3, 1.0, 1.2]).reshape(1, 1, 1, 5)
+    small, large = (2 * transitions.ancestral_std(schedule, t, s, end).log() for end in (0.0, 1.0))
+    expected = torch.exp((share * large + (1 - share) * small) / 2)
+    torch.testing.assert_close(transitions.ancestral_std(schedule, t, s, share), expected, check_dtype=False)
+    x_t, x_0, z = torch.randn(3, 1, 1, 1, 5, generator=torch.Generator().manual_seed(0))
+    mean = transitions.step_mean(schedule, x_t, x_0, t, s)
+    stepped = transitions.step(schedule, x_t, x_0, t, s, z, share=share)
+    torch.testing.assert_close(stepped, mean + expected.float() * z, rtol=1e-5, atol=1e-5)
+    last = transitions.step(schedule, x_t, x_0, t, at(0.0), z, share=share)
+    assert torch.equal(last, x_0), "no noise in the step to the clean image"

@@ -68,7 +68,7 @@ UNET = "--channels 8,8 --blocks 1,1"
 
 # The first that matches is the command's.
 RULES = (
-    Rule(r"priorpaint (methods|operators|priors list|priors|certify .*--list)$", "as it stands"),
+    Rule(r"priorpaint (methods|operators|priors list|priors|(masks|figure|certify .*) ?--list)$", "as it stands"),
     Rule(r"priorpaint priors (info|verify|add \w+) PRIOR$", "of a small prior", words={"^PRIOR$": "my-prior/"}),
     Rule(r"priorpaint priors add imagenet64 ", "a network of the same form, with narrower levels of one block",
          words={"--num_channels 192": "--num_channels 32", "--num_head_channels 64": "--num_head_channels 32",
@@ -76,6 +76,9 @@ RULES = (
     Rule(r"priorpaint priors add churches ", "a small network"),
     Rule(r"priorpaint inpaint .*--prior PRIOR ", "a small prior, one completion, three steps", INPAINT,
          {"^PRIOR$": "my-prior/"}),
+    Rule(r"priorpaint inpaint .*--classifier ", "networks of the same form, with fewer and narrower levels",
+         f"{INPAINT} --flags '--image_size 64 --class_cond True --noise_schedule cosine --num_channels 32 "
+         "--num_head_channels 32 --num_res_blocks 1 --use_new_attention_order True'"),
     Rule(r"priorpaint inpaint .*--prior hf:", "small networks in the hub's cache, one completion, three steps",
          f"{INPAINT} --offline"),
     Rule(r"priorpaint bench --list", "as it stands"),
@@ -83,6 +86,8 @@ RULES = (
          "--pictures 1 -n 2 --mask half --operator grayscale --method ddnm:steps=2 --settings default --threads 1"),
     Rule(r"priorpaint restore ", "a small picture, one sample, two steps", "--samples 1 --set steps=2 --threads 1"),
     Rule(r"priorpaint inpaint ", "small pictures and networks, one completion, three steps", INPAINT),
+    Rule(r"priorpaint masks ", "small pictures"),
+    Rule(r"priorpaint figure ", "two iterations and two steps", "--samples 1 --iterations 2 --steps 2 --threads 1"),
     Rule(r"priorpaint certify --suite pictures --again", "what the folder holds is what the commands before it left"),
     Rule(r"priorpaint certify --suite pictures .*--subject fashion", "one made-up picture, one mask, one method",
          f"{PICTURES} --mask left --method ddnm --data fashion-mnist/"),
@@ -97,6 +102,10 @@ RULES = (
          STANDARD, {"^B16$": "B16-1"}),
     Rule(r"priorpaint train --autoencoder", "eight crops, a narrow network", f"{TRAIN} --channels 8,8"),
     Rule(r"priorpaint train ", "eight crops, a narrow network", f"{TRAIN} {UNET}"),
+    Rule(r"priorpaint theory .*(noisy|masks)", "few images, rounds and training samples",
+         "--samples 20 --rounds 12 --training 400"),
+    Rule(r"priorpaint theory .*states", "few images and calls", "--samples 40 --calls 10"),
+    Rule(r"priorpaint theory .*(marginals|lecture)", "few images", "--samples 20"),
     Rule(r"priorpaint theory", "few images, repetitions and rounds", "--samples 20 --seeds 2 --rounds 12"),
     Rule(r"python -m priorpaint.lab.avatars write", "few pictures", "--num 8"),
     Rule(r"python -m priorpaint.lab.avatars sheet .*--method", "a fit and a sampling of one step each",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from priorpaint.priors.native.unet import UNet, UNetConfig
@@ -21,7 +22,7 @@ from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
 from priorpaint.priors.networks.adm import ADMConfig, Heads
 from tests.bench import stored
 from tests.lab.fashion.made_up import made_up, write_idx
-from tests.priors.readers import test_adm, test_edm
+from tests.priors.readers import test_adm, test_adm_classifier, test_edm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -117,6 +118,11 @@ def adm_of_classes(path: Path) -> None:
     test_adm.write(path, shape)
 
 
+def adm_classifier(path: Path) -> None:
+    """guided-diffusion's 64x64_classifier.pt with three levels of two blocks."""
+    torch.save(test_adm_classifier.weights(side=64, classes=1000), path)
+
+
 def edm(num_classes: int) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         test_edm.write(path, "SongUNet", "EDMPrecond", {**test_edm.KWARGS, "label_dim": num_classes}, sigma_data=0.5)
@@ -181,6 +187,7 @@ THINGS: dict[str, Callable[[Path], None]] = {
     "./DiT-XL-2-256/": diffusers("dit", classes=1000),
     "./my-ddpm/": diffusers("pixel"),
     "64x64_diffusion.pt": adm_of_classes,
+    "64x64_classifier.pt": adm_classifier,
     "edm-ffhq-64x64-uncond-vp.pkl": edm(0),
     "edm-cifar10-32x32-cond-vp.pkl": edm(10),
     "celeba256/model.ckpt": compvis(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 import priorpaint
-from priorpaint import SOLVERS, Prior, UsageError
+from priorpaint import SOLVERS, Prior, UsageError, solver
+from priorpaint.solvers.base import GridSolver
 from tests.pinned.cases import FEW
 
 SIZES = {"photos": 32, "avatars": 32, "avatars-latent": 64, "fashion": 32}
@@ -62,3 +64,15 @@ def test_a_preset_runs_on_every_embedded_prior(prior: str, method: str, preset: 
     filled = np.asarray(result.images[0])
     assert np.array_equal(filled[~hole], picture[~hole])
     assert filled[hole].std() > 0
+
+
+@pytest.mark.parametrize("prior", SIZES)
+def test_the_time_grid_of_every_reference_run_exists(prior: str) -> None:
+    """At its full length, which the runs above shorten."""
+    for name in SOLVERS:
+        run = solver(name, preset="reference")
+        if isinstance(run, GridSolver):
+            schedule = loaded(prior).schedule
+            times = run._times(schedule)
+            assert len(times) == run.steps + 1
+            assert times[0] == 1 or schedule.log_nsr(times[0]) > math.log(100), f"{name} starts in noise"

@@ -35,7 +35,7 @@ FEW: dict[str, dict[str, Any]] = {
     "smc": {"steps": 6, "particles": 4, "num_kept": 2},
     "repaint": {"steps": 8, "jump_length": 2, "resamplings": 2},
     "repaint_plus": {"steps": 4, "resamplings": 2},
-    "resample": {"steps": 8, "every": 2, "lookahead": 2, "latent_iterations": 5},
+    "resample": {"steps": 8, "every": 2, "lookahead": 2, "pixel_iterations": 20, "latent_iterations": 5},
     "vipaint": {"preset": "exact", "levels": 2, "iterations": 3, "mc_samples": 2, "refine_steps": 4},
 }
 VIPAINT: dict[str, dict[str, Any]] = {

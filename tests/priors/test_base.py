@@ -122,7 +122,7 @@ def test_default_sampler_takes_steps() -> None:
         ({"num": 2, "size": (4, 4), "batch_size": 0}, "at least 1"),
         ({"num": 2, "size": (4, 4), "batch_size": -1}, "at least 1"),
         ({"num": 2, "size": (4, 5)}, "multiple of 2"),
-        ({"num": 2, "size": (4, 4), "steps": 0}, "at least 1 step"),
+        ({"num": 2, "size": (4, 4), "steps": 0}, "steps = 0 is not valid"),
     ],
 )
 def test_bad_arguments(kwargs: dict[str, object], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_gradients_reach_the_learned_variance_through_a_recomputed_call() -> Non
 def test_an_estimate_given_y_has_the_provenance_of_its_prior_and_its_own_score() -> None:
     inner = learned()
     prior, x_t = PosteriorDenoiser(inner, lambda x, t: 0 * x), torch.ones(1, 1, 4, 4)
-    assert prior.info == inner.info
+    assert prior.info == replace(inner.info, learned_variance=False)
     assert prior.evaluate(x_t, 0.4).variance_share is None
     sigma = float(inner.schedule.sigma(torch.tensor(0.4, dtype=torch.float64)))
     torch.testing.assert_close(prior.score(x_t, 0.4), -x_t / sigma**2)

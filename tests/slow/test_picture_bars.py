@@ -14,7 +14,7 @@ VIPAINT = ("vipaint:preset=langevin,levels=2", "vipaint:preset=langevin,levels=4
 RIVALS = ("dps", "repaint", "reddiff")
 
 
-@pytest.fixture(scope="module", params=["left", "window"])
+@pytest.fixture(scope="module", params=["left", "rotated"])
 def report(request: pytest.FixtureRequest) -> PictureReport:
     prior = load_prior("avatars", device="cpu")
     return certify_pictures(prior, [*VIPAINT, *RIVALS], [request.param], budget=100, pictures=24, num_samples=24)

@@ -57,6 +57,8 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
         out += [(name, {})] + [(name, {"preset": preset}) for preset in ("reference", *own)]
     extras: dict[str, list[dict[str, Any]]] = {
         "dps": [{"guidance": "likelihood", "widen": True}, {"sampler": "heun"}, {"sampler": "euler_maruyama"}],
+        "replacement": [{"variance": "large"}],
+        "repaint": [{"variance": "large"}],
         "pigdm": [{"form": "strict"}, {"sampler": "heun"}],
         "ddnm": [{"form": "ddpm"}, {"sampler": "ddim"}],
         "langevin": [{"friction": 15.0}],

@@ -187,6 +187,27 @@ def test_a_row_that_finds_no_step_stays_and_stops_no_other() -> None:
     assert bool((free != X_T).flatten(1).any(1).all())
 
 
+def test_the_published_line_search_goes_on_until_no_step_raises_the_loss() -> None:
+    """As one with more retries than it takes, at the price of the slowest row alone; each row for itself."""
+    prior, where = toy_g(), (at(0.2), 50, at(0.001))
+    free, x_0 = CoPaint(lr=1e4, retries=None)._search(task(prior), X_T, *where)
+    spent = prior.nfe.backward
+    fixed, _ = CoPaint(lr=1e4, retries=60)._search(task(prior), X_T, *where)
+    assert torch.equal(free, fixed) and bool((free != X_T).flatten(1).any(1).all())
+    assert torch.equal(x_0, prior.denoise(free, at(0.2)))
+    assert 3 * 10 < spent < 3 * 60
+    for row in range(3):
+        alone, _ = CoPaint(lr=1e4, retries=None)._search(task(prior, rows=1), X_T[row : row + 1], *where)
+        torch.testing.assert_close(alone, free[row : row + 1])
+
+
+def test_where_no_step_raises_the_loss_it_costs_the_least() -> None:
+    prior, run = toy_g(), CoPaint(steps=20, retries=None)
+    out = run.sample(prior, KNOWN, Y, num_samples=2, seed=3)
+    assert Cost(prior.nfe.forward, prior.nfe.backward) == run.cost(2)
+    assert torch.equal(out, CoPaint(steps=20).sample(toy_g(), KNOWN, Y, num_samples=2, seed=3))
+
+
 def test_rows_take_their_own_rates() -> None:
     """A row for which the rate is far too large and one for which it fits give the same together and alone.
 
@@ -213,7 +234,7 @@ def test_a_network_that_fails_far_out_does_no_harm() -> None:
         return torch.where(x.abs().amax((1, 2, 3), keepdim=True) > 6, math.nan, exact.denoise(x, t))
 
     prior = DenoiserPrior(denoise, exact.schedule, (1, 1, 2))
-    for retries, moved in ((3, False), (60, True)):
+    for retries, moved in ((3, False), (60, True), (None, True)):
         run = CoPaint(lr=1e3, retries=retries)
         x_t, x_0 = run._search(task(prior), X_T, at(0.2), level=50, first=at(0.001))
         assert x_t.isfinite().all() and x_0.isfinite().all() and torch.equal(x_t, X_T) is not moved

@@ -6,10 +6,16 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from torch import Tensor
 
-from priorpaint import SOLVERS, UsageError, solver
+from priorpaint import SOLVERS, DenoiserPrior, UsageError, solver
+from priorpaint.cli.methods import methods
+from priorpaint.diffusion.schedules import VP
 from priorpaint.inpainting.method import choose_solver
-from priorpaint.solvers.reference import REFERENCE
+from priorpaint.solvers.reference import REFERENCE, REMAINS
+from priorpaint.solvers.repaint import RePaint
+from priorpaint.solvers.resample import ReSample
+from tests.solvers.toy import KNOWN, Y, toy_g
 
 
 def settings(name: str, **params: Any) -> dict[str, Any]:
@@ -38,7 +44,7 @@ def test_given_settings_win() -> None:
 
 
 def test_other_presets_stay_the_methods_own() -> None:
-    assert settings("vipaint", preset="exact") == settings("vipaint")
+    assert settings("vipaint", preset="exact") != settings("vipaint", preset="official-lsun") != settings("vipaint")
     with pytest.raises(UsageError, match="no setting 'preset'"):
         solver("ddnm", preset="exact")
 
@@ -46,3 +52,78 @@ def test_other_presets_stay_the_methods_own() -> None:
 def test_the_default_method_with_the_paper_preset_is_not_tuned() -> None:
     assert choose_solver(None, {"preset": "reference"}) == solver("ddnm", preset="reference")
     assert choose_solver(None, {}) != solver("ddnm")
+
+
+# -- what the published programs run -----------------------------------------------------------------------------------
+
+
+def entries(name: str, **params: Any) -> list[int]:
+    """Entries of the linear table of 1000 betas at which a reference run evaluates its prior, in order."""
+    exact = toy_g()
+    seen: list[int] = []
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append(round(float(t[0]) * 1000) - 1)
+        return exact.denoise(x_t, t.double())
+
+    solver(name, preset="reference", **params).sample(DenoiserPrior(denoise, VP(), (1, 1, 2)), KNOWN, Y)
+    return seen
+
+
+def stride(first: int, step: int) -> list[int]:
+    return list(range(first, -1, -step))
+
+
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [
+        ("reddiff", stride(990, 10)),
+        ("ddnm", stride(990, 10)),
+        ("pigdm", stride(990, 10)),
+        ("ddrm", stride(950, 50)),
+    ],
+)
+def test_times_of_the_published_runs(name: str, times: list[int]) -> None:
+    assert entries(name) == times
+
+
+@pytest.mark.parametrize("name", ["dps", "psld", "replacement"])
+def test_a_thousand_steps_are_the_whole_table(name: str) -> None:
+    run: Any = solver(name, preset="reference")
+    assert [round(float(t) * 1000) - 1 for t in VP().grid(run.steps, run.spacing)[:-1]] == stride(999, 1)
+
+
+def test_repaint_walks_the_respaced_table() -> None:
+    """T = 250 of 1000, at the entries round(k 999 / 249); j = 10, r = 10: 2410 calls."""
+    assert entries("repaint", resamplings=1) == [round(k * 999 / 249) for k in range(249, -1, -1)]
+    run = solver("repaint", preset="reference")
+    assert isinstance(run, RePaint)
+    assert (run.jump_length, run.resamplings, run.variance, run.cost().forward) == (10, 10, None, 2410)
+
+
+def test_copaint_walks_the_respaced_table() -> None:
+    visited = list(dict.fromkeys(entries("copaint", steps=50)))
+    assert visited == [round(k * 999 / 49) for k in range(49, -1, -1)]
+
+
+def test_resample_is_the_published_run() -> None:
+    """S = 500, stages at 330 ... 10 steps to go, 2000 and 500 iterations, mean square below 1e-6, no pixel paste."""
+    run = solver("resample", preset="reference")
+    assert isinstance(run, ReSample)
+    assert (run.steps, run.pixel_iterations, run.latent_iterations, run.tol, run.paste) == (500, 2000, 500, 1e-3, False)
+    assert sorted(run.stages()) == list(range(10, 331, 10))
+    # DDIM's times i j + 1 of the program, as entries of the table.
+    assert [round(float(t) * 1000) - 1 for t in VP().grid(500)[:-1]] == list(range(999, 0, -2))
+
+
+def test_runs_that_paste_nothing_leave_known_pixels_to_the_method() -> None:
+    """The guidance of DPS meets y up to a limit cycle of about scale / 2, which pasting would hide."""
+    out = solver("dps", preset="reference", steps=50).sample(toy_g(), KNOWN, Y / 2, num_samples=8)
+    assert bool((out[..., 0] != 0.5).all())
+
+
+def test_what_remains_is_said_of_every_method_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(REMAINS) | {"vipaint"} == set(SOLVERS)
+    methods("repaint")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--set preset=reference: clip=true, spacing=respaced" in shown and REMAINS["repaint"] in shown

@@ -144,7 +144,7 @@ def test_one_learning_rate_for_all_parameters_reaches_the_optimum() -> None:
     assert gaps[1] > 2
     # z_Ts is affine in its noise, so these points have its exact mean and covariance; KL <= gap bounds their errors.
     noise = points(4).reshape(-1, 2, 1, 1, 2)
-    z = near.ancestral(spread_over(fits[0], len(noise)), noise).detach().flatten(1)
+    z = near.path(spread_over(fits[0], len(noise)), noise).levels[-1].detach().flatten(1)
     std, slack = cov.diagonal().sqrt(), (2 * gaps[0]) ** 0.5
     assert bool(((z.mean(0) - mean).abs() < slack * std).all())
     assert bool((z.std(0, correction=0) / std - 1).abs().lt(slack).all())
@@ -305,8 +305,8 @@ def test_langevin_steps_make_known_and_unknown_parts_agree() -> None:
     from priorpaint.lab.certify.pictures import certify_pictures
 
     methods = ["vipaint:preset=langevin", "vipaint:preset=projected"]
-    report = certify_pictures(ExactAvatars(), methods, ["window"], budget=100, pictures=4, num_samples=8)
-    langevin, projected = (report.cell(method, "window") for method in methods)
+    report = certify_pictures(ExactAvatars(), methods, ["rotated"], budget=100, pictures=4, num_samples=8)
+    langevin, projected = (report.cell(method, "rotated") for method in methods)
     assert langevin is not None and projected is not None
     assert langevin.measures.agree > 0.85
     assert langevin.measures.agree > projected.measures.agree + 0.15

@@ -272,7 +272,7 @@ def test_correlated_prior_leaves_a_gap_but_right_means(levels: tuple[int, ...], 
     assert total > value + 0.5
     noise = points(2 * len(levels)).reshape(-1, len(levels), 1, 1, 2)
     with torch.no_grad():
-        z = family(prior, steps).ancestral(spread_over(lam, len(noise)), noise).flatten(1)
+        z = family(prior, steps).path(spread_over(lam, len(noise)), noise).levels[-1].flatten(1)
     torch.testing.assert_close(z.mean(0), mean, rtol=0, atol=1e-3)
     assert bool((z.var(0, correction=0) < cov.diagonal()).all())
 

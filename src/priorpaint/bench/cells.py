@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -199,7 +199,7 @@ def draw(
     """
     fit, sampling = Timed(), Timed()
     done = weight(solver.shared_cost()) / weight(solver.cost(num_samples))
-    with _timed(problem.prior, fit):
+    with _timed(problem.prior, fit) if solver.fits else nullcontext():
         sampler = solver.condition(problem, seed=fit_seed(case), batch_size=rows, callback=_progress(step, 0, done))
     with _timed(problem.prior, sampling):
         rest = _progress(step, done, 1 - done)

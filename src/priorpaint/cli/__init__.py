@@ -16,10 +16,14 @@ from priorpaint.errors import PriorpaintError, UsageError
 
 from .bench import bench
 from .certify import certify
+from .figure import figure
 from .inpaint import inpaint
+from .likelihood import likelihood
+from .masks import masks
 from .methods import methods
 from .priors import priors
 from .restore import operators, restore
+from .sample import sample
 from .theory import theory
 from .train import train
 
@@ -33,7 +37,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
-for command in (bench, certify, inpaint, methods, operators, restore, theory, train):
+for command in (
+    bench, certify, figure, inpaint, likelihood, masks, methods, operators, restore, sample, theory, train,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(priors, name="priors")
 

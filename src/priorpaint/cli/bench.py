@@ -133,7 +133,7 @@ def _planned(grid: Grid, options: BenchOptions) -> tuple[Prior, Plan]:
         raise UsageError("--guidance is the weight of a label; add --label.")
     use_threads(options.threads)
     from priorpaint.bench.measure import check_metrics
-    from priorpaint.bench.plan import make_plan
+    from priorpaint.bench.planning import make_plan
     from priorpaint.bench.run import open_store
     from priorpaint.priors.loading import load_prior
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from priorpaint.errors import CancelToken, UsageError
 from priorpaint.lab.avatars.prior import avatar_prior
-from priorpaint.lab.certify.pictures.masks import ABOUT, HALVES
+from priorpaint.lab.certify.pictures.masks import HALVES, about
 from priorpaint.lab.certify.pictures.report import json_file, save, show
 from priorpaint.lab.certify.pictures.run import (
     BUDGET,
@@ -100,10 +100,11 @@ def run(options: CertifyOptions, command: str, display: CellDisplay, cancel: Can
 def list_masks() -> str:
     """The masks of each subject, a line each."""
     kinds = list(SUBJECTS.values())
-    width = max(map(len, ABOUT))
+    masks = list(dict.fromkeys(mask for kind in kinds for mask in kind.masks))
+    width = max(map(len, masks))
     return "\n".join(
-        f"{mask:<{width}} {about} ({', '.join(kind.name for kind in kinds if mask in kind.masks)})"
-        for mask, about in ABOUT.items()
+        f"{mask:<{width}} {about(mask)} ({', '.join(kind.name for kind in kinds if mask in kind.masks)})"
+        for mask in masks
     )
 
 

@@ -41,7 +41,7 @@ def methods(
 def _show(name: str, cls: type[Solver]) -> None:
     from priorpaint.inpainting.method import DEFAULT_METHOD, NARROW_SETTINGS, WIDE, WIDE_SETTINGS
     from priorpaint.solvers import explain
-    from priorpaint.solvers.reference import REFERENCE
+    from priorpaint.solvers.reference import REFERENCE, REMAINS
 
     typer.echo(f"{name}: {cls.title}")
     typer.echo(f"  {cls.about}")
@@ -55,6 +55,9 @@ def _show(name: str, cls: type[Solver]) -> None:
         typer.echo(textwrap.fill(meaning, 100, initial_indent="        ", subsequent_indent="        "))
     if REFERENCE.get(name):
         typer.echo(f"  The authors' settings, --set preset=reference: {_list(REFERENCE[name])}")
+    if name in REMAINS:
+        said = f"What the published run does otherwise: {REMAINS[name]}"
+        typer.echo(textwrap.fill(said, 100, initial_indent="  ", subsequent_indent="  "))
     if name == DEFAULT_METHOD:
         typer.echo(f"  Without --method it runs with {_list(NARROW_SETTINGS)}, and where a hole is more than")
         typer.echo(f"  {WIDE} pixels wide with {_list(WIDE_SETTINGS)}.")
@@ -70,7 +73,7 @@ def _kind(hint: Any) -> str:
 
 
 def _list(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in settings.items())
+    return ", ".join(f"{key}={_value(value)}" for key, value in settings.items())
 
 
 def _value(default: Any) -> str:

@@ -45,10 +45,11 @@ class Display(_Shown):
     Args:
         samples: how many completions.
         quiet: whether to show no progress.
+        what: what is drawn.
     """
 
-    def __init__(self, samples: int, *, quiet: bool) -> None:
-        self.samples, self.finished = samples, 0
+    def __init__(self, samples: int, *, quiet: bool, what: str = "completions") -> None:
+        self.samples, self.finished, self.what = samples, 0, what
         self._begun = self._last = time.monotonic()
         super().__init__(self._words(), 1.0, quiet=quiet)
 
@@ -58,9 +59,9 @@ class Display(_Shown):
         if time.monotonic() - self._last >= _PLAIN_SECONDS:
             self._line(share)
 
-    def sample(self) -> None:
-        """One more completion is finished."""
-        self.finished += 1
+    def sample(self, count: int = 1) -> None:
+        """One more completion, or some, are finished."""
+        self.finished += count
         self._bar.update(self._task, description=self._words())
         self._line(self.finished / self.samples)
 
@@ -72,7 +73,7 @@ class Display(_Shown):
         self.say(f"{share:4.0%}  {self._words()}  {left:.0f} s left")
 
     def _words(self) -> str:
-        return f"{self.finished} of {self.samples} completions"
+        return f"{self.finished} of {self.samples} {self.what}"
 
 
 class CellDisplay(_Shown):

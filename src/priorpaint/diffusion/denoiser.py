@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
+from ..errors import UsageError
 from .schedules import Schedule
+
+Variance = Literal["small", "large", "learned"]
+"""Of an ancestral step: DDPM's beta-tilde_t, its beta_t, or what the network says between them."""
+
+
+def not_learned(name: str) -> UsageError:
+    """The refusal of variance 'learned' with a prior that has none."""
+    return UsageError(
+        f"variance 'learned' needs a network that learned one, and the prior {name} has not; choose 'small' or 'large'"
+    )
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,23 @@ class Denoising:
 
     mean: Tensor
     variance_share: Tensor | None = None
+
+    def share(self, variance: Variance | None) -> Tensor | float:
+        """Where the log variance of an ancestral step lies: 0 is the smallest, 1 the largest, (N, C, H, W) the learned.
+
+        Args:
+            variance: which; None is what the network learned, else the smallest.
+
+        Raises:
+            UsageError: 'learned', and nothing was.
+        """
+        if variance in ("small", "large"):
+            return float(variance == "large")
+        if self.variance_share is not None:
+            return self.variance_share
+        if variance == "learned":
+            raise not_learned("given")
+        return 0.0
 
 
 class Denoiser(Protocol):

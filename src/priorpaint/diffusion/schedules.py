@@ -21,7 +21,9 @@ from torch import Tensor
 
 from ..errors import UsageError
 
-SPACINGS = ("uniform", "quad", "logsnr", "karras", "respaced")
+SPACINGS = ("uniform", "quad", "logsnr", "karras", "respaced", "leading")
+TABLED = ("respaced", "leading")
+"""Spacings whose times are entries of a table of betas, the first one too."""
 
 # Below this time VE, EDM and flow leave their textbook formula and run linearly to sigma = 0, so that t = 0 is clean
 # and sigma / alpha stays strictly increasing and invertible.
@@ -94,20 +96,22 @@ class Schedule(ABC):
         """The smallest positive and the largest finite sigma / alpha that a time grid uses."""
 
     def grid(self, steps: int, spacing: str | None = None, *, rho: float = 7.0, start: float = 1.0) -> Tensor:
-        """``steps + 1`` strictly decreasing float64 times, the first ``start``, the last 0 (clean).
+        """``steps + 1`` strictly decreasing float64 times, the first ``start`` (but for ``leading``), the last 0.
 
         Args:
             steps: number of steps, >= 1; each goes from one time to the next.
             spacing: ``uniform`` in t, ``quad`` (1 - t is the root of a uniform grid, dense at low noise; DiffPIR's),
                 ``logsnr`` (uniform in log sigma/alpha), ``karras`` (uniform in
-                (sigma/alpha)^(1/rho), Karras et al. 2022, Eq. 5) or ``respaced`` (the entries
-                round(k (T-1)/(steps-1)) of a table of betas, DDPM respacing; without a table, the noise levels of
-                those of the linear table of 1000); None is the schedule's own habit.
+                (sigma/alpha)^(1/rho), Karras et al. 2022, Eq. 5), ``respaced`` (the entries round(k (T-1)/(steps-1))
+                of a table of betas, DDPM respacing) or ``leading`` (the entries 0, j, 2j, ... for j = T // steps, as
+                DDIM's program has them, so that the first time is below 1); without a table, the noise levels of
+                those of the linear table of 1000, from 1 down where the schedule ends below them. None is the
+                schedule's own habit.
             rho: exponent of ``karras``.
             start: the first time, in (0, 1].
 
         Raises:
-            UsageError: steps < 1, an unknown spacing, ``start`` out of range, or more steps than ``respaced`` knows.
+            UsageError: steps < 1, an unknown spacing, ``start`` out of range, or more steps than a table has entries.
         """
         if steps < 1:
             raise UsageError(f"a time grid needs at least 1 step, not {steps}")
@@ -123,10 +127,10 @@ class Schedule(ABC):
     def _grid(self, steps: int, spacing: str, rho: float, start: float) -> Tensor:
         if spacing not in SPACINGS:
             raise UsageError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
-        if spacing == "respaced":
+        if spacing in TABLED:
             if start != 1:
-                raise UsageError("spacing 'respaced' always starts at 1; use 'uniform' to start lower")
-            return self._respaced(steps)
+                raise UsageError(f"spacing {spacing!r} has a first time of its own; use 'uniform' to start lower")
+            return self._of_table(steps, spacing)
         # From the start down to the lowest noisy level in steps - 1 moves, then to clean.
         down = torch.linspace(0, 1, steps, dtype=torch.float64)
         if spacing == "uniform":
@@ -145,13 +149,14 @@ class Schedule(ABC):
         times[0] = start
         return times
 
-    def _respaced(self, steps: int) -> Tensor:
-        """DDPM respacing: of the 1000 linear betas of Ho et al., carried over as noise levels, as far up as they go."""
-        levels = VP().nsr()
-        levels = levels[levels <= self.nsr_range[1]]
-        index = _respacing(steps, len(levels))
+    def _of_table(self, steps: int, spacing: str) -> Tensor:
+        """Entries of the 1000 linear betas of Ho et al., carried over as noise levels, as far up as they go."""
+        table = VP().nsr()
+        levels = table[table <= self.nsr_range[1]]
+        index = _entries(steps, len(levels), spacing)
         times = torch.cat([self.time_at(levels[index]), torch.zeros(1, dtype=torch.float64)])
-        times[0] = 1
+        if spacing == "respaced" or len(levels) < len(table):
+            times[0] = 1  # a schedule that ends below the table's noise begins with all that it has
         return times
 
 
@@ -227,8 +232,8 @@ class VP(Schedule):
         """sigma / alpha of the entries of the table, the cleanest first, (T,) float64."""
         return self._knots.exp()
 
-    def _respaced(self, steps: int) -> Tensor:
-        index = _respacing(steps, self._count)
+    def _of_table(self, steps: int, spacing: str) -> Tensor:
+        index = _entries(steps, self._count, spacing)
         return torch.cat([(index + 1).double() / self._count, torch.zeros(1, dtype=torch.float64)])
 
 
@@ -312,23 +317,27 @@ class Flow(Schedule):
 
     Args:
         shift: moves the ``uniform`` grid towards noise, t = shift u / (1 + (shift - 1) u) with u uniform, as models for
-            large pictures are sampled (Esser et al. 2024, Eq. 23); the meaning of t stays. 1 is no shift. With a
-            shift, the grid goes down to the shifted u = 0.001 and then to clean, as the published samplers do.
+            large pictures are sampled (Esser et al. 2024, Eq. 23); the meaning of t stays. 1 is no shift.
+        last: u at the last noisy level of that grid, before the step to clean; 0 is equal steps in u down to clean, as
+            Flux is sampled. None is 0 without a shift and else the shifted 0.001, as Stable Diffusion 3 is sampled.
     """
 
-    def __init__(self, shift: float = 1.0) -> None:
+    def __init__(self, shift: float = 1.0, last: float | None = None) -> None:
         if not 0 < shift < math.inf:
             raise UsageError(f"the shift of a flow schedule must be a positive number, not {shift}")
+        if last is not None and not 0 <= last < 1:
+            raise UsageError(f"the last noisy level of a flow schedule must lie in [0, 1), not {last}")
         self.shift = float(shift)
+        self.last = (0.0 if shift == 1 else self._shifted(_FIRST)) if last is None else float(last)
 
     def _grid(self, steps: int, spacing: str, rho: float, start: float) -> Tensor:
-        times = super()._grid(steps, spacing, rho, start)
-        if self.shift == 1 or spacing != "uniform":
-            return times
+        if spacing != "uniform":
+            return super()._grid(steps, spacing, rho, start)
         high = start / (self.shift - (self.shift - 1) * start)
-        low = min(self._shifted(_FIRST), high / 2)
-        u = torch.linspace(high, low, steps, dtype=torch.float64)
-        times[:-1] = self._shifted(u)
+        times = self._shifted(torch.linspace(high, 0, steps + 1, dtype=torch.float64))
+        if self.last:
+            low = min(self.last, high / 2)
+            times[:-1] = self._shifted(torch.linspace(high, low, steps, dtype=torch.float64))
         times[0] = start
         return times
 
@@ -354,10 +363,12 @@ class Flow(Schedule):
         return (1 / (1 + 1 / nsr.to(torch.float64))).to(_float(nsr))
 
 
-def _respacing(steps: int, count: int) -> Tensor:
-    """``steps`` indices of a table of ``count`` entries, int64, the last entry first and the first one last."""
+def _entries(steps: int, count: int, spacing: str) -> Tensor:
+    """``steps`` indices of a table of ``count`` entries, int64, the noisiest first and entry 0 last."""
     if not 2 <= steps <= count:
-        raise UsageError(f"respacing takes 2 to {count} steps, not {steps}")
+        raise UsageError(f"spacing {spacing!r} takes 2 to {count} steps here, not {steps}")
+    if spacing == "leading":
+        return count // steps * torch.arange(steps - 1, -1, -1)
     return torch.linspace(count - 1, 0, steps, dtype=torch.float64).round().long()
 
 

@@ -6,11 +6,12 @@ Inside the library a mask says 1 where a pixel is *known*; in files white means 
 from __future__ import annotations
 
 from priorpaint.imaging.composing import compose
-from priorpaint.imaging.masks import Mask, mask_from_alpha, mask_from_boxes, parse_box, read_mask
+from priorpaint.imaging.masks import Mask, mask_from_alpha, mask_from_boxes, mask_picture, parse_box, read_mask
 from priorpaint.imaging.reading import Picture, read_picture
 from priorpaint.imaging.sheets import contact_sheet, hole_overlay, uncertainty_picture
 from priorpaint.imaging.writing import (
     check_output,
+    check_results,
     lossy,
     save_picture,
     write_array_atomic,
@@ -22,12 +23,14 @@ __all__ = [
     "Mask",
     "Picture",
     "check_output",
+    "check_results",
     "compose",
     "contact_sheet",
     "hole_overlay",
     "lossy",
     "mask_from_alpha",
     "mask_from_boxes",
+    "mask_picture",
     "parse_box",
     "read_mask",
     "read_picture",

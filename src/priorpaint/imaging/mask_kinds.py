@@ -6,6 +6,7 @@ missing. Masks are True where a pixel is KNOWN, and the same seed always gives t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,9 +16,9 @@ from ..errors import UsageError
 from . import mask_generators as masks
 from .mask_generators import Mask, Size
 
-_VIPAINT = "VIPaint (2024), section 5.1"
-_REPAINT = "RePaint (Lugmayr et al. 2022), section 5"
-_DPS = "DPS (Chung et al. 2023), section 4"
+_VIPAINT = "VIPaint, 2024, section 5.1"
+_REPAINT = "RePaint, Lugmayr et al. 2022, section 5"
+_DPS = "DPS, Chung et al. 2023, section 4"
 _CELL = 2
 
 
@@ -80,19 +81,25 @@ def draw_mask(kind: str, size: Size, seed: int = 0) -> Mask:
     return known
 
 
+def mask_for(name: str, kind: str, size: Size, seed: int = 0, index: int = 0) -> Mask:
+    """Mask ``index`` of a kind for the picture of this name, as `priorpaint masks` draws it; else as `draw_mask`."""
+    digest = hashlib.sha256(f"{name}/{seed}/{index}".encode()).digest()
+    return draw_mask(kind, size, int.from_bytes(digest[:6], "big"))
+
+
 @mask_kind("rotated", _VIPAINT)
 def _rotated(size: Size, seed: int) -> Mask:
     """a half plane at a random angle is missing"""
     return masks.rotated_window(size, seed)
 
 
-@mask_kind("random", f"{_VIPAINT}; Co-Mod-GAN (Zhao et al. 2021)")
+@mask_kind("random", f"{_VIPAINT}; Co-Mod-GAN, Zhao et al. 2021")
 def _random(size: Size, seed: int) -> Mask:
     """random boxes and brush strokes are missing, 40-80 %"""
     return masks.boxes_and_strokes(size, seed, (0.4, 0.8))
 
 
-@mask_kind("small", f"{_VIPAINT}, whose share is that of its published settings; Co-Mod-GAN (Zhao et al. 2021)")
+@mask_kind("small", f"{_VIPAINT}, whose share is that of its published settings; Co-Mod-GAN, Zhao et al. 2021")
 def _small(size: Size, seed: int) -> Mask:
     """random boxes and brush strokes are missing, 20-21 %"""
     return masks.boxes_and_strokes(size, seed, (0.2, 0.21))
@@ -177,13 +184,13 @@ def _cells(size: Size, seed: int) -> Mask:
     return cells.repeat(_CELL, 0).repeat(_CELL, 1)[:height, :width]
 
 
-@mask_kind("boxes", "Co-Mod-GAN (Zhao et al. 2021), without its brush strokes")
+@mask_kind("boxes", "Co-Mod-GAN, Zhao et al. 2021, without its brush strokes")
 def _boxes(size: Size, seed: int) -> Mask:
     """random boxes are missing, 2-20 %"""
     return masks.random_boxes(size, seed, (0.02, 0.2))
 
 
-@mask_kind("brush", "Co-Mod-GAN (Zhao et al. 2021), without its boxes")
+@mask_kind("brush", "Co-Mod-GAN, Zhao et al. 2021, without its boxes")
 def _brush(size: Size, seed: int) -> Mask:
     """random brush strokes are missing, 20-50 %"""
     return masks.brush_strokes(size, seed, (0.2, 0.5))

@@ -110,6 +110,11 @@ def mask_from_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Mask:
     return _checked(known)
 
 
+def mask_picture(known: NDArray[np.bool_]) -> Image.Image:
+    """A mask (H, W), True where known, as the picture that `read_mask` reads: white is to be repainted."""
+    return Image.fromarray(np.where(known, 0, 255).astype(np.uint8))
+
+
 def parse_box(text: str) -> Box:
     """The box (x, y, width, height) that "x,y,width,height" says, in whole pixels.
 

@@ -30,6 +30,8 @@ _PAPER = (250, 250, 248)
 _INK = (38, 38, 42)
 _MARGIN = 20
 _LABEL = 26
+_LINE = 20
+_LETTERS = 16
 _SMALLEST_CELL = 160
 _LARGEST_CELL = 512
 _WIDEST = 2200
@@ -117,7 +119,44 @@ def contact_sheet(
     pictures += [(f"sample {k + 1}", image) for k, image in enumerate(completions)]
     pictures += [("mean", mean), ("uncertainty", uncertainty)]
     scale = _cell_scale(original.size)
-    return _grid([(name, _fit(image, original.width, scale)) for name, image in pictures])
+    return labelled_grid([(name, _fit(image, original.width, scale)) for name, image in pictures])
+
+
+def thumbnail(image: Image.Image, longest: int) -> Image.Image:
+    """The picture as RGB with a long side of at most ``longest`` pixels; small ones are enlarged by a whole factor."""
+    longer = max(image.size)
+    return _fit(image, image.width, longest / longer if longer > longest else float(longest // longer))
+
+
+def labelled_grid(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Pictures in rows of equal columns, each with its label above, the rows as even as they get.
+
+    At most 2200 pixels wide, or one picture.
+    """
+    font = ImageFont.load_default(size=_LETTERS)
+    column = max(max(image.width, math.ceil(font.getlength(name))) for name, image in cells)
+    most = max(1, (_WIDEST - _MARGIN) // (column + _MARGIN))
+    columns = math.ceil(len(cells) / math.ceil(len(cells) / most))
+    return labelled_rows([cells[start : start + columns] for start in range(0, len(cells), columns)])
+
+
+def labelled_rows(rows: Sequence[Sequence[tuple[str, Image.Image]]]) -> Image.Image:
+    """Rows of RGB pictures in equal columns, each with its label, of one line or several, above it."""
+    font = ImageFont.load_default(size=_LETTERS)
+    words = [line for row in rows for name, _ in row for line in name.split("\n")]
+    column = max([image.width for row in rows for _, image in row] + [math.ceil(font.getlength(w)) for w in words])
+    tops = [_LABEL + _LINE * max(name.count("\n") for name, _ in row) for row in rows]
+    heights = [top + max(image.height for _, image in row) for top, row in zip(tops, rows, strict=True)]
+    size = (_MARGIN + max(map(len, rows)) * (column + _MARGIN), _MARGIN + sum(heights) + len(rows) * _MARGIN)
+    sheet = Image.new("RGB", size, _PAPER)
+    draw, upper = ImageDraw.Draw(sheet), _MARGIN
+    for row, top, height in zip(rows, tops, heights, strict=True):
+        for index, (name, image) in enumerate(row):
+            left = _MARGIN + index * (column + _MARGIN)
+            draw.multiline_text((left, upper), name, fill=_INK, font=font, spacing=_LINE - _LETTERS)
+            sheet.paste(image, (left, upper + top))
+        upper += height + _MARGIN
+    return sheet
 
 
 def _lightness(rgb: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -190,25 +229,3 @@ def _fit(image: Image.Image, width: int, scale: float) -> Image.Image:
     if scale > 1:
         return rgb.resize(size, Image.Resampling.NEAREST)
     return rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)  # by boxes first: far faster on large pictures
-
-
-def _grid(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Cells in rows of equal columns, each with its label above, the rows as even as they get."""
-    font = ImageFont.load_default(size=16)
-    column = max(max(image.width, math.ceil(font.getlength(name))) for name, image in cells)
-    most = max(1, (_WIDEST - _MARGIN) // (column + _MARGIN))
-    rows = math.ceil(len(cells) / most)
-    columns = math.ceil(len(cells) / rows)
-    heights = [
-        _LABEL + max(image.height for _, image in cells[row * columns : (row + 1) * columns]) for row in range(rows)
-    ]
-    size = (_MARGIN + columns * (column + _MARGIN), _MARGIN + sum(heights) + rows * _MARGIN)
-    sheet = Image.new("RGB", size, _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for index, (name, image) in enumerate(cells):
-        row, col = divmod(index, columns)
-        left = _MARGIN + col * (column + _MARGIN)
-        upper = _MARGIN + sum(heights[:row]) + row * _MARGIN
-        draw.text((left, upper), name, fill=_INK, font=font)
-        sheet.paste(image, (left, upper + _LABEL))
-    return sheet

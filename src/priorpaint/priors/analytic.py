@@ -17,7 +17,7 @@ from .base import Prior
 from .info import PriorInfo, Provenance
 
 if TYPE_CHECKING:
-    from ..diffusion.samplers import Sampler
+    from ..diffusion.samplers import Callback, Sampler
 
 
 class GaussianMixture(Prior):
@@ -138,17 +138,22 @@ class GaussianMixture(Prior):
         num: int,
         *,
         seed: int,
-        steps: int = 50,
-        sampler: Sampler | None = None,
+        steps: int | None = None,
+        sampler: Sampler | str | None = None,
         size: tuple[int, int] | None = None,
         batch_size: int | None = None,
+        first: int = 0,
+        callback: Callback | None = None,
     ) -> Tensor:
         """Exact samples (num, *shape), float32; with a ``sampler``, samples through the diffusion instead."""
         if sampler is not None:
-            return super().sample(num, seed=seed, steps=steps, sampler=sampler, size=size, batch_size=batch_size)
-        if num < 1:
-            raise UsageError(f"num must be at least 1, not {num}")
-        noise = Streams([derive("exact", seed, i) for i in range(num)])
+            return super().sample(
+                num, seed=seed, steps=steps, sampler=sampler, size=size, batch_size=batch_size, first=first,
+                callback=callback,
+            )  # fmt: skip
+        if num < 1 or first < 0:
+            raise UsageError(f"num must be at least 1 and first at least 0, not {num} and {first}")
+        noise = Streams([derive("exact", seed, i) for i in range(first, first + num)])
         chosen = torch.searchsorted(self.weights.cumsum(0), noise.uniform().double()).clamp(max=len(self.weights) - 1)
         z = noise.normal(self.dim).double() * self._values[chosen].sqrt()
         x = self.means[chosen] + torch.einsum("nj,nij->ni", z, self._vectors[chosen])

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..diffusion import transitions
 from ..diffusion.coordinates import Normalised
 from ..diffusion.denoiser import Denoising as Denoising
 from ..diffusion.rng import Streams, derive
-from ..diffusion.samplers import Heun, Sampler
+from ..diffusion.samplers import Callback, Sampler, sampler_for
 from ..diffusion.schedules import VP, Schedule
 from ..diffusion.transitions import like
 from ..errors import PriorError, UsageError
@@ -61,6 +62,7 @@ class Prior:
     classes: int = _told()
     takes_text: bool = _told()
     latent: bool = _told()
+    learned_variance: bool = _told()
     name: str = _told()
     source: Path | None = _told()
     hash: str | None = _told()
@@ -111,8 +113,7 @@ class Prior:
             t: times (N,) or a single time, in (0, 1].
         """
         times = times_of(t, x_t)
-        alpha, variance = self.schedule.alpha(times), self.schedule.sigma(times) ** 2
-        return (like(alpha, x_t) * self.denoise(x_t, times) - x_t) / like(variance, x_t)
+        return transitions.score(self.schedule, x_t, self.denoise(x_t, times), times)
 
     def parameters(self) -> Iterator[Tensor]:
         """The weights, where there are any."""
@@ -243,37 +244,48 @@ class Prior:
         num: int,
         *,
         seed: int,
-        steps: int = 50,
-        sampler: Sampler | None = None,
+        steps: int | None = None,
+        sampler: Sampler | str | None = None,
         size: tuple[int, int] | None = None,
         batch_size: int | None = None,
+        first: int = 0,
+        callback: Callback | None = None,
     ) -> Tensor:
         """Unconditional samples, which begin at `initial_about_mean`.
 
         Args:
             num: how many.
-            seed: sample i is the same for any ``num`` and ``batch_size``.
-            steps: steps of the time grid, used when ``sampler`` is None (then Heun, Karras et al. 2022).
-            sampler: any of ``priorpaint.diffusion.samplers``.
+            seed: sample i is the same for any ``num``, ``first`` and ``batch_size``.
+            steps: of the sampler that ``sampler`` names; None is its own default.
+            sampler: a key of ``priorpaint.diffusion.samplers.SAMPLERS``, or a sampler of that package; None is "heun"
+                (Karras et al. 2022).
             size: (H, W) of the images, needed where ``image_shape`` leaves them open.
             batch_size: rows at a time; None is all.
+            first: number of the first sample, which is 0 but for runs that go on.
+            callback: called as callback(step, total, x0_estimate) after each step of each batch; may raise
+                ``Cancelled``.
 
         Returns:
             Images (num, C, H, W), float32.
+
+        Raises:
+            UsageError: no such sampler, or one that does not suit the prior; no size, or one that it does not take.
         """
-        if num < 1 or (batch_size is not None and batch_size < 1):
-            raise UsageError(f"num and batch_size must be at least 1, not {num} and {batch_size}")
+        if num < 1 or first < 0 or (batch_size is not None and batch_size < 1):
+            raise UsageError(
+                f"num and batch_size must be at least 1 and first at least 0, not {num}, {batch_size} and {first}"
+            )
         height, width = size or self.image_shape[1:]
         if height is None or width is None:
             raise UsageError(f"the prior {self.name} has no size of its own; pass size=(height, width)")
-        shape = self.latent_shape(height, width)
-        run = sampler or Heun(steps=steps)
+        shape, run = self.latent_shape(height, width), sampler_for(sampler, steps)
+        run.check(latent=self.latent, learned_variance=self.learned_variance)
         chunks = []
-        for first in range(0, num, batch_size or num):
-            rows = range(first, min(first + (batch_size or num), num))
+        for start in range(first, first + num, batch_size or num):
+            rows = range(start, min(start + (batch_size or num), first + num))
             noise = Streams([derive("prior", seed, i) for i in rows], device=self.device)
             x_1 = self.initial_about_mean(noise.normal(*shape))
-            chunks.append(self.decode(run(self, x_1, noise)).float())
+            chunks.append(self.decode(run(self, x_1, noise, callback)).float())
         return torch.cat(chunks)
 
 

@@ -88,6 +88,7 @@ class PriorInfo:
         window: (height, width) in pixels of the windows that a picture is cut into, None along a side that is not
             cut; see `TiledPrior`.
         fit: how a picture of another size is fitted to the windows.
+        learned_variance: whether the network learned the variance of an ancestral step; see `Denoising`.
         null_state: whether it was trained without a condition, too, so that guidance can lead away from that state.
         provenance: where it comes from.
     """
@@ -103,5 +104,6 @@ class PriorInfo:
     image_channels: int | None = None
     window: tuple[int | None, int | None] = (None, None)
     fit: str = "windows"
+    learned_variance: bool = False
     null_state: bool = True
     provenance: Provenance = Provenance()

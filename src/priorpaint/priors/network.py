@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +47,9 @@ class NetworkPrior(Prior):
         classes: number of classes that the network knows.
         takes_text: whether ``embed`` makes something of a prompt.
 
-    Attributes:
-        learned_variance: whether the extra channels r are the variance of an ancestral step, in improved DDPM's form:
-            the share (r + 1) / 2; not with ``edm``.
+    Where ``learned_variance`` is set to true (not with ``edm``), the extra channels r are the variance of an ancestral
+    step, in improved DDPM's form: the share (r + 1) / 2.
     """
-
-    learned_variance: bool = False
 
     def __init__(
         self,
@@ -74,9 +72,8 @@ class NetworkPrior(Prior):
         if prediction in ("eps", "edm") and float(schedule.alpha(torch.ones((), dtype=torch.float64))) == 0:
             raise UsageError(f"prediction {prediction!r} divides by alpha, which is 0 at t = 1 here; use 'flow' or 'v'")
         data_std = sigma_data if prediction == "edm" else 1.0
-        super().__init__(
-            PriorInfo(schedule, shape, multiple, data_std, classes, takes_text, provenance=Provenance(name))
-        )
+        info = PriorInfo(schedule, shape, multiple, data_std, classes, takes_text, provenance=Provenance(name))
+        super().__init__(replace(info, null_state=not classes or embed is not None))
         self.network, self.prediction, self.sigma_data, self.dtype = network, prediction, sigma_data, dtype
         self._embed = embed or (self._labels_alone if classes else _nothing)
         self._null: Mapping[str, Tensor] | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..errors import UsageError
+from ..errors import UsageError, invalid
 from .base import SOLVERS, Cost, Solver, explain
 from .copaint import CoPaint, CoPaintTT
 from .daps import DAPS
@@ -15,7 +15,9 @@ from .ddnm import DDNM
 from .ddrm import DDRM
 from .diffpir import DiffPIR
 from .dps import DPS
+from .ilvr import ILVR
 from .langevin import Langevin
+from .mcg import MCG
 from .mmps import MMPS
 from .pigdm import PiGDM
 from .psld import PSLD
@@ -38,8 +40,10 @@ __all__ = [
     "DDRM",
     "DPS",
     "DiffPIR",
+    "ILVR",
     "Langevin",
     "MAX_COUNT",
+    "MCG",
     "MMPS",
     "PSLD",
     "PiGDM",
@@ -101,12 +105,7 @@ def solver(name: str, **params: Any) -> Solver:
     try:
         built = cls(**params)
     except ValidationError as error:
-        first = error.errors()[0]
-        whole = first.get("ctx", {}).get("error")
-        if isinstance(whole, UsageError):  # from settings that are fine alone but not together
-            raise UsageError(f"{name}: {whole}") from None
-        key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{name}: {key} = {first['input']!r} is not valid: {first['msg'].lower()}") from None
+        raise invalid(name, error) from None
     for key, value in asdict(built).items():  # type: ignore[call-overload]
         if isinstance(value, int) and value > MAX_COUNT:
             raise UsageError(f"{name}: {key} = {value} is more than {MAX_COUNT}; no method gains from so many")

@@ -14,8 +14,9 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 from typing_extensions import Self
 
+from ..diffusion.denoiser import Variance, not_learned
 from ..diffusion.rng import Seed, Streams, image_seeds
-from ..diffusion.schedules import Schedule
+from ..diffusion.schedules import TABLED, Schedule
 from ..errors import UsageError
 from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
@@ -36,11 +37,17 @@ __all__ = [
     "SOLVERS",
     "Solver",
     "Task",
+    "VARIANCE",
+    "Variance",
     "part_of",
     "settings",
 ]
 
 STRICT = ConfigDict(extra="forbid")
+VARIANCE = (
+    "noise of an ancestral step (eta = 1): 'small' is DDPM's beta-tilde, 'large' its beta, 'learned' what the network "
+    "says; None is learned where the prior has it, else small"
+)
 SOLVERS: dict[str, type[Solver]] = {}
 """Every method by name, filled by the classes themselves: ``class DPS(Solver, name="dps")``."""
 
@@ -78,8 +85,9 @@ class Solver(ABC):
         steps: int
         spacing: str | None
 
-    t_init: float = 1.0  # these two are fields where a method has the choice
+    t_init: float = 1.0  # these three are fields where a method has the choice
     paste: bool = False
+    variance: str | None = "small"
 
     def __init_subclass__(cls, *, name: str | None = None, **rest: Any) -> None:
         super().__init_subclass__(**rest)
@@ -148,7 +156,7 @@ class Solver(ABC):
         """
         start = float(schedule.time_at(torch.tensor(nsr, dtype=torch.float64)))
         steps = int((schedule.grid(self.steps, self.spacing)[:-1] < start).sum()) + 1
-        spacing = None if self.spacing == "respaced" else self.spacing  # that grid always starts at 1
+        spacing = None if self.spacing in TABLED else self.spacing  # a table says itself where it starts
         return replace(self, steps=min(steps, self.steps), spacing=spacing, t_init=start)  # type: ignore[type-var]
 
     @abstractmethod
@@ -296,6 +304,8 @@ class Solver(ABC):
             raise UsageError(f"{self.title} fills in the hidden pixels of a mask and cannot use the operator {name}")
         if "linear" in self.needs and not isinstance(operator, LinearOperator):
             raise UsageError(f"{self.title} needs a linear measurement, and {name} is not linear; use another method")
+        if prior is not None and self.variance == "learned" and not prior.learned_variance:
+            raise not_learned(prior.name)
         if prior is not None and prior.latent and not self.through_decoder and not mask:
             able = ", ".join(name for name, cls in sorted(SOLVERS.items()) if cls.through_decoder)
             raise UsageError(

@@ -18,6 +18,7 @@ from ..diffusion.transitions import like
 from .base import STRICT, Cost, Field, GridSolver, Task, settings
 from .repaint import jump_levels
 
+_MOST = 100  # evaluations a gradient step; 0.8^100 of a rate moves no float32 number, and only NaN gets there
 _PUBLISHED = 250  # levels that the published growth factors refer to
 
 
@@ -29,12 +30,20 @@ class CoPaint(GridSolver, name="copaint"):
     about: ClassVar[str] = "Optimises each noisy picture until its denoised one agrees with the known pixels; slow."
     reference: ClassVar[str] = "Zhang et al., Towards Coherent Image Inpainting Using DDIMs (CoPaint), ICML 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
-    cost_formula: ClassVar[str] = "steps * (inner_steps + retries) forward+backward, steps forward"
+    cost_formula: ClassVar[str] = (
+        "steps * (inner_steps + retries) forward+backward, steps forward; retries none: at least "
+        "steps * (inner_steps + 1) forward+backward"
+    )
     through_decoder: ClassVar[bool] = True
 
     steps: int = Field(250, ge=1, description="levels of the time grid")
     inner_steps: int = Field(2, ge=0, description="G, gradient steps at a level; 0 is DDIM")
-    retries: int = Field(0, ge=0, description="evaluations at a level for the line search, besides one a gradient step")
+    retries: int | None = Field(
+        0,
+        ge=0,
+        description="evaluations at a level for the line search, besides one a gradient step; None is as many as it "
+        "takes until no gradient step raises the loss",
+    )
     shrink: float = Field(0.8, gt=0, lt=1, description="factor of the learning rate after a step that raised the loss")
     lr: float = Field(0.02, ge=0, description="learning rate at the top, in variance-preserving coordinates")
     lr_growth: float = Field(1.012, gt=0, description="a, growth of lr a level of 250; the same in all for other steps")
@@ -52,9 +61,12 @@ class CoPaint(GridSolver, name="copaint"):
         return self._steps() + _climbs(self.path())
 
     def cost(self, num_samples: int = 1) -> Cost:
+        """With ``retries`` None the least: what it costs where no step raises the loss."""
         if self.inner_steps == 0:
             return Cost(self._steps() * num_samples, 0)
         searches = self.searches() * num_samples
+        if self.retries is None:
+            return Cost(0, searches * (self.inner_steps + 1))
         return Cost(searches, searches * (self.inner_steps + self.retries))
 
     def _steps(self) -> int:
@@ -87,14 +99,15 @@ class CoPaint(GridSolver, name="copaint"):
         """(x_t, D(x_t)) after at most G gradient steps; ``first`` is the time of level 1.
 
         Each evaluation is either the next gradient step of a row or, where its last one raised the loss, the same step
-        again at a shorter rate. So the cost is fixed, no row waits for another, and a row's loss never rises.
+        again at a shorter rate. So no row waits for another, and a row's loss never rises. The cost is fixed, but with
+        ``retries`` None, where evaluations end with the last gradient step of the last row.
         """
         if self.inner_steps == 0:
             return x_t, task.prior.denoise(x_t, t)
         loss = _Loss(task, x_t, t, self.c * self._growth(self.c_growth, level), self.clip)
         rate = torch.full((len(x_t),), self._rate(task, t, level, first), dtype=x_t.dtype, device=x_t.device)
         left = torch.full_like(rate, self.inner_steps)
-        trials = self.inner_steps + self.retries
+        trials = self.inner_steps * _MOST if self.retries is None else self.inner_steps + self.retries
         best = loss(torch.zeros_like(x_t), gradient=True)
         for trial in range(trials):
             tried = loss(best.move - like(rate, x_t) * best.gradient, gradient=trial < trials - 1)
@@ -102,6 +115,8 @@ class CoPaint(GridSolver, name="copaint"):
             best = best.replaced(tried, accept)
             rate = torch.where(accept, rate, self.shrink * rate)
             left = left - accept.to(left)
+            if self.retries is None and not bool((left > 0).any()):
+                break
         return x_t + best.move, best.x_0
 
     def _rate(self, task: Task, t: Tensor, level: int, first: Tensor) -> float:

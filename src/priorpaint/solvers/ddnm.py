@@ -44,6 +44,10 @@ class DDNM(PaperSolver, name="ddnm"):
     travel_length: int = Field(1, ge=1, description="levels that a time travel goes up (l)")
     travel_repeat: int = Field(1, ge=1, description="times that each window of levels is crossed (r); 1 is no travel")
 
+    @property
+    def ancestral(self) -> bool:
+        return super().ancestral or (self.sampler == "reference" and self.form == "ddpm")
+
     def levels(self) -> list[int]:
         return jump_levels(self.steps, self.travel_length, self.travel_repeat)
 
@@ -76,7 +80,7 @@ class DDNM(PaperSolver, name="ddnm"):
         """
         schedule, operator = task.prior.schedule, task.linear
         a, b = transitions.backward_weights(schedule, t, s)
-        std = transitions.backward_variance(schedule, t, s).sqrt()
+        std = transitions.ancestral_std(schedule, t, s, float(self.variance == "large"))
         room = math.inf if task.sigma_y == 0 else float(std / b) / task.sigma_y
 
         def relative_room(singular: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..errors import UsageError
 from ..operators.base import Operator
-from ..priors.base import Prior
+from ..priors.base import Denoising, Prior
 from ..priors.latent import decoder_gain
-from .base import STRICT, Cost, Field, Problem, settings
+from .base import STRICT, VARIANCE, Cost, Field, Problem, Variance, settings
 from .guidance import LikelihoodSolver, MovingSolver, PosteriorDenoiser, towards
 from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, white_variance
 
@@ -48,6 +48,7 @@ class DPS(MovingSolver, LikelihoodSolver, name="dps"):
     scale_space: Literal["vp", "own"] = Field(
         "vp", description="'vp': scale means a variance-preserving x_t, converted for other schedules; 'own': as it is"
     )
+    variance: Variance | None = Field(None, description=VARIANCE)
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1] before the loss")
     widen: bool = Field(
         False, description="likelihood: variance sigma_y^2 + r_t^2, where r_t^2 is Var(x_0 | x_t) of white data"
@@ -69,7 +70,9 @@ class DPS(MovingSolver, LikelihoodSolver, name="dps"):
     def moves(self) -> bool:
         return self.guidance == "norm"
 
-    def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
+    def move(
+        self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None
+    ) -> tuple[Denoising, Tensor]:
         """(D, -scale grad_{x_t} ||y - A D||); arguments as in `MovingSolver`."""
         prior = problem.prior
         at = Denoised(prior, x_t, t)
@@ -82,7 +85,7 @@ class DPS(MovingSolver, LikelihoodSolver, name="dps"):
         if self.scale_space == "own":
             weight = weight * own_step(prior.schedule, t, s).to(r)
         (move,) = torch.autograd.grad(r, at.x_t, weight)
-        return x_0.detach(), move
+        return Denoising(x_0.detach(), at.variance_share), move
 
     def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
         if self.moves:
@@ -126,9 +129,10 @@ class PointLikelihood(Likelihood):
             square = residual.square().sum(1) / like(variance, residual).flatten()
             (gradient,) = torch.autograd.grad(-0.5 * square.sum(), at.x_t)
         if not density:
-            return Evaluation(x_0.detach(), gradient)
+            return Evaluation(x_0.detach(), gradient, None, at.variance_share)
         log_det = self.count * variance.cpu().log()
-        return Evaluation(x_0.detach(), gradient, gaussian_log_density(square.detach(), log_det, self.count))
+        log_density = gaussian_log_density(square.detach(), log_det, self.count)
+        return Evaluation(x_0.detach(), gradient, log_density, at.variance_share)
 
 
 def own_step(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from ..diffusion import transitions
 from ..diffusion.rng import Streams
-from ..diffusion.samplers import DDIM, EulerMaruyama, Heun, Sampler, ddim_step
+from ..diffusion.samplers import DDIM, DDPM, EulerMaruyama, Heun, Sampler, ddim_step
 from ..diffusion.schedules import Schedule
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, tweedie_scale
+from ..errors import UsageError
 from ..operators.base import Operator
 from ..priors.base import Denoising, NormalisedPrior, Prior, WrappedPrior, normalised
-from .base import STRICT, Cost, Field, GridSolver, Problem, Task, settings
-from .likelihoods import Likelihood, tweedie_scale
+from .base import STRICT, VARIANCE, Cost, Field, GridSolver, Problem, Task, Variance, settings
+from .likelihoods import Likelihood
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -40,7 +41,7 @@ class PosteriorDenoiser(WrappedPrior):
     """
 
     def __init__(self, prior: Prior, denoise: Denoise) -> None:
-        super().__init__(prior)
+        super().__init__(prior, learned_variance=False)
         self._call = denoise
 
     def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
@@ -55,7 +56,29 @@ class GuidedSolver(GridSolver):
         "ddim", description="'ddim': STEP(eta); 'heun': second order, deterministic; 'euler_maruyama': reverse SDE"
     )
     eta: float = Field(1.0, ge=0, le=1, description="noise of a 'ddim' step: 1 is DDPM ancestral, 0 is DDIM")
+    variance: Variance | None = Field("small", description=VARIANCE)
     paste: bool = Field(True, description="with sigma_y = 0, make the result agree with y exactly at the end")
+
+    def __post_init__(self) -> None:
+        if self.variance in ("large", "learned") and not self.ancestral:
+            raise UsageError(
+                f"variance {self.variance!r} belongs to an ancestral step; pass sampler='ddim' and eta=1 with it"
+            )
+        if self.variance == "learned" and not self.moves:
+            raise UsageError(
+                "variance 'learned' is what a network says of a step that does not know y, and here each step goes to "
+                "an estimate that does; choose 'small' or 'large'"
+            )
+
+    @property
+    def ancestral(self) -> bool:
+        """Whether the settings take ancestral steps, with a ``variance``."""
+        return self.sampler == "ddim" and self.eta == 1
+
+    @property
+    def moves(self) -> bool:
+        """Whether a step is the prior's own, which the method then moves, and not one to a guided estimate."""
+        return False
 
     @abstractmethod
     def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
@@ -85,7 +108,7 @@ class GuidedSolver(GridSolver):
             return Heun(self.steps)
         if self.sampler == "euler_maruyama":
             return EulerMaruyama(self.steps)
-        return DDIM(self.steps, eta=self.eta)
+        return DDPM(self.steps, variance=self.variance) if self.ancestral else DDIM(self.steps, eta=self.eta)
 
     def step(self, task: Task) -> Step:
         """A step down for these rows, without a gradient graph around it."""
@@ -125,8 +148,10 @@ class MovingSolver(GuidedSolver):
     """A method that is published as x_s = STEP(eta)(x_t, D) + move; the move stands in the method's own file."""
 
     @abstractmethod
-    def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
-        """(D, how far x_s moves), both (N, C, H, W), of a step from t to s.
+    def move(
+        self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None
+    ) -> tuple[Denoising, Tensor]:
+        """(what the prior says, with D, and how far x_s moves (N, C, H, W)) of a step from t to s, without a graph.
 
         Args:
             problem: of the N rows.
@@ -149,8 +174,9 @@ class MovingSolver(GuidedSolver):
             return lambda x_t, t, s: sampler.step(guided, x_t, t, s, task.noise)
 
         def step(x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-            x_0, move = self.move(problem, x_t, t, s, task.noise)
-            return ddim_step(schedule, x_t, x_0, t, s, task.noise, self.eta) + move, x_0
+            out, move = self.move(problem, x_t, t, s, task.noise)
+            share = out.share(self.variance) if self.ancestral else 0.0
+            return ddim_step(schedule, x_t, out.mean, t, s, task.noise, self.eta, share) + move, out.mean
 
         return step
 
@@ -171,8 +197,8 @@ class MovingSolver(GuidedSolver):
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             below = (times.to(t.device) < t[..., None] - 1e-12).double().argmax(-1)
             s = times.to(t.device)[below]
-            x_0, move = self.move(problem, x_t, t, s, noise)
-            return x_0 + move / like(self._weight(schedule, t, s), move)
+            out, move = self.move(problem, x_t, t, s, noise)
+            return out.mean + move / like(self._weight(schedule, t, s), move)
 
         return PosteriorDenoiser(problem.prior, denoise)
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.schedules import Schedule
 from ..errors import PriorError
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
@@ -34,11 +33,13 @@ class Evaluation:
         gradient: G = grad log p(y | x_t) with S_t held fixed, (N, C, H, W).
         log_likelihood: log N(y; A D, S_t), (N,) float64 on the CPU, with log det S_t, over the entries of y that carry
             information; None where it was not asked for.
+        variance_share: what the prior learned about a step that does not know y; see `Denoising`.
     """
 
     x_0: Tensor
     gradient: Tensor
     log_likelihood: Tensor | None = None
+    variance_share: Tensor | None = None
 
 
 class Likelihood(ABC):
@@ -100,10 +101,12 @@ class Denoised:
         self.prior = prior
         with torch.enable_grad():
             self.x_t = x_t.detach().requires_grad_()
-            self.graph = prior.denoise(self.x_t, t)
+            out = prior.evaluate(self.x_t, t)
+        self.graph = out.mean
         if not self.graph.requires_grad:
             raise PriorError(f"the prior {prior.name} has no gradient; use a method that does not need one")
         self.x_0 = self.graph.detach()
+        self.variance_share = None if out.variance_share is None else out.variance_share.detach()
         self._passes = 0
         self._double: tuple[Tensor, Tensor] | None = None
 
@@ -170,15 +173,6 @@ class Decoded:
         u, vjp = self._double
         (product,) = torch.autograd.grad(vjp, u, v.to(vjp.dtype), retain_graph=True)
         return product
-
-
-def tweedie_scale(schedule: Schedule, t: Tensor) -> Tensor:
-    """sigma_t^2 / alpha_t, float64 in the shape of t: V is it times J, D' is D plus it times G.
-
-    0 where alpha_t = 0: where x_t is pure noise it says nothing about y.
-    """
-    alpha, sigma, _ = schedule.level(t)
-    return torch.where(alpha > 0, sigma**2 / alpha.clamp(min=torch.finfo(torch.float64).tiny), 0)
 
 
 def white_variance(prior: Prior, t: Tensor) -> Tensor:

@@ -12,13 +12,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, tweedie_scale
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
 from .base import STRICT, Cost, Field, settings
 from .guidance import LikelihoodSolver
 from .krylov import Krylov, arnoldi, conjugate_gradients, dot, gmres, log_quadratic
-from .likelihoods import Decoded, Denoised, Evaluation, Likelihood, gaussian_log_density, tweedie_scale
+from .likelihoods import Decoded, Denoised, Evaluation, Likelihood, gaussian_log_density
 
 _SOLVERS = {"cg": conjugate_gradients, "gmres": gmres}
 LinearSolver = Literal["cg", "gmres"]
@@ -124,7 +124,8 @@ class MomentLikelihood(Likelihood):
 
         solved, gradient = self._solve(apply, residual, self.iterations)
         if not density:
-            return Evaluation(at.x_0, gradient)
+            return Evaluation(at.x_0, gradient, None, at.variance_share)
         square = dot(residual, solved)
         space: Krylov = arnoldi(apply, self._probe, self.iterations)
-        return Evaluation(at.x_0, gradient, gaussian_log_density(square, log_quadratic(space, self.noise), self.count))
+        log_density = gaussian_log_density(square, log_quadratic(space, self.noise), self.count)
+        return Evaluation(at.x_0, gradient, log_density, at.variance_share)

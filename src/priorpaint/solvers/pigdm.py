@@ -14,7 +14,7 @@ from torch import Tensor
 from ..diffusion.rng import Streams
 from ..diffusion.transitions import like
 from ..operators.base import LinearOperator, Operator
-from ..priors.base import Prior
+from ..priors.base import Denoising, Prior
 from .base import STRICT, Cost, Field, Problem, settings
 from .guidance import LikelihoodSolver, MovingSolver
 from .likelihoods import Denoised, Evaluation, Likelihood, Spectrum, gaussian_log_density, white_variance
@@ -45,12 +45,14 @@ class PiGDM(MovingSolver, LikelihoodSolver, name="pigdm"):
     def moves(self) -> bool:
         return self.form == "reference"
 
-    def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
+    def move(
+        self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None
+    ) -> tuple[Denoising, Tensor]:
         """(D, alpha_s alpha_t g); arguments as in `MovingSolver`."""
         prior, schedule = problem.prior, problem.prior.schedule
         at = self.likelihood(prior, problem.operator, problem.y, problem.sigma_y).evaluate(x_t, t, density=False)
         weight = schedule.level(s).alpha * schedule.level(t).alpha * white_variance(prior, t)
-        return at.x_0, like(weight, x_t) * at.gradient
+        return Denoising(at.x_0, at.variance_share), like(weight, x_t) * at.gradient
 
     def _one(self) -> Cost:
         return Cost(0, 1)
@@ -76,9 +78,10 @@ class WhiteLikelihood(Likelihood):
         solved = self.operator.solve(residual, damping) / like(variance, residual)
         gradient = at.vjp(self.operator.adjoint(solved))
         if not density:
-            return Evaluation(at.x_0, gradient)
+            return Evaluation(at.x_0, gradient, None, at.variance_share)
         square = (residual * solved).flatten(1).sum(1)
-        return Evaluation(at.x_0, gradient, self._log_density(at.x_0, square, variance))
+        log_density = self._log_density(at.x_0, square, variance)
+        return Evaluation(at.x_0, gradient, log_density, at.variance_share)
 
     def _log_density(self, x_0: Tensor, square: Tensor, variance: Tensor) -> Tensor:
         """log N(y; A D, S) for r^T S^-1 r = ``square`` (N,) and r_t^2 = ``variance``, 0-d or (N,)."""

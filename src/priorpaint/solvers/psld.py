@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..diffusion.rng import Streams
 from ..operators.base import LinearOperator
+from ..priors.base import Denoising
 from .base import STRICT, Cost, Field, Graph, Problem, settings
 from .dps import norm
 from .guidance import MovingSolver
@@ -40,7 +41,9 @@ class PSLD(MovingSolver, name="psld"):
         "A^T y + x - A^T A x, which fits y for masks only",
     )
 
-    def move(self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None) -> tuple[Tensor, Tensor]:
+    def move(
+        self, problem: Problem, x_t: Tensor, t: Tensor, s: Tensor, noise: Streams | None
+    ) -> tuple[Denoising, Tensor]:
         """(D, -grad_{z_t} (omega ||y - A Dec(D)|| + gamma ||Enc(g) - D||)); arguments as in `MovingSolver`."""
         prior, operator, y = problem.prior, problem.operator, problem.y
         assert isinstance(operator, LinearOperator)
@@ -54,7 +57,7 @@ class PSLD(MovingSolver, name="psld"):
                 glue = image + operator.adjoint(y - measured) if official else operator.project(image, y)
                 loss = loss + self.gamma * norm(prior.encode(glue) - at.graph)
         (move,) = torch.autograd.grad(loss, at.x_t, -torch.ones_like(loss))
-        return at.x_0, move
+        return Denoising(at.x_0, at.variance_share), move
 
     @property
     def graph(self) -> Graph:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
-from .base import STRICT, Cost, Field, GridSolver, Task, settings
-from .replacement import known_mask, paste
+from ..diffusion.samplers import check_variance
+from .base import STRICT, VARIANCE, Cost, Field, GridSolver, Task, Variance, settings
+from .replacement import known_mask, replaced_step
 
 
 def jump_levels(steps: int, jump_length: int, resamplings: int) -> list[int]:
@@ -51,7 +52,11 @@ class RePaint(GridSolver, name="repaint"):
     jump_length: int = Field(10, ge=1, description="levels that a jump goes up")
     resamplings: int = Field(10, ge=1, description="times that each window of levels is crossed; 1 is replacement")
     eta: float = Field(1.0, ge=0, le=1, description="noise of a step down: 1 is DDPM ancestral, 0 is DDIM")
+    variance: Variance | None = Field(None, description=VARIANCE)
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1]")
+
+    def __post_init__(self) -> None:
+        check_variance(self.variance, self.eta)
 
     def cost(self, num_samples: int = 1) -> Cost:
         levels = jump_levels(self.steps, self.jump_length, self.resamplings)
@@ -74,10 +79,7 @@ class RePaint(GridSolver, name="repaint"):
             if after > before:
                 x_t = transitions.noise_up(schedule, x_t, t, s, task.noise.normal_like(x_t))
                 continue
-            x_0 = task.prior.denoise(x_t, t)
-            x_0 = x_0.clamp(-1, 1) if self.clip else x_0
-            u = transitions.step(schedule, x_t, x_0, t, s, task.noise.normal_like(x_t), self.eta)
-            x_t = paste(schedule, u, task, known, s)
+            x_t, x_0 = replaced_step(task, known, x_t, t, s, self.eta, self.variance, clip=self.clip)
             down += 1
             task.report(down, x_0)
         return x_t

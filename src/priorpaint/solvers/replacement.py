@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
+from ..diffusion.samplers import check_variance
 from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.inpainting import Inpainting
-from .base import STRICT, Cost, Field, GridSolver, Task, settings
+from .base import STRICT, VARIANCE, Cost, Field, GridSolver, Task, Variance, settings
 
 
 @settings(frozen=True, config=STRICT)
@@ -29,7 +30,11 @@ class Replacement(GridSolver, name="replacement"):
     cost_formula: ClassVar[str] = "steps forward"
 
     eta: float = Field(1.0, ge=0, le=1, description="noise of a step: 1 is DDPM ancestral, 0 is DDIM")
+    variance: Variance | None = Field(None, description=VARIANCE)
     clip: bool = Field(False, description="clip the estimate of x_0 to [-1, 1]")
+
+    def __post_init__(self) -> None:
+        check_variance(self.variance, self.eta)
 
     def cost(self, num_samples: int = 1) -> Cost:
         return Cost(self.steps * num_samples, 0)
@@ -41,12 +46,20 @@ class Replacement(GridSolver, name="replacement"):
         times = self._times(schedule)
         x_t = task.start(times[0])
         for index, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
-            x_0 = task.prior.denoise(x_t, t)
-            x_0 = x_0.clamp(-1, 1) if self.clip else x_0
-            u = transitions.step(schedule, x_t, x_0, t, s, task.noise.normal_like(x_t), self.eta)
-            x_t = paste(schedule, u, task, known, s)
+            x_t, x_0 = replaced_step(task, known, x_t, t, s, self.eta, self.variance, clip=self.clip)
             task.report(index + 1, x_0)
         return x_t
+
+
+def replaced_step(
+    task: Task, known: Tensor, x_t: Tensor, t: Tensor, s: Tensor, eta: float, variance: Variance | None, *, clip: bool
+) -> tuple[Tensor, Tensor]:
+    """(x_s, estimate of x_0): STEP(eta), and the known pixels of y at level s in the place of its own."""
+    out, schedule = task.prior.evaluate(x_t, t), task.prior.schedule
+    x_0 = out.mean.clamp(-1, 1) if clip else out.mean
+    share = out.share(variance) if eta == 1 else 0.0
+    u = transitions.step(schedule, x_t, x_0, t, s, task.noise.normal_like(x_t), eta, share)
+    return paste(schedule, u, task, known, s), x_0
 
 
 def known_mask(task: Task) -> Tensor:

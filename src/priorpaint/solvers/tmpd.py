@@ -11,13 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, tweedie_scale
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
 from .base import STRICT, Cost, Field, settings
 from .guidance import LikelihoodSolver
 from .krylov import dot
-from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, tweedie_scale
+from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density
 
 
 @settings(frozen=True, config=STRICT)
@@ -84,6 +84,7 @@ class RowSumLikelihood(Likelihood):
             step = torch.where(needed > length, length / torch.where(needed > length, needed, 1), 1)
             gradient, length = like(step, gradient) * gradient, step * length
         if not density:
-            return Evaluation(at.x_0, gradient)
+            return Evaluation(at.x_0, gradient, None, at.variance_share)
         log_det = torch.where(informative != 0, variance.log(), 0).flatten(1).sum(1).cpu().double()
-        return Evaluation(at.x_0, gradient, gaussian_log_density(length, log_det, self.count))
+        log_density = gaussian_log_density(length, log_det, self.count)
+        return Evaluation(at.x_0, gradient, log_density, at.variance_share)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from priorpaint.diffusion.schedules import VP
+from priorpaint.priors.likelihood import log_pixel
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.training.config import TrainConfig
 
@@ -21,9 +22,6 @@ from priorpaint.training.config import TrainConfig
 Network = Callable[[Tensor, Tensor], Tensor]
 # Weight of L_vlb in L_hybrid, for the sum over all steps, in bits per value (Nichol and Dhariwal 2021, Section 3.1).
 VLB_WEIGHT = 0.001
-# Half the distance of two 8-bit values in [-1, 1].
-_HALF_STEP = 1 / 255
-_SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ class HybridObjective(SimpleObjective):
         log_true = _rows(self.log_small[index], x_0)
         away = (to_x_0 * (x_0 - guess)).square()
         kl = 0.5 * (log_variance - log_true - 1 + (log_true - log_variance).exp() + away * (-log_variance).exp())
-        first = -_log_pixel(x_0, mean, log_variance)
+        first = -log_pixel(x_0, mean, log_variance)
         bits = torch.where((index == 0).to(out.device)[:, None, None, None], first, kl) / math.log(2)
         simple = (eps - noise).square().mean((1, 2, 3))
         return simple + VLB_WEIGHT * len(self.beta) * bits.mean((1, 2, 3))
@@ -219,13 +217,3 @@ def _noise(x_0: Tensor, generator: torch.Generator) -> Tensor:
 
 def _rows(values: Tensor, x: Tensor) -> Tensor:
     return values.to(x)[:, None, None, None]
-
-
-def _log_pixel(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """log probability of the 8-bit value x under N(mean, exp(log_variance)); the end values take the whole tail."""
-    scale = (-log_variance / 2).exp()
-    above = torch.special.ndtr((x - mean + _HALF_STEP) * scale)
-    below = torch.special.ndtr((x - mean - _HALF_STEP) * scale)
-    above = torch.where(x > 1 - _HALF_STEP, torch.ones_like(above), above)
-    below = torch.where(x < -1 + _HALF_STEP, torch.zeros_like(below), below)
-    return (above - below).clamp(min=_SMALLEST).log()

@@ -295,7 +295,8 @@ class TestRefused:
 
     def test_further_tensors(self, tmp_path: Path, state: dict[str, Tensor]) -> None:
         self.refused(tmp_path, {**state, "middle_block.1.extra": torch.ones(1)}, "middle_block.1.extra")
-        self.refused(tmp_path, {**state, "output_blocks.9.0.x": torch.ones(1)}, "blocks|output_blocks.9.0.x")
+        for name in ("output_blocks.9.0.x", "input_blocks.99.0.in_layers.0.weight", "input_blocks.4.0.x", "out.3.x"):
+            self.refused(tmp_path, {**state, name: torch.ones(1)}, name)
 
     def test_values_that_are_not_finite(self, tmp_path: Path, state: dict[str, Tensor]) -> None:
         state["out.2.bias"][1] = float("nan")

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -105,10 +106,31 @@ def test_a_shift_by_the_number_of_patches(kind: str) -> None:
     assert torch.allclose(actual.schedule._shifted(u), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10, 28])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_grids_of_both_pipelines(steps: int, dynamic: bool) -> None:
+    """Flux's asks its scheduler for 1 ... 1/n; Stable Diffusion 3's leaves the grid to it."""
+    config = {"shift": 3.0, "use_dynamic_shifting": dynamic}
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**config)
+    settings = {"mu": 0.5 + (1.15 - 0.5) * (1024 - 256) / (4096 - 256)} if dynamic else {}
+    for even in (True, False):
+        sigmas = {"sigmas": np.linspace(1.0, 1 / steps, steps)} if even else {}
+        scheduler.set_timesteps(None if even else steps, **sigmas, **settings)
+        actual = read_noise({"_class_name": "FlowMatchEulerDiscreteScheduler", **config}, FILE, 1024, even=even)
+        assert torch.allclose(actual.schedule.grid(steps).float(), scheduler.sigmas, atol=1e-6)
+
+
 def test_multistep_schedulers_of_flow_models() -> None:
+    """To a step of the training's, as their highest level is just below pure noise."""
     config = {"use_flow_sigmas": True, "flow_shift": 2.0, "prediction_type": "flow_prediction"}
-    actual = read_noise({"_class_name": "UniPCMultistepScheduler", **config}, FILE)
-    assert isinstance(actual.schedule, Flow) and actual.schedule.shift == 2 and actual.prediction == "flow"
+    for name in ("UniPCMultistepScheduler", "DPMSolverMultistepScheduler"):
+        actual = read_noise({"_class_name": name, **config}, FILE)
+        assert isinstance(actual.schedule, Flow) and actual.schedule.shift == 2 and actual.prediction == "flow"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numpy, about code of the library
+            scheduler = getattr(diffusers, name)(**config)
+            scheduler.set_timesteps(10)
+        assert torch.allclose(actual.schedule.grid(10).float(), scheduler.sigmas, atol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -121,18 +143,31 @@ def test_multistep_schedulers_of_flow_models() -> None:
         ({"num_train_timesteps": 1}, "num_train_timesteps is 1;"),
         ({"beta_start": "small"}, "beta_start is 'small'"),
         ({"beta_end": math.nan}, "beta_end is nan"),
-        ({"beta_end": 1.5}, "no noise schedule"),
-        ({"beta_start": -0.1}, "no noise schedule"),
+        ({"beta_end": 1.5}, "beta_end is 1.5"),
+        ({"beta_start": -0.1}, "beta_start is -0.1"),
         ({"beta_schedule": "wiggly"}, "beta_schedule = 'wiggly'"),
-        ({"trained_betas": ["a", "b"]}, "trained_betas"),
+        ({"trained_betas": ["a", "b"]}, r"trained_betas\[0\] is 'a'"),
+        ({"trained_betas": [0.1, 0.2, -1]}, r"trained_betas\[2\] is -1"),
+        ({"trained_betas": 0.1}, "trained_betas is 0.1"),
         ({"trained_betas": [0.1, 1.0, 0.2]}, "no noise schedule"),
         ({"rescale_betas_zero_snr": True}, "prediction_type is 'epsilon' with a table that ends in pure noise"),
+        ({"rescale_betas_zero_snr": "x"}, "rescale_betas_zero_snr is 'x'; expected true or false"),
+        ({"rescale_betas_zero_snr": 1}, "rescale_betas_zero_snr is 1; expected true or false"),
+        ({"use_flow_sigmas": "x"}, "use_flow_sigmas is 'x'"),
         ({"_class_name": "MyScheduler"}, "scheduler 'MyScheduler' is not one that"),
         ({"_class_name": "os.system"}, "scheduler 'os.system' is not one that"),
         ({"_class_name": "UNet2DModel"}, "scheduler 'UNet2DModel' is not one that"),
         ({"timestep_type": "continuous"}, "timestep_type is 'continuous'"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": -1}, "shift is -1"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": [3]}, r"shift is \[3\]"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1e308}, r"shift is 1e\+308"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 10**400}, "shift is 1000"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": "x"}, "use_dynamic_shifting is"),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True, "max_shift": 99},
+            r"the shift of base_shift and max_shift is 9.88903e\+42",
+        ),
+        ({"_class_name": "EDMEulerScheduler", "rho": 0}, "rho is 0"),
         ({"_class_name": "EDMEulerScheduler", "sigma_min": 5, "sigma_max": 1}, "sigma_min"),
         ({"_class_name": "ScoreSdeVeScheduler", "sigma_min": -1}, "sigma_min"),
     ],

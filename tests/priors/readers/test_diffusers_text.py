@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,13 @@ def pipeline_of(cls: Any, folder: Path, **absent: None) -> Any:
 @pytest.fixture(scope="module")
 def sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = models.stable_diffusion(tmp_path_factory.mktemp("sd"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("sd3")
+    models.sd3(folder)
     return folder
 
 
@@ -137,6 +145,89 @@ def test_flux(tmp_path: Path, distilled: bool) -> None:
     raw = pipe._unpack_latents(raw, 16, 12, 2)
     assert torch.allclose(prior.denoise(x, t, condition), x - 0.4 * raw, atol=1e-4)
     assert prior.shape == (4, 8, 8)
+
+
+@pytest.mark.parametrize(("side", "shift"), [(64, 1.583), (1024, 3.158), (None, 3.158)])
+def test_the_grid_of_flux_is_its_pipelines(tmp_path: Path, side: int | None, shift: float) -> None:
+    """Latents of 8 x 8 pixels, packed 2 x 2 into tokens: 16 of them at 64 pixels, 4096 at the model's own 1024."""
+    models.flux(tmp_path)
+    deep = {"block_out_channels": (4,) * 4, "down_block_types": ("DownEncoderBlock2D",) * 4}
+    models.kl(**deep, up_block_types=("UpDecoderBlock2D",) * 4).save_pretrained(tmp_path / "vae")
+    prior = load_prior(tmp_path, flags={"image_size": side} if side else None, device="cpu")
+    assert prior.schedule.shift == pytest.approx(shift, abs=5e-4)
+    assert prior.image_shape == (3, side or 1024, side or 1024)
+    if side != 64:
+        return
+    pipe = pipeline_of(diffusers.FluxPipeline, tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    for steps in (1, 4, 7):
+        pipe(PROMPT, height=side, width=side, num_inference_steps=steps, max_sequence_length=8, output_type="latent")
+        assert torch.allclose(prior.schedule.grid(steps).float(), pipe.scheduler.sigmas, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "named"),
+    [
+        ("transformer", {"pos_embed_max_size": 3000}, "pos_embed_max_size is 3000; expected the root of the rows"),
+        ("transformer", {"pos_embed_max_size": 10**9}, "pos_embed_max_size is 1000000000; expected a whole number"),
+        ("transformer", {"sample_size": 18}, "sample_size is 18; expected at most 16"),
+        ("transformer", {"patch_size": 0}, "patch_size is 0; expected a whole number from 1"),
+        ("text_encoder", {"layer_norm_eps": -1}, "layer_norm_eps is -1"),
+        ("text_encoder", {"max_position_embeddings": 10**9}, "max_position_embeddings is 1000000000"),
+        ("text_encoder", {"vocab_size": 36}, "vocab_size|embed"),
+        ("text_encoder", {"eos_token_id": 0}, "eos_token_id is 0 and the end of a text of its tokeniser is 34"),
+        ("text_encoder_3", {"relative_attention_max_distance": 10**400}, "relative_attention_max_distance is 1000"),
+        ("text_encoder_3", {"num_layers": 10**5}, "num_layers is 100000; expected a whole number from 1 to"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_are_named(
+    three: Path, tmp_path: Path, part: str, changes: dict[str, Any], named: str
+) -> None:
+    shutil.copytree(three, tmp_path, dirs_exist_ok=True)
+    models.edit(tmp_path / part / "config.json", **changes)
+    with pytest.raises(CheckpointError, match=named):
+        load_prior(tmp_path, device="cpu")
+
+
+def test_sizes_beyond_the_table_of_positions_are_refused(three: Path) -> None:
+    assert load_prior(three, flags={"image_size": 32}, device="cpu").shape == (4, 16, 16)
+    with pytest.raises(UsageError, match="image_size is 36, .* up to 32 pixels"):
+        load_prior(three, flags={"image_size": 36}, device="cpu")
+
+
+@pytest.mark.parametrize("axes", [[10**9, 6, 6], [0, 6, 6], [2, 2, 2], [2, 6], [3, 3, 2], 8, ["x", 2, 2]], ids=str)
+def test_the_axes_of_flux_share_out_a_head(tmp_path: Path, axes: Any) -> None:
+    models.flux(tmp_path)
+    models.edit(tmp_path / "transformer" / "config.json", axes_dims_rope=axes)
+    with pytest.raises(CheckpointError, match="axes_dims_rope"):
+        load_prior(tmp_path, device="cpu")
+
+
+def test_a_tokeniser_without_its_words_is_refused(sd: Path, three: Path, tmp_path: Path) -> None:
+    """By its files, and by their content: without words all prompts would be the same text."""
+    clip, t5 = tmp_path / "clip", tmp_path / "t5"
+    shutil.copytree(sd, clip)
+    vocabulary = json.loads((clip / "tokenizer" / "vocab.json").read_text())
+    few = dict(list(vocabulary.items())[-2:])
+    high = {**vocabulary, "a": 10**9}
+    merges = (clip / "tokenizer" / "merges.txt").read_text()
+    for words, pairs, named in (
+        (high, merges, "up to the number 1000000000"),
+        (few, merges, "tokenizer cannot be read"),
+        (few, merges.splitlines()[0], "has 2 words, up to the number .*vocab_size .*is 35"),
+    ):
+        (clip / "tokenizer" / "vocab.json").write_text(json.dumps(words))
+        (clip / "tokenizer" / "merges.txt").write_text(pairs)
+        with pytest.raises(CheckpointError, match=named):
+            load_prior(clip, device="cpu")
+    (clip / "tokenizer" / "vocab.json").unlink()
+    with pytest.raises(CheckpointError, match="has no vocabulary .tokenizer.json or vocab.json and merges.txt"):
+        load_prior(clip, device="cpu")
+    shutil.copytree(three, t5)
+    (t5 / "tokenizer_3" / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="tokenizer_3 has no vocabulary .tokenizer.json or spiece.model"):
+        load_prior(t5, device="cpu")
 
 
 def test_parts_of_two_models_are_refused(sd: Path, tmp_path: Path) -> None:

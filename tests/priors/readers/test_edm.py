@@ -80,6 +80,13 @@ def built(kind: str, kwargs: Mapping[str, Any]) -> nn.Module:
 
 
 def write(path: Path, kind: str, precond: str, kwargs: Mapping[str, Any], **attributes: Any) -> nn.Module:
+    top, network = pickled(kind, precond, kwargs, **attributes)
+    write_edm(path, top)
+    return network
+
+
+def pickled(kind: str, precond: str, kwargs: Mapping[str, Any], **attributes: Any) -> tuple[Persistent, nn.Module]:
+    """(what is written, the network in it)."""
     network = built(kind, kwargs)
     wrapper = nn.Module()
     for name, value in list(attributes.items()):
@@ -88,8 +95,7 @@ def write(path: Path, kind: str, precond: str, kwargs: Mapping[str, Any], **attr
     ends = {"img_resolution": kwargs["img_resolution"], "img_channels": kwargs["in_channels"]}
     top = edm_tree(wrapper, precond, **ends, label_dim=kwargs.get("label_dim", 0), use_fp16=False, **attributes)
     top.state["_modules"] = {"model": edm_tree(network, kind, {"dropout": 0.1, **kwargs})}
-    write_edm(path, top)
-    return network
+    return top, network
 
 
 class TestPublishedOutputs:
@@ -245,6 +251,12 @@ class TestEDM2:
     KWARGS = {"img_resolution": 8, "img_channels": 3, "label_dim": 4, "model_channels": 8, "channel_mult": [1, 2]}
 
     def write(self, path: Path, **more: Any) -> tuple[edm2.UNet, dict[str, Tensor]]:
+        top, network, raw = self.pickled(**more)
+        write_edm(path, top)
+        return network, raw
+
+    def pickled(self, **more: Any) -> tuple[Persistent, edm2.UNet, dict[str, Tensor]]:
+        """(what is written, the network in it, its weights as they are stored)."""
         kwargs = {**self.KWARGS, "num_blocks": 1, "attn_resolutions": [4], "channels_per_head": 8, **more}
         lists = {name: tuple(value) for name, value in kwargs.items() if isinstance(value, list)}
         network = filled(edm2.UNet(edm2.EDM2Config(**{**kwargs, **lists})))
@@ -255,8 +267,7 @@ class TestEDM2:
         for side in ("enc", "dec"):
             for block in top.state["_modules"]["unet"].state["_modules"][side].state["_modules"].values():
                 block.class_name = "Block" if block.class_name == "UNetBlock" else block.class_name
-        write_edm(path, top)
-        return network, raw
+        return top, network, raw
 
     def test_it_is_read(self, tmp_path: Path) -> None:
         network, _ = self.write(tmp_path / "a.pkl")

@@ -275,11 +275,13 @@ class TestFormat:
 class TestClasses:
     WIDE = ADMConfig(4, 4, 32, (32, 32), 1, frozenset({1}), "conv", False, Heads(2), 0, Transformer(2, 12))
 
-    def write(self, path: Path, num_classes: int = 6, **more: Any) -> LatentPrior:
-        condition = {
+    def write(self, path: Path, num_classes: int = 6, rate: float | None = None, **more: Any) -> LatentPrior:
+        condition: dict[str, Any] = {
             "target": "ldm.modules.encoders.modules.ClassEmbedder",
             "params": {"n_classes": num_classes, "embed_dim": 12, "key": "class_label"},
         }
+        if rate is not None:
+            condition["params"]["ucg_rate"] = rate
         config = configuration(KL, self.WIDE, cond_stage_config=condition, conditioning_key="crossattn")
         state = {**tensors(KL, self.WIDE), "cond_stage_model.embedding.weight": images(num_classes, 12)}
         return read(write(path / "a.ckpt", state, config), **more)
@@ -304,6 +306,26 @@ class TestClasses:
         torch.testing.assert_close(prior.denoise(x, 0.5), CFGPrior(prior, label=0).denoise(x, 0.5))
         with pytest.raises(UsageError, match="null_class"):
             self.write(tmp_path, null_class=6)
+
+    @pytest.mark.parametrize(
+        ("classes", "rate", "guides"),
+        [(1000, None, False), (1000, 0.1, True), (1001, None, True), (1001, 0.0, False), (1001, 0.2, True)],
+    )
+    def test_guidance_needs_a_class_that_stood_for_none(
+        self, tmp_path: Path, classes: int, rate: float | None, guides: bool
+    ) -> None:
+        """ImageNet's own 1000 classes leave none for that, and the configuration may say how often it was trained."""
+        prior = self.write(tmp_path, classes, rate)
+        assert prior.info.null_state == guides and CFGPrior(prior, label=classes - 1).scale == 1
+        if guides:
+            torch.testing.assert_close(prior.condition()["labels"], torch.tensor([classes - 1]))
+            CFGPrior(prior, label=1, scale=2.0)
+            return
+        with pytest.raises(UsageError, match="needs a state without a class.*null_class"):
+            CFGPrior(prior, label=1, scale=2.0)
+        with pytest.raises(UsageError, match="by class only"):
+            prior.denoise(images(1, 4, 8, 8), 0.5)
+        CFGPrior(self.write(tmp_path, classes, rate, null_class=classes - 1), label=1, scale=2.0)
 
     def test_the_embedding_is_checked(self, tmp_path: Path) -> None:
         self.write(tmp_path)

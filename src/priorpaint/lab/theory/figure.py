@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from ...errors import MissingExtra
-from .appendix_b import CG, CHEBYSHEV, REPAINT, REPAINT_PLUS, REVERSE_SDE, Outcome
+from .appendix_b import CG, CHEBYSHEV, LEAST_SQUARES, REPAINT, REPAINT_PLUS, REVERSE_SDE, Outcome
 from .model import LinearModel
 
 if TYPE_CHECKING:
@@ -17,14 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
-_COLOURS = {
-    REPAINT: "#D55E00",
-    REVERSE_SDE: "#E69F00",
-    REPAINT_PLUS: "#0072B2",
-    CHEBYSHEV: "#56B4E9",
-    CG: "#009E73",
-}
-_MARKERS = {REPAINT: "s", REVERSE_SDE: "^", REPAINT_PLUS: "o"}
+PALETTE = ("#D55E00", "#E69F00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73")
+_COLOURS = dict(zip((REPAINT, REVERSE_SDE, LEAST_SQUARES, REPAINT_PLUS, CHEBYSHEV, CG), PALETTE, strict=True))
+_MARKERS = {REPAINT: "s", REVERSE_SDE: "^", LEAST_SQUARES: "v", REPAINT_PLUS: "o"}
 _SHOWN = 30
 # Errors below are float64 rounding.
 _FLOOR = 1e-17
@@ -54,25 +46,12 @@ def draw(model: LinearModel, outcome: Outcome, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def plane(model: LinearModel) -> tuple[Tensor, Tensor]:
-    """Two orthonormal directions (2, d), one known, one hidden, that span the slowest mode; and its line in them.
-
-    The line is (sqrt(1 - rho), sqrt(rho)), up to signs. For d = 2 the directions are the coordinates. A direction is 0
-    where the mode has no such part.
-    """
-    _, vectors = torch.linalg.eigh(model.A.mT @ model.D @ model.A)
-    mode = model.A @ vectors[:, -1]
-    parts = torch.stack([torch.where(model.known, mode, 0), torch.where(model.known, 0, mode)])
-    basis = torch.nn.functional.normalize(parts.abs() if model.d == 2 else parts, dim=1, eps=1e-9)
-    return basis, basis @ mode
-
-
 def _manifold(axes: Axes, model: LinearModel, outcome: Outcome) -> None:
-    basis, line = plane(model)
+    basis, line = model.plane()
     shown = {name: (images[:_SHOWN] @ basis.mT).mT.numpy() for name, images in outcome.images.items()}
     axes.axline((0, 0), (float(line[0]), float(line[1])), color="0.7", lw=1.2, zorder=1)
-    # What RePaint does to each image, and the reverse SDE to that.
-    for before, after in (("x_0", REPAINT), (REPAINT, REVERSE_SDE)):
+    # What RePaint does to each image, and the reverse SDE and least squares to that.
+    for before, after in (("x_0", REPAINT), (REPAINT, REVERSE_SDE), (REPAINT, LEAST_SQUARES)):
         for start, end in zip(shown[before].T, shown[after].T, strict=True):
             axes.plot([start[0], end[0]], [start[1], end[1]], color=_COLOURS[after], lw=0.6, alpha=0.5, zorder=2)
     x, y = shown["x_0"]
@@ -99,8 +78,9 @@ def _errors(axes: Axes, model: LinearModel, outcome: Outcome) -> None:
     rate = f"predicted for RePaint+,\nrate $\\rho$ = {model.rho:.4g}"
     visible = [max(value, _FLOOR) for value in outcome.predicted]
     axes.plot(range(rounds + 1), visible, color="black", lw=1.0, ls="--", zorder=5, label=rate)
-    for row, label in zip(outcome.rows[:2], ("predicted for RePaint", None), strict=True):
-        axes.axhline(row.predicted, color="black", lw=1.0, ls=":", zorder=5, label=label)
+    for row, label in zip(outcome.rows[:3], ("predicted for the others", None, None), strict=True):
+        if row.check.theory is not None:
+            axes.axhline(row.check.theory, color="black", lw=1.0, ls=":", zorder=5, label=label)
     axes.set_yscale("log")
     axes.set_ylim(bottom=max(_FLOOR, 0.3 * min(min(curve) for curve in outcome.curves.values())))
     axes.set_xlim(0, rounds)

@@ -12,7 +12,7 @@ The published text of the paper has lost its formulas; the statements in this pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +98,22 @@ class LinearModel:
         unseen: Tensor = self.A @ vectors[:, values > 1 - _ONE]
         return unseen @ unseen.mT
 
+    def describe(self) -> str:
+        """Its sizes, in words."""
+        return f"d = {self.d}, k = {self.k}, {int(self.known.sum())} known (rho = {self.rho:.4g})"
+
+    def plane(self) -> tuple[Tensor, Tensor]:
+        """Two orthonormal directions (2, d), one known, one hidden, that span the slowest mode; and its line in them.
+
+        The line is (sqrt(1 - rho), sqrt(rho)), up to signs. For d = 2 the directions are the coordinates. A direction
+        is 0 where the mode has no such part.
+        """
+        _, vectors = torch.linalg.eigh(self.A.mT @ self.D @ self.A)
+        mode = self.A @ vectors[:, -1]
+        parts = torch.stack([torch.where(self.known, mode, 0), torch.where(self.known, 0, mode)])
+        basis = torch.nn.functional.normalize(parts.abs() if self.d == 2 else parts, dim=1, eps=1e-9)
+        return basis, basis @ mode
+
     def draw(self, num: int, *, seed: int) -> Tensor:
         """Samples x_0 (num, d), float64."""
         return normal(num, self.k, seed=seed, use="latent") @ self.A.mT
@@ -111,9 +127,16 @@ class LinearModel:
         return torch.where(self.known, x_0, u)
 
 
+def normals(num: int, size: int, *, seed: int, use: str) -> Iterator[Tensor]:
+    """Standard normal (num, size), float64, without end; a hash of ``seed`` and of what it is used for."""
+    stream = Streams([derive("theory", use, seed)])
+    while True:
+        yield stream.normal(num, size)[0].double()
+
+
 def normal(num: int, size: int, *, seed: int, use: str) -> Tensor:
-    """Standard normal (num, size), float64, a hash of ``seed`` and of what it is used for."""
-    return Streams([derive("theory", use, seed)]).normal(num, size)[0].double()
+    """The first of ``normals``."""
+    return next(normals(num, size, seed=seed, use=use))
 
 
 def _random_mask(d: int, count: int, seed: int) -> Tensor:

@@ -37,31 +37,42 @@ def repaint(model: LinearModel, x_0: Tensor, beta: float, *, seed: int) -> Itera
         x_1 = alpha * filled + sigma * normal(*x_0.shape, seed=seed, use=f"repaint {count}")
 
 
-def repaint_bias(rho: Tensor | float, beta: float) -> Tensor:
-    """Drift bias b of RePaint for R -> infinity: E[v | x_0] - x_M = b x_M with b = -beta / (1 - alpha^2 rho)."""
-    bias: Tensor = -beta / (1 - (1 - beta) * torch.as_tensor(rho, dtype=torch.float64))
-    return bias
+def repaint_bias(rho: Tensor | float, beta: float, rounds: float = math.inf) -> Tensor:
+    """Drift bias b of RePaint after R rounds: E[v | x_0] - x_M = b x_M; b -> -beta / (1 - alpha^2 rho).
 
-
-def repaint_variance(rho: Tensor | float, beta: float) -> Tensor:
-    """Dispersion of RePaint for R -> infinity: Var[v | x_0] = alpha^2 beta rho / (1 - alpha^4 rho^2)."""
-    rho = torch.as_tensor(rho, dtype=torch.float64)
-    return (1 - beta) * beta * rho / (1 - (1 - beta) ** 2 * rho**2)
-
-
-def repaint_rms(rho: Tensor | float, beta: float) -> Tensor:
-    """Rms error of RePaint on a mode, whose hidden part of x_0 has variance rho; more rounds do not help."""
-    return (repaint_bias(rho, beta).square() * rho + repaint_variance(rho, beta)).sqrt()
-
-
-def reverse_sde_rms(rho: Tensor | float, beta: float) -> Tensor:
-    """The same after one more reverse step theta* x~, of all of the mode, hidden and known.
-
-    A^T x~ = (1 + b rho) z + noise of variance rho v; theta* shrinks it by alpha besides.
+    It begins at -1, the mean of what pure noise gives, and a round shrinks the distance to the limit by alpha^2 rho.
     """
-    alpha = math.sqrt(1 - beta)
-    shrunk = alpha * (1 + repaint_bias(rho, beta) * rho) - 1
-    return (shrunk.square() + alpha**2 * rho * repaint_variance(rho, beta)).sqrt()
+    factor = (1 - beta) * torch.as_tensor(rho, dtype=torch.float64)
+    limit = -beta / (1 - factor)
+    return limit - (1 + limit) * factor ** (rounds - 1)
+
+
+def repaint_variance(rho: Tensor | float, beta: float, rounds: float = math.inf) -> Tensor:
+    """Dispersion after R rounds: Var[v | x_0], from alpha^2 rho at first to alpha^2 beta rho / (1 - alpha^4 rho^2)."""
+    factor = (1 - beta) * torch.as_tensor(rho, dtype=torch.float64)
+    limit = beta * factor / (1 - factor**2)
+    return limit + (factor - limit) * factor ** (2 * (rounds - 1))
+
+
+def repaint_rms(rho: Tensor | float, beta: float, rounds: float = math.inf) -> Tensor:
+    """Rms error of RePaint on a mode, whose hidden part of x_0 has variance rho; more rounds do not help."""
+    return (repaint_bias(rho, beta, rounds).square() * rho + repaint_variance(rho, beta, rounds)).sqrt()
+
+
+def reverse_sde_rms(rho: Tensor | float, beta: float, rounds: float = math.inf) -> Tensor:
+    """The same after one more reverse step theta* x~, of all of the mode, hidden and known."""
+    return _projected_rms(rho, beta, rounds, math.sqrt(1 - beta))
+
+
+def least_squares_rms(rho: Tensor | float, beta: float, rounds: float = math.inf) -> Tensor:
+    """The same after the least-squares projection P x~ on the manifold: never more than RePaint's own, and not 0."""
+    return _projected_rms(rho, beta, rounds, 1.0)
+
+
+def _projected_rms(rho: Tensor | float, beta: float, rounds: float, gain: float) -> Tensor:
+    """Of gain P x~: A^T x~ = (1 + b rho) z + noise of variance rho v."""
+    shrunk = gain * (1 + repaint_bias(rho, beta, rounds) * rho) - 1
+    return (shrunk.square() + gain**2 * rho * repaint_variance(rho, beta, rounds)).sqrt()
 
 
 # -- RePaint+ ----------------------------------------------------------------------------------------------------------
@@ -118,11 +129,31 @@ def noisy_rate(model: LinearModel, delta: Tensor) -> float:
     return float(torch.linalg.matrix_norm((model.P + delta) @ model.D, 2))
 
 
+def noisy_sweeps(model: LinearModel, delta: Tensor, x_0: Tensor, u: Tensor) -> Iterator[Tensor]:
+    """Algorithm 2 with the generator P + Delta, from u (N, d): u_1, u_2, ... without end."""
+    generator = (model.P + delta).mT
+    while True:
+        u = model.paste(x_0, u) @ generator
+        yield u
+
+
 def noisy_limit(model: LinearModel, delta: Tensor, x_0: Tensor) -> Tensor:
     """The error for R -> infinity: (I - (P + Delta) D)^-1 Delta x_0, (N, d)."""
     system = torch.eye(model.d, dtype=torch.float64) - (model.P + delta) @ model.D
     error: Tensor = torch.linalg.solve(system, delta @ x_0.mT)
     return error.mT
+
+
+def noisy_rms(model: LinearModel, delta: Tensor, rounds: int) -> float:
+    """Rms error after R rounds, exactly, from a start on the manifold that is an independent sample; for any lambda.
+
+    (P + Delta) D is applied to what z and the start's own latents have become of, and Delta x_0 is added.
+    """
+    generator = (model.P + delta) @ model.D
+    of_start, of_image = model.A, -model.A
+    for _ in range(rounds):
+        of_start, of_image = generator @ of_start, generator @ of_image + delta @ model.A
+    return math.sqrt(float(of_start.square().sum() + of_image.square().sum()))
 
 
 def noisy_bound(model: LinearModel, delta: Tensor, x_0: Tensor, start: Tensor, rounds: float = math.inf) -> Tensor:

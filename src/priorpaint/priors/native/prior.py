@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class LoadedPrior(NetworkPrior):
             classes=config.classes,
         )
         self._precision = dtype
+        dropout = metadata.training.get("label_dropout")  # files of before it was recorded were trained with some
+        self.info = replace(self.info, null_state=not config.classes or dropout != 0)
         self.learned_variance = config.learned_variance
         self.data_std = 1.0 if eps else metadata.sigma_data
         self.hash = file_hash(source)

@@ -35,7 +35,8 @@ Denoiser = UNet | MLP
 Config = UNetConfig | MLPConfig | AutoencoderConfig
 Network = Denoiser | ConvAutoencoder
 _UNETS, _MLPS, _AUTOENCODERS = TypeAdapter(UNetConfig), TypeAdapter(MLPConfig), TypeAdapter(AutoencoderConfig)
-_Side = Annotated[int, Field(ge=1)]
+_Side = Annotated[int, Field(ge=1, le=65536, strict=True)]
+_Sigma = Annotated[float, Field(gt=0, le=10**6)]
 _ENTRY = "priorpaint"
 # Options of a network that format 1 does not know.
 _LATER = {"classes", "learned_variance", "dense", "side", "hidden"}
@@ -57,9 +58,9 @@ class WeightsMetadata:
         autoencoder_training: as ``training``, of the autoencoder that comes with a denoiser of its latents.
     """
 
-    sigma_data: float = 0.5
-    sigma_min: float = 0.01
-    sigma_max: float = 8.0
+    sigma_data: Annotated[float, Field(gt=0, le=1000)] = 0.5
+    sigma_min: _Sigma = 0.01
+    sigma_max: _Sigma = 8.0
     training: Mapping[str, Any] = field(default_factory=dict)
     prediction: Annotated[str, Field(pattern="^(edm|eps|x0)$")] = "edm"
     betas: Annotated[str, Field(pattern="^(linear|cosine|scaled_linear)$")] = "linear"

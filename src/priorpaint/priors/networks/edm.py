@@ -39,7 +39,7 @@ class EDMConfig:
     model_channels: Positive = 128
     channel_mult: List = (1, 2, 2, 2)
     channel_mult_emb: Whole = 4
-    num_blocks: Whole = 4
+    num_blocks: Positive = 4
     attn_resolutions: tuple[Whole, ...] = (16,)
     embedding_type: Literal["positional", "fourier"] = "positional"
     channel_mult_noise: Whole = 1

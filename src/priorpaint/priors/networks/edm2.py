@@ -39,7 +39,7 @@ class EDM2Config:
     channel_mult: List = (1, 2, 3, 4)
     channel_mult_noise: Whole | None = None
     channel_mult_emb: Whole | None = None
-    num_blocks: Whole = 3
+    num_blocks: Positive = 3
     attn_resolutions: tuple[Whole, ...] = (16, 8)
     label_balance: Share = 0.5
     concat_balance: Share = 0.5

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .layers import GroupNorm, attend
+from .layers import GroupNorm, Positive, attend
 
 _MOST_GROUPS = 32
 _LEAST_CHANNELS = 4  # of a group
 
 # What the arguments of published constructors can be.
-Whole = Annotated[int, Field(ge=0, le=65536)]
-List = Annotated[tuple[Whole, ...], Field(min_length=1, max_length=64)]
+Whole = Annotated[int, Field(ge=0, le=65536, strict=True)]
+List = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
 Taps = Annotated[tuple[float, ...], Field(min_length=1, max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
 

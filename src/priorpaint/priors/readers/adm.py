@@ -7,8 +7,9 @@ number of attention heads and their order, the noise schedule and its number of 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from ...diffusion.schedules import VP
@@ -45,7 +46,7 @@ class ADMFlags(Flags):
         rescale_timesteps: whether the network is told t * 1000 / diffusion_steps.
     """
 
-    image_size: Positive | None = None
+    image_size: Annotated[Positive, Field(le=65536)] | None = None
     num_channels: Whole | None = None
     num_res_blocks: Whole | None = None
     channel_mult: Numbers = None
@@ -59,7 +60,7 @@ class ADMFlags(Flags):
     num_head_channels: HeadCount = None
     use_new_attention_order: bool = False
     noise_schedule: Literal["linear", "cosine"] = "linear"
-    diffusion_steps: Positive = 1000
+    diffusion_steps: Annotated[Positive, Field(ge=2, le=100_000)] = 1000
     predict_xstart: bool = False
     rescale_timesteps: bool = False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from torch import Tensor
@@ -30,11 +31,13 @@ class Shapes:
         self.shapes = {key: tuple(value.shape) for key, value in state.items()}
         self.path = path
         self.parts: dict[tuple[str, int], set[str]] = {}
+        self.keys: dict[tuple[str, int], str] = {}  # a tensor of each block
         for key in self.shapes:
             match = _BLOCK.fullmatch(key)
             if match:
                 side, index, part, rest = match.groups()
                 self.parts.setdefault((side, int(index)), set()).add(f"{part}.{rest}")
+                self.keys[side, int(index)] = key
 
     def __contains__(self, name: str) -> bool:
         return name in self.shapes
@@ -95,6 +98,7 @@ def infer(state: Mapping[str, Tensor], path: Path, heads: Heads, learned_varianc
             f"{path} takes pictures of {in_channels} channels; expected {_PICTURES[0]} to {_PICTURES[-1]} "
             "(models that enlarge or fill pictures take more: choose the plain model)."
         )
+    _check_gaps(shapes)
     per_level, resampling = _layout(shapes)
     count = max(shapes.blocks("input"), shapes.blocks("output")) // per_level
     transformer = _transformer(shapes)
@@ -136,6 +140,18 @@ def check_layers(config: ADMConfig, path: Path) -> None:
                 )
 
 
+def _check_gaps(shapes: Shapes) -> None:
+    """That the blocks of a side follow each other; one of them may have no weights, where it only halves pictures."""
+    for side in ("input", "output"):
+        held = sorted(index for where, index in shapes.parts if where == side)
+        for before, after in pairwise([-1, *held]):
+            if after - before > 2:
+                raise CheckpointError(
+                    f"{shapes.path} has the tensor {shapes.keys[side, after]}, but none of the blocks {before + 1} to "
+                    f"{after - 1} before it: that tensor is not part of the network, or these are missing."
+                )
+
+
 def _layout(shapes: Shapes) -> tuple[int, str]:
     """(blocks of a level with its change of resolution, how it changes), from where the resolution changes."""
     inputs, outputs = shapes.blocks("input"), shapes.blocks("output")
@@ -153,9 +169,11 @@ def _layout(shapes: Shapes) -> tuple[int, str]:
     else:
         period, resampling = count, "conv"
     if period < 2 or not count or count % period:
+        last = [shapes.keys[side, n - 1] for side, n in (("input", inputs), ("output", outputs)) if n]
         raise CheckpointError(
-            f"{shapes.path} has {inputs} input and {outputs} output blocks with a change of resolution every {period}; "
-            "expected the same number of blocks at each level: blocks are missing or of another network."
+            f"{shapes.path} has {inputs} input and {outputs} output blocks, up to {' and '.join(last)}, with a change "
+            f"of resolution every {period}; expected the same number of blocks at each level: some are missing or of "
+            "another network."
         )
     return period, resampling
 

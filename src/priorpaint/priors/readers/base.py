@@ -91,6 +91,11 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 
 
+def short(value: Any) -> str:
+    """A value of a configuration as a message shows it, shortened."""
+    return _SHORT.repr(value)
+
+
 def explained(error: ValidationError) -> str:
     """The first setting that is wrong, its value, shortened, and what it should be."""
     wrong = error.errors()[0]
@@ -99,5 +104,5 @@ def explained(error: ValidationError) -> str:
 
 def shown(wrong: Mapping[str, Any]) -> str:
     """A wrong value, shortened, and what it should be, of one error of pydantic."""
-    value = "missing" if wrong["type"] == "missing" else _SHORT.repr(wrong["input"])
+    value = "missing" if wrong["type"] == "missing" else short(wrong["input"])
     return f"{value} ({wrong['msg'][:1].lower()}{wrong['msg'][1:]})"

@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from ...errors import CheckpointError, UsageError
@@ -33,11 +34,13 @@ from .diffusers_networks import (
     TextUNet,
 )
 from .diffusers_schedule import VES, read_noise
+from .diffusers_settings import check
 from .diffusers_text import Encoder, FluxText, SD3Text, SDXLText, StableDiffusionText, Text, read_encoder
 from .flags import Flags, Number, Positive, Whole
 from .untrusted.reading import named
 
 _FLUX_TOKENS, _SD3_TOKENS = 512, 256
+_MOST_TOKENS = 4096
 _FLUX_GUIDANCE = 3.5
 _DEFAULT_LATENT_SIZE = 128
 
@@ -47,28 +50,29 @@ class DiffusersFlags(Flags):
 
     Attributes:
         variant: which weights, such as fp16, where the folder has several.
-        image_size: pixels along a side, or 'any', instead of the size that the model was trained at.
+        image_size: pixels along a side, or 'any', instead of the size of the model's training; Flux's shift follows.
         null_class: the class that stands for no class, for guidance of a class-conditional U-Net.
         max_sequence_length: tokens of T5's text (Stable Diffusion 3: 256, Flux: 512).
         guidance: the guidance that a distilled Flux is told (3.5).
     """
 
     variant: str | None = None
-    image_size: Positive | Literal["any"] | None = None
+    image_size: Annotated[Positive, Field(le=65536)] | Literal["any"] | None = None
     null_class: Whole | None = None
-    max_sequence_length: Positive | None = None
+    max_sequence_length: Annotated[Positive, Field(le=_MOST_TOKENS)] | None = None
     guidance: Number | None = None
 
 
 @dataclass(frozen=True)
 class _Denoiser:
-    """The network and all that depends on its kind."""
+    """The network and all that depends on its kind; ``patch``: along a side of a token of what it denoises."""
 
     network: nn.Module
     config: Mapping[str, Any]
     multiple: int
     embed: Embed | Text | None = None
     classes: int = 0
+    patch: int = 1
 
     @property
     def encoders(self) -> tuple[Encoder, ...]:
@@ -122,13 +126,15 @@ def _read(folder: Folder, request: Request, flags: DiffusersFlags) -> Prior:
     autoencoder = _autoencoder(folder, request)
     factor = 1 if autoencoder is None else autoencoder.factor
     denoiser = _denoiser(_Source(folder, request, flags, factor), autoencoder is not None)
-    own, patch = _size_of(denoiser.config.get("sample_size")), 1
+    own = _size_of(denoiser.config.get("sample_size"))
     if autoencoder is not None:
         _check_channels(denoiser, autoencoder.channels, folder)
-        own, patch = own or (_DEFAULT_LATENT_SIZE,) * 2, denoiser.config.get("patch_size") or 2
-    config, path, cls = _scheduler(folder)
-    noise = read_noise(config, path, (own[0] // patch) * (own[1] // patch) if own else 1, cls)
+        own = own or (_DEFAULT_LATENT_SIZE,) * 2
     size = _size(flags, own, factor, denoiser.multiple)
+    height, width = (side or usual for side, usual in zip(size, own or (1, 1), strict=True))
+    config, path, cls = _scheduler(folder)
+    flux = isinstance(denoiser.network, FluxTransformer)
+    noise = read_noise(config, path, (height // denoiser.patch) * (width // denoiser.patch), cls, even=flux)
     prior: NetworkPrior | LatentPrior = NetworkPrior(
         Negated(denoiser.network) if noise.negate else denoiser.network,
         noise.schedule,
@@ -219,7 +225,9 @@ def _built(folder: Folder, name: str, dtype: torch.dtype, device: torch.device) 
     state = folder.weights(name)
     cls = getattr(diffusers, folder.index[name])
     where = folder.path(name)
-    network = build(cls, cls.from_config, folder.config(name), where, len(state))
+    settings = folder.config(name)
+    check(settings, cls, where, state)
+    network = build(cls, cls.from_config, settings, where)
     network._fix_state_dict_keys_on_load(state)  # type: ignore[operator]  # names of attention weights before 2023
     fill(network, state, where, dtype, device)
     return network, network.config  # type: ignore[return-value]
@@ -248,32 +256,37 @@ def _text_unet(source: _Source, network: nn.Module, config: Mapping[str, Any]) -
             f"{where}: addition_embed_type is {config['addition_embed_type']!r} and class_embed_type "
             f"{config['class_embed_type']!r}; the layouts of Stable Diffusion 1, 2 and XL are expected."
         )
-    if folder.settings.get("requires_aesthetics_score"):
+    if folder.says("requires_aesthetics_score", False):
         raise CheckpointError(f"{folder.root} is a refiner, which no prior is made of; use the base model.")
     suffixes = [suffix for suffix in ("", "_2") if f"text_encoder{suffix}" in folder.index]
     if not suffixes:
         raise CheckpointError(f"{folder.root} has no text encoder, which its U-Net needs; download the whole model.")
     encoders = tuple(source.encoder(suffix) for suffix in suffixes)
-    zeros = folder.settings.get("force_zeros_for_empty_prompt", True)
+    zeros = folder.says("force_zeros_for_empty_prompt", True)
     xl = config["addition_embed_type"] == "text_time"
-    embed = SDXLText(encoders, bool(zeros)) if xl else StableDiffusionText(encoders[:1])
+    embed = SDXLText(encoders, zeros) if xl else StableDiffusionText(encoders[:1])
     return _Denoiser(TextUNet(network, source.factor), config, 2 ** (len(config["block_out_channels"]) - 1), embed)
 
 
 def _sd3(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
-    length = source.flags.max_sequence_length or _SD3_TOKENS
+    length, size = source.flags.max_sequence_length or _SD3_TOKENS, source.flags.image_size
+    most = config["pos_embed_max_size"] * config["patch_size"] * source.factor
+    if isinstance(size, int) and size > most:
+        raise UsageError(
+            f"image_size is {size}, but the model knows positions in pictures of up to {most} pixels a side."
+        )
     encoders = [source.encoder(suffix) for suffix in ("", "_2")]
     if "text_encoder_3" in source.folder.index:
         encoders.append(source.encoder("_3", length))
     embed = SD3Text(tuple(encoders), length, config["joint_attention_dim"])
-    return _Denoiser(SD3Transformer(network), config, config["patch_size"], embed)
+    return _Denoiser(SD3Transformer(network), config, config["patch_size"], embed, patch=config["patch_size"])
 
 
 def _flux(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
     length = source.flags.max_sequence_length or _FLUX_TOKENS
     embed = FluxText((source.encoder(""), source.encoder("_2", length)))
     guidance = (source.flags.guidance or _FLUX_GUIDANCE) if config["guidance_embeds"] else None
-    return _Denoiser(FluxTransformer(network, guidance), config, FLUX_PATCH, embed)
+    return _Denoiser(FluxTransformer(network, guidance), config, FLUX_PATCH, embed, patch=FLUX_PATCH)
 
 
 def _dit(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
@@ -282,7 +295,7 @@ def _dit(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Den
         where, kind = source.folder.path("transformer"), config.get("norm_type")
         raise CheckpointError(f"{where}: norm_type is {kind!r}; expected 'ada_norm_zero', of DiT.")
     # The row after the last class is what training put in place of a dropped label.
-    return _Denoiser(DiT(network), config, config["patch_size"], labels_or(classes), classes)
+    return _Denoiser(DiT(network), config, config["patch_size"], labels_or(classes), classes, config["patch_size"])
 
 
 def _check_width(embed: Text, wanted: Any, where: Path) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, MissingExtra
+from .base import short
 from .untrusted import reading as safe
 
 MODEL_INDEX = "model_index.json"
@@ -42,7 +43,6 @@ UNUSED = ("safety_checker", "feature_extractor", "image_encoder", "watermark", "
 _STRIPPED = ("auto_map", "custom_pipelines", "_name_or_path", "_attn_implementation", "attn_implementation")
 _VARIANTS = ("fp16", "bf16", "fp32")
 _MOST_JSON = 32 * 2**20
-_MOST_LAYERS = 1000
 
 
 class Folder:
@@ -67,6 +67,14 @@ class Folder:
         """Where a part lies: its own folder, or, in old models with one network, the top folder."""
         own = self.root / name
         return own if own.is_dir() else self.root
+
+    def says(self, key: str, usual: bool) -> bool:
+        """A setting of the pipeline that is true or false."""
+        value = self.settings.get(key, usual)
+        if value is not None and not isinstance(value, bool):
+            path = self.root / MODEL_INDEX
+            raise CheckpointError(f"{path}: {key} is {short(value)}; expected true or false.")
+        return bool(value)
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
         """The configuration of a part, without the settings that could fetch or run something."""
@@ -201,23 +209,18 @@ def shards(path: Path, index: Any) -> dict[str, str]:
     return where
 
 
-def build(cls: type[nn.Module], make: Any, config: Mapping[str, Any], where: Path, tensors: int) -> nn.Module:
+def build(cls: type[nn.Module], make: Any, config: Mapping[str, Any], where: Path) -> nn.Module:
     """A network from its configuration, without memory for its weights.
 
     Args:
         cls: for the message.
         make: takes the configuration and returns the network.
-        config: as the folder has it.
+        config: as the folder has it, with settings that `diffusers_settings` has checked.
         where: the folder, for the message.
-        tensors: how many the weights have: no network has more layers than that.
 
     Raises:
         CheckpointError: the configuration does not describe a network of this class.
     """
-    for key, value in config.items():
-        depths = [value] if isinstance(value, int) else value if isinstance(value, list) else []
-        if "layers" in key and any(isinstance(n, int) and n > min(_MOST_LAYERS, tensors) for n in depths):
-            raise CheckpointError(f"{where} asks for {key} = {value}, but its weights are {tensors} tensors.")
     from accelerate import init_empty_weights
 
     try:

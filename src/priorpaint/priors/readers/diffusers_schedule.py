@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...diffusion.schedules import EDM, VE, VP, Flow
 from ...errors import CheckpointError, UsageError
-from .base import Noise
+from .base import Noise, short
 from .diffusers_folder import quiet
 from .untrusted.reading import named
 
@@ -43,18 +43,24 @@ FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "F
 EDMS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 VES = ("ScoreSdeVeScheduler",)
 _MOST_STEPS = 100_000
+_MOST_SHIFT = 10_000
+_MOST_TOKENS = 2**24
+_MOST_SIGMA = 1e6
 # A class that needs a further library, and one with the same table that does not.
 _SAME_TABLE = {"DPMSolverSDEScheduler": "KDPM2DiscreteScheduler"}
 
 
-def read_noise(config: Mapping[str, Any], path: Path, tokens: int = 4096, cls: str = "") -> Noise:
+def read_noise(
+    config: Mapping[str, Any], path: Path, tokens: int = 4096, cls: str = "", *, even: bool = False
+) -> Noise:
     """What a scheduler configuration says.
 
     Args:
         config: the JSON object.
         path: its file, for messages.
-        tokens: patches of a picture of the model's own size; some flow schedules are shifted by it.
+        tokens: patches of a picture of the size that is denoised; some flow schedules are shifted by it.
         cls: the class that model_index.json names; "" takes the configuration's own.
+        even: whether the network's pipeline asks its flow scheduler for even steps, 1 ... 1/n before the shift (Flux).
 
     Raises:
         CheckpointError: an unknown scheduler, or a setting that cannot be, named with its value.
@@ -65,10 +71,11 @@ def read_noise(config: Mapping[str, Any], path: Path, tokens: int = 4096, cls: s
         raise CheckpointError(f"{path}: prediction_type is {prediction!r}; expected one of {', '.join(PREDICTIONS)}.")
     steps = config.get("num_train_timesteps", 1000)
     if not isinstance(steps, int) or isinstance(steps, bool) or not 2 <= steps <= _MOST_STEPS:
-        raise CheckpointError(f"{path}: num_train_timesteps is {steps!r}; expected 2 to {_MOST_STEPS}.")
+        raise CheckpointError(f"{path}: num_train_timesteps is {short(steps)}; expected 2 to {_MOST_STEPS}.")
     facts = {"scheduler": name, "prediction": prediction}
-    if name in FLOWS or config.get("use_flow_sigmas") or prediction == "flow_prediction":
-        return _flow(config, path, steps, tokens, facts)
+    if name in FLOWS or _truth(config, "use_flow_sigmas", path) or prediction == "flow_prediction":
+        even = even or name not in FLOWS  # so do the multistep schedulers, of themselves
+        return _flow(config, path, steps, tokens, even, facts)
     if name in EDMS:
         return _edm(config, path, prediction, facts)
     if name in VES:
@@ -87,8 +94,9 @@ def _table(
     if config.get("timestep_type", "discrete") != "discrete":
         raise CheckpointError(f"{path}: timestep_type is {config['timestep_type']!r}; expected 'discrete'.")
     for key in ("beta_start", "beta_end"):
-        if key in config:
-            _number(config, key, path)
+        _number(config, key, path, 1.0, high=1)
+    _check_trained(config.get("trained_betas"), path)
+    _truth(config, "rescale_betas_zero_snr", path)
     betas, table = _betas(name, config, path)
     ends_in_noise = float(betas[-1]) == 1
     try:
@@ -135,35 +143,41 @@ def _betas(name: str, config: Mapping[str, Any], path: Path) -> tuple[Tensor, st
         ) from None
 
 
-def _flow(config: Mapping[str, Any], path: Path, steps: int, tokens: int, facts: dict[str, Any]) -> Noise:
+def _flow(config: Mapping[str, Any], path: Path, steps: int, tokens: int, even: bool, facts: dict[str, Any]) -> Noise:
     key = "flow_shift" if "flow_shift" in config and "shift" not in config else "shift"
-    shift = _number(config, key, path, 1.0)
-    if config.get("use_dynamic_shifting"):
-        shift = _dynamic_shift(config, path, tokens)
-    if not shift > 0:
-        raise CheckpointError(f"{path}: {key} is {shift}; expected a positive number.")
+    shift = _number(config, key, path, 1.0, high=_MOST_SHIFT)
+    first = 1 / steps
+    if _truth(config, "use_dynamic_shifting", path):
+        key, shift = "the shift of base_shift and max_shift", _dynamic_shift(config, path, tokens)
+    else:  # the scheduler shifts its lowest level once more when it makes a grid
+        first = shift * first / (1 + (shift - 1) * first)
+    if not 0 < shift <= _MOST_SHIFT:
+        raise CheckpointError(f"{path}: {key} is {shift:g}; expected a positive number, at most {_MOST_SHIFT}.")
     facts |= {"schedule": "flow", "shift": round(shift, 6), "timesteps": steps, "prediction": "flow_prediction"}
-    return Noise(Flow(shift), "flow", lambda t: steps * t, facts=facts)
+    return Noise(Flow(shift, 0 if even else first), "flow", lambda t: steps * t, facts=facts)
 
 
 def _dynamic_shift(config: Mapping[str, Any], path: Path, tokens: int) -> float:
     """The shift for a picture of so many patches: linear in their number, then exp (Esser et al. 2024; Flux)."""
-    few, many = (_number(config, f"{end}_image_seq_len", path, n) for end, n in (("base", 256), ("max", 4096)))
-    low, high = _number(config, "base_shift", path, 0.5), _number(config, "max_shift", path, 1.15)
+    few, many = (
+        _number(config, f"{end}_image_seq_len", path, n, high=_MOST_TOKENS) for end, n in (("base", 256), ("max", 4096))
+    )
+    low, high = (_number(config, f"{end}_shift", path, n, -100, 100) for end, n in (("base", 0.5), ("max", 1.15)))
     if few == many:
         raise CheckpointError(f"{path}: base_image_seq_len and max_image_seq_len are both {few:g}; expected two sizes.")
     mu = low + (high - low) * (tokens - few) / (many - few)
     kind = config.get("time_shift_type", "exponential")
     if kind not in ("exponential", "linear"):
         raise CheckpointError(f"{path}: time_shift_type is {kind!r}; expected 'exponential' or 'linear'.")
-    return math.exp(mu) if kind == "exponential" else mu
+    return math.exp(min(mu, 700.0)) if kind == "exponential" else mu
 
 
 def _edm(config: Mapping[str, Any], path: Path, prediction: str, facts: dict[str, Any]) -> Noise:
     if prediction not in ("epsilon", "v_prediction"):
         raise CheckpointError(f"{path}: prediction_type is {prediction!r}; EDM expects 'epsilon' or 'v_prediction'.")
-    names = (("sigma_min", 0.002), ("sigma_max", 80.0), ("sigma_data", 0.5), ("rho", 7.0))
-    low, high, data, rho = (_number(config, key, path, usual) for key, usual in names)
+    names = (("sigma_min", 0.002), ("sigma_max", 80.0), ("sigma_data", 0.5))
+    low, high, data = (_number(config, key, path, usual) for key, usual in names)
+    rho = _number(config, "rho", path, 7.0, high=100)
     try:
         schedule = EDM(low, high, rho)
     except UsageError as error:
@@ -182,8 +196,27 @@ def _ve(config: Mapping[str, Any], path: Path, facts: dict[str, Any]) -> Noise:
     return Noise(schedule, "eps", lambda t: schedule.sigma(t) / 2, facts=facts)
 
 
-def _number(config: Mapping[str, Any], key: str, path: Path, usual: float = 0.0) -> float:
+def _number(
+    config: Mapping[str, Any], key: str, path: Path, usual: float, low: float = 0, high: float = _MOST_SIGMA
+) -> float:
+    """A setting above ``low`` and at most ``high``."""
     value = config.get(key, usual)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise CheckpointError(f"{path}: {key} is {value!r}; expected a number.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value <= high:
+        raise CheckpointError(f"{path}: {key} is {short(value)}; expected a number above {low:g} and at most {high:g}.")
     return float(value)
+
+
+def _truth(config: Mapping[str, Any], key: str, path: Path) -> bool:
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise CheckpointError(f"{path}: {key} is {short(value)}; expected true or false.")
+    return bool(value)
+
+
+def _check_trained(table: Any, path: Path) -> None:
+    if table is None:
+        return
+    if not isinstance(table, list) or not 2 <= len(table) <= _MOST_STEPS:
+        raise CheckpointError(f"{path}: trained_betas is {short(table)}; expected 2 to {_MOST_STEPS} numbers.")
+    for index, beta in enumerate(table):
+        _number({f"trained_betas[{index}]": beta}, f"trained_betas[{index}]", path, 1, high=1)

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
+from .base import short
 from .diffusers_folder import Folder, build, fill, quiet
+from .diffusers_settings import check_text
 from .untrusted.reading import named
 
 _MOST_TOKENIZER = 64 * 2**20
+_USUAL_LENGTH = 512
+_UNUSED_WORDS = 0.02  # of an encoder's: T5 rounds their number up
+_OLD_END = 2  # "eos_token_id" of CLIP's old configurations, which means the last word
+# What a tokeniser is made of: all files of one of these groups.
+_VOCABULARIES = {
+    "CLIP": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    "T5": (("tokenizer.json",), ("spiece.model",)),
+}
 
 
 @dataclass(frozen=True)
@@ -71,14 +82,16 @@ def read_encoder(folder: Folder, suffix: str, device: torch.device, dtype: torch
         network: nn.Module = cls(cls.config_class(**settings))
         return network
 
-    network = build(cls, make, config, where, len(state))
+    check_text(config, where, state)
+    network = build(cls, make, config, where)
     if folder.index[name] == "T5EncoderModel" and dtype == torch.float16:
         dtype = torch.bfloat16  # T5 overflows in float16
     fill(network, _renamed(state, network), where, dtype, device)
     if hasattr(network, "tie_weights"):
         network.tie_weights()  # type: ignore[operator]
     tokenizer = _tokenizer(folder, words)
-    most = getattr(network.config, "max_position_embeddings", None) or 512
+    _check_words(tokenizer, network.config, folder.root / words, where)
+    most = getattr(network.config, "max_position_embeddings", None) or _USUAL_LENGTH
     own = min(int(tokenizer.model_max_length), int(most))
     return Encoder(tokenizer, network, length or own, bool(getattr(network.config, "use_attention_mask", False)))
 
@@ -109,6 +122,11 @@ def _tokenizer(folder: Folder, name: str) -> Any:
     files = sorted(file for file in path.glob("*") if file.is_file()) if path.is_dir() else []
     if not files:
         raise CheckpointError(f"the tokeniser {path} is missing; download the whole model again.")
+    held = {file.name for file in files}
+    groups = next(groups for kind, groups in _VOCABULARIES.items() if folder.index[name].startswith(kind))
+    if not any(held.issuperset(group) for group in groups):
+        wanted = " or ".join(" and ".join(group) for group in groups)
+        raise CheckpointError(f"the tokeniser {path} has no vocabulary ({wanted}); download the whole model again.")
     for file in files:
         if file.stat().st_size > _MOST_TOKENIZER:
             raise CheckpointError(f"{file} is larger than any tokeniser ({file.stat().st_size} bytes).")
@@ -120,6 +138,27 @@ def _tokenizer(folder: Folder, name: str) -> Any:
             return cls.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever damaged files run into inside transformers
         raise CheckpointError(f"the tokeniser {path} cannot be read ({named(error)}).") from None
+
+
+def _check_words(tokenizer: Any, config: Any, path: Path, encoder: Path) -> None:
+    """That a tokeniser and its encoder know the same words: with few, all prompts would become the same text."""
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    highest = max((index for word, index in tokenizer.get_vocab().items() if word not in added), default=-1)
+    words, known = tokenizer.vocab_size, config.vocab_size
+    if not (1 - _UNUSED_WORDS) * known <= words <= known or highest >= known:
+        raise CheckpointError(
+            f"the tokeniser {path} has {words} words, up to the number {highest}, and vocab_size of {encoder} is "
+            f"{known}; expected the same, so download the whole model again."
+        )
+    length = tokenizer.model_max_length
+    if isinstance(length, bool) or not isinstance(length, (int, float)) or not length >= 2:
+        raise CheckpointError(f"{path}: model_max_length is {short(length)}; expected a number of words, at least 2.")
+    end = getattr(config, "eos_token_id", None)
+    if config.model_type.startswith("clip") and end not in (_OLD_END, tokenizer.eos_token_id):
+        raise CheckpointError(
+            f"{encoder}: eos_token_id is {short(end)} and the end of a text of its tokeniser is "
+            f"{tokenizer.eos_token_id}; expected the same."
+        )
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from .untrusted import reading as safe
 
 # Noise levels that EDM's sampler uses where the network sets no limits (Karras et al. 2022, Table 1).
 _SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0
+_MOST_DATA = 1000
 _KEYS = ("ema", "G_ema", "net", "model")
 # The first arguments of the published constructors, in their order.
 _ORDER = (
@@ -177,7 +178,7 @@ def _heads(inner: Node) -> dict[str, int]:
             heads, channels = block.whole("num_heads"), block.whole("out_channels")
             if heads and channels % heads:
                 raise CheckpointError(
-                    f"{inner.path}: {block.where} has {heads} attention heads for {channels} channels; it is damaged."
+                    f"{inner.path}: num_heads of {block.where} is {heads} for {channels} channels; it is damaged."
                 )
             heads_of[".".join(block.where.split(".")[-2:])] = heads
     return heads_of
@@ -210,8 +211,8 @@ def _limits(top: Node, flags: EDMFlags, low: float, high: float) -> tuple[float,
 def _edm(top: Node, flags: EDMFlags) -> Noise:
     """c_skip x + c_out F(c_in x; ln(sigma) / 4)."""
     data = top.number("sigma_data", 0.5)
-    if not 0 < data < math.inf:
-        raise CheckpointError(f"{top.path}: sigma_data is {data}; expected a positive number.")
+    if not 0 < data <= _MOST_DATA:
+        raise CheckpointError(f"{top.path}: sigma_data is {data}; expected a positive number, at most {_MOST_DATA}.")
     low, high = max(top.number("sigma_min", 0.0), _SIGMA_MIN), min(top.number("sigma_max", math.inf), _SIGMA_MAX)
     return Noise(EDM(*_limits(top, flags, low, high)), "edm", sigma_data=data)
 

@@ -11,12 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import CheckpointError
+from .base import short
 from .training_words import TRAINING
 from .untrusted.containers import nested
 from .untrusted.pickle_machine import Damaged, Name, Opaque, Vocabulary
 from .untrusted.pickle_values import TENSORS, NumpyArray
 
 _DEEPEST = 32
+_MOST = 10**12  # of a whole number
 _PERSISTENT = Name("torch_utils.persistence", "_reconstruct_persistent_obj")
 
 
@@ -75,8 +77,9 @@ class Node:
     def number(self, name: str, default: float | None = None) -> float:
         """A finite or infinite attribute that is a number."""
         value = plain(self.values.get(name, default))
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-            raise CheckpointError(f"{self.path}: {self.kind}.{name} is {value!r}; expected a number.")
+        plausible = isinstance(value, float) or (isinstance(value, int) and abs(value) < _MOST)
+        if isinstance(value, bool) or not plausible or math.isnan(value):
+            raise CheckpointError(f"{self.path}: {self.kind}.{name} is {short(value)}; expected a number.")
         return float(value)
 
     def whole(self, name: str, default: int | None = None) -> int:

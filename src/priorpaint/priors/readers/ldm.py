@@ -43,7 +43,7 @@ class LDMFlags(Flags):
 
     Attributes:
         config: path of the YAML configuration, where it does not lie beside the checkpoint.
-        null_class: the class that stands for no class in guidance; the last one where not given.
+        null_class: the class that stands for no class in guidance; where not given, the one of training.
     """
 
     config: str | None = None
@@ -94,8 +94,8 @@ def read(request: Request) -> Prior:
         libraries("a latent diffusion model with classes")
     network: nn.Module = _assembled(lambda: ADM(shape), weights, request, "the denoiser", request.dtype)
     classes = 0 if config.classes is None else config.classes.n_classes
-    null = classes - 1 if flags.null_class is None else flags.null_class
-    if flags.null_class is not None and not 0 <= null < classes:
+    null = flags.null_class if config.classes is None or flags.null_class is not None else config.classes.null
+    if flags.null_class is not None and not 0 <= flags.null_class < classes:
         raise UsageError(f"the flag null_class is {null}, but the model has {classes} classes.")
     if config.classes is not None:
         network = _with_classes(network, config.classes, parts, request)
@@ -110,7 +110,7 @@ def read(request: Request) -> Prior:
         dtype=request.dtype,
         name=path.stem,
         classes=classes,
-        embed=labels_or(null) if classes else None,
+        embed=None if null is None else labels_or(null),
     )
     prior = LatentPrior(inner, autoencoder, path.stem)
     prior.facts = {

@@ -19,8 +19,8 @@ from ...diffusion import transitions
 from ...diffusion.rng import Seed
 from ...errors import PriorError, UsageError
 from ...operators.base import Operator
-from ...priors.base import Prior
-from ..base import STRICT, Callback, Cost, Field, Job, Solver, Task, settings
+from ...priors.base import Denoising, Prior
+from ..base import STRICT, VARIANCE, Callback, Cost, Field, Job, Solver, Task, Variance, settings
 from ..dps import DPS
 from ..guidance import LikelihoodSolver
 from ..mmps import MMPS
@@ -96,6 +96,7 @@ class SMC(Solver, name="smc"):
     kernel: Literal["dense", "scalar", "first"] = Field(
         "dense", description="covariance of a step: v I + b^2 V ('dense'), v + b^2 tr(V)/d ('scalar') or v ('first')"
     )
+    variance: Variance | None = Field(None, description=f"kernel 'first': {VARIANCE}")
     full_share: float = Field(
         0.7, ge=0, le=1, description="share of the levels that all particles walk, before num_kept of them go on"
     )
@@ -119,6 +120,10 @@ class SMC(Solver, name="smc"):
             )
         if self.kernel == "dense" and self.twist != "mmps":
             raise UsageError("kernel 'dense' needs the whole Jacobian, which only twist 'mmps' computes")
+        if self.variance in ("large", "learned") and self.kernel != "first":
+            raise UsageError(
+                f"variance {self.variance!r} belongs to kernel 'first'; kernel {self.kernel!r} computes its own"
+            )
         if self.local and (self.twist != "mmps" or self.kernel != "dense"):
             raise UsageError("local resampling needs twist 'mmps' and kernel 'dense'")
 
@@ -240,12 +245,16 @@ class SMC(Solver, name="smc"):
                 twist.resize(self.num_kept)
             task.report(index + 1, self._preview(task, particles, level))
             a, b = transitions.backward_weights(schedule, t, s)
-            v = transitions.backward_variance(schedule, t, s)
+            v = transitions.ancestral_std(schedule, t, s, self._share(level)) ** 2
             z = task.noise.normal(*particles.x.shape[1:]).to(particles.x)
             particles.x, log_ratio = move(level, particles.x, a, b, v, z)
             particles.log_weights = particles.log_weights + log_ratio
             last_twist = level.log_twist
         return particles
+
+    def _share(self, level: Level) -> Tensor | float:
+        """Where the log variance of a step lies between the smallest and the largest; with V, it is the smallest."""
+        return Denoising(level.x_0, level.variance_share).share(self.variance) if self.kernel == "first" else 0.0
 
     def _start(self, task: Task, start: Proposal | None, t: Tensor, twist: Twist) -> Particles:
         """Those of the proposal, or N(0, alpha^2 data_std^2 + sigma^2) at the first level."""

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ...diffusion.rng import Streams
+from ...diffusion.transitions import tweedie_scale
 from ...errors import PriorError
 from ...priors.base import Prior
 from ..base import Task
 from ..guidance import LikelihoodSolver
-from ..likelihoods import Denoised, Likelihood, tweedie_scale
+from ..likelihoods import Denoised, Likelihood
 from .resampling import connected
 from .rows import DecodedRows, PixelRows, Rows
 
@@ -33,6 +34,7 @@ class Level(NamedTuple):
         log_twist: (G, K, S) log tw_t(x_t), split over S sites: 1, or d where blocks are resampled by themselves.
         cov: V = Cov(x_0 | x_t), (G, K, d, d), or its mean eigenvalue (G, K, 1), or None for a first-order kernel.
         guided_cov: V' = Cov(x_0 | x_t, y), in the shape of ``cov``.
+        variance_share: what the prior learned about the variance of a step, (G, K, d), for a first-order kernel.
     """
 
     x_0: Tensor
@@ -40,6 +42,7 @@ class Level(NamedTuple):
     log_twist: Tensor
     cov: Tensor | None = None
     guided_cov: Tensor | None = None
+    variance_share: Tensor | None = None
 
     def pick(self, ancestors: Tensor) -> Level:
         """The level of resampled particles; ``ancestors`` (G, K, S)."""
@@ -94,6 +97,11 @@ class Twist(ABC):
         """(G, K, d) or (N, d) to (N, C, H, W), float32 on the prior's device."""
         return x.reshape(-1, *self.task.shape).to(device=self.prior.device, dtype=torch.float32)
 
+    def _shares(self, parts: list[Tensor | None]) -> Tensor | None:
+        """The learned variance of chunks (n, C, H, W) as (G, K, d); None where nothing was learned."""
+        learned = [part.flatten(1) for part in parts if part is not None]
+        return self._groups(learned, self.dim) if learned else None
+
     def _groups(self, parts: list[Tensor], *shape: int) -> Tensor:
         """Rows of chunks to (G, K, *shape), float64."""
         rows = torch.cat([part.detach().to(self.device).double() for part in parts])
@@ -130,7 +138,7 @@ class DenseTwist(Twist):
             self._home = torch.nn.functional.one_hot(pixel_rows.matrix.abs().argmax(2), self.dim).double()  # (G, m, d)
 
     def evaluate(self, x_t: Tensor, t: Tensor, noise: Streams) -> Level:
-        x_0, cov = self._moments(x_t, t)
+        x_0, cov, share = self._moments(x_t, t)
         if self.local > 0:
             cov = self._localise(cov)
         cov = positive(cov)
@@ -142,25 +150,26 @@ class DenseTwist(Twist):
         guided = x_0 + (gain @ rows.residual[..., None])[..., 0]
         log_twist = self._log_twist(root, rows)
         if self.kernel == "first":
-            return Level(x_0, guided, log_twist)
+            return Level(x_0, guided, log_twist, variance_share=share)
         rest = torch.eye(self.dim, dtype=cov.dtype, device=cov.device) - gain @ matrix
         guided_cov = rest @ cov @ rest.mT + gain * rows.variance[:, :, None] @ gain.mT  # Joseph's form stays positive
         if self.kernel == "dense":
             return Level(x_0, guided, log_twist, cov, guided_cov)
         return Level(x_0, guided, log_twist, *(_mean_eigenvalue(part) for part in (cov, guided_cov)))
 
-    def _moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """D (G, K, d) and the symmetrised V (G, K, d, d)."""
+    def _moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """D (G, K, d), the symmetrised V (G, K, d, d) and the learned variance."""
         images = self._images(x_t)
-        means, rows = [], []
+        means, rows, shares = [], [], []
         for chunk in self._chunks():
             denoised = Denoised(self.prior, images[chunk.to(images.device)], t)
             products = [_vjp(denoised, e) for e in torch.eye(self.dim).reshape(-1, *self.task.shape)]
             means.append(denoised.x_0.flatten(1))
             rows.append(torch.stack(products, 1))
+            shares.append(denoised.variance_share)
         jacobian = self._groups(rows, self.dim, self.dim)
         scale = float(tweedie_scale(self.prior.schedule, t))
-        return self._groups(means, self.dim), scale / 2 * (jacobian + jacobian.mT)
+        return self._groups(means, self.dim), scale / 2 * (jacobian + jacobian.mT), self._shares(shares)
 
     def _localise(self, cov: Tensor) -> Tensor:
         """V without what joins different blocks. Blocks only grow: what was dependent above is so below."""
@@ -203,17 +212,18 @@ class LikelihoodTwist(Twist):
 
     def evaluate(self, x_t: Tensor, t: Tensor, noise: Streams) -> Level:
         images = self._images(x_t)
-        means, gradients, logs = [], [], []
+        means, gradients, logs, shares = [], [], [], []
         for chunk, likelihood in zip(self._chunks(), self._parts, strict=True):
             evaluation = likelihood.evaluate(images[chunk.to(images.device)], t)
             assert evaluation.log_likelihood is not None
             means.append(evaluation.x_0.flatten(1))
             gradients.append(evaluation.gradient.flatten(1))
             logs.append(evaluation.log_likelihood)
+            shares.append(evaluation.variance_share)
         x_0, scale = self._groups(means, self.dim), float(tweedie_scale(self.prior.schedule, t))
         guided = x_0 + scale * self._groups(gradients, self.dim)
         if self.kernel == "first":
-            return Level(x_0, guided, self._groups(logs, 1))
+            return Level(x_0, guided, self._groups(logs, 1), variance_share=self._shares(shares))
         variance = scale * self._mean_jacobian(images, t, noise).clamp(min=0)
         return Level(x_0, guided, self._groups(logs, 1), variance, variance)
 
@@ -236,7 +246,8 @@ def move(level: Level, x_t: Tensor, a: Tensor, b: Tensor, v: Tensor, z: Tensor) 
 
     Args:
         x_t: (G, K, d).
-        a, b, v: 0-d; ``transitions.backward_weights`` and ``transitions.backward_variance``.
+        a, b: 0-d; ``transitions.backward_weights``.
+        v: the square of ``transitions.ancestral_std``, 0-d, or (G, K, d) without V.
         z: standard normal, (G, K, d).
 
     Returns:
@@ -246,7 +257,7 @@ def move(level: Level, x_t: Tensor, a: Tensor, b: Tensor, v: Tensor, z: Tensor) 
     centre = a * x_t + b * level.guided
     if level.cov is not None and level.guided_cov is not None and level.cov.ndim == 4:
         return _move_dense(level, centre, b, v, z)
-    if float(v) == 0:
+    if not bool((v > 0).any()):
         return centre, torch.zeros_like(level.log_twist)
     p = v if level.cov is None else v + b**2 * level.cov
     q = v if level.guided_cov is None else v + b**2 * level.guided_cov

@@ -18,15 +18,10 @@ import torch
 from torch import Tensor
 
 from ...diffusion import transitions
-from ...diffusion.transitions import like
+from ...diffusion.transitions import gaussian_kl, like
 from .family import Family, over_elements
 from .likelihood import Likelihood
 from .variables import Draws, Parts, Path, Variational
-
-
-def gaussian_kl(m1: Tensor, v1: Tensor, m2: Tensor, v2: Tensor) -> Tensor:
-    """KL(N(m1, v1) || N(m2, v2)), elementwise, variances v."""
-    return 0.5 * ((m1 - m2).square() / v2 + v1 / v2 - 1 - (v1 / v2).log())
 
 
 class Bound(Family):

@@ -120,10 +120,6 @@ class Family:
             path.prior_variances.append(prior_variance)
         return path
 
-    def ancestral(self, lam: Variational, noise: Tensor) -> Tensor:
-        """z_Ts (R, C, H, W) from noise (R, K, C, H, W); K - 1 network calls."""
-        return self.path(lam, noise).levels[-1]
-
     def log_q(self, lam: Variational, path: Path) -> Tensor:
         """log q_m(z_Te, ..., z_Ts) of the component ``lam`` of each row, (R,); no network call."""
         total = log_normal(path.levels[0], *self.top(lam))

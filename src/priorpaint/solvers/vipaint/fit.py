@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +18,13 @@ from .variables import Draws, Mixture, Parts, Variational, section
 
 CANDIDATES = 4  # rough samples for each of several components, of which the most different ones start
 WEIGHING = 64  # times ``mc_samples`` draws of each component decide its weight in the end, forward only
+
+
+def other_calls(rules: Rules, components: int, levels: int) -> int:
+    """Forward passes of an image before and after the optimiser."""
+    if components == 1:
+        return rules.fill_steps
+    return components * (rules.fill_steps * CANDIDATES + WEIGHING * rules.mc_samples * (levels + 1))
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ def fit(
     noise: Streams,
     batch_size: int | None,
     callback: Callback | None,
+    watch: Callable[[int, Fitted], None] | None = None,
 ) -> Fitted:
     """Minimise the bound of the N images of ``likelihood``; ``noise`` has one stream an image.
 
@@ -42,13 +51,17 @@ def fit(
         components: M.
         batch_size: rows (image, component, Monte-Carlo sample) at a time; the gradient is the same for any.
         callback: called as callback(iteration, iterations, D(z_Ts) of all rows).
+        watch: called as watch(iterations done, what is fitted so far), before the first one and after each.
     """
     rules = family.rules
     with torch.no_grad():
         lam = start(family, likelihood, components, noise, batch_size)
     optimiser = Adam(rules, lam)
-    parts, objectives = [], []
+    parts: list[Parts] = []
+    objectives: list[Tensor] = []
     for iteration in range(rules.iterations):
+        if watch is not None:
+            watch(iteration, _so_far(lam, parts, objectives))
         draws = fresh_draws(family, components, lam.mean.shape[3:], noise)
         step = gradient_step(family, lam, likelihood, draws, batch_size)
         parts.append(step.parts)
@@ -58,8 +71,19 @@ def fit(
             callback(iteration + 1, rules.iterations, step.x_0)
     if components > 1:
         lam = weighed(family, lam, likelihood, noise, batch_size)
-    losses = Parts(*(torch.stack(column, 1) for column in zip(*parts, strict=True)))
-    return Fitted(Mixture(*(value.detach() for value in lam.tensors())), losses, torch.stack(objectives, 1))
+    fitted = _so_far(lam, parts, objectives)
+    if watch is not None:
+        watch(rules.iterations, fitted)
+    return fitted
+
+
+def _so_far(lam: Mixture, parts: list[Parts], objectives: list[Tensor]) -> Fitted:
+    """A copy of the parameters, with the losses on the way to them."""
+    none = lam.logits.new_zeros(len(lam.logits), 0)
+    columns = zip(*parts, strict=True) if parts else [[]] * len(Parts._fields)
+    losses = Parts(*(torch.stack(list(column), 1) if column else none for column in columns))
+    objective = torch.stack(objectives, 1) if objectives else none
+    return Fitted(Mixture(*(value.detach().clone() for value in lam.tensors())), losses, objective)
 
 
 def start(family: Bound, likelihood: Likelihood, components: int, noise: Streams, batch_size: int | None) -> Mixture:

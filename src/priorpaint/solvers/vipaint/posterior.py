@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Protocol, cast
 
@@ -19,7 +19,7 @@ from ..smc.particles import Proposal
 from ..smc.solver import Population
 from .correction import Refinement, choose, propose
 from .family import Family
-from .variables import Ladder, Mixture, Parts
+from .variables import Ladder, Mixture, Parts, Path
 
 
 class Method(Protocol):
@@ -81,17 +81,20 @@ class Posterior:
 
     @torch.no_grad()
     def _ancestral(self, num_samples: int, seeds: list[int], batch_size: int | None) -> Tensor:
+        done = [path.levels[-1] for path in self._paths(num_samples, seeds, batch_size)]
+        return torch.cat(done).reshape(len(self.y), num_samples, *done[0].shape[1:])
+
+    def _paths(self, num_samples: int, seeds: list[int], batch_size: int | None) -> Iterator[Path]:
+        """z_Te, ..., z_Ts ~ q of the rows (image, sample), ``batch_size`` at a time."""
         images = torch.arange(len(self.y)).repeat_interleave(num_samples)
         samples = torch.arange(num_samples).repeat(len(self.y))
         component = self._components(seeds, num_samples).flatten()
         shape = self.parameters.mean.shape[2:]
-        done = []
         for chunk in torch.split(torch.arange(len(images)), batch_size or max(len(images), 1)):
             rows = zip(images[chunk].tolist(), samples[chunk].tolist(), strict=True)
             noise = Streams([derive("hierarchy", seeds[i], k) for i, k in rows], device=self.prior.device)
             lam = self.parameters.rows(images[chunk], component[chunk].to(self.parameters.mean.device))
-            done.append(self.family.ancestral(lam, noise.normal(*shape).to(lam.mean)))
-        return torch.cat(done).reshape(len(self.y), num_samples, *shape[1:])
+            yield self.family.path(lam, noise.normal(*shape).to(lam.mean))
 
     def _components(self, seeds: list[int], num_samples: int) -> Tensor:
         """The component of each sample, (B, num_samples).
@@ -229,6 +232,27 @@ class Posterior:
             Parts(*(state[f"losses.{name}"] for name in Parts._fields)),
             state["objective"],
         )
+
+    @torch.no_grad()
+    def expectations(self, num_samples: int = 1, *, seed: Seed = 0, batch_size: int | None = None) -> Tensor:
+        """E_p[x_0 | z_t] at T_e, ..., T_s, where samples come from (VIPaint, Fig. 1), (B, num_samples, K, C, H, W).
+
+        They are images, on the paths through q whose ends ``sample`` refines with the same seed (without ``correct``,
+        which has particles of its own). 2 levels - 1 network calls a sample.
+
+        Args:
+            num_samples, seed, batch_size: as in ``sample``.
+
+        Raises:
+            UsageError: num_samples or batch_size below 1.
+        """
+        job = self._job("num_samples", num_samples, seed, batch_size, None)
+        family = self.family
+        done = []
+        for path in self._paths(num_samples, job.seeds, batch_size):
+            latents = [family.denoise(z, t) for z, t in zip(path.levels, family.ladder.levels, strict=True)]
+            done.append(torch.stack([self.prior.decode(x_0).float() for x_0 in latents], 1))
+        return torch.cat(done).reshape(len(self.y), num_samples, *done[0].shape[1:])
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ...diffusion import transitions
-from ...diffusion.transitions import like
+from ...diffusion.transitions import gaussian_kl, like
 from ...priors.base import Prior
-from .bound import Bound, gaussian_kl
+from .bound import Bound
 from .family import over_elements
 from .official import OFFICIAL, REFERENCE_STEPS, OfficialRules
 from .variables import Draws, Variational

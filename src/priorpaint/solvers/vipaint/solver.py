@@ -1,14 +1,14 @@
 """VIPaint: fit a hierarchical Gaussian posterior at a few noise levels, sample it, and denoise from there.
 
 "VIPaint: Image Inpainting with Pre-Trained Diffusion Models via Variational Inference" (Agarwal et al., 2024), Sec. 4.
-Phase 1 minimises the bound of ``bound`` by Adam; phase 2 draws z_Ts from the fitted posterior and goes from there to 0,
-guided by y. ``official`` has the published runs, ``printed`` the equations of the paper.
+Phase 1 minimises the bound of ``bound``; phase 2 goes from a sample of the fitted posterior down to 0, guided by y.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Literal, cast
 
@@ -163,6 +163,8 @@ class VIPaint(Solver, name="vipaint"):
     def rules(self) -> Rules:
         """The preset with the settings that are not None."""
         chosen = {field.name: getattr(self, field.name, None) for field in fields(Rules)}
+        if self.chains > 1 or self.correct:
+            chosen["levels_at"] = _LOWER
         if self.correct and self.refine_steps is None:
             chosen["refine_steps"] = CORRECTED_STEPS
         rules = {**PRESETS, **OFFICIAL, "printed": PRINTED}[self.preset or "exact"]
@@ -191,12 +193,7 @@ class VIPaint(Solver, name="vipaint"):
     def cost(self, num_samples: int = 1) -> Cost:
         rules = self.rules
         fit = rules.iterations * rules.mc_samples * self.chains * (self.levels + 1)
-        once = fit if self.checkpoint else 0
-        if self.chains == 1:
-            once += rules.fill_steps
-        else:
-            weighing = vipaint_fit.WEIGHING * rules.mc_samples * self.chains * (self.levels + 1)
-            once += rules.fill_steps * vipaint_fit.CANDIDATES * self.chains + weighing
+        once = vipaint_fit.other_calls(rules, self.chains, self.levels) + (fit if self.checkpoint else 0)
         if not self.correct:
             up, down = (self.levels - 1) * num_samples, rules.calls_down * num_samples
             return Cost(once + up + down, fit) if rules.forward_only else Cost(once + up, fit + down)
@@ -218,8 +215,7 @@ class VIPaint(Solver, name="vipaint"):
         Raises:
             UsageError: T_e is not above T_s, or not below t = 1.
         """
-        lower = self.chains > 1 or self.correct
-        rules = replace(self.rules, levels_at=_LOWER) if lower else self.rules
+        rules = self.rules
         low, high = rules.ends(prior, self.levels)
         t_start = self.t_start or low
         t_end = (self.t_end or high) if self.levels > 1 else t_start
@@ -286,6 +282,7 @@ class VIPaint(Solver, name="vipaint"):
         seed: Seed = 0,
         batch_size: int | None = None,
         callback: Callback | None = None,
+        watch: Callable[[int, Posterior], None] | None = None,
     ) -> Posterior:
         """Phase 1: the posterior of each image of y.
 
@@ -294,16 +291,17 @@ class VIPaint(Solver, name="vipaint"):
             operator, y, sigma_y, seed: as in ``sample``; an image's fit does not depend on the rest of the batch.
             batch_size: rows (image, Monte-Carlo sample) at a time; the gradient is the same for any.
             callback: called as callback(iteration, iterations, D(z_Ts) of all rows); may raise ``Cancelled``.
+            watch: called as watch(iterations done, the posterior so far), before the first iteration and after each.
 
         Raises:
             UsageError: arguments that do not fit together.
             Cancelled: from the callback.
         """
-        return self._fit(self._job(prior, operator, y, sigma_y, 1, seed, batch_size, callback))
+        return self._fit(self._job(prior, operator, y, sigma_y, 1, seed, batch_size, callback), watch)
 
-    def _fit(self, job: Job) -> Posterior:
+    def _fit(self, job: Job, watch: Callable[[int, Posterior], None] | None = None) -> Posterior:
         if self.preset is None:
-            return self._settled(job)._fit(job)
+            return self._settled(job)._fit(job, watch)
         self._check_latent(job.prior)
         if self.rules.refine_guidance == "langevin" and not isinstance(job.operator, Inpainting):
             raise UsageError("Langevin steps hold known pixels, so they need a mask; use preset 'projected' or 'exact'")
@@ -312,8 +310,12 @@ class VIPaint(Solver, name="vipaint"):
         operator, family = job.linear.to(y.device), self.bound(prior)
         likelihood = self._likelihood(prior, operator, y, job.sigma_y, family.ladder.levels[-1]).normalised()
         noise = Streams([derive("fit", image) for image in job.seeds], device=prior.device)
-        fitted = vipaint_fit.fit(family, likelihood, self.chains, noise, job.batch_size, job.callback)
-        return Posterior(self, job.prior, operator, y, job.sigma_y, fitted.parameters, fitted.losses, fitted.objective)
+
+        def posterior(found: vipaint_fit.Fitted) -> Posterior:
+            return Posterior(self, job.prior, operator, y, job.sigma_y, found.parameters, found.losses, found.objective)
+
+        seen = None if watch is None else (lambda iteration, found: watch(iteration, posterior(found)))
+        return posterior(vipaint_fit.fit(family, likelihood, self.chains, noise, job.batch_size, job.callback, seen))
 
     def _check_latent(self, prior: Prior) -> None:
         if not prior.latent:

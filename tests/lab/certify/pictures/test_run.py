@@ -15,6 +15,7 @@ from priorpaint.cli import app
 from priorpaint.cli.certify_options import CertifyOptions
 from priorpaint.cli.certify_pictures import run
 from priorpaint.cli.progress import CellDisplay
+from priorpaint.imaging.mask_kinds import MASK_KINDS
 from priorpaint.lab.avatars.prior import ExactAvatars
 from priorpaint.lab.certify.pictures.report import markdown, save
 from priorpaint.lab.certify.pictures.run import PictureReport, certify_pictures
@@ -56,6 +57,12 @@ def test_runs_are_reproducible_and_merge(report: PictureReport) -> None:
     mixed = others.merged(again)
     assert [cell.weights for cell in mixed.cells] == [""]  # rows of other weights are gone
     assert "weights aaaaaaaaaaaa." in markdown(others) and ", weights" not in markdown(mixed)
+    vgg, alex = (
+        replace(report, cells=tuple(replace(cell, lpips=net) for cell in report.cells)) for net in ("VGG16", "AlexNet")
+    )
+    assert {cell.lpips for cell in vgg.merged(alex).cells} == {"AlexNet"}  # distances of two networks do not compare
+    assert len(vgg.merged(again).cells) == 3
+    assert "LPIPS with VGG16." in markdown(vgg) and "LPIPS with" not in markdown(report)
     eyes = replace(more, floors={"eyes": more.floors["mouth"]}, cells=(replace(more.cells[0], mask="eyes"),))
     both = report.merged(eyes)
     assert len(both.cells) == 4
@@ -199,7 +206,8 @@ def test_a_token_that_is_cancelled_keeps_the_cells_that_are_finished() -> None:
 
 def test_the_masks_are_listed() -> None:
     listed = CliRunner().invoke(app, ["certify", "--suite", "pictures", "--list"]).stdout.splitlines()
-    assert len(listed) == 9 and listed[0].startswith("left") and listed[0].endswith("(avatars, fashion)")
+    assert len(listed) == len(MASK_KINDS) + 2
+    assert listed[0].startswith("rotated") and listed[0].endswith("(avatars, fashion)")
     assert listed[-1].startswith("mouth") and listed[-1].endswith("(avatars)")
 
 
@@ -215,7 +223,7 @@ def test_options_of_the_standard_suite_are_refused(words: list[str]) -> None:
         (["--subject", "films"], "subjects of the picture suite are avatars and fashion"),
         (["--subject", "all", "--prior", "exact"], "no prior knows all subjects"),
         (["--subject", "fashion", "--prior", "exact"], "only avatars have an exact denoiser"),
-        (["--mask", "eyes", "--mask", "nose"], "avatars have no mask 'nose'; theirs are left"),
+        (["--mask", "eyes", "--mask", "nose"], "avatars have no mask 'nose'; theirs are rotated"),
         (["--data", "somewhere"], "--data is the folder of Fashion-MNIST"),
     ],
 )

@@ -3,8 +3,8 @@
 Avatars have an exact posterior, combination by combination; pictures of fashion are judged by a classifier.
 """
 
-from .masks import MASKS, draw_masks
+from .masks import draw_masks
 from .run import PictureCell, PictureReport, certify_pictures
 from .subjects import SUBJECTS
 
-__all__ = ["MASKS", "SUBJECTS", "PictureCell", "PictureReport", "certify_pictures", "draw_masks"]
+__all__ = ["SUBJECTS", "PictureCell", "PictureReport", "certify_pictures", "draw_masks"]

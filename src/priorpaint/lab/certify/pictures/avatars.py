@@ -16,7 +16,7 @@ from ...avatars.pixels import as_tensor
 from ...avatars.posterior import Posterior, posterior
 from ...avatars.reading import read
 from ...avatars.standard import standard
-from .masks import MASKS, draw_masks
+from .masks import FEATURES, draw_masks
 from .statistics import lpips_to, nan_mean, rank_correlation, total_variation, visible_change
 from .subject import LPIPS, VISIBLE, Case, Column, Distance, Subject
 
@@ -172,7 +172,7 @@ parts. All completions that are possible, and their probabilities, are known exa
 parts, or found not to be an avatar.""",
     draw=lambda mask, count, seed, folder: AvatarCase.draw(mask, count, seed=seed),
     measures=AvatarMeasures,
-    masks=tuple(MASKS),
+    features=FEATURES,
     reference=EXACT,
     columns=(
         Column("valid", "share of completions that show an avatar", lambda m: m.valid, "1"),

@@ -17,7 +17,7 @@ from ....metrics.frechet import FeatureGaussian, frechet_distance
 from ...fashion.checking import TEST
 from ...fashion.classifier import classifier
 from ...fashion.data import CLASSES, pictures
-from .masks import MASKS, draw_masks
+from .masks import draw_masks
 from .statistics import lpips_to, visible_change
 from .subject import LPIPS, VISIBLE, Case, Column, Distance, Subject
 
@@ -111,7 +111,7 @@ FASHION = Subject(
 the true pixels put back where they are known.""",
     draw=lambda mask, count, seed, folder: FashionCase.draw(mask, count, seed=seed, folder=folder),
     measures=FashionMeasures,
-    masks=tuple(name for name in MASKS if name not in ("eyes", "mouth")),
+    features=(),
     reference="truth",
     columns=(
         Column("valid", "share of completions that pass for a garment of one class", lambda m: m.valid, "near 0.96"),

@@ -14,7 +14,7 @@ from rich.console import Console
 from ....imaging.writing import make_folder, write_text_atomic
 from ..report import Grid, markdown_table, print_grid
 from ..results import DONE, FAILED
-from .masks import ABOUT
+from .masks import about
 from .run import PictureCell, PictureReport
 from .sheet import save_sheet, sheet_file
 from .subject import Column
@@ -54,7 +54,7 @@ def table(report: PictureReport, mask: str) -> list[list[str]]:
 def show(report: PictureReport, console: Console) -> None:
     """Print one table a mask."""
     for mask in report.masks:
-        print_grid(Grid(f"{mask}: {ABOUT[mask]}", header(report), table(report, mask)), console)
+        print_grid(Grid(f"{mask}: {about(mask)}", header(report), table(report, mask)), console)
     for cell in report.cells:
         if cell.status == FAILED:
             console.print(f"{cell.method} failed on {cell.mask}: {cell.note}", markup=False, highlight=False)
@@ -72,7 +72,7 @@ def markdown(report: PictureReport, *, pictures: str = "") -> str:
     parts.append("\n".join([head, *legend]) + "\n")
     for mask in report.masks:
         address = pictures + sheet_file(report.name, mask)
-        parts.append(f"### {kind.name}{other}, {mask}: {ABOUT[mask]}\n\n{_size(report, mask)}\n")
+        parts.append(f"### {kind.name}{other}, {mask}: {about(mask)}\n\n{_size(report, mask)}\n")
         parts.append(f"![Completions by each method]({address})\n")
         parts.append(markdown_table(Grid(mask, header(report), table(report, mask))))
     left_out = sorted({f"- {cell.method}: {cell.status}: {cell.note}" for cell in report.cells if cell.status != DONE})
@@ -133,11 +133,15 @@ def _size(report: PictureReport, mask: str) -> str:
     if not cells:
         return "No method has run."
     pictures, samples, budget, weights = cells[0].shared
+    networks = sorted({cell.lpips for cell in cells if cell.lpips})
     price = "each method as it is set" if budget is None else f"{budget} network evaluations a completion"
     commands = ", then ".join(dict.fromkeys(f"`{cell.command}`" for cell in cells if cell.command))
     provenance = f" Made by {commands}." if commands else ""
     which = f", weights {weights[:12]}" if weights else ""
-    return f"{pictures} picture{'s' * (pictures > 1)}, {samples} completions of each, {price}{which}.{provenance}"
+    which += f", LPIPS with {networks[0]}" if networks else ""
+    size = f"{pictures} picture{'s' * (pictures > 1)}, {samples} completions of each, {price}{which}."
+    notes = dict.fromkeys(cell.note for cell in cells if cell.status == DONE and cell.note)
+    return " ".join([size + provenance, *notes])
 
 
 def _row(columns: Sequence[Column], line: _Line) -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ....diffusion.rng import derive
 from ....errors import Cancelled, CancelToken, UsageError
+from ....metrics import LPIPS
 from ....operators import Inpainting
 from ....priors.base import Prior
 from ....solvers import SOLVERS, Solver
@@ -24,12 +25,12 @@ from ....solvers.budgets import at_budget, settings_of
 from ..cells import Method, checking, plain, sentence
 from ..results import DONE, FAILED, NOT_APPLICABLE, finite
 from .masks import HALVES
-from .subject import Case, Distance, Subject
+from .subject import Case, Subject
 from .subjects import subject as _subject
 
 BUDGET, PICTURES, SAMPLES, SHOWN = 200, 64, 32, 4
 METHODS = (
-    "vipaint:levels=2",
+    "vipaint:preset=exact,levels=2",
     "vipaint:preset=projected,levels=2",
     "vipaint:preset=langevin,levels=2",
     "vipaint:preset=langevin,levels=4",
@@ -47,8 +48,9 @@ class PictureCell:
         budget: network evaluations a completion that it was given; None leaves the method's settings as they are.
         command: what was typed to make it.
         weights: SHA-256 of the prior's file; empty for a prior without one.
+        lpips: the network that LPIPS was measured with; empty where it was not.
         status: ``done``, ``not applicable`` or ``failed``.
-        note: one sentence where it is not done.
+        note: one sentence where it is not done, or where the mask had another name then.
         settings: of the method.
         measures: of its completions (the subject's dataclass), None where it is not done.
         forward, backward: network evaluations a completion without and with a gradient, as the prior counted them.
@@ -62,6 +64,7 @@ class PictureCell:
     budget: int | None = None
     command: str = ""
     weights: str = ""
+    lpips: str = ""
     status: str = DONE
     note: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -79,6 +82,11 @@ class PictureCell:
     def shared(self) -> tuple[int, int, int | None, str]:
         """What the cells of one table share: their size, and the prior's weights."""
         return *self.size, self.weights
+
+    def comparable(self, other: PictureCell) -> bool:
+        """Whether the two may stand in one table; a cell without LPIPS may stand beside any."""
+        same_lpips = self.lpips == other.lpips or not (self.lpips and other.lpips)
+        return self.shared == other.shared and same_lpips
 
 
 @dataclass(frozen=True)
@@ -126,10 +134,10 @@ class PictureReport:
         """These cells with those of ``other`` in their place or behind them; the setup is that of ``other``.
 
         The table of a mask compares like with like, so its cells of another number of pictures or completions, of
-        another budget, or of other weights of the prior, are left out.
+        another budget, of other weights of the prior, or with LPIPS of another network, are left out.
         """
-        shared = {cell.mask: cell.shared for cell in other.cells}
-        comparable = [cell for cell in self.cells if shared.get(cell.mask, cell.shared) == cell.shared]
+        new = {cell.mask: cell for cell in other.cells}
+        comparable = [cell for cell in self.cells if cell.comparable(new.get(cell.mask, cell))]
         cells = {(cell.method, cell.mask): cell for cell in (*comparable, *other.cells)}
         floors, shown = {**self.floors, **other.floors}, {**self.shown, **other.shown}
         return PictureReport(tuple(cells.values()), floors, other.setup, shown)
@@ -182,7 +190,7 @@ def certify_pictures(
     num_samples: int = SAMPLES,
     seed: int = 0,
     batch_size: int | None = 256,
-    lpips: Distance | None = None,
+    lpips: LPIPS | None = None,
     report: Callable[[int, int, PictureCell], None] | None = None,
     cancel: CancelToken | None = None,
 ) -> PictureReport:
@@ -192,7 +200,7 @@ def certify_pictures(
         prior: what the methods get: a network, or for avatars `avatars.prior.ExactAvatars`, so that only their own
             error counts.
         methods: as in `certify.certify`; None is `all_methods`.
-        masks: names from `masks.MASKS`.
+        masks: kinds of `imaging.mask_kinds.MASK_KINDS`, and the subject's own.
         subject: ``avatars`` or ``fashion``.
         data: folder of Fashion-MNIST; None is that of the Debian package.
         budget: network evaluations a completion; None runs methods with their settings as they are.
@@ -254,15 +262,16 @@ class _Task:
     num_samples: int
     seed: int
     batch_size: int | None
-    lpips: Distance | None
+    lpips: LPIPS | None
     cancel: CancelToken
 
 
 def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[Method, PictureCell, Tensor | None]]:
     for method in methods:
         cell = PictureCell(
-            method.label, case.mask, len(case.x), task.num_samples, task.budget, weights=task.prior.hash or ""
-        )
+            method.label, case.mask, len(case.x), task.num_samples, task.budget, weights=task.prior.hash or "",
+            lpips=task.lpips.name if task.lpips else "",
+        )  # fmt: skip
         try:
             yield method, *_measured(task, cell, method, case)
         except Cancelled:

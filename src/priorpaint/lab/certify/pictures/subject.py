@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ....errors import UsageError
+from ....imaging.mask_kinds import MASK_KINDS
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 TRUTH, KNOWN = "truth", "known"
@@ -22,7 +23,7 @@ class Case(ABC):
     """Some pictures under one kind of mask.
 
     Attributes:
-        mask: its name (`masks.MASKS`).
+        mask: its name (`masks.draw_masks`).
         x: the pictures (B, C, 32, 32) in [-1, 1].
         known: (B, 1, 32, 32), 1 where known.
     """
@@ -67,7 +68,7 @@ class Column:
 
 
 VISIBLE = Column("visible", "root mean square change of known pixels", lambda m: m.visible, "0")
-LPIPS = Column("LPIPS", "distance to the truth (AlexNet), where its weights were given", lambda m: m.lpips)
+LPIPS = Column("LPIPS", "distance to the truth, with the network that stands above the table", lambda m: m.lpips)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Subject:
         about: Markdown for the page: what the problem is.
         draw: (mask, count, seed, folder of the data or None) -> case.
         measures: the dataclass of the measures; its field ``lpips`` may be None.
-        masks: names of the masks that make sense.
+        features: names of its own masks, beside all kinds of `MASK_KINDS`.
         reference: name of the row that cannot be better.
         columns: of the tables.
         order: of the measures; the best method has the smallest.
@@ -91,13 +92,18 @@ class Subject:
     about: str
     draw: Callable[[str, int, int, Path | None], Case]
     measures: type[Any]
-    masks: tuple[str, ...]
+    features: tuple[str, ...]
     reference: str
     columns: tuple[Column, ...]
     order: Callable[[Any], float]
     channels: int
     prior: str
     prior_name: str
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """Names of the masks that it takes."""
+        return (*MASK_KINDS, *self.features)
 
     def check_masks(self, names: list[str]) -> None:
         """Raise UsageError for a mask that this subject does not have."""
