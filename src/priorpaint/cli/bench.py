@@ -212,12 +212,12 @@ def _run(plan: Plan, prior: Prior, options: BenchOptions) -> None:
             )  # fmt: skip
         if outcome.cancelled:
             _stopped(display, options, cancel)
-        _report(store, options, display, cancel)
+        _report(store, options, display, cancel, str(prior.device))
     if outcome.failed or plan.left_out:
         raise typer.Exit(SOME_FAILED)
 
 
-def _report(store: Store, options: BenchOptions, display: GridDisplay, cancel: Signals) -> None:
+def _report(store: Store, options: BenchOptions, display: GridDisplay, cancel: Signals, device: str) -> None:
     """The second pass, and what it wrote."""
     from priorpaint.bench.measure import measure
     from priorpaint.bench.report import write_report
@@ -227,7 +227,7 @@ def _report(store: Store, options: BenchOptions, display: GridDisplay, cancel: S
     try:
         with PassDisplay(quiet=options.quiet) as passing:
             passed = measure(
-                store.folder, lpips=options.lpips, features=_features(options), device=options.device or "cpu",
+                store.folder, lpips=options.lpips, features=_features(options), device=device,
                 report=passing, cancel=cancel,
             )  # fmt: skip
     except Cancelled:
