@@ -14,6 +14,7 @@ PYTHON = {
     r'solver\("vipaint", components=8, levels=1, correct=True\)': 'solver("vipaint", components=2, levels=1, '
     "correct=True, iterations=2, refine_steps=2, particles=16, num_kept=4)",
     r'solver\("dps"(, steps=100)?\)': 'solver("dps", steps=3)',
+    r"levels=2, iterations=20": "levels=2, iterations=2",
     r"particles=5412, num_kept=1024": "particles=8, num_kept=4",
     r"num_samples=1024": "num_samples=4",
     r"steps=50,": "steps=5,",
