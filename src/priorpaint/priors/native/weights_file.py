@@ -25,7 +25,7 @@ from priorpaint.imaging.writing import write_bytes_atomic
 from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.native.mlp import MLP, MLPConfig
 from priorpaint.priors.native.unet import UNet, UNetConfig
-from priorpaint.priors.readers.base import explained
+from priorpaint.priors.readers.base import explained, short
 from priorpaint.priors.readers.untrusted.reading import check_finite, check_fit, check_floating, load_safetensors
 
 FORMATS = (1, 2, 3)
@@ -235,5 +235,5 @@ def _check_size(tensors: Mapping[str, Tensor], configs: Mapping[str, Config], pa
     if needed > held:
         raise CheckpointError(
             f"{path} does not hold the network that it describes: it has {held} weights, and that needs at least "
-            f"{needed}; export the file again."
+            f"{short(needed)}; export the file again."
         )
