@@ -17,7 +17,7 @@ def levels(request: Request) -> Drawn:
     """What VIPaint expects of a picture at T_e ... T_s, halfway through phase 2, and its inpaintings"""
     prior, examples, settings = request.prior, request.examples, request.settings
     method, count = settings.vipaint(), settings.samples or 3
-    if method.correct:
+    if method.corrected:
         raise UsageError(
             "vipaint-levels follows the path to a sample, and correct has particles instead; leave it out."
         )
