@@ -49,7 +49,9 @@ def test_from_a_grid_to_a_report(place: Path, monkeypatch: pytest.MonkeyPatch, c
     assert run(monkeypatch, "-o", "out", "--metric", "psnr") == 2
     assert capsys.readouterr().err == "priorpaint: out holds a benchmark already; add --resume to go on with it.\n"
     assert run(monkeypatch, "-o", "out", "--metric", "psnr", "--resume", "--json") == 0
-    report = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert "3 of 4 cells are finished already; the folder has 0 others.\n" in printed.err
     assert (place / "out" / "done.jsonl").read_text().startswith(first)
     assert report["missing"] == 0 and [one["method"] for one in report["cases"][0]["methods"]] == ["A", "B"]
     assert list((place / "out").rglob("*.part")) == []

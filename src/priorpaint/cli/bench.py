@@ -204,6 +204,9 @@ def _run(plan: Plan, prior: Prior, options: BenchOptions) -> None:
     assert options.images is not None
     store = Store(options.out)
     display = GridDisplay(plan.num_cells, work_of(plan), work(plan, store), quiet=options.quiet)
+    kept, cells = sum(cell.key in store for cell in plan.cells()), plan.num_cells
+    if len(store):
+        display.say(f"{kept} of {cells} cells are finished already; the folder has {len(store) - kept} others.")
     with signals() as cancel:
         with display:
             outcome = run_bench(
