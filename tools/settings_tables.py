@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 from priorpaint.solvers import SOLVERS, explain
@@ -22,7 +23,8 @@ def table(name: str) -> str:
         rows.append([f"`{setting}`", shown(default), *reference, meaning.replace("|", r"\|")])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     if name in REMAINS:
-        lines += ["", f"What the published run does otherwise than `preset=reference`: {REMAINS[name]}"]
+        said = f"What the published run does otherwise than `preset=reference`: {REMAINS[name]}"
+        lines += ["", textwrap.fill(said, 130, break_long_words=False)]
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "GaussianBlur",
     "Grayscale",
     "CFGPrior",
+    "ClassifierGuidedPrior",
     "Inpainting",
     "LinearOperator",
     "Loading",
@@ -61,6 +62,7 @@ _ROOMS = {
     ),
     "priors": ("TiledPrior", "DenoiserPrior", "CFGPrior", "NetworkPrior", "Prior"),
     "priors.analytic": ("analytic",),
+    "priors.classifier_guidance": ("ClassifierGuidedPrior",),
     "priors.loading": ("load_prior",),
     "schedules": ("schedules",),
     "solvers": ("SOLVERS", "Solver", "solver"),
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
         WalshHadamard,
     )
     from .priors import CFGPrior, DenoiserPrior, NetworkPrior, Prior, TiledPrior, analytic
+    from .priors.classifier_guidance import ClassifierGuidedPrior
     from .priors.loading import load_prior
     from .solvers import SOLVERS, Solver, solver
 else:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from priorpaint.bench.grid import Grid
 from priorpaint.bench.pictures import prepared
-from priorpaint.bench.plan import Plan, make_plan
+from priorpaint.bench.plan import Plan
+from priorpaint.bench.planning import make_plan
 from priorpaint.errors import UsageError
 from priorpaint.priors.base import Prior
 from priorpaint.solvers import solver
@@ -72,16 +73,41 @@ def test_keys_change_with_what_samples_depend_on_and_with_nothing_else(prior: Pr
 
 def test_modes_decide_what_the_method_does_not(prior: Prior, images: Path) -> None:
     methods = ["dps", "repaint:resamplings=7", "vipaint", "smc"]
-    planned = {
-        mode: {one.name: one.settings for one in make_plan(grid(methods=methods, settings=mode), prior, images).methods}
-        for mode in ("reference", "default", "budget=60")
-    }
+    prior.shape = (1, None, None)
+
+    def settings_in(mode: str) -> dict[str, dict[str, Any]]:
+        plan = make_plan(grid(methods=methods, settings=mode), prior, images, size=32)
+        return {method.name: method.settings for method in plan.methods}
+
+    planned = {mode: settings_in(mode) for mode in ("reference", "default", "budget=60")}
     for name, given in (("dps", {}), ("repaint", {"resamplings": 7}), ("vipaint", {}), ("smc", {})):
-        default = solver(name, **given)
+        default = solver(name, **given).settled(prior, (1, 32, 32), True)
         assert planned["default"][name] == settings_of(default)
         assert planned["reference"][name] == settings_of(solver(name, preset="reference", **given))
         assert planned["budget=60"][name] == settings_of(at_budget(default, 60, 10, fixed=given))
     assert planned["reference"]["dps"]["steps"] == 1000 and planned["budget=60"]["dps"]["steps"] == 60
+
+
+def test_what_a_method_leaves_to_the_problem_is_decided_in_the_plan(prior: Prior, images: Path) -> None:
+    prior.shape = (1, None, None)
+    asked = grid(methods=["vipaint"], operators=["downsampling:factor=2"])
+    plan = make_plan(asked, prior, images, size=32)
+    settings = {cell.problem.condition.case: cell.method.settings["preset"] for cell in plan.cells()}
+    known = {mask: solver("vipaint").settled(prior, (1, 32, 32), mask) for mask in (True, False)}
+    assert settings == {"half": settings_of(known[True])["preset"], "downsampling:factor=2": "exact"}
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_one_method_under_two_labels_runs_once(prior: Prior, images: Path) -> None:
+    plan = make_plan(grid(methods=["A = ddnm:steps=3", "B = ddnm:steps=03", "C = ddnm:steps=4"]), prior, images)
+    assert [method.label for method in plan.methods] == ["A", "C"]
+    assert [(left.name, left.error) for left in plan.skipped] == [("B", "here its settings are those of A.")]
+
+
+def test_a_method_that_a_budget_does_not_allow_is_left_out(prior: Prior, images: Path) -> None:
+    plan = make_plan(grid(methods=["ddnm", "vipaint:iterations=100"], settings="budget=50"), prior, images)
+    assert [method.label for method in plan.methods] == ["ddnm"] and plan.num_cells == 3
+    assert plan.skipped[0].name == "vipaint:iterations=100" and "more than the budget of 50." in plan.skipped[0].error
 
 
 def test_what_cannot_be_read_or_is_there_twice_is_left_out_with_its_reason(prior: Prior, images: Path) -> None:
@@ -123,9 +149,12 @@ def test_a_method_with_lpips_in_its_loss_takes_the_weights_of_the_run(
         ({"masks": ["nosuch"]}, "no kind of masks 'nosuch'; the kinds are"),
         ({"masks": [], "operators": ["nosuch"]}, "there is no operator 'nosuch'"),
         ({"masks": [], "operators": ["downsampling:factor=3"]}, "3"),
+        ({"operators": ["grayscale"]}, "3 channels"),
+        ({"operators": ["jpeg", "x = jpeg"], "methods": ["dps"]}, "two operators are the same under two labels"),
+        ({"operators": ["half = downsampling:factor=2"]}, "'half' is the name of masks"),
         ({"operators": ["inpainting"]}, "name kinds of masks"),
         ({"methods": ["replacement"], "masks": [], "operators": ["downsampling:factor=2"]}, "no method can run"),
-        ({"methods": ["vipaint"], "settings": "budget=1"}, "budget of 1"),
+        ({"methods": ["vipaint"], "settings": "budget=1"}, "no method can run; vipaint: VIPaint"),
     ],
 )
 def test_nonsense_is_refused(prior: Prior, images: Path, values: dict[str, Any], said: str) -> None:

@@ -14,6 +14,7 @@ PYTHON = {
     r'solver\("vipaint", components=8, levels=1, correct=True\)': 'solver("vipaint", components=2, levels=1, '
     "correct=True, iterations=2, refine_steps=2, particles=16, num_kept=4)",
     r'solver\("dps"(, steps=100)?\)': 'solver("dps", steps=3)',
+    r"levels=2, iterations=20": "levels=2, iterations=2",
     r"particles=5412, num_kept=1024": "particles=8, num_kept=4",
     r"num_samples=1024": "num_samples=4",
     r"steps=50,": "steps=5,",
@@ -21,6 +22,7 @@ PYTHON = {
     r"DDPM\(50,": "DDPM(2,",
     r'sampler\("ddim", steps="20"': 'sampler("ddim", steps="2"',
     r"particles=256": "particles=8, steps=5",
+    '"ddnm", "dps:steps=100"': '"ddnm:steps=2", "dps:steps=2"',
     r"num_samples=16": "num_samples=2",
     r'method="psld"': 'method="psld", num_samples=1, steps=2',
     r'priorpaint\.inpaint\("photo\.png", "mask\.png", prior=prior\)': 'priorpaint.inpaint("photo.png", "mask.png", '
@@ -70,8 +72,7 @@ UNET = "--channels 8,8 --blocks 1,1"
 
 # The first that matches is the command's.
 RULES = (
-    Rule(r"priorpaint (methods|operators|priors list|priors|(masks|figure|certify.*) --list)$",
-         "as it stands"),
+    Rule(r"priorpaint (methods|operators|priors list|priors|(masks|figure|certify .*) ?--list)$", "as it stands"),
     Rule(r"priorpaint priors (info|verify|add \w+) PRIOR$", "of a small prior", words={"^PRIOR$": "my-prior/"}),
     Rule(r"priorpaint priors add imagenet64 ", "a network of the same form, with narrower levels of one block",
          words={"--num_channels 192": "--num_channels 32", "--num_head_channels 64": "--num_head_channels 32",
@@ -79,8 +80,14 @@ RULES = (
     Rule(r"priorpaint priors add churches ", "a small network"),
     Rule(r"priorpaint inpaint .*--prior PRIOR ", "a small prior, one completion, three steps", INPAINT,
          {"^PRIOR$": "my-prior/"}),
+    Rule(r"priorpaint inpaint .*--classifier ", "networks of the same form, with fewer and narrower levels",
+         f"{INPAINT} --flags '--image_size 64 --class_cond True --noise_schedule cosine --num_channels 32 "
+         "--num_head_channels 32 --num_res_blocks 1 --use_new_attention_order True'"),
     Rule(r"priorpaint inpaint .*--prior hf:", "small networks in the hub's cache, one completion, three steps",
          f"{INPAINT} --offline"),
+    Rule(r"priorpaint bench --list", "as it stands"),
+    Rule(r"priorpaint bench ", "one picture, one mask, one method of two steps",
+         "--pictures 1 -n 2 --mask half --operator grayscale --method ddnm:steps=2 --settings default --threads 1"),
     Rule(r"priorpaint restore ", "a small picture, one sample, two steps", "--samples 1 --set steps=2 --threads 1"),
     Rule(r"priorpaint inpaint ", "small pictures and networks, one completion, three steps", INPAINT),
     Rule(r"priorpaint masks ", "small pictures"),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from priorpaint.priors.native.unet import UNet, UNetConfig
@@ -21,7 +22,7 @@ from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
 from priorpaint.priors.networks.adm import ADMConfig, Heads
 from tests.bench import stored
 from tests.lab.fashion.made_up import made_up, write_idx
-from tests.priors.readers import test_adm, test_edm
+from tests.priors.readers import test_adm, test_adm_classifier, test_edm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -117,6 +118,11 @@ def adm_of_classes(path: Path) -> None:
     test_adm.write(path, shape)
 
 
+def adm_classifier(path: Path) -> None:
+    """guided-diffusion's 64x64_classifier.pt with three levels of two blocks."""
+    torch.save(test_adm_classifier.weights(side=64, classes=1000), path)
+
+
 def edm(num_classes: int) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         test_edm.write(path, "SongUNet", "EDMPrecond", {**test_edm.KWARGS, "label_dim": num_classes}, sigma_data=0.5)
@@ -150,6 +156,12 @@ def benchmark(folder: Path) -> None:
     stored.make(folder, pictures=2, samples=3)
 
 
+def grid(path: Path) -> None:
+    """The grid that docs/bench.md shows."""
+    page = (Path(__file__).parents[2] / "docs/bench.md").read_text(encoding="utf-8")
+    path.write_text(page.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+
+
 CHURCHES = "configs/latent-diffusion/lsun_churches-ldm-kl-8.yaml"
 # As the text calls it -> what writes it, given the path; names of the hub are written into its cache.
 THINGS: dict[str, Callable[[Path], None]] = {
@@ -162,6 +174,7 @@ THINGS: dict[str, Callable[[Path], None]] = {
     "fashion-mnist/": fashion_mnist,
     "my-prior/": own(),
     "my-bench/": benchmark,
+    "my-grid.toml": grid,
     "lpips_alex.safetensors": stored.lpips_file,
     "animals-prior/": own(num_classes=3),
     "my-fashion/": own(channels=1),
@@ -174,6 +187,7 @@ THINGS: dict[str, Callable[[Path], None]] = {
     "./DiT-XL-2-256/": diffusers("dit", classes=1000),
     "./my-ddpm/": diffusers("pixel"),
     "64x64_diffusion.pt": adm_of_classes,
+    "64x64_classifier.pt": adm_classifier,
     "edm-ffhq-64x64-uncond-vp.pkl": edm(0),
     "edm-cifar10-32x32-cond-vp.pkl": edm(10),
     "celeba256/model.ckpt": compvis(),

@@ -86,7 +86,7 @@ def test_nonsense_is_refused_before_any_work(pictures: Path, tmp_path: Path) -> 
     assert "is a file" in refused(pictures, "-o", pictures / "wide.png")
     assert not out.exists()
     assert drawn(pictures, "-o", out).exit_code == 0
-    assert "use --overwrite" in refused(pictures, "-o", out)
+    assert "allow overwriting (--overwrite)" in refused(pictures, "-o", out)
     assert drawn(pictures, "-o", out, "--overwrite").exit_code == 0
 
 

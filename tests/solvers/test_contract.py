@@ -86,6 +86,10 @@ LAW: dict[str, Law] = {
         *exact_chain(jump_path(100, 5, 4)),
         0.002,
     ),
+    # For a mask it is replacement.
+    "ilvr": Law({"steps": 100, "spacing": "respaced"}, *exact_chain(list(range(100, -1, -1))), 0.002),
+    # Overshooting and over-confident: 400,000 samples of the independent chain in test_mcg.
+    "mcg": Law({"steps": 100, "scale": 0.1, "spacing": "respaced"}, 0.9103, 0.4093, 0.002),
     # One fill, the mode of the noised conditional at the last level: no spread at all.
     "repaint_plus": Law({"steps": 30, "spacing": "logsnr"}, 0.9, 0.0, 0.02),
     # Over-confident, overshooting: reported with 20,000 samples.

@@ -11,10 +11,11 @@ from torch.distributions import MultivariateNormal
 
 from priorpaint import DenoiserPrior, Inpainting, PriorError
 from priorpaint.diffusion.schedules import EDM, VP, Flow, Schedule
+from priorpaint.diffusion.transitions import tweedie_scale
 from priorpaint.operators import MatrixOperator
 from priorpaint.priors.analytic import Gaussian
 from priorpaint.solvers.dps import PointLikelihood
-from priorpaint.solvers.likelihoods import Denoised, Likelihood, Spectrum, tweedie_scale, white_variance
+from priorpaint.solvers.likelihoods import Denoised, Likelihood, Spectrum, white_variance
 from priorpaint.solvers.mmps import MomentLikelihood
 from priorpaint.solvers.pigdm import WhiteLikelihood
 from priorpaint.solvers.tmpd import RowSumLikelihood

@@ -12,7 +12,7 @@ from priorpaint.solvers.vipaint import VIPaint
 from priorpaint.solvers.vipaint.posterior import Posterior
 from tests.solvers.vipaint_toy import CIN, FULL
 
-METHOD = VIPaint(levels=3, iterations=4, refine_steps=4)
+METHOD = VIPaint(preset="exact", levels=3, iterations=4, refine_steps=4)
 PRIOR = Gaussian([0.3, -0.2], FULL, schedule=CIN)
 OPERATOR = Inpainting(torch.tensor([[[[1.0, 0.0]]]]))
 Y = torch.tensor([[[[0.9, 0.0]]], [[[-0.4, 0.0]]]])

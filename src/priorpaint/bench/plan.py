@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .. import __version__
 from ..batch.store import content_key
 from ..errors import UsageError
 from ..imaging import write_text_atomic
-from ..imaging.mask_kinds import draw_mask
-from ..operators import Inpainting, Operator
+from ..operators import Operator
 from ..operators import operator as make_operator
-from ..operators import settings_of as operator_settings
-from ..priors.base import Prior
 from ..solvers import Cost, Solver
 from ..solvers import solver as make_solver
-from ..solvers.budgets import at_budget, settings_of
-from .grid import Grid, MethodSpec, OperatorSpec, Paper
-from .pictures import Shape, digest_of, picture_files, prepared
+from .grid import MethodSpec, OperatorSpec, Paper
+from .pictures import Shape
 
 PLAN = "plan.json"
 _VERSION = 1
-INPAINTING = "inpainting"
-LPIPS_FILE = "<lpips>"
-_NO_LPIPS = "its loss needs the weights of LPIPS; add --lpips FILE."
 
 
 class _Part(BaseModel):
@@ -79,6 +68,11 @@ class Condition(_Part):
     name: str
     settings: dict[str, Any]
     sigma_y: float
+
+    @property
+    def case(self) -> str:
+        """What tables call it: the kind of mask, or the operator."""
+        return self.mask or self.operator
 
     def made(self) -> Operator:
         """The operator of one without a mask."""
@@ -128,7 +122,8 @@ class Plan(_Part):
         shape: (C, H, W) of every picture.
         pictures: those that are used; ``left_out`` cannot be read, and ``repeated`` are the same as an earlier one.
         conditions: masks first, then other operators; ``masks`` and ``operators`` are their labels.
-        methods: with all their settings, whatever the mode.
+        methods: with all their settings, whatever the mode; ``unmasked`` are those for operators without a mask, where
+            a method decides otherwise there (`Solver.settled`).
         skipped: methods that cannot run on an operator with this prior, or, without an operator, at all.
         files: hashes of the files that settings name, by path, so that a key is of their contents.
         versions: of what computes the samples.
@@ -149,6 +144,7 @@ class Plan(_Part):
     operators: tuple[OperatorSpec, ...]
     conditions: tuple[Condition, ...]
     methods: tuple[MethodSpec, ...]
+    unmasked: tuple[MethodSpec, ...] = ()
     skipped: tuple[LeftOut, ...] = ()
     files: dict[str, str] = {}
     seeds: tuple[int, ...]
@@ -168,29 +164,25 @@ class Plan(_Part):
 
     def cells(self) -> Iterator[CellCase]:
         """Every cell, picture by picture and problem by problem."""
-        unable = {(left.name, left.operator) for left in self.skipped}
-        prior = [self.prior.digest, self.prior.guidance]
+        prior = [self.prior.digest, self.prior.flags, self.prior.guidance]
+        methods = {condition.case: self.methods_on(condition) for condition in self.conditions}
         for problem in self.problems():
-            for method in self.methods:
-                if (method.label, problem.condition.operator) in unable:
-                    continue
+            for method in methods[problem.condition.case]:
                 settings = {name: self.files.get(str(value), value) for name, value in method.settings.items()}
                 asked = [method.name, settings, self.samples, problem.picture.label]
                 yield CellCase(content_key("cell", problem.key, prior, asked), problem, method)
 
+    def methods_on(self, condition: Condition) -> list[MethodSpec]:
+        """The methods that can run under a condition, with their settings there."""
+        unable = {left.name for left in self.skipped if left.operator == condition.operator}
+        methods = self.unmasked if self.unmasked and condition.mask is None else self.methods
+        return [method for method in methods if method.label not in unable]
+
     @property
     def num_cells(self) -> int:
         """How many cells there are."""
-        per_method = len(self.pictures) * len(self.seeds)
-        return per_method * sum(1 for _ in self.runs())
-
-    def runs(self) -> Iterator[tuple[MethodSpec, Condition]]:
-        """Every method with every condition that it can run on."""
-        unable = {(left.name, left.operator) for left in self.skipped}
-        for condition in self.conditions:
-            for method in self.methods:
-                if (method.label, condition.operator) not in unable:
-                    yield method, condition
+        a_picture = sum(len(self.methods_on(condition)) for condition in self.conditions)
+        return len(self.pictures) * len(self.seeds) * a_picture
 
     def cost_of(self, method: MethodSpec) -> Cost:
         """Network evaluations of a cell."""
@@ -219,161 +211,3 @@ class Plan(_Part):
 def solver_of(method: MethodSpec) -> Solver:
     """The solver of a planned method."""
     return make_solver(method.name, **method.settings)
-
-
-def make_plan(
-    grid: Grid, prior: Prior, images: Path, *, label: int | str | None = None, guidance: float = 1.0,
-    size: int | None = None, lpips: Path | None = None,
-) -> Plan:  # fmt: skip
-    """Decide everything, and refuse what cannot run, before any work.
-
-    Args:
-        grid: what is asked for.
-        prior: the prior, under no condition.
-        images: a folder of pictures, which are read once here to see that they can be.
-        label: class of every picture; "folder" is the class that its folder names or is, in their order.
-        guidance: weight of the label (`CFGPrior`).
-        size: side of the pictures, for a prior of any size.
-        lpips: the weights of LPIPS, for methods that have them in their loss (`LPIPS_FILE`).
-
-    Raises:
-        UsageError: unknown names, settings or metrics, or choices that do not go together.
-    """
-    shape = _shape(prior, size)
-    conditions = tuple(_conditions(grid, shape))
-    lacking = tuple(LeftOut(name=one.label, error=_NO_LPIPS) for one in grid.methods if _lacks(one, lpips))
-    methods = tuple(_resolved(grid, method, lpips) for method in grid.methods if not _lacks(method, lpips))
-    skipped = (*lacking, *_unable(methods, conditions, shape, prior))
-    if len(skipped) == len(lacking) + len(methods) * len({one.operator for one in conditions}):
-        raise UsageError(f"{grid.name}: no method can run; {skipped[0].name}: {skipped[0].error}")
-    entries, left_out, repeated = _read_all(images, shape, grid.pictures, _labels(prior, images, label))
-    return Plan(
-        **grid.model_dump(include={"name", "title", "downloads", "paper", "masks", "operators"}),
-        prior=PriorEntry(
-            spec=prior.spec or prior.name,
-            digest=prior.hash or content_key(prior.name),
-            name=prior.name,
-            flags=prior.flags or None,
-            guidance=guidance,
-        ),
-        images=str(images),
-        shape=shape,
-        pictures=entries,
-        left_out=left_out,
-        repeated=repeated,
-        conditions=conditions,
-        methods=methods,
-        skipped=skipped,
-        files=_files(methods),
-        **grid.model_dump(include={"seeds", "samples", "settings", "metrics"}),
-        versions={"priorpaint": __version__, "torch": torch.__version__, "python": platform.python_version()},
-    )
-
-
-def _shape(prior: Prior, size: int | None) -> Shape:
-    channels, height, width = prior.image_shape
-    if channels not in (1, 3):
-        raise UsageError(f"the prior {prior.name} has {channels} channels; a benchmark takes pictures with 1 or 3.")
-    if height is None or width is None:
-        if size is None:
-            raise UsageError(f"the prior {prior.name} takes pictures of any size; choose one with --size 256.")
-        height, width = height or size, width or size
-    elif size is not None and (height, width) != (size, size):
-        raise UsageError(f"the prior {prior.name} works on {height} x {width} pixels; leave --size out.")
-    prior.check_size(height, width)
-    return channels, height, width
-
-
-def _conditions(grid: Grid, shape: Shape) -> Iterator[Condition]:
-    for kind in grid.masks:
-        draw_mask(kind, shape[1:])
-        yield Condition(mask=kind, operator=INPAINTING, name=INPAINTING, settings={}, sigma_y=grid.sigma_y)
-    for asked in grid.operators:
-        if asked.name == INPAINTING:
-            raise UsageError(f"{grid.name}: inpainting is measured under masks; name kinds of masks instead.")
-        made = make_operator(asked.name, **asked.settings)
-        y = made(torch.zeros(1, *shape))
-        if made.image_shape(y) != shape:
-            raise UsageError(f"{grid.name}: {asked.label} does not measure pictures of the shape {shape}.")
-        sigma_y = grid.sigma_y if asked.sigma_y is None else asked.sigma_y
-        settings = operator_settings(made)
-        yield Condition(mask=None, operator=asked.label, name=asked.name, settings=settings, sigma_y=sigma_y)
-
-
-def _lacks(method: MethodSpec, lpips: Path | None) -> bool:
-    return lpips is None and LPIPS_FILE in method.settings.values()
-
-
-def _files(methods: Iterable[MethodSpec]) -> dict[str, str]:
-    """The hashes of files among settings."""
-    values = {value for method in methods for value in method.settings.values() if isinstance(value, str)}
-    return {value: hashlib.sha256(Path(value).read_bytes()).hexdigest() for value in values if Path(value).is_file()}
-
-
-def _resolved(grid: Grid, method: MethodSpec, lpips: Path | None) -> MethodSpec:
-    """The method with all its settings, as the mode of the grid decides them."""
-    given = {name: str(lpips) if value == LPIPS_FILE else value for name, value in method.settings.items()}
-    reference = grid.settings == "reference" and "preset" not in given
-    solver = make_solver(method.name, **({"preset": "reference"} if reference else {}), **given)
-    if grid.budget is not None:
-        solver = at_budget(solver, grid.budget, grid.samples, fixed=given)
-    if solver.t_init < 1:
-        raise UsageError(f"{method.label} would start from given images (t_init); a benchmark starts from noise.")
-    return method.model_copy(update={"settings": settings_of(solver)})
-
-
-def _unable(
-    methods: tuple[MethodSpec, ...], conditions: tuple[Condition, ...], shape: Shape, prior: Prior
-) -> Iterator[LeftOut]:
-    """The methods that do not take an operator with this prior."""
-    for condition in {one.operator: one for one in conditions}.values():
-        operator = Inpainting(torch.ones(shape[1:])) if condition.mask is not None else condition.made()
-        for method in methods:
-            try:
-                solver_of(method).check(operator, prior)
-            except UsageError as error:
-                yield LeftOut(name=method.label, operator=condition.operator, error=str(error))
-
-
-def _read_all(
-    images: Path, shape: Shape, most: int | None, label_of: Callable[[str], int | None]
-) -> tuple[tuple[PictureEntry, ...], tuple[LeftOut, ...], tuple[LeftOut, ...]]:
-    """The pictures of a folder, the files that cannot be read, and those that are the same as an earlier one."""
-    entries: dict[str, PictureEntry] = {}
-    left_out, repeated = [], []
-    for name in picture_files(images):
-        if most is not None and len(entries) >= most:
-            break
-        try:
-            digest = digest_of(prepared(images / name, shape))
-        except UsageError as error:
-            left_out.append(LeftOut(name=name, error=str(error)))
-            continue
-        if digest in entries:
-            repeated.append(LeftOut(name=name, error=f"{name} is the same picture as {entries[digest].name}."))
-            continue
-        entries[digest] = PictureEntry(name=name, digest=digest, label=label_of(name))
-    if not entries:
-        raise UsageError(f"no picture in {images} can be read; {left_out[0].error}")
-    return tuple(entries.values()), tuple(left_out), tuple(repeated)
-
-
-def _labels(prior: Prior, images: Path, label: int | str | None) -> Callable[[str], int | None]:
-    """The class of a picture, by its name."""
-    if label is None:
-        return lambda name: None
-    if not prior.classes:
-        raise UsageError(f"the prior {prior.name} knows no classes; leave --label out.")
-    if label != "folder":
-        number = int(label)
-        prior.condition(label=number)
-        return lambda name: number
-    folders = sorted({name.rpartition("/")[0] for name in picture_files(images)})
-    if all(folder.isdecimal() and int(folder) < prior.classes for folder in folders):
-        return lambda name: int(name.rpartition("/")[0])
-    if len(folders) != prior.classes:
-        raise UsageError(
-            f"--label folder takes one folder a class, in the order of the {prior.classes} classes, or folders named "
-            f"by their numbers; {images} has {len(folders)}."
-        )
-    return lambda name: folders.index(name.rpartition("/")[0])

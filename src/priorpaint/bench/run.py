@@ -13,7 +13,7 @@ from ..batch.store import DONE, Store
 from ..errors import CancelToken, UsageError
 from ..inpainting.coarse_to_fine import weight
 from ..priors.base import Prior
-from .cells import Bench
+from .cells import Bench, rows_of
 from .plan import PLAN, Plan
 
 
@@ -58,7 +58,7 @@ def run_bench(
 @torch.no_grad()
 def seconds_a_call(plan: Plan, prior: Prior) -> float:
     """Seconds of one network evaluation of one row, from one timed call on all samples of a problem."""
-    rows = min(plan.samples, Bench(plan, prior, Path(), Path()).rows)
+    rows = min(plan.samples, rows_of(plan))
     x_t = torch.zeros(rows, *prior.latent_shape(*plan.shape[1:]), device=prior.device)
     with prior.nfe.uncounted():
         prior.denoise(x_t, 0.5)  # the first call also plans and allocates
@@ -67,7 +67,17 @@ def seconds_a_call(plan: Plan, prior: Prior) -> float:
         return (time.perf_counter() - begun) / rows
 
 
+def work_of(plan: Plan) -> dict[tuple[str, str], float]:
+    """Network evaluations of a cell, one with a gradient counted as three without, by method and operator."""
+    return {
+        (method.label, condition.operator): weight(plan.cost_of(method))
+        for condition in plan.conditions
+        for method in plan.methods_on(condition)
+    }
+
+
 def work(plan: Plan, store: Store | None = None) -> float:
-    """Network evaluations of the cells that are left, one with a gradient counted as three without."""
-    per_method = {method.label: weight(plan.cost_of(method)) for method in plan.methods}
-    return sum(per_method[cell.method.label] for cell in plan.cells() if store is None or cell.key not in store)
+    """The same of all cells that are left."""
+    cells, each = plan.cells(), work_of(plan)
+    left = (cell for cell in cells if store is None or cell.key not in store)
+    return sum(each[cell.method.label, cell.problem.condition.operator] for cell in left)

@@ -61,7 +61,7 @@ def figure(
 
     FOLDER/FIGURE.png is the figure; FOLDER/FIGURE.json has its numbers and all that repeats it.
     """
-    from priorpaint.imaging import write_text_atomic
+    from priorpaint.imaging import check_results, save_picture, write_text_atomic
     from priorpaint.lab.figures import FIGURES, Request, read_examples
     from priorpaint.lab.figures.base import Settings
     from priorpaint.lab.figures.examples import check_masks
@@ -85,7 +85,7 @@ def figure(
     wanted.check(chosen)
     pairs = check_masks(pictures or [], mask or ["rotated"])
     picture, numbers = out / f"{name}.png", out / f"{name}.json"
-    _check_output(out, [picture, numbers], overwrite)
+    check_results(out, [picture, numbers], overwrite=overwrite)
     if wanted.plots:
         require_matplotlib()
     elif lpips is not None:
@@ -111,14 +111,6 @@ def figure(
         "seconds": round(time.monotonic() - begun, 2),
     }
     out.mkdir(parents=True, exist_ok=True)
-    drawn.image.save(picture, optimize=True)
+    save_picture(drawn.image, picture)
     write_text_atomic(numbers, json.dumps({**about, **drawn.numbers}, indent=1) + "\n")
     typer.echo(f"{picture}\n{numbers}")
-
-
-def _check_output(out: Path, files: list[Path], overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out takes a folder, and {out} is a file.")
-    there = [file for file in files if file.exists()]
-    if there and not overwrite:
-        raise UsageError(f"{' and '.join(map(str, there))} exist already; use --overwrite, or another folder with -o.")

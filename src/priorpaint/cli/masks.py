@@ -37,7 +37,7 @@ def masks(
     A picture's masks are NAME_mask.png, or NAME_mask_0.png, NAME_mask_1.png, ...; masks_sheet.png shows them over the
     pictures. They depend on the seed and on NAME, so a picture gets the same ones in any folder and company.
     """
-    from priorpaint.imaging import hole_overlay, mask_picture, read_picture, save_picture
+    from priorpaint.imaging import check_results, hole_overlay, mask_picture, read_picture, save_picture
     from priorpaint.imaging.mask_kinds import MASK_KINDS, mask_for
     from priorpaint.imaging.sheets import labelled_grid, thumbnail
 
@@ -47,7 +47,8 @@ def masks(
     if kind not in MASK_KINDS:
         raise UsageError(f"there is no kind of masks {kind!r}; the kinds are {', '.join(MASK_KINDS)} (--list).")
     jobs = {file: _names(file, out, num) for file in _files(pictures or [])}
-    _check(jobs, out, overwrite)
+    _check_owners(jobs)
+    check_results(out, [out / SHEET, *(name for names in jobs.values() for name in names)], overwrite=overwrite)
     cells: list[tuple[str, Image.Image]] = []
     problems: list[str] = []
     for file, names in jobs.items():
@@ -113,15 +114,10 @@ def _names(file: Path, out: Path, num: int) -> list[Path]:
     return [out / f"{file.stem}_mask{ending}.png" for ending in endings]
 
 
-def _check(jobs: dict[Path, list[Path]], out: Path, overwrite: bool) -> None:
-    """Raise UsageError where files would be overwritten, or two pictures would get the same ones."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out takes a folder, and {out} is a file.")
+def _check_owners(jobs: dict[Path, list[Path]]) -> None:
+    """Raise UsageError where two pictures would get the same files."""
     owners: dict[Path, Path] = {}
     for file, names in jobs.items():
         other = owners.setdefault(names[0], file)
         if other != file:
             raise UsageError(f"{other} and {file} would both get {names[0].name}; put them into different folders.")
-    there = [name for name in (*(name for names in jobs.values() for name in names), out / SHEET) if name.exists()]
-    if there and not overwrite:
-        raise UsageError(f"{there[0]} exists already; use --overwrite, or another folder with -o.")

@@ -96,11 +96,11 @@ class GridDisplay(_Shown):
 
     Args:
         cells: how many the plan has.
-        work: of a cell of each method, in any unit, by label.
+        work: of a cell, in any unit, by method and operator.
         left: work that is to be done.
     """
 
-    def __init__(self, cells: int, work: Mapping[str, float], left: float, *, quiet: bool) -> None:
+    def __init__(self, cells: int, work: Mapping[tuple[str, str], float], left: float, *, quiet: bool) -> None:
         self.cells, self.finished, self.failed = cells, 0, 0
         self._work, self._left, self._done = work, left, 0.0
         self._begun = self._last = time.monotonic()
@@ -109,15 +109,16 @@ class GridDisplay(_Shown):
     def __call__(self, event: Event) -> None:
         """An event of the run."""
         about, now = event.item.about, 0.0
+        work = self._work[about["method"], about["operator"]]
         if event.kind in ("kept", "done"):
             self.finished += 1
         if event.kind == "failed":
             self.failed += 1
             self.say(f"Failed: {about['method']} on {about['picture']}: {event.error}")
         if event.kind == "step":
-            now = event.share * self._work[about["method"]]
+            now = event.share * work
         if event.kind in ("done", "failed"):
-            self._done += self._work[about["method"]]
+            self._done += work
         self._show((self._done + now) / (self._left or 1.0))
 
     def _show(self, share: float) -> None:
@@ -130,6 +131,22 @@ class GridDisplay(_Shown):
 
     def _words(self) -> str:
         return f"{self.finished} of {self.cells} cells" + (f", {self.failed} failed" if self.failed else "")
+
+
+class PassDisplay(_Shown):
+    """What the user sees while stored samples are measured: a bar, or a line a minute."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._last = time.monotonic()
+        super().__init__("measuring", None, quiet=quiet)
+
+    def __call__(self, done: int, total: int) -> None:
+        """``done`` of ``total`` cells have been looked at."""
+        words, now = f"{done} of {total} cells measured", time.monotonic()
+        self._bar.update(self._task, completed=done, total=total, description=words)
+        if not self.quiet and not self.console.is_terminal and now - self._last >= _GRID_SECONDS:
+            self._last = now
+            self.say(words)
 
 
 class TrainingDisplay(_Shown):

@@ -54,6 +54,15 @@ class JobOptions:
             help="Weight of label or prompt (classifier-free guidance); 1 = the plain condition.",
         ),
     ] = 1.0
+    classifier: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="A classifier of noisy pictures (guided-diffusion, .pt) that guides to --label."),
+    ] = None
+    classifier_scale: Annotated[float, Option(metavar="WEIGHT", help="Weight of the classifier.")] = 1.0
+    classifier_noise: Annotated[
+        str | None,
+        Option(metavar="linear|cosine", help="Noise levels of the classifier's training; default: the prior's own."),
+    ] = None
     fit: Annotated[str, Option(metavar="windows|resize", help="How a prior of a fixed size sees other pictures.")] = (
         "windows"
     )

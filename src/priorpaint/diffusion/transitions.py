@@ -141,6 +141,16 @@ def ddim(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> 
     return step_mean(schedule, x_t, x_0, t, s, 0.0)
 
 
+def tweedie_scale(schedule: Schedule, t: Tensor) -> Tensor:
+    """sigma_t^2 / alpha_t, float64 in the shape of t; 0 where alpha_t = 0, where x_t is pure noise.
+
+    By Tweedie's formula Cov(x_0 | x_t) is it times the Jacobian of D, and what is known besides, with G the gradient of
+    its log-likelihood given x_t, moves D by it times G.
+    """
+    alpha, sigma, _ = schedule.level(t)
+    return torch.where(alpha > 0, sigma**2 / alpha.clamp(min=torch.finfo(torch.float64).tiny), 0)
+
+
 def gaussian_kl(m1: Tensor, v1: Tensor, m2: Tensor, v2: Tensor) -> Tensor:
     """KL(N(m1, v1) || N(m2, v2)), elementwise, variances v."""
     return 0.5 * ((m1 - m2).square() / v2 + v1 / v2 - 1 - (v1 / v2).log())
@@ -152,6 +162,4 @@ def guidance_weight(schedule: Schedule, t: Tensor, s: Tensor, eta: float | Tenso
     D' = D + (sigma_t^2 / alpha_t) G inside STEP moves x_s by b (sigma_t^2 / alpha_t) G; 0 where x_t is pure noise and
     says nothing about y.
     """
-    _, b = backward_weights(schedule, t, s, eta)
-    alpha, sigma, _ = schedule.level(t)
-    return torch.zeros_like(alpha) if float(alpha) == 0 else b * sigma**2 / alpha
+    return backward_weights(schedule, t, s, eta)[1] * tweedie_scale(schedule, t)

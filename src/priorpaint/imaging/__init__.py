@@ -11,6 +11,7 @@ from priorpaint.imaging.reading import Picture, read_picture
 from priorpaint.imaging.sheets import contact_sheet, hole_overlay, uncertainty_picture
 from priorpaint.imaging.writing import (
     check_output,
+    check_results,
     lossy,
     save_picture,
     write_array_atomic,
@@ -22,6 +23,7 @@ __all__ = [
     "Mask",
     "Picture",
     "check_output",
+    "check_results",
     "compose",
     "contact_sheet",
     "hole_overlay",

@@ -221,7 +221,7 @@ def random_boxes(size: Size, seed: int, hole_range: tuple[float, float]) -> Mask
 def brush_strokes(size: Size, seed: int, hole_range: tuple[float, float]) -> Mask:
     """A random number of wide zigzag strokes is missing (Co-Mod-GAN without boxes).
 
-    With c = min(a + b, 1): U{0..int(20c)-1} strokes of 4 to 17 corners, whose legs are N(r, r/2) long, within [0, 2r],
+    With c = min(a + b, 1): U{0..int(20c)-1} strokes of 4 to 17 legs, which are N(r, r/2) long, within [0, 2r],
     with r an eighth of the diagonal, and turn by 2 pi / 5 +- 2 pi / 15; each stroke is 12 to 47 pixels wide at a short
     side of 256, and in proportion at other sizes (the published program keeps its pixels at any size). Redrawn until
     the missing fraction lies strictly inside (a, b).

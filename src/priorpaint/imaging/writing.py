@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,6 +78,29 @@ def save_picture(image: Image.Image, path: str | Path, picture: Picture | None =
         stored.save(file, format=file_format, **metadata, **options)
 
 
+def check_results(folder: str | Path, files: Sequence[Path], *, overwrite: bool) -> None:
+    """Say before the work starts that its results cannot be written.
+
+    Args:
+        folder: of the results; it may be missing.
+        files: the results.
+        overwrite: whether files of these names may be replaced.
+
+    Raises:
+        UsageError: a file exists already, or the folder cannot be written to.
+    """
+    folder = Path(folder)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"{there} is a file, but results go into a folder; choose another one.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"the folder {there} cannot be written to; choose another one or change its permissions.")
+    existing = [file for file in dict.fromkeys(files) if file.exists()]
+    if existing and not overwrite:
+        more = f" and {len(existing) - 1} more files exist" if len(existing) > 1 else " exists"
+        raise UsageError(f"{existing[0]}{more} already; choose another folder, or allow overwriting (--overwrite).")
+
+
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
     """Write bytes under a temporary name in the same folder, then rename: readers see the old file or the new one."""
     with _atomic(Path(path)) as file:
@@ -93,6 +116,18 @@ def write_array_atomic(path: str | Path, array: NDArray[Any]) -> None:
     """Write an array as .npy (no pickles), atomically."""
     with _atomic(Path(path)) as file:
         np.save(file, array, allow_pickle=False)
+
+
+def make_folder(folder: Path) -> None:
+    """With its parents, where it is missing.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None
 
 
 @contextmanager

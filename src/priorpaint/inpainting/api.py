@@ -25,6 +25,7 @@ from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError
 from ..imaging import Picture, read_picture
 from ..priors import CFGPrior, Prior
 from ..priors.cfg import condition_inside
+from ..priors.classifier_guidance import ClassifierGuidedPrior
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
 from ..solvers import Cost, Solver
@@ -151,6 +152,9 @@ class Options:
         label: class of the picture, for a prior that knows classes.
         prompt: what the picture shows, for a prior that takes text; ``negative_prompt``: what it does not show.
         guidance_scale: weight of label or prompt (classifier-free guidance, `CFGPrior`); 1 is the plain condition.
+        classifier: file of a classifier of noisy pictures, which guides to ``label`` with the weight
+            ``classifier_scale``; ``classifier_noise`` as for `load_classifier`. A prior that knows classes is told the
+            label as well.
         max_memory: a limit for weights and activations, "4GB" or bytes; it picks how many rows are computed at a time,
             whether activations are computed again and how many rows are decoded at a time (`inpainting.memory`).
         fit: how a prior of a fixed size sees a picture of another one, "windows" or "resize"; see `TiledPrior`.
@@ -163,6 +167,9 @@ class Options:
     prompt: str | None = None
     negative_prompt: str | None = None
     guidance_scale: float = 1.0
+    classifier: str | Path | None = None
+    classifier_scale: float = 1.0
+    classifier_noise: str | None = None
     fit: str = "windows"
     max_memory: str | int | None = None
     prior_flags: Mapping[str, Any] | str | None = None
@@ -254,13 +261,15 @@ def planned(
         if on_event is not None:
             on_event(Loading(f"the prior {prior}"))
         loaded = load_prior(prior, flags=flags, device=options.device, offline=options.offline)
-    cancellable = CancellablePrior(loaded)
+    guided, classifier = _classified(loaded, options)
+    cancellable = CancellablePrior(guided)
     ready = _conditioned(fitted(cancellable, options.fit, size), options)
     job = job_of(prior=ready, cancellable=cancellable, seeds=seeds)
     batch_size = options.batch_size
     if options.max_memory is not None:
         batch_size = job.keep_below(parse_bytes(options.max_memory), batch_size)
-    asked = asdict(replace(options, batch_size=job.rows(batch_size), prior_flags=flags or None))
+    path = None if options.classifier is None else str(options.classifier)
+    asked = asdict(replace(options, batch_size=job.rows(batch_size), prior_flags=flags or None, classifier=path))
     call = {
         "method": method_name(job.solver),
         "num_samples": num_samples,
@@ -278,6 +287,7 @@ def planned(
         "flags": ready.flags,
         "facts": ready.facts,
         "condition": None if condition is None else condition.request,
+        "classifier": classifier,
     }
     about = {"call": call, "prior": about_prior, **about}
     return Plan(job.picture, ready, job.solver, seeds, call["batch_size"], warnings, job, about)
@@ -311,10 +321,29 @@ def inpaint(
     return ready.run(on_event, cancel)
 
 
+def _classified(prior: Prior, options: Options) -> tuple[Prior, dict[str, Any] | None]:
+    """The prior, guided by a classifier of its own pictures where one was given, and what is to be known of that."""
+    if options.classifier is None:
+        if options.classifier_scale != 1 or options.classifier_noise is not None:
+            raise UsageError(
+                "classifier_scale and classifier_noise are about a classifier; give its file as classifier"
+            )
+        return prior, None
+    if options.label is None:
+        raise UsageError("a classifier guides to a class; name it with label (--label on the command line)")
+    from ..priors.readers.adm_classifier import load_classifier  # its network, which few runs need
+
+    classifier = load_classifier(options.classifier, prior, options.label, options.classifier_noise)
+    scale = options.classifier_scale
+    return ClassifierGuidedPrior(prior, classifier, scale), {**classifier.facts, "scale": scale}
+
+
 def _conditioned(prior: Prior, options: Options) -> Prior:
     label, prompt, scale = options.label, options.prompt, options.guidance_scale
     if label is not None and (isinstance(label, bool) or not isinstance(label, int)):
         raise UsageError(f"a label is one whole number for the whole picture, not {label!r}")
+    if options.classifier is not None and not prior.classes:
+        label = None  # which the classifier alone was told
     if label is None and prompt is None and options.negative_prompt is None and scale == 1:
         return prior
     return CFGPrior(prior, label=label, prompt=prompt, negative_prompt=options.negative_prompt, scale=scale)

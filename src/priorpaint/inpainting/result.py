@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..errors import UsageError
 from ..imaging import (
     Picture,
     check_output,
+    check_results,
     contact_sheet,
     save_picture,
     uncertainty_picture,
@@ -107,17 +107,7 @@ class Output:
         """
         if picture is not None:
             check_output(self.completion(0), picture.image)
-        folder = Path(self.folder)
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not there.is_dir():
-            raise UsageError(f"{there} is a file, but results go into a folder; choose another one.")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise UsageError(f"the folder {there} cannot be written to; choose another one or change its permissions.")
-        files = dict.fromkeys([*self.files(num_samples), self.path(RUN_FILE)])
-        existing = [file for file in files if file.exists()]
-        if existing and not overwrite:
-            more = f" and {len(existing) - 1} more files exist" if len(existing) > 1 else " exists"
-            raise UsageError(f"{existing[0]}{more} already; choose another folder, or allow overwriting (--overwrite).")
+        check_results(self.folder, [*self.files(num_samples), self.path(RUN_FILE)], overwrite=overwrite)
 
     def write_completion(self, index: int, image: Image.Image, picture: Picture) -> Path:
         """Write completion ``index`` with the input's ICC profile and EXIF block; a missing folder is made.

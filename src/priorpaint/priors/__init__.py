@@ -7,4 +7,12 @@ from .info import NFE
 from .network import NetworkPrior
 from .tiled import TiledPrior
 
-__all__ = ["NFE", "TiledPrior", "DenoiserPrior", "CFGPrior", "NetworkPrior", "Prior", "analytic"]
+__all__ = [
+    "NFE",
+    "TiledPrior",
+    "DenoiserPrior",
+    "CFGPrior",
+    "NetworkPrior",
+    "Prior",
+    "analytic",
+]

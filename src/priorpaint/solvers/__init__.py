@@ -15,7 +15,9 @@ from .ddnm import DDNM
 from .ddrm import DDRM
 from .diffpir import DiffPIR
 from .dps import DPS
+from .ilvr import ILVR
 from .langevin import Langevin
+from .mcg import MCG
 from .mmps import MMPS
 from .pigdm import PiGDM
 from .psld import PSLD
@@ -38,8 +40,10 @@ __all__ = [
     "DDRM",
     "DPS",
     "DiffPIR",
+    "ILVR",
     "Langevin",
     "MAX_COUNT",
+    "MCG",
     "MMPS",
     "PSLD",
     "PiGDM",

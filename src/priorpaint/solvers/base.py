@@ -354,6 +354,21 @@ class _Unfitted(PosteriorSampler):
         )
         return out[:, 0]
 
+    def draw(
+        self, num_samples: int, *, seed: int, batch_size: int | None = None, callback: Callback | None = None
+    ) -> Tensor:
+        task = self.problem
+        return self.solver.sample(
+            task.prior,
+            task.operator,
+            task.y,
+            sigma_y=task.sigma_y,
+            num_samples=num_samples,
+            seed=[seed],
+            batch_size=batch_size,
+            callback=callback,
+        )[0]
+
 
 def name_of(operator: Operator) -> str:
     return type(operator).__name__

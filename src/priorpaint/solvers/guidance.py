@@ -16,14 +16,14 @@ from torch import Tensor
 
 from ..diffusion import transitions
 from ..diffusion.rng import Streams
-from ..diffusion.samplers import DDIM, EulerMaruyama, Heun, Sampler, ddim_step
+from ..diffusion.samplers import DDIM, DDPM, EulerMaruyama, Heun, Sampler, ddim_step
 from ..diffusion.schedules import Schedule
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, tweedie_scale
 from ..errors import UsageError
 from ..operators.base import Operator
 from ..priors.base import Denoising, NormalisedPrior, Prior, WrappedPrior, normalised
 from .base import STRICT, VARIANCE, Cost, Field, GridSolver, Problem, Task, Variance, settings
-from .likelihoods import Likelihood, tweedie_scale
+from .likelihoods import Likelihood
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -108,7 +108,7 @@ class GuidedSolver(GridSolver):
             return Heun(self.steps)
         if self.sampler == "euler_maruyama":
             return EulerMaruyama(self.steps)
-        return DDIM(self.steps, eta=self.eta, variance=self.variance if self.ancestral else "small")
+        return DDPM(self.steps, variance=self.variance) if self.ancestral else DDIM(self.steps, eta=self.eta)
 
     def step(self, task: Task) -> Step:
         """A step down for these rows, without a gradient graph around it."""

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.schedules import Schedule
 from ..errors import PriorError
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
@@ -174,15 +173,6 @@ class Decoded:
         u, vjp = self._double
         (product,) = torch.autograd.grad(vjp, u, v.to(vjp.dtype), retain_graph=True)
         return product
-
-
-def tweedie_scale(schedule: Schedule, t: Tensor) -> Tensor:
-    """sigma_t^2 / alpha_t, float64 in the shape of t: V is it times J, D' is D plus it times G.
-
-    0 where alpha_t = 0: where x_t is pure noise it says nothing about y.
-    """
-    alpha, sigma, _ = schedule.level(t)
-    return torch.where(alpha > 0, sigma**2 / alpha.clamp(min=torch.finfo(torch.float64).tiny), 0)
 
 
 def white_variance(prior: Prior, t: Tensor) -> Tensor:

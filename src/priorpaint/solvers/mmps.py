@@ -12,13 +12,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, tweedie_scale
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
 from .base import STRICT, Cost, Field, settings
 from .guidance import LikelihoodSolver
 from .krylov import Krylov, arnoldi, conjugate_gradients, dot, gmres, log_quadratic
-from .likelihoods import Decoded, Denoised, Evaluation, Likelihood, gaussian_log_density, tweedie_scale
+from .likelihoods import Decoded, Denoised, Evaluation, Likelihood, gaussian_log_density
 
 _SOLVERS = {"cg": conjugate_gradients, "gmres": gmres}
 LinearSolver = Literal["cg", "gmres"]

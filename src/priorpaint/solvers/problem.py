@@ -84,6 +84,25 @@ class PosteriorSampler(ABC):
             Cancelled: from the callback.
         """
 
+    @abstractmethod
+    def draw(
+        self, num_samples: int, *, seed: int, batch_size: int | None = None, callback: Callback | None = None
+    ) -> Tensor:
+        """Samples (num_samples, C, H, W), float32, of a problem with one row, from one seed for all.
+
+        Particles of one group are samples of it, so that a method with groups takes fewer of them than in `sample`.
+
+        Args:
+            num_samples: >= 1; sample i is the same for any number.
+            seed: of all samples.
+            batch_size: samples computed at a time; None is all of them.
+            callback: as in `sample`.
+
+        Raises:
+            UsageError: arguments that do not fit together.
+            Cancelled: from the callback.
+        """
+
 
 @dataclass
 class Task:

@@ -20,7 +20,9 @@ REFERENCE: Mapping[str, Mapping[str, Any]] = {
     "ddrm": {"steps": 20, "spacing": "leading"},
     "diffpir": {"spacing": "quad", "clip": True, "lam": 0.25, "paste": False},  # 100 steps; its lambda 1 in our units
     "dps": {"steps": 1000, "scale": 0.5, "clip": True, "paste": False},  # FFHQ, random and box masks
+    "ilvr": {"free_steps": 1, "clip": True, "spacing": "respaced", "paste": False},
     "langevin": {"friction": 15.0},  # ImageNet, 5 inner steps
+    "mcg": {"steps": 1000, "clip": True},  # masks
     "mmps": {"sampler": "ddim", "iterations": 1},
     "pigdm": {"spacing": "leading"},
     "psld": {"preset": "reference", "steps": 1000},  # FFHQ, f = 4
@@ -55,7 +57,11 @@ REMAINS: Mapping[str, str] = {
     "diffpir": "It ends one level above the clean picture, and subtracts the noise of y from that of the first level.",
     "dps": "Its norm is that of the batch, of one picture a run, here of each sample. It takes scale=0.3 for "
     "super-resolution and deblurring.",
+    "ilvr": "Its README adds N = 32 and range_t = 20, here factor=32 and free_steps=21, which depend on the picture; "
+    "it noises the reference to the level that a step leaves, here to that at which it arrives.",
     "langevin": "Its benchmark noises the known pixels along one path through the levels; here they keep one noise.",
+    "mcg": "It noises y to the level that a step leaves, here to the one that it arrives at; its norm is that of the "
+    "batch, here of each sample.",
     "mmps": "Steps and time grid are the default's.",
     "pigdm": "The authors' program starts masks from the noised y and puts y into every estimate; here the rule of the "
     "paper acts alone.",

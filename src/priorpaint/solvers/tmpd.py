@@ -11,13 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, tweedie_scale
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
 from .base import STRICT, Cost, Field, settings
 from .guidance import LikelihoodSolver
 from .krylov import dot
-from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density, tweedie_scale
+from .likelihoods import Denoised, Evaluation, Likelihood, gaussian_log_density
 
 
 @settings(frozen=True, config=STRICT)

@@ -242,9 +242,8 @@ def perturbed(seed: int, size: float) -> tuple[LinearModel, Tensor, Tensor, Tens
 
 def after_noisy_sweeps(model: LinearModel, delta: Tensor, x_0: Tensor, u: Tensor, rounds: int) -> Tensor:
     """u_R of Algorithm 2 with the generator P + Delta."""
-    for _ in range(rounds):
-        u = model.paste(x_0, u) @ (model.P + delta).mT
-    return u
+    *_, last = islice(two_state.noisy_sweeps(model, delta, x_0, u), rounds)
+    return last
 
 
 def test_a_noisy_generator_ends_where_theory_says_and_within_its_bound() -> None:

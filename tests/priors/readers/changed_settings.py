@@ -86,9 +86,9 @@ def changed(content: Any, where: Where, value: Any) -> Any:
 
 def used(prior: Prior) -> torch.Tensor:
     """One denoising call, and a latent prior's decoder and encoder."""
-    sides = [max(prior.multiple, 8) if side is None else side for side in prior.shape[1:]]
-    if max(sides) > 512:
+    if max(side or 0 for side in prior.shape[1:]) > 512:
         raise AssertionError(f"a prior of the shape {prior.shape}")
+    sides = [8 if side is None else min(side, 8) for side in prior.shape[1:]]
     x_t = images(1, prior.shape[0], *sides)
     label = {"label": 0} if prior.classes else {"prompt": "a red cat"} if prior.takes_text else {}
     parts = [prior.denoise(x_t, t, prior.condition(**label)).flatten() for t in (0.3, 1.0)]

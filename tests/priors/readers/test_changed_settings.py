@@ -19,24 +19,26 @@ MEGABYTES = 1000
 # What no prior has a use for: the same prior whatever they say.
 IGNORED = {
     # samplers of diffusers, not the noise that a network was trained with
-    *("clip_sample", "clip_sample_range", "dynamic_thresholding_ratio", "invert_sigmas", "lambda_min_clipped"),
-    *("sample_max_value", "set_alpha_to_one", "skip_prk_steps", "steps_offset", "stochastic_sampling", "thresholding"),
-    *("use_beta_sigmas", "use_exponential_sigmas", "use_karras_sigmas", "snr", "sampling_eps", "correct_steps"),
-    *("solver_order", "lower_order_final", "euler_at_final", "use_lu_lambdas"),
-    # training, and generation of texts
-    *("dropout", "attention_dropout", "classifier_dropout", "dropout_rate", "initializer_factor", "initializer_range"),
-    *("bos_token_id", "pad_token_id", "num_decoder_layers", "is_decoder", "is_encoder_decoder", "use_cache"),
-    *("scale_decoder_outputs", "tie_word_embeddings", "is_gated_act", "use_fp16", "epsilon_t", "use_ema"),
-    *("training", "seed", "steps", "lr"),
-    # what something else of the file says with more right, or what a network of another kind would need
-    *("out_channels", "attn_resolutions", "addition_embed_type_num_heads", "class_embeddings_concat"),
-    *("beta_start", "beta_end", "shift", "base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift"),
-    *("sample_size", "lookup_from_codebook", "force_upcast", "num_train_timesteps", "model_max_length"),
-    *("legacy", "add_bos_token", "dual_cross_attention", "projection_dim", "concat_mode", "scale_by_std"),
+    *("clip_sample", "clip_sample_range", "correct_steps", "dynamic_thresholding_ratio", "invert_sigmas"),
+    *("sample_max_value", "sampling_eps", "set_alpha_to_one", "skip_prk_steps", "snr", "steps_offset"),
+    *("stochastic_sampling", "thresholding", "use_beta_sigmas", "use_exponential_sigmas", "use_karras_sigmas"),
+    # training, generation of texts, numbers of words that the tokeniser has with more right
+    *("attention_dropout", "bos_token_id", "classifier_dropout", "dropout", "dropout_rate", "epsilon_t"),
+    *("initializer_factor", "initializer_range", "is_decoder", "is_encoder_decoder", "is_gated_act"),
+    *("num_decoder_layers", "pad_token_id", "scale_decoder_outputs", "tie_word_embeddings", "use_cache", "use_fp16"),
+    # a shift by the number of tokens, in a schedule with a fixed one; the fixed one, in a schedule with the other
+    *("base_image_seq_len", "base_shift", "max_image_seq_len", "max_shift", "shift"),
+    # what the tensors or the blocks of the file say with more right, and ends that are never reached
+    *("attn_resolutions", "block_out_channels", "eos_token_id", "image_size", "latent_shift", "model_max_length"),
+    "out_channels",
 }
 # Values that another model may well have: a prior, but not the same one.
 LEGITIMATE = {
     ("downsample_padding", "0"),
+    ("latents_mean", "0"),
+    ("latents_mean", "-1"),
+    ("shift_factor", "-1"),
+    ("shift_factor", "0"),
     ("num_heads", "-1"),  # of guided-diffusion's command line: not given
     ("num_heads_upsample", "-1"),
     ("sigma_min", "0"),
@@ -44,8 +46,11 @@ LEGITIMATE = {
     ("sigma_max", "1000000000"),
     ("sigma_max", "1e+308"),
 }
-# Found by what they lead to, a tensor that does not fit, which the sentence names.
-CONSEQUENCES = {"num_heads", "channel_mult", "attention_resolutions", "image_size", "n_embed", "attn_resolutions"}
+# Found by what they lead to: tensors that do not fit, which the sentence names.
+CONSEQUENCES = {
+    *("attention_resolutions", "attn_resolutions", "blocks", "channel_mult", "channels", "classes", "dropout_rate"),
+    *("embedding", "image_size", "in_channels", "is_gated_act", "latent_channels", "n_embed", "num_heads"),
+}
 
 
 def check(lines: list[list[Any]]) -> None:
@@ -63,7 +68,7 @@ def _right(document: str, where: str, value: str, outcome: str, megabytes: int) 
         one = "\n" not in outcome and len(outcome) < 1500 and "allocate" not in outcome
         return one and (names[-1] in outcome or names[-1] in CONSEQUENCES or value == "None")
     if outcome == "same":
-        return names[-1] in IGNORED or value in ("None", "True", "0", "-1")
+        return names[-1] in IGNORED or value in ("None", "True", "0") or (names[-1], value) in LEGITIMATE
     return outcome == "different" and ((names[-1], value) in LEGITIMATE or value == "None")
 
 

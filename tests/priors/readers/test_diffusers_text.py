@@ -190,6 +190,12 @@ def test_settings_that_cannot_be_are_named(
         load_prior(tmp_path, device="cpu")
 
 
+def test_sizes_beyond_the_table_of_positions_are_refused(three: Path) -> None:
+    assert load_prior(three, flags={"image_size": 32}, device="cpu").shape == (4, 16, 16)
+    with pytest.raises(UsageError, match="image_size is 36, .* up to 32 pixels"):
+        load_prior(three, flags={"image_size": 36}, device="cpu")
+
+
 @pytest.mark.parametrize("axes", [[10**9, 6, 6], [0, 6, 6], [2, 2, 2], [2, 6], [3, 3, 2], 8, ["x", 2, 2]], ids=str)
 def test_the_axes_of_flux_share_out_a_head(tmp_path: Path, axes: Any) -> None:
     models.flux(tmp_path)

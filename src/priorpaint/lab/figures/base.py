@@ -56,6 +56,8 @@ class Settings:
     def vipaint(self, levels: int | None = None) -> VIPaint:
         """VIPaint as it was asked for, on ``levels`` levels or the first of `levels`.
 
+        Its preset is `exact` unless another is named: the levels are the paper's, and the bound is one.
+
         Raises:
             UsageError: a setting that it has not, or out of range.
         """
@@ -67,7 +69,7 @@ class Settings:
         chosen = {name: value for name, value in asked.items() if value is not None}
         for name in chosen.keys() & self.method.keys():
             raise UsageError(f"the setting {name} has an option of its own; give it once.")
-        made = solver("vipaint", **self.method, **chosen)
+        made = solver("vipaint", **{"preset": "exact", **self.method}, **chosen)
         assert isinstance(made, VIPaint)
         return made
 

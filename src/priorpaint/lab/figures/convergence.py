@@ -61,7 +61,7 @@ def _distance(request: Request, samples: Tensor) -> Tensor:
         return request.examples.error(samples)
     factor = max(1, -(-_SMALLEST // min(x.shape[-2:])))
     pairs = samples.flatten(0, 1), x[:, None].expand_as(samples).flatten(0, 1)
-    a, b = (F.interpolate(each.expand(-1, 3, -1, -1), scale_factor=factor, mode="nearest") for each in pairs)
+    a, b = (F.interpolate(each.expand(-1, 3, -1, -1).clamp(-1, 1), scale_factor=factor) for each in pairs)
     return lpips(a, b).reshape(samples.shape[:2])
 
 

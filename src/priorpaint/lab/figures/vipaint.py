@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.schedules import VP, Schedule
+from ...errors import UsageError
 from ...imaging.sheets import labelled_rows
 from ...solvers.vipaint.posterior import Posterior
 from .base import Drawn, Request, cells, figure, given, rounded
@@ -16,6 +17,10 @@ def levels(request: Request) -> Drawn:
     """What VIPaint expects of a picture at T_e ... T_s, halfway through phase 2, and its inpaintings"""
     prior, examples, settings = request.prior, request.examples, request.settings
     method, count = settings.vipaint(), settings.samples or 3
+    if method.corrected:
+        raise UsageError(
+            "vipaint-levels follows the path to a sample, and correct has particles instead; leave it out."
+        )
     request.report(0, 2, "fitting")
     posterior = method.fit(prior, examples.operator, examples.y, seed=settings.seed)
     request.report(1, 2, "sampling")
@@ -92,7 +97,7 @@ class _Halfway:
 
 
 def _index(schedule: Schedule, t: Tensor) -> int | None:
-    """The entry of a table of 1000 betas that a time is, as papers count; None in other schedules."""
+    """The entry of the table of betas that a time is, as papers count; None in other schedules."""
     if not isinstance(schedule, VP):
         return None
     return int((schedule.nsr().log() - schedule.log_nsr(t)).abs().argmin())

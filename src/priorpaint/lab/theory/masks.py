@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from .check import Check, Outcome, mean_of, tightest
 from .learning import renormalised_error, sgd
 from .model import LinearModel, normal
 from .noisy import check_numbers
-from .two_state import noisy_bound, noisy_rate
+from .two_state import noisy_bound, noisy_rate, noisy_sweeps
 
 # The masks are shown in groups of similar rho.
 _EDGES = (0.5, 0.8, 0.95, 1.0)
@@ -49,39 +50,28 @@ def run(
     if model.k >= model.d:
         raise UsageError(f"a manifold of dimension {model.k} fills all {model.d} coordinates; take a smaller --k")
     delta = renormalised_error(model, sgd(model, beta, training, seed=seed), beta)
-    zero = torch.zeros_like(delta)
     done = []
     for number in range(masks):
         known = model.k + number * (model.d - model.k) // masks
         masked = LinearModel(model.A, LinearModel.random(model.d, model.k, known, seed=seed + number).known)
         x_0 = masked.draw(samples, seed=seed + number)
         start = masked.project(normal(samples, masked.d, seed=seed + number, use="start"))
-        exact = _exact(masked, zero, x_0, start, rounds)
-        done.append(_Mask(masked.rho, known, exact, _learned(masked, delta, x_0, start, rounds)))
+        contracted = masked.rho**rounds * float((start - x_0).norm(dim=1).mean())
+        applies = noisy_rate(masked, delta) < 1
+        bound = float(noisy_bound(masked, delta, x_0, start, rounds).mean()) if applies else None
+        exact = _check("Theorem 4", masked, torch.zeros_like(delta), x_0, start, rounds, contracted)
+        learned = _check("Theorem 6", masked, delta, x_0, start, rounds, bound)
+        done.append(_Mask(masked.rho, known, exact, learned))
     setting = f"beta = {beta:g}; theta from {training:,} samples; {rounds} rounds, {samples} images a mask"
     return _outcome(model, delta, done, setting)
 
 
-def _exact(model: LinearModel, delta: Tensor, x_0: Tensor, start: Tensor, rounds: int) -> Check:
-    """Theorem 4 for a start on the manifold: rho^R times its error."""
-    bound = model.rho**rounds * float((start - x_0).norm(dim=1).mean())
-    return Check("Theorem 4", "", bound, "<=", *mean_of(_error(model, delta, x_0, start, rounds)))
-
-
-def _learned(model: LinearModel, delta: Tensor, x_0: Tensor, start: Tensor, rounds: int) -> Check:
-    """Theorem 6, where its assumption holds."""
-    applies = noisy_rate(model, delta) < 1
-    bound = float(noisy_bound(model, delta, x_0, start, rounds).mean()) if applies else None
-    return Check("Theorem 6", "", bound, "<=", *mean_of(_error(model, delta, x_0, start, rounds)))
-
-
-def _error(model: LinearModel, delta: Tensor, x_0: Tensor, u: Tensor, rounds: int) -> Tensor:
-    """||u_R - x_0|| (N,) with the generator P + Delta."""
-    generator = (model.P + delta).mT
-    for _ in range(rounds):
-        u = model.paste(x_0, u) @ generator
-    norms: Tensor = (u - x_0).norm(dim=1)
-    return norms
+def _check(
+    statement: str, model: LinearModel, delta: Tensor, x_0: Tensor, start: Tensor, rounds: int, bound: float | None
+) -> Check:
+    """The mean error of the last round, with the generator P + Delta."""
+    *_, u = islice(noisy_sweeps(model, delta, x_0, start), rounds)
+    return Check(statement, "", bound, "<=", *mean_of((u - x_0).norm(dim=1)))
 
 
 def _outcome(model: LinearModel, delta: Tensor, done: list[_Mask], setting: str) -> Outcome:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from ...errors import UsageError
 from .check import Check, Outcome, mean_of, rms_of
 from .learning import BATCH, renormalised_error, sgd
 from .model import LinearModel, normal
-from .two_state import noisy_bound, noisy_limit, noisy_rate, noisy_rms, tolerable_error
+from .two_state import noisy_bound, noisy_limit, noisy_rate, noisy_rms, noisy_sweeps, tolerable_error
 
 # Rounds after which the start still counts.
 _SHORT = 5
@@ -37,7 +39,7 @@ def run(model: LinearModel, *, beta: float, training: int, samples: int, rounds:
     curves: dict[str, list[dict[str, object]]] = {"sizes": []}
     for size in sizes(training):
         delta = renormalised_error(model, sgd(model, beta, size, seed=seed), beta)
-        errors = _errors(model, delta, x_0, start, rounds)
+        errors = torch.stack([start, *islice(noisy_sweeps(model, delta, x_0, start), rounds)]) - x_0
         rate = noisy_rate(model, delta)
         case = f"{size:,} samples: |Delta| {float(torch.linalg.matrix_norm(delta, 2)):.3g}, lambda {rate:.3g}"
         checks += _checks(model, delta, x_0, start, errors, case)
@@ -65,16 +67,6 @@ def check_numbers(beta: float, training: int, samples: int) -> None:
         raise UsageError(f"training takes at least {4 * BATCH} samples, not {training}")
     if samples < 2:
         raise UsageError(f"a standard error takes at least 2 images, not {samples}")
-
-
-def _errors(model: LinearModel, delta: Tensor, x_0: Tensor, u: Tensor, rounds: int) -> Tensor:
-    """u_R - x_0 for R = 0 ... rounds with the generator P + Delta, (rounds + 1, N, d)."""
-    generator = (model.P + delta).mT
-    errors = [u - x_0]
-    for _ in range(rounds):
-        u = model.paste(x_0, u) @ generator
-        errors.append(u - x_0)
-    return torch.stack(errors)
 
 
 def _checks(model: LinearModel, delta: Tensor, x_0: Tensor, start: Tensor, errors: Tensor, case: str) -> list[Check]:

@@ -129,6 +129,14 @@ def noisy_rate(model: LinearModel, delta: Tensor) -> float:
     return float(torch.linalg.matrix_norm((model.P + delta) @ model.D, 2))
 
 
+def noisy_sweeps(model: LinearModel, delta: Tensor, x_0: Tensor, u: Tensor) -> Iterator[Tensor]:
+    """Algorithm 2 with the generator P + Delta, from u (N, d): u_1, u_2, ... without end."""
+    generator = (model.P + delta).mT
+    while True:
+        u = model.paste(x_0, u) @ generator
+        yield u
+
+
 def noisy_limit(model: LinearModel, delta: Tensor, x_0: Tensor) -> Tensor:
     """The error for R -> infinity: (I - (P + Delta) D)^-1 Delta x_0, (N, d)."""
     system = torch.eye(model.d, dtype=torch.float64) - (model.P + delta) @ model.D

@@ -25,7 +25,7 @@ from priorpaint.imaging.writing import write_bytes_atomic
 from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.native.mlp import MLP, MLPConfig
 from priorpaint.priors.native.unet import UNet, UNetConfig
-from priorpaint.priors.readers.base import explained
+from priorpaint.priors.readers.base import explained, short
 from priorpaint.priors.readers.untrusted.reading import check_finite, check_fit, check_floating, load_safetensors
 
 FORMATS = (1, 2, 3)
@@ -37,7 +37,8 @@ Denoiser = UNet | MLP
 Config = UNetConfig | MLPConfig | AutoencoderConfig
 Network = Denoiser | ConvAutoencoder
 _UNETS, _MLPS, _AUTOENCODERS = TypeAdapter(UNetConfig), TypeAdapter(MLPConfig), TypeAdapter(AutoencoderConfig)
-_Side = Annotated[int, Field(ge=1)]
+_Side = Annotated[int, Field(ge=1, le=65536, strict=True)]
+_Sigma = Annotated[float, Field(gt=0, le=10**6)]
 _ENTRY = "priorpaint"
 # Options of a network that format 1 does not know.
 _LATER = {"classes", "learned_variance", "dense", "side", "hidden"}
@@ -59,9 +60,9 @@ class WeightsMetadata:
         autoencoder_training: as ``training``, of the autoencoder that comes with a denoiser of its latents.
     """
 
-    sigma_data: float = 0.5
-    sigma_min: float = 0.01
-    sigma_max: float = 8.0
+    sigma_data: Annotated[float, Field(gt=0, le=1000)] = 0.5
+    sigma_min: _Sigma = 0.01
+    sigma_max: _Sigma = 8.0
     training: Mapping[str, Any] = field(default_factory=dict)
     prediction: Annotated[str, Field(pattern="^(edm|eps|x0|mean)$")] = "edm"
     betas: Annotated[str, Field(pattern="^(linear|cosine|scaled_linear)$")] = "linear"
@@ -234,5 +235,5 @@ def _check_size(tensors: Mapping[str, Tensor], configs: Mapping[str, Config], pa
     if needed > held:
         raise CheckpointError(
             f"{path} does not hold the network that it describes: it has {held} weights, and that needs at least "
-            f"{needed}; export the file again."
+            f"{short(needed)}; export the file again."
         )

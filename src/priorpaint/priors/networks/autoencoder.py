@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import GroupNorm, Positive, Positives, attend, upsample
+from .layers import GroupNorm, Positive, Positives, Truth, attend, upsample
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class AutoencoderConfig:
     ch_mult: Positives = (1, 2, 4, 8)
     attn_resolutions: Positives = ()
     attn_type: Literal["vanilla", "none"] = "vanilla"
-    double_z: bool = True
-    resamp_with_conv: bool = True
-    tanh_out: bool = False
+    double_z: Truth = True
+    resamp_with_conv: Truth = True
+    tanh_out: Truth = False
     give_pre_end: Literal[False] = False
     use_linear_attn: Literal[False] = False
 

@@ -18,7 +18,7 @@ _MOST_GROUPS = 32
 _LEAST_CHANNELS = 4  # of a group
 
 # What the arguments of published constructors can be.
-Whole = Annotated[int, Field(ge=0, le=65536)]
+Whole = Annotated[int, Field(ge=0, le=65536, strict=True)]
 List = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
 Taps = Annotated[tuple[float, ...], Field(min_length=1, max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]

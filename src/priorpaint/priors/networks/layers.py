@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 # What a number, or a list of numbers, of a published configuration can be.
-Positive = Annotated[int, Field(ge=1, le=65536)]
+Positive = Annotated[int, Field(ge=1, le=65536, strict=True)]
+Truth = Annotated[bool, Field(strict=True)]
 Positives = Annotated[tuple[Positive, ...], Field(strict=False, max_length=64)]
 
 

@@ -50,7 +50,7 @@ class DiffusersFlags(Flags):
 
     Attributes:
         variant: which weights, such as fp16, where the folder has several.
-        image_size: pixels along a side, or 'any', instead of the size that the model was trained at.
+        image_size: pixels along a side, or 'any', instead of the size of the model's training; Flux's shift follows.
         null_class: the class that stands for no class, for guidance of a class-conditional U-Net.
         max_sequence_length: tokens of T5's text (Stable Diffusion 3: 256, Flux: 512).
         guidance: the guidance that a distilled Flux is told (3.5).
@@ -262,17 +262,19 @@ def _text_unet(source: _Source, network: nn.Module, config: Mapping[str, Any]) -
     if not suffixes:
         raise CheckpointError(f"{folder.root} has no text encoder, which its U-Net needs; download the whole model.")
     encoders = tuple(source.encoder(suffix) for suffix in suffixes)
+    zeros = folder.says("force_zeros_for_empty_prompt", True)
     xl = config["addition_embed_type"] == "text_time"
-    embed = (
-        SDXLText(encoders, folder.says("force_zeros_for_empty_prompt", True))
-        if xl
-        else StableDiffusionText(encoders[:1])
-    )
+    embed = SDXLText(encoders, zeros) if xl else StableDiffusionText(encoders[:1])
     return _Denoiser(TextUNet(network, source.factor), config, 2 ** (len(config["block_out_channels"]) - 1), embed)
 
 
 def _sd3(source: _Source, network: nn.Module, config: Mapping[str, Any]) -> _Denoiser:
-    length = source.flags.max_sequence_length or _SD3_TOKENS
+    length, size = source.flags.max_sequence_length or _SD3_TOKENS, source.flags.image_size
+    most = config["pos_embed_max_size"] * config["patch_size"] * source.factor
+    if isinstance(size, int) and size > most:
+        raise UsageError(
+            f"image_size is {size}, but the model knows positions in pictures of up to {most} pixels a side."
+        )
     encoders = [source.encoder(suffix) for suffix in ("", "_2")]
     if "text_encoder_3" in source.folder.index:
         encoders.append(source.encoder("_3", length))

@@ -67,7 +67,7 @@ def check(config: Mapping[str, Any], cls: type[nn.Module], where: Path, state: M
         if key in config and key != "self":
             kinds, optional = _kinds(parameter)
             for name, value in _scalars(key, config[key]):
-                if value is None and (optional or bool in kinds):
+                if value is None and (optional or bool in kinds or key == "norm_num_groups"):  # as NCSN++ has it
                     continue
                 expected = [said for fits, said in _allowed(key, value, kinds, len(state)) if not fits]
                 if len(expected) == len(kinds):

@@ -14,7 +14,8 @@ from .base import shown
 _Known = TypeVar("_Known", bound="Flags")
 
 
-def _number(value: Any) -> Any:
+def a_number(value: Any) -> Any:
+    """Refuse a truth value where pydantic would take it for a number."""
     if isinstance(value, bool):  # which Python takes for 0 or 1
         raise PydanticCustomError("number", "input should be a number")
     return value
@@ -22,12 +23,12 @@ def _number(value: Any) -> Any:
 
 def _listed(value: Any) -> Any:
     parts = value.split(",") if isinstance(value, str) and value else value
-    return (parts or None) if isinstance(parts, (str, list, tuple)) else [_number(parts)]
+    return (parts or None) if isinstance(parts, (str, list, tuple)) else [a_number(parts)]
 
 
-Whole = Annotated[int, BeforeValidator(_number)]
-Positive = Annotated[int, Field(ge=1), BeforeValidator(_number)]
-Number = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(a_number)]
+Positive = Annotated[int, Field(ge=1), BeforeValidator(a_number)]
+Number = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(a_number)]
 _Side = Annotated[float, Field(ge=0, le=65536)]
 Numbers = Annotated[tuple[_Side, ...] | None, BeforeValidator(_listed)]  # a list, or words such as 1,2,4
 HeadCount = Annotated[Positive | None, BeforeValidator(lambda value: None if str(value) == "-1" else value)]

@@ -17,13 +17,15 @@ from ..networks.adm import Heads, Transformer
 from ..networks.autoencoder import AutoencoderConfig
 from ..networks.layers import Positives
 from .base import explained
-from .flags import HeadCount
+from .flags import HeadCount, a_number
 
 _LARGEST_FILE = 1 << 20
 _IMAGENET = 1000
 
 Whole = Annotated[int, Field(ge=1, le=10**6)]
-Number = Annotated[float, Field(strict=False, gt=0, allow_inf_nan=False)]  # YAML reads 1e-4 without a point as text
+# YAML reads 1e-4 without a point as text.
+Beta = Annotated[float, Field(strict=False, gt=0, lt=1), BeforeValidator(a_number)]
+Scale = Annotated[float, Field(strict=False, gt=0, le=10**4), BeforeValidator(a_number)]
 
 
 def _one(blocks: Any) -> Any:
@@ -116,13 +118,13 @@ class LDMConfig(_Section):
     concat_mode: bool = True
     beta_schedule: Literal["linear", "cosine", "sqrt_linear", "sqrt"] = "linear"
     timesteps: Whole = 1000
-    linear_start: Number = 1e-4
-    linear_end: Number = 2e-2
-    cosine_s: Number = 8e-3
+    linear_start: Beta = 1e-4
+    linear_end: Beta = 2e-2
+    cosine_s: Beta = 8e-3
     parameterization: Literal["eps", "x0", "v"] = "eps"
     image_size: Whole = 256  # of the latents
     channels: Whole = 3
-    scale_factor: Number = 1.0  # where the checkpoint holds none
+    scale_factor: Scale = 1.0  # where the checkpoint holds none
     scale_by_std: bool = False  # whether it must hold one
     use_ema: bool = True
 

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ...diffusion.rng import Streams
+from ...diffusion.transitions import tweedie_scale
 from ...errors import PriorError
 from ...priors.base import Prior
 from ..base import Task
 from ..guidance import LikelihoodSolver
-from ..likelihoods import Denoised, Likelihood, tweedie_scale
+from ..likelihoods import Denoised, Likelihood
 from .resampling import connected
 from .rows import DecodedRows, PixelRows, Rows
 

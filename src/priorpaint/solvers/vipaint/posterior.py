@@ -270,6 +270,11 @@ class FittedSampler(PosteriorSampler):
         size = solver.particles if solver.corrected else None  # a group is as large as many samples: one at a time
         return rows.sample(1, seed=list(seeds), batch_size=size, callback=callback)[:, 0]
 
+    def draw(
+        self, num_samples: int, *, seed: int, batch_size: int | None = None, callback: Callback | None = None
+    ) -> Tensor:
+        return self.posterior.sample(num_samples, seed=[seed], batch_size=batch_size, callback=callback)[0]
+
 
 def _numbers(times: Tensor) -> str:
     return ", ".join(f"{value:.4g}" for value in times.tolist())
