@@ -25,7 +25,8 @@ from priorpaint.bench.cells import Bench, Measured, fit_seed, sample_seed
 from priorpaint.bench.grid import Grid, MethodSpec
 from priorpaint.bench.peak import peak_memory
 from priorpaint.bench.pictures import prepared
-from priorpaint.bench.plan import CellCase, Plan, ProblemCase, make_plan, solver_of
+from priorpaint.bench.plan import CellCase, Plan, ProblemCase, solver_of
+from priorpaint.bench.planning import make_plan
 from priorpaint.bench.run import run_bench
 from priorpaint.diffusion.schedules import VP
 from priorpaint.lab.avatars.writing import write

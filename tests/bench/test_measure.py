@@ -13,15 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from priorpaint.batch.store import Record
 from priorpaint.bench.features import FEATURES, FeatureNetwork, set_distances
-from priorpaint.bench.measure import MEASURES, measure, measured, read_cell
+from priorpaint.bench.measure import MEASURES, check_metrics, measure, measured, read_cell
 from priorpaint.bench.metrics import METRICS, Stored
 from priorpaint.errors import Cancelled, CancelToken, PriorError, UsageError
 from priorpaint.metrics import LPIPS, fair_crps, frechet_distance, kid, psnr, ssim
 from tests.bench.stored import NOISE, line_of, lpips_file, make
+from tests.command_line import exit_code
 
 
 class Means(torch.nn.Module):
@@ -163,29 +165,32 @@ def test_features_of_a_file_and_of_a_function_are_the_same(
 
 
 def test_distances_between_sets_of_features(tmp_path: Path) -> None:
-    """One block: the plain distances, without pairs of one picture; more blocks: their mean."""
+    """One block: the plain distances, without pairs of one picture; more blocks: their mean. Two cells a picture."""
     generator = torch.Generator().manual_seed(0)
-    rows, truths = torch.randn(200, 3, 4, generator=generator), torch.randn(200, 1, 4, generator=generator)
-    pairs = []
+    rows, truths = torch.randn(200, 2, 3, 4, generator=generator), torch.randn(200, 1, 4, generator=generator)
+    pictures = []
     for i in range(200):
-        pairs.append((tmp_path / f"{i}.npy", tmp_path / f"{i}-truth.npy"))
-        np.save(pairs[i][0], rows[i].numpy())
-        np.save(pairs[i][1], truths[i].numpy())
+        np.save(tmp_path / f"{i}.npy", truths[i].numpy())
+        for seed in (0, 1):
+            np.save(tmp_path / f"{i}-{seed}.npy", rows[i, seed].numpy())
+        pictures.append([(tmp_path / f"{i}-{seed}.npy", tmp_path / f"{i}.npy") for seed in (0, 1)])
 
     def plain(first: int, last: int) -> float:
         groups = torch.arange(last - first)
-        return kid(rows[first:last].flatten(0, 1), truths[first:last, 0], groups.repeat_interleave(3), groups)
+        twice = truths[first:last, 0].repeat_interleave(2, 0)
+        return kid(rows[first:last].flatten(0, 2), twice, groups.repeat_interleave(6), groups.repeat_interleave(2))
 
-    few = set_distances(pairs[:20])
+    few = set_distances(pictures[:20])
     assert few is not None and few.kid_error is None and few.pictures == 20
     assert few.kid == pytest.approx(plain(0, 20))
-    assert few.frechet == pytest.approx(frechet_distance(rows[:20].flatten(0, 1), truths[:20, 0]))
-    many = set_distances(pairs)
+    twice = truths[:20, 0].repeat_interleave(2, 0)
+    assert few.frechet == pytest.approx(frechet_distance(rows[:20].flatten(0, 2), twice))
+    many = set_distances(pictures)
     assert many is not None and many.kid_error is not None
     halves = [plain(0, 100), plain(100, 200)]
     assert many.kid == pytest.approx(sum(halves) / 2)
     assert many.kid_error == pytest.approx(abs(halves[0] - halves[1]) / 2)
-    assert set_distances(pairs[:1]) is None
+    assert set_distances(pictures[:1]) is None
 
 
 def test_damaged_samples_are_listed_and_the_rest_is_measured(tmp_path: Path) -> None:
@@ -236,13 +241,48 @@ def test_what_is_refused_before_any_work(tmp_path: Path) -> None:
 
 
 def test_a_network_that_does_not_fit_the_pictures_says_so(tmp_path: Path) -> None:
-    make(tmp_path, pictures=1)
+    plan = make(tmp_path, pictures=1)
     for function, said in (
         (lambda x: x, "must map pictures"),
         (lambda x: torch.zeros(1, 1).matmul(x.flatten(1)), "has no features of pictures"),
     ):
+        network = FeatureNetwork("wrong", "wrong", function)
         with pytest.raises(UsageError, match=said):
-            measure(tmp_path, metrics=["kid"], features=FeatureNetwork("wrong", "wrong", function))
+            measure(tmp_path, metrics=["kid"], features=network)
+        with pytest.raises(UsageError, match=said):
+            check_metrics(plan, features=network)
+        assert not (tmp_path / MEASURES).exists()
+
+
+def test_the_classifier_of_garments_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the command line; it takes grey pictures, which is said before any work."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for i in range(2):
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 32), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
+    (tmp_path / "grid.toml").write_text(
+        'masks = ["half"]\nmethods = ["ddnm:steps=2"]\nmetrics = ["kid"]\nsamples = 2\n'
+    )
+    words = [
+        "bench",
+        "grid.toml",
+        "--images",
+        "pictures",
+        "--features",
+        "fashion",
+        "--settings",
+        "default",
+        "-o",
+        "out",
+    ]
+    assert exit_code(monkeypatch, *words, "--prior", "avatars") == 2
+    assert "fashion-classifier has no features of pictures (3, 32, 32)" in capsys.readouterr().err
+    assert exit_code(monkeypatch, *words, "--prior", "fashion") == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Measured with fashion-classifier " in text and "| method | KID |" in text
 
 
 def test_lines_are_plain_json(tmp_path: Path) -> None:

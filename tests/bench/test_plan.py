@@ -13,7 +13,8 @@ from PIL import Image
 
 from priorpaint.bench.grid import Grid
 from priorpaint.bench.pictures import prepared
-from priorpaint.bench.plan import Plan, make_plan
+from priorpaint.bench.plan import Plan
+from priorpaint.bench.planning import make_plan
 from priorpaint.errors import UsageError
 from priorpaint.priors.base import Prior
 from priorpaint.solvers import solver
@@ -150,6 +151,7 @@ def test_a_method_with_lpips_in_its_loss_takes_the_weights_of_the_run(
         ({"masks": [], "operators": ["downsampling:factor=3"]}, "3"),
         ({"operators": ["grayscale"]}, "3 channels"),
         ({"operators": ["jpeg", "x = jpeg"], "methods": ["dps"]}, "two operators are the same under two labels"),
+        ({"operators": ["half = downsampling:factor=2"]}, "'half' is the name of masks"),
         ({"operators": ["inpainting"]}, "name kinds of masks"),
         ({"methods": ["replacement"], "masks": [], "operators": ["downsampling:factor=2"]}, "no method can run"),
         ({"methods": ["vipaint"], "settings": "budget=1"}, "no method can run; vipaint: VIPaint"),

@@ -15,12 +15,13 @@ import pytest
 from PIL import Image
 
 from priorpaint.batch.store import Store, append
+from priorpaint.bench.features import FeatureNetwork
 from priorpaint.bench.grid import MethodSpec
 from priorpaint.bench.measure import MEASURES, measure, measured
 from priorpaint.bench.plan import LeftOut, Paper, Plan
 from priorpaint.bench.report import write_report
 from priorpaint.bench.summary import Estimate
-from priorpaint.errors import UsageError
+from priorpaint.errors import Cancelled, CancelToken, UsageError
 from tests.bench.stored import line_of, make
 from tests.bench.test_measure import MEANS
 
@@ -209,6 +210,27 @@ def test_what_is_damaged_leaves_its_place_empty(tmp_path: Path) -> None:
     sheet = np.asarray(Image.open(tmp_path / "sheets" / "01-001.png"))
     assert (sheet[26:122, 234:330] == 255).all()  # the first sample of the first method
     assert numbers(tmp_path)["wide"]["estimates"]["kid"]["pictures"] == 2
+
+
+def test_features_of_two_networks_are_not_mixed(tmp_path: Path) -> None:
+    """Half of the cells have features of another network, of another length, too."""
+    make(tmp_path, pictures=4)
+    token = CancelToken()
+
+    def stop(done: int, total: int) -> None:
+        if done == total // 2:
+            token.cancel()
+
+    measure(tmp_path, metrics=["kid"], features=MEANS)
+    wider = FeatureNetwork("wider", "wider", lambda x: x.mean(2).flatten(1))
+    with pytest.raises(Cancelled):
+        measure(tmp_path, metrics=["kid"], features=wider, report=stop, cancel=token)
+    text = write_report(tmp_path)[0].read_text()
+    estimates = numbers(tmp_path)["wide"]["estimates"]
+    assert estimates.keys() == {"kid"} and estimates["kid"]["pictures"] == 4
+    assert "Not all cells have kid of the same weights" in text
+    measure(tmp_path, metrics=["kid"], features=wider)
+    assert "Not all cells" not in write_report(tmp_path)[0].read_text()
 
 
 def test_cells_of_an_older_plan_do_not_count(tmp_path: Path) -> None:

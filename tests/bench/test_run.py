@@ -21,7 +21,8 @@ from priorpaint.bench.cells import Measured, draw, fit_seed, mask_seed, sample_s
 from priorpaint.bench.grid import Grid
 from priorpaint.bench.measure import finished
 from priorpaint.bench.pictures import prepared
-from priorpaint.bench.plan import CellCase, Plan, make_plan, solver_of
+from priorpaint.bench.plan import CellCase, Plan, solver_of
+from priorpaint.bench.planning import make_plan
 from priorpaint.bench.run import open_store, run_bench, seconds_a_call, work, work_of
 from priorpaint.errors import CancelToken, UsageError
 from priorpaint.imaging.mask_kinds import draw_mask
@@ -29,7 +30,11 @@ from priorpaint.operators import Downsampling, Inpainting
 from priorpaint.priors.base import Prior
 from priorpaint.solvers.base import Problem
 
-METHODS = ("ddnm:steps=3", "vipaint:preset=exact,iterations=2,refine_steps=3", "smc:steps=4")
+METHODS = (
+    "ddnm:steps=3",
+    "vipaint:preset=exact,iterations=2,refine_steps=3",
+    "smc:steps=3,twist=dps,kernel=first,particles=4,num_kept=2",
+)
 
 
 def planned(prior: Prior, images: Path, **values: Any) -> Plan:
@@ -209,7 +214,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from priorpaint.bench.grid import Grid
-from priorpaint.bench.plan import make_plan
+from priorpaint.bench.planning import make_plan
 from priorpaint.bench.run import open_store, run_bench
 from priorpaint.priors import analytic
 import torch

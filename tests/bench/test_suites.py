@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from priorpaint.bench.grid import PaperValue, read_grid, suites
-from priorpaint.bench.plan import make_plan
+from priorpaint.bench.planning import make_plan
 from priorpaint.bench.summary import COLUMNS
 from priorpaint.priors.base import Prior
 
@@ -58,9 +58,12 @@ def test_a_suite_can_be_planned(prior: Prior, images: Path, tmp_path: Path, name
     weights = tmp_path / "lpips.safetensors"
     weights.write_bytes(b"")
     grid = read_grid(name).changed(settings=mode)
-    plan = make_plan(grid, prior, images, lpips=weights)
-    assert len(plan.methods) + len(plan.skipped) == len(grid.methods) and len(plan.pictures) == 3
+    prior.shape = (1, None, None)
+    plan = make_plan(grid, prior, images, lpips=weights, size=64)
+    labels = {method.label for method in plan.methods} | {left.name for left in plan.skipped}
+    assert labels == {method.label for method in grid.methods} and len(plan.pictures) == 3
     if mode != "budget=400":  # which may make one method of two
         assert plan.skipped == ()
     keys = {cell.key for cell in plan.cells()}
-    assert len(keys) == plan.num_cells == 3 * len(plan.conditions) * len(plan.methods)
+    cells = len(plan.conditions) * len(grid.methods) - len(plan.skipped) * (len(plan.masks) or 1)
+    assert len(keys) == plan.num_cells == 3 * cells

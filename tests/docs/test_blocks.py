@@ -19,6 +19,7 @@ import torch
 import typer
 
 from priorpaint.cli import app, main
+from priorpaint.lab import losses
 from priorpaint.lab.avatars import __main__ as avatars
 from priorpaint.lab.fashion import __main__ as fashion
 from tests.command_line import exit_code
@@ -36,6 +37,7 @@ PROGRAMS = {
     "priorpaint": (app, main),
     "python -m priorpaint.lab.avatars": (avatars.app, avatars.main),
     "python -m priorpaint.lab.fashion": (fashion.app, fashion.main),
+    "python -m priorpaint.lab.losses": (losses.app, losses.main),
 }
 
 

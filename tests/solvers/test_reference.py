@@ -44,7 +44,7 @@ def test_given_settings_win() -> None:
 
 
 def test_other_presets_stay_the_methods_own() -> None:
-    assert settings("vipaint", preset="exact") == settings("vipaint")
+    assert settings("vipaint", preset="exact") != settings("vipaint", preset="official-lsun") != settings("vipaint")
     with pytest.raises(UsageError, match="no setting 'preset'"):
         solver("ddnm", preset="exact")
 

@@ -26,6 +26,8 @@ from tests.solvers.toy import COV, KNOWN, Y, levels, toy_g, toy_m
 ANCESTRAL: dict[str, dict[str, Any]] = {
     "replacement": {"steps": 5},
     "repaint": {"steps": 6, "jump_length": 2, "resamplings": 2},
+    "ilvr": {"steps": 5},
+    "mcg": {"steps": 5},
     "dps": {"steps": 5},
     "pigdm": {"steps": 5},
     "psld": {"steps": 5, "eta": 1.0},
@@ -34,7 +36,7 @@ ANCESTRAL: dict[str, dict[str, Any]] = {
     "tmpd": {"steps": 5},
     "smc": {"steps": 5, "particles": 4, "num_kept": 2, "kernel": "first"},
 }
-LEARNS = ("replacement", "repaint", "dps", "smc")  # by default
+LEARNS = ("replacement", "repaint", "ilvr", "mcg", "dps", "smc")  # by default
 NEVER = ("ddnm", "mmps", "tmpd")  # their steps go to estimates that know y
 
 
@@ -140,7 +142,7 @@ def at(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", ["replacement", "repaint", "dps", "pigdm", "psld", "smc"])
+@pytest.mark.parametrize("name", ["replacement", "repaint", "ilvr", "mcg", "dps", "pigdm", "psld", "smc"])
 def test_learned_is_refused_where_nothing_was(name: str) -> None:
     run, prior = solver(name, **ANCESTRAL[name], variance="learned"), toy_m()
     prior.name = "gulls"
@@ -160,6 +162,8 @@ def test_learned_is_refused_for_steps_that_know_y(name: str) -> None:
     [
         ("replacement", {"eta": 0.5}),
         ("repaint", {"eta": 0.0}),
+        ("ilvr", {"eta": 0.0}),
+        ("mcg", {"eta": 0.5}),
         ("dps", {"eta": 0.0}),
         ("dps", {"sampler": "heun"}),
         ("psld", {}),

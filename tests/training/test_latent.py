@@ -160,6 +160,8 @@ def test_what_does_not_belong_together_is_refused(waves: Path, autoencoder: Path
             codec_run(waves, out, 8, **options)
     with pytest.raises(UsageError, match="'hybrid' ends in the likelihood of 8-bit pixels"):
         latent_run(waves, autoencoder, out, 8, loss="hybrid", network=replace(TINY, learned_variance=True))
+    with pytest.raises(UsageError, match="'vlb' ends in the likelihood of 8-bit pixels"):
+        latent_run(waves, autoencoder, out, 8, loss="vlb")
 
 
 TINY_PICTURES = replace(TINY, in_channels=3)

@@ -15,8 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from priorpaint.diffusion.schedules import EDM, VP
+from priorpaint.diffusion.transitions import backward_weights, like
+from priorpaint.errors import UsageError
 from priorpaint.priors.analytic import GaussianMixture
-from priorpaint.training.objectives import EDMObjective, HybridObjective, Objective, SimpleObjective
+from priorpaint.priors.likelihood import bits_per_value, bound
+from priorpaint.priors.network import NetworkPrior
+from priorpaint.training.objectives import EDMObjective, HybridObjective, Objective, SimpleObjective, VLBObjective
 
 MIX = torch.randn(4, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64) / 4
 COV = MIX @ MIX.mT + 0.02 * torch.eye(4, dtype=torch.float64)
@@ -198,3 +202,64 @@ def test_denoisers_of_zero_networks() -> None:
     zero = lambda x, c: torch.zeros_like(x)  # noqa: E731
     torch.testing.assert_close(SimpleObjective().denoise(zero, x, sigma), x)
     assert SimpleObjective().levels == VP().nsr_range and objective("edm").levels == (0.02, 10.0)
+
+
+def exact_mean(x: Tensor, c_noise: Tensor) -> Tensor:
+    """E[x_{t-1} | x_t] of GAUSSIAN at the entries of the linear table: what `VLBObjective` asks a network for."""
+    schedule = VP()
+    t = (1000 * schedule.time_at((4 * c_noise.double()).exp())).round() / 1000
+    a, b = backward_weights(schedule, t, schedule.entry_below(t))
+    return like(a, x) * x + like(b, x) * GAUSSIAN.denoise(x, t)
+
+
+def test_the_loss_vlb_is_the_bound() -> None:
+    """In bits a value: its mean over the steps is the sum of all terms but L_T, for a network that is exact."""
+    x_0 = (draw(GAUSSIAN, 40, torch.Generator().manual_seed(3))[0].clamp(-1, 1) * 127.5 + 127.5).round() / 127.5 - 1
+    wanted, index, generator = VLBObjective(), torch.arange(1000), torch.Generator().manual_seed(0)
+    found = []
+    for x in x_0:
+        noise = torch.randn(1000, 1, 2, 2, generator=generator)
+        alpha, sigma = (values.float()[:, None, None, None] for values in (wanted.alpha, wanted.sigma))
+        x_t = alpha * x + sigma * noise
+        out = exact_mean(x_t, (sigma / alpha).log().flatten() / 4)
+        found.append(wanted._loss(out, x.expand(1000, 1, 2, 2), x_t, noise, index).mean())
+    terms = bound(GAUSSIAN, x_0, steps=1000, spacing="respaced")
+    apart = torch.stack(found).double() - bits_per_value(terms.total - terms.prior, 4)
+    assert float(apart.mean()) == pytest.approx(0, abs=4 * float(apart.std()) / math.sqrt(40))
+    assert float(apart.std()) / math.sqrt(40) < 0.5
+
+
+def test_a_mean_becomes_a_denoiser_at_and_between_the_entries_of_the_table() -> None:
+    """D = (F - a x_t) / b, by the objective and by `NetworkPrior`, whose network's float32 b enlarges by up to 1e4."""
+    wanted, schedule = VLBObjective(), VP()
+    prior = NetworkPrior(
+        exact_mean, schedule, (1, 2, 2), prediction="mean", condition=lambda t: schedule.log_nsr(t) / 4
+    )
+    x = torch.randn(5, 1, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    t = torch.tensor([1.0, 0.5, 0.1, 0.002, 0.001], dtype=torch.float64)
+    torch.testing.assert_close(prior.denoise(x, t), GAUSSIAN.denoise(x, t), rtol=0, atol=1e-3)
+    alpha, sigma, _ = schedule.level(t)
+    other = wanted.denoise(exact_mean, x / like(alpha, x), sigma / alpha)
+    torch.testing.assert_close(other, GAUSSIAN.denoise(x, t), rtol=1e-5, atol=1e-5)
+
+    def means(x_t: Tensor, c_noise: Tensor) -> Tensor:  # of a denoiser that always says 0.3, at any time
+        t = schedule.time_at((4 * c_noise.double()).exp())
+        a, b = backward_weights(schedule, t, schedule.entry_below(t))
+        return like(a, x_t) * x_t + like(b, x_t) * 0.3
+
+    between = torch.tensor([0.99951, 0.5005, 0.0013, 0.0004, 0.7], dtype=torch.float64)
+    always = NetworkPrior(means, schedule, (1, 2, 2), prediction="mean", condition=lambda t: schedule.log_nsr(t) / 4)
+    found = always.denoise(x, between)
+    torch.testing.assert_close(found, torch.full_like(found, 0.3), rtol=0, atol=1e-3)
+    with pytest.raises(UsageError, match="table of betas"):
+        NetworkPrior(means, EDM(), (1, 2, 2), prediction="mean")
+
+
+def test_the_bound_is_harder_to_train_on_than_the_simple_loss() -> None:
+    """The lecture's problem: the same network and updates, from the same start, but for the loss."""
+    after = {}
+    for kind in (SimpleObjective, VLBObjective):
+        net, wanted = network(), kind()
+        fit(net, MIXTURE, wanted, steps=300)
+        after[kind] = errors(partial(wanted.denoise, net), MIXTURE)
+    assert all(bad > 2 * good for bad, good in zip(after[VLBObjective][2:], after[SimpleObjective][2:], strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ from torch import Tensor
 from ..batch.runner import Item, Save, Step
 from ..diffusion.rng import Streams, derive
 from ..errors import PriorError, PriorpaintError
-from ..imaging import write_array_atomic, write_text_atomic
 from ..imaging.mask_kinds import draw_mask
+from ..imaging.writing import make_folder, write_array_atomic, write_text_atomic
 from ..inpainting.coarse_to_fine import weight
 from ..inpainting.levels import MAX_AREA_GRADIENT
 from ..operators import Inpainting, Operator
@@ -96,7 +96,7 @@ class Measured:
 
     def write(self, folder: Path, case: ProblemCase) -> None:
         """Into a folder, problem.json last: where it is, the rest is complete."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_array_atomic(folder / TRUTH, self.truth)
         write_array_atomic(folder / MEASUREMENT, self.y)
         if self.known is not None:
@@ -122,8 +122,8 @@ class Bench:
         plan: what to run.
         prior: its prior, under no condition.
         folder: of the store.
-        images: the folder of the pictures; None is that of the plan.
-        batch_size: rows computed together; None is what the size of the pictures suggests.
+        images: the folder of the pictures.
+        batch_size: rows (image, sample) computed together; None is what the size of the pictures suggests.
     """
 
     plan: Plan
@@ -139,26 +139,19 @@ class Bench:
         for case in self.plan.cells():
             yield Item(case.key, case.about, partial(self._run, case))
 
-    @property
-    def rows(self) -> int:
-        """Rows (image, sample) computed together."""
-        _, height, width = self.plan.shape
-        return self.batch_size or max(1, MAX_AREA_GRADIENT // (height * width))
-
     def _run(self, case: CellCase, step: Step) -> tuple[dict[str, Any], Save]:
         prior = self._prior(case.problem.picture.label)
         measured = self._problem(case.problem)
         operator = _operator(case.problem, measured.known).to(prior.device)
         y = torch.from_numpy(measured.y)[None].to(prior.device)
         problem = Problem(prior, operator, y, case.problem.condition.sigma_y)
+        num_samples, rows = self.plan.samples, self.batch_size or rows_of(self.plan)
         with peak_memory(prior.device) as peak:
-            samples, fit, sampling = draw(
-                solver_of(case.method), problem, case.problem, self.plan.samples, self.rows, step
-            )
+            samples, fit, sampling = draw(solver_of(case.method), problem, case.problem, num_samples, rows, step)
         if not np.isfinite(samples).all():
             raise PriorError(f"{case.method.label} gave values that are not numbers; use other settings.")
         record = {
-            "num_samples": self.plan.samples,
+            "num_samples": num_samples,
             "fit": vars(fit),
             "sampling": vars(sampling),
             "peak_bytes": peak.bytes,
@@ -167,7 +160,7 @@ class Bench:
 
     def _save(self, key: str, samples: Floats) -> None:
         folder = self.folder / CELLS / key
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_array_atomic(folder / SAMPLES, samples)
 
     def _prior(self, label: int | None) -> Prior:
@@ -190,6 +183,12 @@ class Bench:
         return self._measured[1]
 
 
+def rows_of(plan: Plan) -> int:
+    """Rows (image, sample) that are computed together where nobody says how many."""
+    _, height, width = plan.shape
+    return max(1, MAX_AREA_GRADIENT // (height * width))
+
+
 def draw(
     solver: Solver, problem: Problem, case: ProblemCase, num_samples: int, rows: int, step: Step = lambda share: None
 ) -> tuple[Floats, Timed, Timed]:
@@ -199,7 +198,7 @@ def draw(
     """
     fit, sampling = Timed(), Timed()
     done = weight(solver.shared_cost()) / weight(solver.cost(num_samples))
-    with _timed(problem.prior, fit):
+    with _timed(problem.prior, fit) if solver.fits else nullcontext():
         sampler = solver.condition(problem, seed=fit_seed(case), batch_size=rows, callback=_progress(step, 0, done))
     with _timed(problem.prior, sampling):
         rest = _progress(step, done, 1 - done)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import statistics
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ..errors import PriorError, UsageError
 from ..imaging import write_array_atomic
+from ..imaging.writing import make_folder
 from ..metrics import FeatureGaussian, frechet_distance, kid
 
 FEATURES = "features"
@@ -68,7 +70,8 @@ class FeatureNetwork:
             UsageError: the network cannot be used on such pictures.
         """
         try:
-            found = self.features(x)
+            with torch.no_grad():
+                found = self.features(x)
         except Exception as error:  # whatever a program of somebody else raises
             shape = tuple(x.shape[1:])
             raise UsageError(f"{self.name} has no features of pictures {shape}: {_last_line(error)}") from None
@@ -108,7 +111,7 @@ def feature_file(folder: Path, digest: str, key: str) -> Path:
 def write_features(path: Path, network: FeatureNetwork, x: Tensor) -> None:
     """Store the features of pictures (B, C, H, W), if they are not there."""
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_array_atomic(path, network(x).numpy())
 
 
@@ -128,20 +131,23 @@ class SetDistances:
     pictures: int
 
 
-def set_distances(pairs: Sequence[tuple[Path, Path]]) -> SetDistances | None:
-    """From the feature files of a method's cells and of their truths, pair by pair; None for fewer than two pictures.
+Files = Sequence[tuple[Path, Path]]
+"""Feature files of cells (n, F) and of their truths (1, F)."""
 
-    Args:
-        pairs: (completions (n, F), truth (1, F)) of each picture. Both depend on each other, so pairs of rows of the
-            same picture are left out of the kernel distance. The Frechet distance has no such remedy.
+
+def set_distances(pictures: Sequence[Files]) -> SetDistances | None:
+    """From the feature files of a method's cells, those of a picture together; None for fewer than two pictures.
+
+    All rows of a picture, completions and truth, depend on each other, so their pairs are left out of the kernel
+    distance. The Frechet distance has no such remedy.
     """
-    if len(pairs) < 2:
+    if len(pictures) < 2:
         return None
-    gaussians = (FeatureGaussian.fit(_load(pair[side]) for pair in pairs) for side in (0, 1))
+    gaussians = (FeatureGaussian.fit(_load(cell[side]) for cells in pictures for cell in cells) for side in (0, 1))
     frechet = frechet_distance(*gaussians)
-    blocks = torch.tensor([_block_kid(pairs[first:last]) for first, last in _bounds(len(pairs))], dtype=torch.float64)
-    error = float(blocks.std()) / math.sqrt(len(blocks)) if len(blocks) > 1 else None
-    return SetDistances(frechet, float(blocks.mean()), error, len(pairs))
+    kids = [_block_kid(pictures[first:last]) for first, last in _bounds(len(pictures))]
+    error = statistics.stdev(kids) / math.sqrt(len(kids)) if len(kids) > 1 else None
+    return SetDistances(frechet, statistics.mean(kids), error, len(pictures))
 
 
 def _bounds(count: int) -> Iterator[tuple[int, int]]:
@@ -150,10 +156,13 @@ def _bounds(count: int) -> Iterator[tuple[int, int]]:
     return ((i * count // blocks, (i + 1) * count // blocks) for i in range(blocks))
 
 
-def _block_kid(pairs: Sequence[tuple[Path, Path]]) -> float:
-    completions, truths = ([_load(pair[side]) for pair in pairs] for side in (0, 1))
-    groups = (torch.cat([torch.full((len(rows),), i) for i, rows in enumerate(side)]) for side in (completions, truths))
-    return kid(torch.cat(completions), torch.cat(truths), *groups)
+def _block_kid(pictures: Sequence[Files]) -> float:
+    sides = []
+    for side in (0, 1):
+        rows = [torch.cat([_load(cell[side]) for cell in cells]) for cells in pictures]
+        sides.append((torch.cat(rows), torch.cat([torch.full((len(row),), i) for i, row in enumerate(rows)])))
+    (completions, of_completions), (truths, of_truths) = sides
+    return kid(completions, truths, of_completions, of_truths)
 
 
 def _load(path: Path) -> Tensor:

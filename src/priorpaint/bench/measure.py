@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..batch.store import Record, Store, append, records
+from ..batch.store import DONE, Record, Store, append, records
 from ..errors import CancelToken
 from ..metrics import LPIPS
 from .cells import CELLS, PROBLEMS, SAMPLES
@@ -29,7 +29,7 @@ class Passed:
 
     Attributes:
         measured, kept: cells that were measured now, and that had all measures before.
-        damaged: cells whose samples cannot be read, with the reason; run the benchmark again without their folders.
+        damaged: cells whose files cannot be read, by key, with a sentence.
         left_out: metrics that nobody asked for and that could not be measured, with the reason.
     """
 
@@ -81,9 +81,8 @@ def measure(
     """
     folder, cancel = Path(folder), cancel or CancelToken()
     plan = Plan.read(folder)
-    tools = _tools(lpips, features, device)
     names = metrics or plan.metrics
-    wanted = chosen(names, plan.samples, plan.shape, set(tools.digests))
+    tools, wanted = _prepared(plan, names, lpips, features, device)
     cells, known = finished(folder, plan), measured(folder)
     count, damaged = 0, dict[str, str]()
     for i, cell in enumerate(cells):
@@ -95,13 +94,27 @@ def measure(
         try:
             stored = read_cell(folder, cell)
         except (OSError, ValueError) as error:
-            damaged[cell["key"]] = f"{cell['method']} on {cell['picture']} cannot be read ({error})."
+            damaged[cell["key"]] = (
+                f"{cell['method']} on {cell['picture']} cannot be read ({error}); without the line {cell['key']} of "
+                f"{DONE} it is computed again."
+            )
             continue
         append(folder / MEASURES, _measure(cell, stored, missing, tools, folder))
         count += 1
     report(len(cells), len(cells))
     left_out = {} if names else _left_out(plan, set(tools.digests))
     return Passed(count, len(cells) - count - len(damaged), damaged, left_out)
+
+
+def check_metrics(
+    plan: Plan, *, lpips: str | Path | None = None, features: str | Path | FeatureNetwork | None = None
+) -> None:
+    """Refuse, before the samples are computed, what `measure` would refuse of the plan's metrics after that.
+
+    Raises:
+        UsageError, PriorError: as for `measure`.
+    """
+    _prepared(plan, plan.metrics, lpips, features)
 
 
 def finished(folder: Path, plan: Plan) -> list[Record]:
@@ -134,9 +147,13 @@ def read_cell(folder: Path, cell: Record) -> Stored:
     return Stored(samples.float().clamp(-1, 1), torch.from_numpy(problem.truth), hidden)
 
 
-def _tools(
-    lpips: str | Path | None, features: str | Path | FeatureNetwork | None, device: torch.device | str
-) -> _Tools:
+def _prepared(
+    plan: Plan,
+    names: Sequence[str],
+    lpips: str | Path | None,
+    features: str | Path | FeatureNetwork | None,
+    device: torch.device | str = "cpu",
+) -> tuple[_Tools, list[Metric]]:
     network = None if lpips is None else LPIPS(lpips, device=device)
     if isinstance(features, str | Path):
         features = FeatureNetwork.read(features)
@@ -144,8 +161,11 @@ def _tools(
     if network is not None and lpips is not None:
         digests["lpips"] = f"{network.name} {digest_of_file(Path(lpips))}"
     if features is not None:
+        for rows in (1, plan.samples):  # of a truth and of a cell; some exported networks take one number only
+            features(torch.zeros(rows, *plan.shape))
         digests["features"] = f"{features.name} {features.digest}"
-    return _Tools(network, features, digests)
+    wanted = chosen(names, plan.samples, plan.shape, set(digests))
+    return _Tools(network, features, digests), wanted
 
 
 def _is_measured(metric: Metric, known: dict[str, Any] | None, tools: _Tools) -> bool:

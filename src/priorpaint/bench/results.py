@@ -59,14 +59,14 @@ class Results:
         cases: masks first, then operators.
         failed: lines of failed.jsonl of cells that did not succeed since.
         missing: cells of the plan that are neither finished nor failed.
-        made_with: weights and feature networks of the metrics, by metric.
+        made_with: weights or feature network of the metrics that have them, by metric; several where cells differ.
     """
 
     plan: Plan
     cases: list[Case]
     failed: list[Record]
     missing: int
-    made_with: dict[str, str]
+    made_with: dict[str, list[str]]
 
 
 def read_results(folder: Path) -> Results:
@@ -81,20 +81,20 @@ def read_results(folder: Path) -> Results:
     methods = [method.label for method in plan.methods]
     sheets = write_sheets(folder, cells, methods)
     order = [name for name in map(str, (*plan.masks, *(one.label for one in plan.operators))) if name in summary.cases]
-    sets = _sets(folder, cells, known)
+    made_with = _tools(cells, known)
+    sets = _sets(folder, cells, made_with)
     cases = [_case(plan, summary, name, methods, sheets.get(name, []), sets) for name in order]
     keys = {case.key for case in plan.cells()}
     failed = [record for key, record in Store(folder).failed().items() if key in keys]
-    made_with = {name: tool for line in known.values() for name, tool in line["made_with"].items() if tool}
     return Results(plan, cases, failed, len(keys) - len(cells) - len(failed), made_with)
 
 
 def _case(
     plan: Plan, summary: Summary, name: str, methods: list[str], sheets: list[str],
-    sets: dict[tuple[str, str], SetDistances],
+    sets: dict[tuple[str, str], dict[str, Estimate]],
 ) -> Case:  # fmt: skip
     lines = {method: summary.cases[name][method] for method in methods if method in summary.cases[name]}
-    found = {method: _estimates(line) | _set_estimates(sets.get((name, method))) for method, line in lines.items()}
+    found = {method: _estimates(line) | sets.get((name, method), {}) for method, line in lines.items()}
     best = {key: winner for key, column in COLUMNS.items() if (winner := _best(column, found)) is not None}
     entries = [
         Entry(
@@ -130,23 +130,36 @@ def _estimates(line: Line) -> dict[str, Estimate]:
     return {key: found for key in COLUMNS if (found := line.estimate(key)) is not None}
 
 
-def _set_estimates(found: SetDistances | None) -> dict[str, Estimate]:
-    if found is None:
-        return {}
-    frechet, kid = Estimate(found.frechet, None, found.pictures), Estimate(found.kid, found.kid_error, found.pictures)
-    return {"frechet": frechet, "kid": kid}
-
-
-def _sets(folder: Path, cells: list[Record], known: dict[str, Record]) -> dict[tuple[str, str], SetDistances]:
-    """Distances between sets, by mask or operator and method, where features of one network are there."""
-    pairs: dict[tuple[str, str], list[tuple[Path, Path]]] = {}
+def _tools(cells: list[Record], known: dict[str, Record]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
     for cell in cells:
-        made_with = known.get(cell["key"], {"made_with": {}})["made_with"]
-        digest = next((made_with[name].rpartition(" ")[2] for name in _OF_SETS if name in made_with), "")
+        for name, tool in known.get(cell["key"], {"made_with": {}})["made_with"].items():
+            if tool and tool not in found.setdefault(name, []):
+                found[name].append(tool)
+    return {name: tools for name, tools in found.items() if tools}
+
+
+def _sets(
+    folder: Path, cells: list[Record], made_with: dict[str, list[str]]
+) -> dict[tuple[str, str], dict[str, Estimate]]:
+    """Distances between sets, by mask or operator and method, in the features of one network."""
+    asked = [name for name in _OF_SETS if name in made_with]
+    if not asked:
+        return {}
+    digest = made_with[asked[-1]][-1].rpartition(" ")[2]
+    pictures: dict[tuple[str, str], dict[str, list[tuple[Path, Path]]]] = {}
+    for cell in cells:
         files = (feature_file(folder, digest, cell["key"]), feature_file(folder, digest, cell["problem"]))
-        if digest and all(file.is_file() for file in files):
-            pairs.setdefault((case_of(cell), cell["method"]), []).append(files)
-    return {where: found for where, files in pairs.items() if (found := set_distances(files)) is not None}
+        if all(file.is_file() for file in files):
+            where = pictures.setdefault((case_of(cell), cell["method"]), {})
+            where.setdefault(cell["picture"], []).append(files)
+    found = {where: set_distances(list(of.values())) for where, of in pictures.items()}
+    return {where: _estimates_of(one, asked) for where, one in found.items() if one is not None}
+
+
+def _estimates_of(found: SetDistances, asked: list[str]) -> dict[str, Estimate]:
+    frechet, kid = Estimate(found.frechet, None, found.pictures), Estimate(found.kid, found.kid_error, found.pictures)
+    return {name: estimate for name, estimate in (("frechet", frechet), ("kid", kid)) if name in asked}
 
 
 def _paper(plan: Plan, case: str, method: str) -> dict[str, float]:

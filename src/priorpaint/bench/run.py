@@ -13,7 +13,7 @@ from ..batch.store import DONE, Store
 from ..errors import CancelToken, UsageError
 from ..inpainting.coarse_to_fine import weight
 from ..priors.base import Prior
-from .cells import Bench
+from .cells import Bench, rows_of
 from .plan import PLAN, Plan
 
 
@@ -58,7 +58,7 @@ def run_bench(
 @torch.no_grad()
 def seconds_a_call(plan: Plan, prior: Prior) -> float:
     """Seconds of one network evaluation of one row, from one timed call on all samples of a problem."""
-    rows = min(plan.samples, Bench(plan, prior, Path(), Path()).rows)
+    rows = min(plan.samples, rows_of(plan))
     x_t = torch.zeros(rows, *prior.latent_shape(*plan.shape[1:]), device=prior.device)
     with prior.nfe.uncounted():
         prior.denoise(x_t, 0.5)  # the first call also plans and allocates

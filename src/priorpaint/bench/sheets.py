@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..batch.store import Record
 from ..imaging import write_bytes_atomic
 from ..imaging.grids import Pixels, to_pixels
+from ..imaging.writing import make_folder
 from .cells import PROBLEMS
 from .cells import Measured as Problem
 from .measure import read_cell
@@ -43,7 +44,7 @@ def write_sheets(folder: Path, cells: Sequence[Record], methods: Sequence[str]) 
     Returns:
         The names of the files below ``folder``, by mask or operator.
     """
-    (folder / SHEETS).mkdir(exist_ok=True)
+    make_folder(folder / SHEETS)
     cases: dict[str, dict[str, Row]] = {}
     for cell in cells:
         rows = cases.setdefault(case_of(cell), {})

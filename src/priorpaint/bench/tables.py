@@ -15,11 +15,12 @@ def introduction(results: Results) -> list[str]:
     counts = f"{len(plan.pictures)} pictures, {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, "
     counts += f"{plan.samples} samples each; prior {plan.prior.spec}, settings {plan.settings}"
     lines = [plan.title] if plan.title else []
-    lines.append(
-        f"{counts}; priorpaint {plan.versions.get('priorpaint', '?')}, torch {plan.versions.get('torch', '?')}."
-    )
-    if tools := sorted(set(results.made_with.values())):
+    versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
+    lines.append(f"{counts}; {versions}.")
+    if tools := sorted({tool for several in results.made_with.values() for tool in several}):
         lines.append(f"Measured with {', '.join(tools)}.")
+    if mixed := [name for name, several in results.made_with.items() if len(several) > 1]:
+        lines.append(f"Not all cells have {', '.join(mixed)} of the same weights; measure them again with one file.")
     if plan.paper is not None:
         lines.append(f"Paper: {plan.paper.source}. {plan.paper.setting}".strip())
     lines.append("± is the standard error over pictures; differences are on the same pictures.")

@@ -16,6 +16,7 @@ from .options import Quiet, Threads, use_threads, with_options
 
 if TYPE_CHECKING:
     from priorpaint.batch import Store
+    from priorpaint.bench.features import FeatureNetwork
     from priorpaint.bench.grid import Grid
     from priorpaint.bench.plan import Plan
     from priorpaint.priors.base import Prior
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .stopping import Signals
 
 SOME_FAILED = 3
+FASHION = "fashion"
 Source = Annotated[str | None, typer.Argument(metavar="SUITE|GRID.toml", help="See --list; or a file of your own.")]
 Texts = list[str] | None
 
@@ -57,7 +59,7 @@ class BenchOptions:
     pictures: Annotated[int | None, Option(metavar="N", min=1, help="Only the first N pictures.")] = None
     metric: Annotated[Texts, Option(metavar="NAME", help="A metric of the report; repeatable.")] = None
     lpips: Annotated[Path | None, Option(metavar="FILE", help="Weights of LPIPS, for metrics and losses.")] = None
-    features: Annotated[Path | None, Option(metavar="FILE", help="A network of features, for Frechet and KID.")] = None
+    features: Annotated[Path | None, Option(metavar="FILE|fashion", help="A network, for Frechet and KID.")] = None
     label: Annotated[
         str | None, Option(metavar="CLASS|folder", help="Class of the pictures, or that of their folder.")
     ] = None
@@ -130,7 +132,8 @@ def _planned(grid: Grid, options: BenchOptions) -> tuple[Prior, Plan]:
     if label is None and options.guidance != 1:
         raise UsageError("--guidance is the weight of a label; add --label.")
     use_threads(options.threads)
-    from priorpaint.bench.plan import make_plan
+    from priorpaint.bench.measure import check_metrics
+    from priorpaint.bench.planning import make_plan
     from priorpaint.bench.run import open_store
     from priorpaint.priors.loading import load_prior
 
@@ -141,28 +144,21 @@ def _planned(grid: Grid, options: BenchOptions) -> tuple[Prior, Plan]:
         grid, prior, options.images, label=label if label in (None, "folder") else int(label),
         guidance=options.guidance, size=options.size, lpips=options.lpips,
     )  # fmt: skip
-    _check_metrics(plan, options)
+    check_metrics(plan, lpips=options.lpips, features=_features(options))
     return prior, plan
 
 
-def _check_metrics(plan: Plan, options: BenchOptions) -> None:
-    """That the second pass will have what it needs, before hours of work.
+def _features(options: BenchOptions) -> FeatureNetwork | None:
+    """The network of features: a file, or by its name the embedded classifier of garments."""
+    from priorpaint.bench.features import FeatureNetwork, digest_of_file
 
-    Raises:
-        UsageError: an unknown metric, or one that lacks weights; PriorError: weights that cannot be read.
-    """
-    from priorpaint.bench.features import FeatureNetwork
-    from priorpaint.bench.metrics import chosen
-    from priorpaint.metrics import LPIPS
+    if options.features is None:
+        return None
+    if str(options.features) != FASHION:
+        return FeatureNetwork.read(options.features)
+    from priorpaint.lab.fashion.classifier import EMBEDDED, classifier
 
-    given = set()
-    if options.lpips is not None:
-        LPIPS(options.lpips)
-        given.add("lpips")
-    if options.features is not None:
-        FeatureNetwork.read(options.features)
-        given.add("features")
-    chosen(plan.metrics, plan.samples, plan.shape, given)
+    return FeatureNetwork("fashion-classifier", digest_of_file(EMBEDDED), classifier().features)
 
 
 def _say_plan(plan: Plan) -> None:
@@ -216,20 +212,24 @@ def _run(plan: Plan, prior: Prior, options: BenchOptions) -> None:
             )  # fmt: skip
         if outcome.cancelled:
             _stopped(display, options, cancel)
-        _report(store, options, display, cancel)
+        _report(store, options, display, cancel, str(prior.device))
     if outcome.failed or plan.left_out:
         raise typer.Exit(SOME_FAILED)
 
 
-def _report(store: Store, options: BenchOptions, display: GridDisplay, cancel: Signals) -> None:
+def _report(store: Store, options: BenchOptions, display: GridDisplay, cancel: Signals, device: str) -> None:
     """The second pass, and what it wrote."""
     from priorpaint.bench.measure import measure
     from priorpaint.bench.report import write_report
 
+    from .progress import PassDisplay
+
     try:
-        passed = measure(
-            store.folder, lpips=options.lpips, features=options.features, device=options.device or "cpu", cancel=cancel
-        )
+        with PassDisplay(quiet=options.quiet) as passing:
+            passed = measure(
+                store.folder, lpips=options.lpips, features=_features(options), device=device,
+                report=passing, cancel=cancel,
+            )  # fmt: skip
     except Cancelled:
         _stopped(display, options, cancel)
     for sentence in (*passed.damaged.values(), *passed.left_out.values()):

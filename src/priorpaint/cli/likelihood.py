@@ -83,7 +83,8 @@ def likelihood(
     loaded = [(path, _read(path, prior)) for path in pictures]
     if exact_trace and max(x.numel() for _, x in loaded) > _MOST_EXACT:
         raise UsageError(f"--exact-trace is for pictures of up to {_MOST_EXACT} values; use --probes for these.")
-    prior.schedule.grid(steps, spacing), prior.schedule.grid(ode_steps, spacing)
+    for count in (steps, ode_steps):  # a grid that the schedule has not is refused now
+        prior.schedule.grid(count, spacing)
     bound = {"steps": steps, "spacing": spacing, "variance": variance, "draws": draws, "seed": seed}
     ode = {"steps": ode_steps, "spacing": spacing, "rule": rule, "seed": seed}
     ode["probes"] = None if exact_trace else probes

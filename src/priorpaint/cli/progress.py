@@ -114,7 +114,9 @@ class GridDisplay(_Shown):
             self.finished += 1
         if event.kind == "failed":
             self.failed += 1
-            self.say(f"Failed: {about['method']} on {about['picture']}: {event.error}")
+            self.say(
+                f"Failed: {about['method']} on {about['picture']}, {about['mask'] or about['operator']}: {event.error}"
+            )
         if event.kind == "step":
             now = event.share * work
         if event.kind in ("done", "failed"):
@@ -131,6 +133,22 @@ class GridDisplay(_Shown):
 
     def _words(self) -> str:
         return f"{self.finished} of {self.cells} cells" + (f", {self.failed} failed" if self.failed else "")
+
+
+class PassDisplay(_Shown):
+    """What the user sees while stored samples are measured: a bar, or a line a minute."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._last = time.monotonic()
+        super().__init__("measuring", None, quiet=quiet)
+
+    def __call__(self, done: int, total: int) -> None:
+        """``done`` of ``total`` cells have been looked at."""
+        words, now = f"{done} of {total} cells measured", time.monotonic()
+        self._bar.update(self._task, completed=done, total=total, description=words)
+        if not self.quiet and not self.console.is_terminal and now - self._last >= _GRID_SECONDS:
+            self._last = now
+            self.say(words)
 
 
 class TrainingDisplay(_Shown):

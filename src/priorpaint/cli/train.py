@@ -85,10 +85,13 @@ class TrainOptions:
         Option(metavar="HOURS", help="Budget in hours, over all resumptions; default: 8, on a GPU 4 (autoencoder: 2)."),
     ] = None
     loss: Annotated[
-        str, Option(metavar="edm|simple|hybrid", help="edm, simple (DDPM) or hybrid (learned variance).")
+        str,
+        Option(
+            metavar="edm|simple|hybrid|vlb", help="edm, simple (DDPM), hybrid (learned variance) or vlb (the bound)."
+        ),
     ] = "edm"
     betas: Annotated[
-        str, Option(metavar="linear|cosine|scaled_linear", help="Noise schedule of the losses simple and hybrid.")
+        str, Option(metavar="linear|cosine|scaled_linear", help="Noise schedule of simple, hybrid and vlb.")
     ] = "linear"
     lr: Annotated[float, Option(metavar="RATE", help="Learning rate of Muon.")] = 0.01
     adam_lr: Annotated[

@@ -228,6 +228,10 @@ class VP(Schedule):
     def sigma(self, t: Tensor) -> Tensor:
         return torch.sigmoid(2 * self.log_nsr(t)).sqrt().to(t.dtype)
 
+    def entry_below(self, t: Tensor) -> Tensor:
+        """The time one entry of the table below t, at least 0, in the shape and dtype of t."""
+        return (t - 1 / self._count).clamp(min=0)
+
     def nsr(self) -> Tensor:
         """sigma / alpha of the entries of the table, the cleanest first, (T,) float64."""
         return self._knots.exp()

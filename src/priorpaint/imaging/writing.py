@@ -119,6 +119,18 @@ def write_array_atomic(path: str | Path, array: NDArray[Any]) -> None:
         np.save(file, array, allow_pickle=False)
 
 
+def make_folder(folder: Path) -> None:
+    """With its parents, where it is missing.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None
+
+
 @contextmanager
 def _atomic(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.part")

@@ -8,13 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..diffusion.schedules import Schedule
+from ..diffusion import transitions
+from ..diffusion.schedules import VP, Schedule
 from ..diffusion.transitions import like
 from ..errors import UsageError
 from .base import Denoising, Prior, rows_of
 from .info import Label, PriorInfo, Provenance, Shape
 
-PREDICTIONS = ("eps", "v", "x0", "edm", "flow")
+PREDICTIONS = ("eps", "v", "x0", "edm", "flow", "mean")
 
 # (labels int64 (1,) or (N,) or None, prompt or None) -> keyword arguments of the network; None, None = unconditional.
 Embed = Callable[[Tensor | None, str | None], Mapping[str, Tensor]]
@@ -29,6 +30,8 @@ class NetworkPrior(Prior):
         x0:   x_0 = F
         edm:  with r = sigma / alpha and z = x_t / alpha: x_0 = c_skip z + c_out F(c_in z)   (Karras et al. 2022, Eq. 7)
         flow: F ~ eps - x_0;  x_0 = (x_t - sigma F) / (alpha + sigma)          (Lipman et al. 2023)
+        mean: F ~ a x_t + b x_0, the mean of x_{t-1} given x_t and x_0, one entry of the table of betas down;
+              x_0 = (F - a x_t) / b                                            (Ho et al. 2020, Eq. 7 and 8)
 
     Args:
         network: module or callable (input (N, C, H, W), condition (N,), **given) -> (N, >= C, H, W); extra channels
@@ -36,7 +39,7 @@ class NetworkPrior(Prior):
             ``embed``, with N rows each, and is empty for a network without classes and text.
         schedule: noise schedule.
         shape: (C, H, W); None = any size.
-        prediction: one of ``eps``, ``v``, ``x0``, ``edm``, ``flow``.
+        prediction: one of ``eps``, ``v``, ``x0``, ``edm``, ``flow``, ``mean`` (with a `VP` schedule).
         condition: t (N,) float64 -> the network's noise argument; the default is ln(sigma/alpha)/4 for ``edm`` and t
             itself otherwise (an index-conditioned network passes ``lambda t: 1000 * t - 1``).
         sigma_data: EDM's data standard deviation; also the prior's ``data_std`` for ``edm``.
@@ -71,6 +74,8 @@ class NetworkPrior(Prior):
             raise UsageError(f"unknown prediction {prediction!r}; choose one of {', '.join(PREDICTIONS)}")
         if prediction in ("eps", "edm") and float(schedule.alpha(torch.ones((), dtype=torch.float64))) == 0:
             raise UsageError(f"prediction {prediction!r} divides by alpha, which is 0 at t = 1 here; use 'flow' or 'v'")
+        if prediction == "mean" and not isinstance(schedule, VP):
+            raise UsageError("prediction 'mean' is one of a table of betas; pass a VP schedule")
         data_std = sigma_data if prediction == "edm" else 1.0
         info = PriorInfo(schedule, shape, multiple, data_std, classes, takes_text, provenance=Provenance(name))
         super().__init__(replace(info, null_state=not classes or embed is not None))
@@ -137,12 +142,21 @@ class NetworkPrior(Prior):
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         if self.prediction == "x0":
             return raw
+        if self.prediction == "mean":
+            return x_0_of_mean(self.schedule, x_t, raw, t)
         if self.prediction == "eps":
             return (x_t - like(sigma, x_t) * raw) / like(alpha, x_t)
         if self.prediction == "v":
             total = alpha**2 + sigma**2
             return like(alpha / total, x_t) * x_t - like(sigma / total, x_t) * raw
         return (x_t - like(sigma, x_t) * raw) / like(alpha + sigma, x_t)
+
+
+def x_0_of_mean(schedule: Schedule, x_t: Tensor, mean: Tensor, t: Tensor) -> Tensor:
+    """x_0 of a x_t + b x_0, the mean of x_s given x_t and x_0, s being one entry of the table of betas below t (N,)."""
+    assert isinstance(schedule, VP)
+    a, b = transitions.backward_weights(schedule, t, schedule.entry_below(t))
+    return (mean - like(a, x_t) * x_t) / like(b, x_t)
 
 
 def labels_or(null: int) -> Embed:

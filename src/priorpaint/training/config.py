@@ -13,7 +13,7 @@ from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.training.ema import power_exponent
 
 _CHOICES = {
-    "loss": ("edm", "simple", "hybrid", "reconstruction"),
+    "loss": ("edm", "simple", "hybrid", "vlb", "reconstruction"),
     "betas": ("linear", "cosine", "scaled_linear"),
     "classes": ("auto", "none"),
     "augment": ("auto", "photo", "flip", "none"),
@@ -57,9 +57,9 @@ class TrainConfig:
             weights (``init``) gains most while they fall, so give it 1 and smaller rates.
         ema: largest decay of the moving average of the weights.
         ema_power: relative width of a power-function average in its place (see ``EMA``), 0 for none.
-        loss: "edm" (Karras et al. 2022), "simple" (DDPM's L_simple) or "hybrid" (improved DDPM's learned variance);
-            "reconstruction" for an autoencoder.
-        betas: noise table of ``simple`` and ``hybrid``: "linear", "cosine" or "scaled_linear".
+        loss: "edm" (Karras et al. 2022), "simple" (DDPM's L_simple), "hybrid" (improved DDPM's learned variance) or
+            "vlb" (the variational bound, of a network that predicts means); "reconstruction" for an autoencoder.
+        betas: noise table of ``simple``, ``hybrid`` and ``vlb``: "linear", "cosine" or "scaled_linear".
         classes: "auto" trains a class-conditional network where subfolders or idx labels say classes; "none" never.
         label_dropout: share of the crops whose class is hidden: all that the prior without a label learns from, which
             most completions use. (0.1, common elsewhere, is for networks that are always told.)
@@ -165,8 +165,8 @@ class TrainConfig:
             raise UsageError(f"A dense network predicts the picture itself, for the loss 'edm'; got {self.loss!r}.")
         if isinstance(self.network, UNetConfig) and self.network.learned_variance != (self.loss == "hybrid"):
             raise UsageError("The loss 'hybrid', and no other, needs a network with learned_variance=True.")
-        if self.loss == "hybrid" and self.latent is not None:
-            raise UsageError("The loss 'hybrid' ends in the likelihood of 8-bit pixels; for latents use 'edm'.")
+        if self.loss in ("hybrid", "vlb") and self.latent is not None:
+            raise UsageError(f"The loss {self.loss!r} ends in the likelihood of 8-bit pixels; for latents use 'edm'.")
 
     def _check_dense(self) -> None:
         if isinstance(self.network, AutoencoderConfig) or not self.network.side:

@@ -1,4 +1,4 @@
-"""What a network is trained to do: EDM's denoising, DDPM's L_simple, or improved DDPM's L_hybrid.
+"""What a network is trained to do: EDM's denoising, DDPM's L_simple or bound, or improved DDPM's L_hybrid.
 
 An objective draws the noise of a batch, gives its losses, and turns the network back into a denoiser.
 """
@@ -13,9 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from priorpaint.diffusion import transitions
 from priorpaint.diffusion.schedules import VP
+from priorpaint.diffusion.transitions import like
 from priorpaint.priors.likelihood import log_pixel
 from priorpaint.priors.native.mlp import MLPConfig
+from priorpaint.priors.network import x_0_of_mean
 from priorpaint.training.config import TrainConfig
 
 # F(c_in x, ln(sigma) / 4) for pictures (N, C, H, W) and sigma (N,).
@@ -200,10 +203,39 @@ class HybridObjective(SimpleObjective):
         return simple + VLB_WEIGHT * len(self.beta) * bits.mean((1, 2, 3))
 
 
+class VLBObjective(SimpleObjective):
+    """The variational bound itself, for a network that predicts the mean of x_{t-1} given x_t (Ho et al. 2020, Eq. 8).
+
+    For t uniform in 1 ... T the loss is T times a term of the bound, in bits a value: (mu~ - mu)^2 / (2 beta~_t), where
+    mu~ = a x_t + b x_0 is the mean of x_{t-1} given x_t and x_0, and for t = 1 the negative log likelihood of the 8-bit
+    picture under N(mu, beta_1). Its mean is the bound, up to KL(q(x_T | x_0) || N(0, I)), which has no weights.
+    """
+
+    prediction = "mean"
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
+        scale = (1 + sigma**2).rsqrt()[:, None, None, None]
+        raw = network(x * scale, sigma.log() / 4).to(x.dtype)
+        return x_0_of_mean(self.schedule, x * scale, raw, self.schedule.time_at(sigma.double().cpu()))
+
+    def _loss(self, out: Tensor, x_0: Tensor, x_t: Tensor, noise: Tensor, index: Tensor) -> Tensor:
+        t = (index + 1).double() / len(self.beta)
+        s = self.schedule.entry_below(t)
+        a, b = transitions.backward_weights(self.schedule, t, s)
+        away = (like(a, x_t) * x_t + like(b, x_0) * x_0 - out).square()
+        first = (index == 0).to(out.device)[:, None, None, None]
+        variance = torch.where(index == 0, self.beta[0], transitions.backward_variance(self.schedule, t, s))
+        at_first = -log_pixel(x_0, out, like(variance.log(), x_0))
+        nats = torch.where(first, at_first, away / (2 * like(variance, x_0)))
+        return len(self.beta) / math.log(2) * nats.mean((1, 2, 3))
+
+
 def objective(config: TrainConfig) -> Objective:
     """The objective that a run asks for."""
     if config.loss == "simple":
         return SimpleObjective(config.betas)
+    if config.loss == "vlb":
+        return VLBObjective(config.betas)
     if config.loss == "hybrid":
         return HybridObjective(config.betas)
     kind = X0Objective if isinstance(config.network, MLPConfig) else EDMObjective

@@ -35,6 +35,8 @@ IGNORED = {
 # Values that another model may well have: a prior, but not the same one.
 LEGITIMATE = {
     ("downsample_padding", "0"),
+    ("latents_mean", "0"),
+    ("latents_mean", "-1"),
     ("shift_factor", "-1"),
     ("shift_factor", "0"),
     ("num_heads", "-1"),  # of guided-diffusion's command line: not given
@@ -46,8 +48,8 @@ LEGITIMATE = {
 }
 # Found by what they lead to: tensors that do not fit, which the sentence names.
 CONSEQUENCES = {
-    *("attention_resolutions", "attn_resolutions", "channel_mult", "classes", "dropout_rate", "embedding"),
-    *("image_size", "in_channels", "is_gated_act", "n_embed", "num_heads"),
+    *("attention_resolutions", "attn_resolutions", "blocks", "channel_mult", "channels", "classes", "dropout_rate"),
+    *("embedding", "image_size", "in_channels", "is_gated_act", "latent_channels", "n_embed", "num_heads"),
 }
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from priorpaint import load_prior
 from priorpaint.errors import CheckpointError, PriorpaintError, UsageError
+from priorpaint.priors.cfg import CFGPrior
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
 from priorpaint.priors.readers import MODULES, Reader, Request, readers
@@ -141,6 +142,57 @@ def test_a_renamed_file_is_read(written: Any, tmp_path: Path, name: str) -> None
     assert prior.facts["format"] == (case.reader or "priorpaint")
     x_t = torch.randn(1, *prior.shape[:1], 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(prior.denoise(x_t, 0.5), other.denoise(x_t, 0.5))
+
+
+def with_classes(path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from tests.priors.readers import diffusers_models as models
+
+    models.pixel(path, num_class_embeds=4)
+
+
+def dit(path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from tests.priors.readers import diffusers_models as models
+
+    models.dit(path)
+
+
+def adm_with_classes(path: Path) -> None:
+    from tests.priors.readers import test_adm as files
+
+    files.write(path, files.ADMConfig(3, 3, 32, (32,), 1, frozenset(), "conv", True, files.Heads(2), 4))
+
+
+def trained(rate: float) -> Callable[[Path], None]:
+    """By ``priorpaint train --label-dropout``."""
+    metadata = WeightsMetadata(training={"label_dropout": rate})
+    return lambda path: save_weights(path, UNet(UNetConfig((8,), (1,), 8, classes=4), seed=0), metadata)
+
+
+@pytest.mark.parametrize(
+    ("write", "flags", "guides"),
+    [
+        (adm_with_classes, {"num_heads": 2}, False),
+        (with_classes, {}, False),
+        (with_classes, {"null_class": 3}, True),
+        (dit, {}, True),
+        (trained(0.0), {}, False),
+        (trained(0.5), {}, True),
+    ],
+    ids=["adm", "diffusers", "diffusers with null_class", "dit", "never hidden in training", "trained"],
+)
+def test_guidance_needs_a_state_that_was_trained(tmp_path: Path, write: Any, flags: Any, guides: bool) -> None:
+    """Without a class that stood for none in training, any scale but 1 is refused in one sentence."""
+    write(tmp_path / "model")
+    prior = load_prior(tmp_path / "model", flags=flags or None, device="cpu")
+    assert prior.info.null_state == guides
+    assert CFGPrior(prior, label=1).denoise(torch.zeros(1, prior.shape[0], 8, 8), 0.5).isfinite().all()
+    if guides:
+        CFGPrior(prior, label=1, scale=3.0)
+        return
+    with pytest.raises(UsageError, match="needs a state without a class.*leave guidance at 1"):
+        CFGPrior(prior, label=1, scale=3.0)
 
 
 def rubbish(folder: Path) -> list[Path]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ...errors import UsageError
-from ...imaging.writing import write_text_atomic
+from ...imaging.writing import make_folder, write_text_atomic
 from .plots import draw
 from .report import JSON_FILE, PAGE_FILE, markdown
 from .results import Certificate
@@ -46,15 +45,3 @@ def save(
     figure = Path(os.path.relpath(drawn[0], folder)).as_posix() if drawn else None
     write_text_atomic(folder / PAGE_FILE, markdown(certificate, figure=figure, command=command))
     return [folder / JSON_FILE, folder / PAGE_FILE, *drawn]
-
-
-def make_folder(folder: Path) -> None:
-    """With its parents, where it is missing.
-
-    Raises:
-        UsageError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None

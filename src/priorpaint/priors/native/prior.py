@@ -17,7 +17,7 @@ from ..latent import LatentPrior
 from ..network import NetworkPrior, labels_or
 from ..readers.untrusted.reading import file_hash
 from .autoencoder import ConvAutoencoder
-from .weights_file import Denoiser, Weights, WeightsMetadata
+from .weights_file import ON_A_TABLE, Denoiser, Weights, WeightsMetadata
 
 
 class LoadedPrior(NetworkPrior):
@@ -35,8 +35,8 @@ class LoadedPrior(NetworkPrior):
     def __init__(
         self, network: Denoiser, metadata: WeightsMetadata, source: Path, name: str, dtype: torch.dtype
     ) -> None:
-        config, eps = network.config, metadata.prediction == "eps"
-        schedule = VP(metadata.betas) if eps else EDM(sigma_min=metadata.sigma_min, sigma_max=metadata.sigma_max)
+        config, table = network.config, metadata.prediction in ON_A_TABLE
+        schedule = VP(metadata.betas) if table else EDM(sigma_min=metadata.sigma_min, sigma_max=metadata.sigma_max)
         super().__init__(
             network,
             schedule,
@@ -53,7 +53,7 @@ class LoadedPrior(NetworkPrior):
         dropout = metadata.training.get("label_dropout")  # files of before it was recorded were trained with some
         self.info = replace(self.info, null_state=not config.classes or dropout != 0)
         self.learned_variance = config.learned_variance
-        self.data_std = 1.0 if eps else metadata.sigma_data
+        self.data_std = 1.0 if table else metadata.sigma_data
         self.hash = file_hash(source)
         self.source, self.metadata = source, metadata
         edm = {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max, "sigma_data": metadata.sigma_data}
@@ -61,8 +61,8 @@ class LoadedPrior(NetworkPrior):
             "format": "priorpaint",
             "architecture": type(network).__name__,
             "prediction": metadata.prediction,
-            "schedule": f"vp {metadata.betas}" if eps else "edm",
-            **({} if eps else edm),
+            "schedule": f"vp {metadata.betas}" if table else "edm",
+            **({} if table else edm),
             "parameters": sum(weight.numel() for weight in network.parameters()),
             **({"classes": list(metadata.class_names) or config.classes} if config.classes else {}),
             **({"learned_variance": True} if config.learned_variance else {}),

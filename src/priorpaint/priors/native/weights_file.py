@@ -25,10 +25,12 @@ from priorpaint.imaging.writing import write_bytes_atomic
 from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.native.mlp import MLP, MLPConfig
 from priorpaint.priors.native.unet import UNet, UNetConfig
-from priorpaint.priors.readers.base import explained
+from priorpaint.priors.readers.base import explained, short
 from priorpaint.priors.readers.untrusted.reading import check_finite, check_fit, check_floating, load_safetensors
 
 FORMATS = (1, 2, 3)
+ON_A_TABLE = ("eps", "mean")
+"""Predictions of networks that were trained on a table of betas."""
 ARCHITECTURES = ("unet", "mlp", "autoencoder")
 _DENOISER, _AUTOENCODER = "denoiser", "autoencoder"
 Denoiser = UNet | MLP
@@ -50,9 +52,9 @@ class WeightsMetadata:
         sigma_data: standard deviation of the data in the preconditioning (pictures in [-1, 1]; about 1 for latents).
         sigma_min, sigma_max: noise levels sigma / alpha that the network was trained for (pictures in [-1, 1]).
         training: facts about the training, free form, JSON values only.
-        prediction: ``edm`` (Karras et al. 2022), ``x0`` on the same noise levels, or ``eps`` on the table ``betas``
-            (Ho et al. 2020).
-        betas: name of a table of 1000 betas (see ``schedules.VP``), for ``eps``.
+        prediction: ``edm`` (Karras et al. 2022), ``x0`` on the same noise levels, or ``eps`` or ``mean`` on the
+            table ``betas`` (Ho et al. 2020).
+        betas: name of a table of 1000 betas (see ``schedules.VP``), for ``eps`` and ``mean``.
         size: (height, width) of the pictures, or latents, that the network knows as a whole; None for any size.
         class_names: a name for each class, or none.
         autoencoder_training: as ``training``, of the autoencoder that comes with a denoiser of its latents.
@@ -62,7 +64,7 @@ class WeightsMetadata:
     sigma_min: _Sigma = 0.01
     sigma_max: _Sigma = 8.0
     training: Mapping[str, Any] = field(default_factory=dict)
-    prediction: Annotated[str, Field(pattern="^(edm|eps|x0)$")] = "edm"
+    prediction: Annotated[str, Field(pattern="^(edm|eps|x0|mean)$")] = "edm"
     betas: Annotated[str, Field(pattern="^(linear|cosine|scaled_linear)$")] = "linear"
     size: tuple[_Side, _Side] | None = None
     class_names: tuple[str, ...] = ()
@@ -96,7 +98,7 @@ def save_weights(
     """
     later = {  # the entries of format 2
         "prediction": metadata.prediction if metadata.prediction != "edm" else None,
-        "betas": metadata.betas if metadata.prediction == "eps" else None,
+        "betas": metadata.betas if metadata.prediction in ON_A_TABLE else None,
         "size": list(metadata.size) if metadata.size else None,
         "class_names": list(metadata.class_names),
     }
@@ -233,5 +235,5 @@ def _check_size(tensors: Mapping[str, Tensor], configs: Mapping[str, Config], pa
     if needed > held:
         raise CheckpointError(
             f"{path} does not hold the network that it describes: it has {held} weights, and that needs at least "
-            f"{needed}; export the file again."
+            f"{short(needed)}; export the file again."
         )

@@ -11,10 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from ....imaging.writing import write_text_atomic
+from ....imaging.writing import make_folder, write_text_atomic
 from ..report import Grid, markdown_table, print_grid
 from ..results import DONE, FAILED
-from ..saving import make_folder
 from .masks import about
 from .run import PictureCell, PictureReport
 from .sheet import save_sheet, sheet_file
