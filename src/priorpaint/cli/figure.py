@@ -62,7 +62,7 @@ def figure(
     FOLDER/FIGURE.png is the figure; FOLDER/FIGURE.json has its numbers and all that repeats it.
     """
     from priorpaint.imaging import check_results, save_picture, write_text_atomic
-    from priorpaint.lab.certify.saving import make_folder
+    from priorpaint.imaging.writing import make_folder
     from priorpaint.lab.figures import FIGURES, Request, read_examples
     from priorpaint.lab.figures.base import Settings
     from priorpaint.lab.figures.examples import check_masks

@@ -40,7 +40,7 @@ def masks(
     from priorpaint.imaging import check_results, hole_overlay, mask_picture, read_picture, save_picture
     from priorpaint.imaging.mask_kinds import MASK_KINDS, mask_for
     from priorpaint.imaging.sheets import labelled_grid, thumbnail
-    from priorpaint.lab.certify.saving import make_folder
+    from priorpaint.imaging.writing import make_folder
 
     if listing:
         typer.echo(list_kinds())
