@@ -62,6 +62,7 @@ def figure(
     FOLDER/FIGURE.png is the figure; FOLDER/FIGURE.json has its numbers and all that repeats it.
     """
     from priorpaint.imaging import check_results, save_picture, write_text_atomic
+    from priorpaint.imaging.writing import make_folder
     from priorpaint.lab.figures import FIGURES, Request, read_examples
     from priorpaint.lab.figures.base import Settings
     from priorpaint.lab.figures.examples import check_masks
@@ -95,6 +96,7 @@ def figure(
     distance = None if lpips is None else LPIPS(lpips)
     loaded = load_prior(prior, device=device)
     examples = read_examples(pairs, loaded, size=size, mask_seed=mask_seed)
+    make_folder(out)  # before the work, which would be lost without it
     begun, nfe = time.monotonic(), loaded.nfe.copy()
     with CellDisplay(quiet=quiet) as display:
         drawn = wanted.draw(Request(loaded, examples, chosen, distance, display.advance))
@@ -111,7 +113,6 @@ def figure(
         "nfe": asdict(spent),
         "seconds": round(time.monotonic() - begun, 2),
     }
-    out.mkdir(parents=True, exist_ok=True)
     save_picture(drawn.image, picture)
     write_text_atomic(numbers, json.dumps({**about, **drawn.numbers}, indent=1) + "\n")
     typer.echo(f"{picture}\n{numbers}")

@@ -40,6 +40,7 @@ def masks(
     from priorpaint.imaging import check_results, hole_overlay, mask_picture, read_picture, save_picture
     from priorpaint.imaging.mask_kinds import MASK_KINDS, mask_for
     from priorpaint.imaging.sheets import labelled_grid, thumbnail
+    from priorpaint.imaging.writing import make_folder
 
     if listing:
         typer.echo(list_kinds())
@@ -60,7 +61,7 @@ def masks(
             problems.append(str(error))
             continue
         for name, known in zip(names, drawn, strict=True):
-            out.mkdir(parents=True, exist_ok=True)
+            make_folder(out)
             save_picture(mask_picture(known), name)
             share = 1 - known.mean()
             typer.echo(f"{name}  {share:.1%} hidden")

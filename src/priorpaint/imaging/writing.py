@@ -97,7 +97,8 @@ def check_results(folder: str | Path, files: Sequence[Path], *, overwrite: bool)
         raise UsageError(f"the folder {there} cannot be written to; choose another one or change its permissions.")
     existing = [file for file in dict.fromkeys(files) if file.exists()]
     if existing and not overwrite:
-        more = f" and {len(existing) - 1} more files exist" if len(existing) > 1 else " exists"
+        rest = len(existing) - 1
+        more = f" and {rest} more file{'s' * (rest > 1)} exist" if rest else " exists"
         raise UsageError(f"{existing[0]}{more} already; choose another folder, or allow overwriting (--overwrite).")
 
 

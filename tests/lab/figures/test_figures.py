@@ -113,6 +113,15 @@ def test_progress_ends_with_what_the_method_samples(examples: Examples) -> None:
     assert np.array_equal(tile(drawn.image, GAP + 26, 4), bytes_of(whole[0, 0].clamp(-1, 1)))
 
 
+def test_what_vipaint_chooses_by_itself_decides_how_often_a_fit_is_drawn(examples: Examples) -> None:
+    """Without a preset, the prior decides how long a fit is."""
+    settings = Settings(samples=1, steps=1, method={"preset": None, "refine_inner": 1})
+    request = Request(small_prior(), examples, settings)
+    iterations = request.vipaint().rules.iterations
+    drawn = FIGURES["vipaint-progress"].draw(request)
+    assert drawn.numbers["iterations"][-1] == iterations == len(drawn.numbers["objective"][0])
+
+
 def test_convergence_has_a_curve_for_each_number_of_levels(examples: Examples) -> None:
     pytest.importorskip("matplotlib")
     said: list[str] = []
@@ -206,7 +215,7 @@ def test_nonsense_is_refused_before_any_work(
     named = {"A": faces[0], "B": faces[1]}
     out = tmp_path / "out"
     assert sentence in refused(*(named.get(word, word) for word in words), "-o", out, "--quiet")
-    assert not out.exists()
+    assert not list(out.glob("*"))
 
 
 def test_figures_are_listed() -> None:

@@ -97,6 +97,11 @@ class Request:
     lpips: LPIPS | None = None
     report: Callable[[int, int, str], None] = lambda done, total, sentence: None
 
+    def vipaint(self, levels: int | None = None) -> VIPaint:
+        """VIPaint as in `Settings.vipaint`, with what its settings leave to the problem decided."""
+        shape = self.prior.latent_shape(self.examples.x.shape[-2], self.examples.x.shape[-1])
+        return self.settings.vipaint(levels).settled(self.prior, shape, mask=True)
+
 
 @dataclass(frozen=True)
 class Drawn:

@@ -17,7 +17,7 @@ def reddiff(request: Request) -> Drawn:
     methods = {
         "RED-diff-V": solver("reddiff_v", **steps),
         "RED-diff, T to 0": solver("reddiff", **steps),
-        "VIPaint": settings.vipaint(),
+        "VIPaint": request.vipaint(),
     }
     count, drawn = settings.samples or 1, {}
     for done, (name, method) in enumerate(methods.items()):
@@ -43,7 +43,7 @@ def classes(request: Request) -> Drawn:
     for label in labels:
         if not 0 <= label < known:
             raise UsageError(f"the prior {prior.name} knows the classes 0 to {known - 1}, not {label}.")
-    method, count = settings.vipaint(), settings.samples or 4
+    method, count = request.vipaint(), settings.samples or 4
     drawn = {}
     for done, label in enumerate(labels):
         request.report(done, len(labels), f"class {label}")

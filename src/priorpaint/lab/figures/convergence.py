@@ -35,7 +35,7 @@ def convergence(request: Request) -> Drawn:
 def _curves(request: Request, count: int) -> dict[str, Any]:
     """Of one number of levels: the bound at every iteration, and distances of samples at some."""
     examples, settings = request.examples, request.settings
-    method = settings.vipaint(count)
+    method = request.vipaint(count)
     stops, kept = settings.stops(method.rules.iterations), list[Posterior]()
 
     def watch(iteration: int, posterior: Posterior) -> None:

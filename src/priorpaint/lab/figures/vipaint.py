@@ -16,7 +16,7 @@ from .base import Drawn, Request, cells, figure, given, rounded
 def levels(request: Request) -> Drawn:
     """What VIPaint expects of a picture at T_e ... T_s, halfway through phase 2, and its inpaintings"""
     prior, examples, settings = request.prior, request.examples, request.settings
-    method, count = settings.vipaint(), settings.samples or 3
+    method, count = request.vipaint(), settings.samples or 3
     if method.corrected:
         raise UsageError(
             "vipaint-levels follows the path to a sample, and correct has particles instead; leave it out."
@@ -57,7 +57,7 @@ def levels(request: Request) -> Drawn:
 def progress(request: Request) -> Drawn:
     """Samples of VIPaint after every so many iterations of one fit, with the same noise"""
     examples, settings = request.examples, request.settings
-    method, count = settings.vipaint(), settings.samples or 1
+    method, count = request.vipaint(), settings.samples or 1
     stops = settings.stops(method.rules.iterations)
     kept: dict[int, Posterior] = {}
 
