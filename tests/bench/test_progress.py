@@ -14,7 +14,7 @@ def item(method: str) -> Item:
     def run(step: Any) -> Any:
         raise AssertionError("nothing is run here")
 
-    return Item(method, {"method": method, "operator": "inpainting", "picture": "a.png"}, run)
+    return Item(method, {"method": method, "operator": "inpainting", "mask": "half", "picture": "a.png"}, run)
 
 
 @pytest.mark.parametrize("quiet", [False, True])
@@ -33,6 +33,6 @@ def test_a_line_a_minute_with_the_time_left(monkeypatch: pytest.MonkeyPatch, cap
             now[0] = seconds
             display(event)
     lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if "Failed" in line] == ["Failed: b on a.png: it is broken."]
+    assert [line for line in lines if "Failed" in line] == ["Failed: b on a.png, half: it is broken."]
     told = ["14%  2 of 4 cells  0:07:00 left", "57%  2 of 4 cells, 1 failed  0:01:45 left"]
     assert [line.strip() for line in lines if "left" in line] == ([] if quiet else told)

@@ -144,20 +144,21 @@ def test_official_on_l1_alone_says_so() -> None:
     assert not shrinking().latent and small.latent
 
 
-def test_perceptual_loss_is_added_with_its_weight() -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_perceptual_loss_is_added_with_its_weight(channels: int) -> None:
     if not LPIPS_FILE.is_file():
         pytest.skip(f"{LPIPS_FILE} does not exist")
     generator = torch.Generator().manual_seed(0)
     mask = torch.ones(32, 32)
     mask[8:20, 8:20] = 0
     operator, t = Inpainting(mask), torch.tensor(0.5, dtype=torch.float64)
-    y = operator(0.5 * torch.randn(2, 3, 32, 32, generator=generator))
-    x = (0.5 * torch.randn(2, 3, 32, 32, generator=generator)).requires_grad_()
+    y = operator(0.5 * torch.randn(2, channels, 32, 32, generator=generator))
+    x = (0.5 * torch.randn(2, channels, 32, 32, generator=generator)).requires_grad_()
     plain = VIPaint(preset="exact", likelihood="laplace")._likelihood(shrinking(), operator, y, 0.0, t)
     both = VIPaint(preset="exact", likelihood="laplace", perceptual=str(LPIPS_FILE), perceptual_weight=0.3)
     loss = both._likelihood(shrinking(), operator, y, 0.0, t).misfit(x, t)
-    distance = LPIPS(LPIPS_FILE)(y, operator(x))
-    torch.testing.assert_close(loss, plain.misfit(x, t) + 0.3 * 3 * 32 * 32 * distance)
+    distance = LPIPS(LPIPS_FILE)(*(images.expand(-1, 3, -1, -1) for images in (y, operator(x))))
+    torch.testing.assert_close(loss, plain.misfit(x, t) + 0.3 * channels * 32 * 32 * distance)
     assert torch.autograd.grad(loss.sum(), x)[0].isfinite().all()
     with pytest.raises(UsageError, match="masks only"):
         both._likelihood(shrinking(), Downsampling(2), Downsampling(2)(x).detach(), 0.0, t)

@@ -76,7 +76,8 @@ def figure(
         typer.echo("\n".join(f"{one.name:<{width}}  {one.about} ({one.source})" for one in FIGURES.values()))
         return
     if name not in FIGURES:
-        raise UsageError(f"{name!r} is not a figure; the figures are {', '.join(FIGURES)} (--list).")
+        said = "name a figure" if name is None else f"{name!r} is not a figure"
+        raise UsageError(f"{said}; the figures are {', '.join(FIGURES)} (--list).")
     wanted = FIGURES[name]
     chosen = Settings(
         samples, seed, iterations, steps, tuple(levels or ()), every, tuple(label or ()), guidance,

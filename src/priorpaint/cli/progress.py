@@ -114,7 +114,9 @@ class GridDisplay(_Shown):
             self.finished += 1
         if event.kind == "failed":
             self.failed += 1
-            self.say(f"Failed: {about['method']} on {about['picture']}: {event.error}")
+            self.say(
+                f"Failed: {about['method']} on {about['picture']}, {about['mask'] or about['operator']}: {event.error}"
+            )
         if event.kind == "step":
             now = event.share * work
         if event.kind in ("done", "failed"):

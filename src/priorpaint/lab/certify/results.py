@@ -46,11 +46,11 @@ class Cell:
     measures: tuple[Measures, ...] = ()
     floors: tuple[Measures, ...] = ()
     priors: tuple[Measures, ...] = ()
-    floor_spread: tuple[float, ...] = ()
     calibration: Calibration | None = None
     forward: float = 0.0
     backward: float = 0.0
     seconds: float = 0.0
+    floor_spread: tuple[float, ...] = ()
 
     @property
     def ratios(self) -> list[float]:

@@ -137,7 +137,8 @@ def perceptual_loss(
         raise UsageError("LPIPS compares pictures, so VIPaint takes perceptual for masks only; leave it out")
     from ...metrics.lpips import LPIPS  # `import priorpaint` loads no metrics
 
-    return LPIPS(weights, device=device)
+    network = LPIPS(weights, device=device)
+    return lambda y, y_hat: network(*(x.expand(-1, 3, -1, -1) for x in (y, y_hat)))  # grey is equal colours
 
 
 def _white_std(prior: Prior, t: Tensor) -> float:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -21,6 +22,7 @@ from priorpaint.lab.certify.pictures.report import markdown, save
 from priorpaint.lab.certify.pictures.run import PictureReport, certify_pictures
 from priorpaint.lab.certify.pictures.sheet import sheet_file
 from priorpaint.lab.certify.results import DONE, NOT_APPLICABLE
+from priorpaint.metrics import LPIPS
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,21 @@ def test_runs_are_reproducible_and_merge(report: PictureReport) -> None:
     both = report.merged(eyes)
     assert len(both.cells) == 4
     assert "2 pictures, 4 completions" in markdown(both) and "1 picture, 4 completions" in markdown(both)
+
+
+@pytest.mark.parametrize(("convolutions", "network"), [(5, "AlexNet"), (13, "VGG16")])
+def test_the_page_names_the_network_whose_weights_were_given(convolutions: int, network: str) -> None:
+    """Two channels a layer, so that no file is needed."""
+    weights = {f"conv{i}.bias": torch.zeros(2) for i in range(convolutions)}
+    for i in range(convolutions):
+        kernel = (11, 5, 3, 3, 3)[i] if network == "AlexNet" else 3
+        weights[f"conv{i}.weight"] = torch.ones(2, 2 if i else 3, kernel, kernel) / kernel**2
+    weights |= {f"lin{i}.weight": torch.ones(1, 2, 1, 1) for i in range(5)}
+    size = {"budget": 2, "pictures": 1, "num_samples": 2}
+    report = certify_pictures(ExactAvatars(), ["replacement"], ["mouth"], **size, lpips=LPIPS(weights))
+    assert report.cells[0].lpips == network and report.cells[0].measures.lpips is not None
+    page = markdown(report)
+    assert f"LPIPS with {network}." in page and page.count("AlexNet") + page.count("VGG16") == 1
 
 
 def test_page_and_sheets(report: PictureReport, tmp_path: Path) -> None:
