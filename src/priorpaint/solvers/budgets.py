@@ -64,9 +64,13 @@ def _vipaint(solver: Solver, budget: int, samples: int) -> dict[str, Any]:
     """At most half of the budget goes into the fit, which 3 levels of 4 Monte-Carlo samples share."""
     assert isinstance(solver, VIPaint)
     most = solver.rules.iterations
+    plain: dict[str, Any] = {}
     if solver.corrected:
-        return _corrected_vipaint(solver, budget, samples)
-    rest = {"levels": 2, "mc_samples": 4, "iterations": max(1, min(most, budget * samples // 2 // 12))}
+        rest = _corrected_vipaint(solver, budget, samples)
+        if evaluations(replace(solver, **rest, refine_steps=1), samples) <= budget:
+            return rest
+        plain = {"components": 1, "correct": False}  # few samples cannot pay for several chains and their weights
+    rest = plain | {"levels": 2, "mc_samples": 4, "iterations": max(1, min(most, budget * samples // 2 // 12))}
     if solver.rules.refine_guidance != "langevin":
         return rest
     return rest | _by_budget("refine_inner", 9, 14, 19)(solver, budget, samples)
