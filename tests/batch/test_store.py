@@ -80,7 +80,8 @@ def test_processes_that_write_at_once_lose_no_line(tmp_path: Path) -> None:
         writer.join()
     assert len(Store(tmp_path)) == 600 and len(Store(tmp_path).failed()) == 600
     for log in (DONE, FAILED):
-        assert all(json.loads(line) for line in (tmp_path / log).read_text().splitlines())
+        # A process that looks while another one is in its write takes the line for cut off, and leaves a blank one.
+        assert all(json.loads(line) for line in (tmp_path / log).read_text().splitlines() if line)
 
 
 def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def append(path: Path, record: Record) -> None:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
-                    line = b"\n" + line  # behind a line that was cut off
+                    line = b"\n" + line  # behind a line that was cut off, or that another process is writing
             file.write(line)
             os.fsync(file.fileno())
     except OSError as error:
