@@ -99,7 +99,8 @@ def sampled(prior: Prior, num: int, seed: int, steps: int, sampler: Sampler | No
     """``num`` bordered samples, and CPU seconds for each."""
     begun = time.process_time()
     with torch.no_grad():
-        x = prior.sample(num, seed=seed, steps=steps, sampler=sampler, batch_size=batch).cpu()
+        own = steps if sampler is None else None  # a sampler has steps of its own
+        x = prior.sample(num, seed=seed, steps=own, sampler=sampler, batch_size=batch).cpu()
     return bordered(x), (time.process_time() - begun) / num
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import priorpaint
 from priorpaint import SOLVERS, Prior, UsageError, solver
 from priorpaint.solvers.base import GridSolver
 from tests.pinned.cases import FEW
+from tests.preset_names import preset_names
 
 SIZES = {"photos": 32, "avatars": 32, "avatars-latent": 64, "fashion": 32}
 REPLACES = "replaces pixels, and a latent prior has none"
@@ -32,10 +33,10 @@ def loaded(name: str) -> Prior:
     return priorpaint.load_prior(name)
 
 
-def presets(method: str) -> list[str]:
-    """ "reference", and the choices of the method's own field ``preset``."""
-    hints = get_type_hints(SOLVERS[method])
-    return ["reference", *(choice for choice in get_args(hints.get("preset")) if isinstance(choice, str))]
+def presets(method: str) -> list[str | None]:
+    """ "reference", the choices of the method's own field ``preset``, and None where it chooses by itself."""
+    own: list[str | None] = [*preset_names(method)]
+    return ["reference", *own, *([None] if own and getattr(solver(method), "preset", "") is None else [])]
 
 
 CASES = [
@@ -48,7 +49,7 @@ CASES = [
 
 @pytest.mark.filterwarnings("ignore:the published VIPaint adds LPIPS")
 @pytest.mark.parametrize(("prior", "method", "preset"), CASES)
-def test_a_preset_runs_on_every_embedded_prior(prior: str, method: str, preset: str) -> None:
+def test_a_preset_runs_on_every_embedded_prior(prior: str, method: str, preset: str | None) -> None:
     size, model = SIZES[prior], loaded(prior)
     shape = (size, size) if prior == "fashion" else (size, size, 3)
     picture = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)

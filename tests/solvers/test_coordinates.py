@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from priorpaint import SOLVERS, Inpainting, solver
 from priorpaint.diffusion.schedules import VP, Schedule
 from priorpaint.priors.analytic import GaussianMixture
 from tests.pinned.cases import FEW
+from tests.preset_names import preset_names
 
 
 class Rescaled(Schedule):
@@ -53,8 +54,7 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
     """Every method with its defaults and with each of its presets."""
     out: list[tuple[str, dict[str, Any]]] = []
     for name in sorted(SOLVERS):
-        own = get_args(get_type_hints(SOLVERS[name]).get("preset"))
-        out += [(name, {})] + [(name, {"preset": preset}) for preset in ("reference", *own)]
+        out += [(name, {})] + [(name, {"preset": preset}) for preset in ("reference", *preset_names(name))]
     extras: dict[str, list[dict[str, Any]]] = {
         "dps": [{"guidance": "likelihood", "widen": True}, {"sampler": "heun"}, {"sampler": "euler_maruyama"}],
         "replacement": [{"variance": "large"}],
@@ -63,7 +63,11 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
         "ddnm": [{"form": "ddpm"}, {"sampler": "ddim"}],
         "langevin": [{"friction": 15.0}],
         "smc": [{"kernel": "scalar", "twist": "tmpd"}],
-        "vipaint": [{"correct": True, "particles": 8, "num_kept": 2}, {"components": 2, "levels": 1}],
+        "vipaint": [
+            {"preset": None, "particles": 8, "num_kept": 2},
+            {"correct": True, "particles": 8, "num_kept": 2},
+            {"components": 2, "levels": 1},
+        ],
     }
     return out + [(name, settings) for name, many in extras.items() for settings in many]
 
