@@ -34,8 +34,8 @@ def local() -> Prior:
 @pytest.mark.parametrize(
     ("asked", "prior", "shape", "mask", "preset", "components", "correct"),
     [
-        ({}, local(), (1, 16, 16), True, "exact", 4, True),
-        ({}, whole(), (1, 16, 16), False, "exact", 4, True),
+        ({}, local(), (1, 16, 16), True, "exact", 8, True),
+        ({}, whole(), (1, 16, 16), False, "exact", 8, True),
         ({}, local(), (1, 16, 17), True, "exact", 1, False),
         ({}, whole(), (1, 16, 17), True, "langevin", 1, False),
         ({}, whole(), (1, 16, 17), False, "exact", 1, False),
@@ -67,7 +67,7 @@ def test_a_run_is_that_of_the_settled_method_and_costs_what_it_says() -> None:
     m16 = problem("M16", 0)
     method = VIPaint(particles=8, num_kept=4, up_steps=2, **FEW)  # type: ignore[arg-type]
     settled = m16.settled(method)
-    assert settled == replace(method, preset="exact", components=4, correct=True)
+    assert settled == replace(method, preset="exact", levels=1, components=8, correct=True)
     run = (m16.solver_prior, m16.solver_operator, m16.solver_y)
     before = m16.solver_prior.nfe.copy()
     samples = method.sample(*run, sigma_y=0.1, num_samples=8, seed=3)
@@ -82,6 +82,6 @@ def test_a_fit_keeps_what_was_chosen_and_is_restored_with_it() -> None:
     operator = Inpainting(torch.tensor([[1.0, 0.0]]))
     method = VIPaint(particles=8, num_kept=4, up_steps=2, **FEW)  # type: ignore[arg-type]
     posterior = method.fit(prior, operator, torch.tensor([[[[0.9, 0.0]]]]), seed=2)
-    assert posterior.solver.chains == 4 and posterior.solver.corrected
+    assert posterior.solver.chains == 8 and posterior.solver.corrected
     again = method.restore(prior, operator, posterior.state_dict())
     assert torch.equal(again.sample(2, seed=1), posterior.sample(2, seed=1))

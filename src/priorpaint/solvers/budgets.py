@@ -79,7 +79,7 @@ def _vipaint(solver: Solver, budget: int, samples: int) -> dict[str, Any]:
 def _corrected_vipaint(solver: VIPaint, budget: int, samples: int) -> dict[str, Any]:
     """A quarter of the budget for the fit, and particles in one group of up to 1024 samples, as of smc."""
     num_kept = math.ceil(samples / math.ceil(samples / _MOST_OF_A_GROUP))
-    an_iteration = 4 * solver.chains * (solver.levels + 1)
+    an_iteration = 4 * solver.chains * (solver.num_levels + 1)
     iterations = max(1, min(solver.rules.iterations, budget * samples // 4 // an_iteration))
     rest = {"mc_samples": 4, "iterations": iterations, "num_kept": num_kept, "particles": 2 * num_kept}
     return rest | ({"up_steps": 6} if budget <= 50 else {})

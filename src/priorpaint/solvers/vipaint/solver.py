@@ -58,7 +58,9 @@ class VIPaint(Solver, name="vipaint"):
     fits: ClassVar[bool] = True
     through_decoder: ClassVar[bool] = True
 
-    levels: int = Field(2, ge=1, description="K, the noise levels of the posterior; 1 is only t_start")
+    levels: int | None = Field(
+        None, ge=1, description="K, the noise levels of the posterior; 1 is only t_start (2; preset None up to 256: 1)"
+    )
     preset: Literal["exact", "projected", "langevin", "printed", "official-imagenet", "official-lsun"] | None = Field(
         None,
         description="'exact': the corrected bound; for wide holes with several contents 'projected': the same at high "
@@ -136,7 +138,7 @@ class VIPaint(Solver, name="vipaint"):
     )
     refine_eta: float | None = Field(None, ge=0, le=1, description="noise of phase 2; 1 is DDPM (1, 0.85, 0, 0.2)")
     components: int | None = Field(
-        None, ge=1, description="M, chains in the mixture q; several keep several modes (1; preset None up to 256: 4)"
+        None, ge=1, description="M, chains in the mixture q; several keep several modes (1; preset None up to 256: 8)"
     )
     correct: bool | None = Field(
         None,
@@ -176,6 +178,11 @@ class VIPaint(Solver, name="vipaint"):
             raise UsageError(f"components and correct need a bound, which preset '{self.preset}' is not; use 'exact'")
 
     @property
+    def num_levels(self) -> int:
+        """K."""
+        return self.levels or 2
+
+    @property
     def chains(self) -> int:
         """M."""
         return self.components or 1
@@ -188,16 +195,16 @@ class VIPaint(Solver, name="vipaint"):
     def settled(self, prior: Prior, shape: tuple[int, int, int], mask: bool) -> VIPaint:
         if self.preset is not None:
             return self
-        return replace(self, **choose_settings(prior, shape, mask, self.components, self.correct))
+        return replace(self, **choose_settings(prior, shape, mask, self.levels, self.components, self.correct))
 
     def cost(self, num_samples: int = 1) -> Cost:
         rules = self.rules
-        fit = rules.iterations * rules.mc_samples * self.chains * (self.levels + 1)
-        once = vipaint_fit.other_calls(rules, self.chains, self.levels) + (fit if self.checkpoint else 0)
+        fit = rules.iterations * rules.mc_samples * self.chains * (self.num_levels + 1)
+        once = vipaint_fit.other_calls(rules, self.chains, self.num_levels) + (fit if self.checkpoint else 0)
         if not self.correct:
-            up, down = (self.levels - 1) * num_samples, rules.calls_down * num_samples
+            up, down = (self.num_levels - 1) * num_samples, rules.calls_down * num_samples
             return Cost(once + up + down, fit) if rules.forward_only else Cost(once + up, fit + down)
-        weighed = math.ceil(num_samples / self.num_kept) * self.particles * (self.levels - 1 + self.up_steps)
+        weighed = math.ceil(num_samples / self.num_kept) * self.particles * (self.num_levels - 1 + self.up_steps)
         smc = self._refinement("mmps", 1.0).cost(num_samples)
         return Cost(once + weighed + smc.forward, fit + smc.backward)
 
@@ -207,7 +214,7 @@ class VIPaint(Solver, name="vipaint"):
 
     @property
     def graph(self) -> Graph:
-        return Graph(self.levels + 1, 1)
+        return Graph(self.num_levels + 1, 1)
 
     def ladder(self, prior: Prior) -> Ladder:
         """The times of the levels, from T_e down to T_s, and the pairs above T_e.
@@ -216,17 +223,17 @@ class VIPaint(Solver, name="vipaint"):
             UsageError: T_e is not above T_s, or not below t = 1.
         """
         rules = self.rules
-        low, high = rules.ends(prior, self.levels)
+        low, high = rules.ends(prior, self.num_levels)
         t_start = self.t_start or low
-        t_end = (self.t_end or high) if self.levels > 1 else t_start
+        t_end = (self.t_end or high) if self.num_levels > 1 else t_start
         if self.t_end is None and t_start < 1 <= t_end:
             t_end = halfway_to_the_top(prior.schedule, t_start)
-        if not 0 < t_start <= t_end < 1 or (self.levels > 1 and t_start == t_end):
+        if not 0 < t_start <= t_end < 1 or (self.num_levels > 1 and t_start == t_end):
             raise UsageError(f"VIPaint needs 0 < t_start < t_end < 1, not {t_start:.4g} and {t_end:.4g}; set both")
         pairs = rules.pairs(prior, t_end)
         if len(pairs) == 0:
             raise UsageError(f"the published grid has no step above t_end = {t_end:.4g}; lower t_end or set top_steps")
-        return Ladder(rules.between(prior, t_end, t_start, self.levels - 1), pairs)
+        return Ladder(rules.between(prior, t_end, t_start, self.num_levels - 1), pairs)
 
     def _likelihood(
         self, prior: Prior, operator: LinearOperator, y: Tensor, sigma_y: float, t_start: Tensor
