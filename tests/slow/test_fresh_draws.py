@@ -1,0 +1,32 @@
+"""Bars on draws that no one tuned on: `priorpaint certify --draws 20 --draw-seed 1`."""
+
+from __future__ import annotations
+
+import pytest
+
+from priorpaint.lab.certify import Cell, certify
+from priorpaint.lab.certify.results import DONE
+
+pytestmark = pytest.mark.slow
+
+
+def run(method: str, budget: int, draws: int = 20) -> Cell:
+    cell = certify([method], ["M16"], [budget], draws=draws, draw_seed=1, calibrated=False).cells[0]
+    assert cell.status == DONE, cell.note
+    return cell
+
+
+@pytest.mark.parametrize(("budget", "median"), [(200, 1.1), (50, 1.2)])
+def test_particles_reach_the_floor(budget: int, median: float) -> None:
+    cell = run("smc", budget)
+    assert cell.median <= median and cell.worst <= 1.6
+
+
+def test_vipaint_by_its_own_choice_is_among_the_solvers_of_small_problems() -> None:
+    cell = run("vipaint", 200)
+    assert cell.median <= 1.2 and cell.worst <= 2
+
+
+def test_without_weights_it_is_not() -> None:
+    """What makes the bar worth something."""
+    assert run("vipaint:preset=exact", 200, draws=5).median > 2
