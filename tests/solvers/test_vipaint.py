@@ -424,7 +424,7 @@ def test_default_levels_have_the_published_noise_per_unit_data() -> None:
 @pytest.mark.parametrize(
     ("params", "sentence"),
     [
-        ({"t_start": 0.6, "t_end": 0.4}, "t_start < t_end"),
+        ({"levels": 2, "t_start": 0.6, "t_end": 0.4}, "t_start < t_end"),
         ({"likelihood_scale": 0.0}, "without width"),
         ({"preset": "official-imagenet", "t_end": 0.9995}, "no step above"),
     ],
