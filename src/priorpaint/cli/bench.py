@@ -12,7 +12,7 @@ from typer import Option
 
 from priorpaint.errors import Cancelled, UsageError
 
-from .options import Quiet, Threads, use_threads, with_options
+from .options import Device, Offline, Quiet, Threads, use_threads, with_options
 
 if TYPE_CHECKING:
     from priorpaint.batch import Store
@@ -70,14 +70,12 @@ class BenchOptions:
     prior_flags: Annotated[
         str | None, Option("--flags", metavar="FLAGS", help="What the prior's format cannot say.")
     ] = None
-    offline: Annotated[bool, Option("--offline", help="Fetch nothing; hub models come from the cache.")] = False
+    offline: Offline = False
     limit: Annotated[int | None, Option(metavar="N", min=1, help="Compute at most N cells now.")] = None
     dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be run, and about how long.")] = False
     listing: Annotated[bool, Option("--list", help="List the suites, with what they need.")] = False
     batch_size: Annotated[int | None, Option(metavar="N", min=1, help="Samples computed together.")] = None
-    device: Annotated[
-        str | None, Option(metavar="DEVICE", help="cpu or cuda; default: the GPU where there is one.")
-    ] = None
+    device: Device = None
     threads: Threads = None
     quiet: Quiet = False
     as_json: Annotated[bool, Option("--json", help="Print report.json, or with --dry-run the numbers.")] = False

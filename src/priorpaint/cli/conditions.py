@@ -10,6 +10,8 @@ from typer import Option
 
 from priorpaint.errors import UsageError
 
+from .options import Device, GuidanceScale, Offline, PriorFlags, PriorSpec
+
 if TYPE_CHECKING:
     from priorpaint.priors import Prior
 
@@ -18,29 +20,17 @@ if TYPE_CHECKING:
 class PriorOptions:
     """Which prior, under which condition, on which machine."""
 
-    prior: Annotated[str, Option(metavar="NAME|PATH", help="See `priorpaint priors`; or a path.")] = "photos"
+    prior: PriorSpec = "photos"
     label: Annotated[
         int | None, Option(metavar="CLASS", help="Class of the pictures, for priors that know classes.")
     ] = None
     prompt: Annotated[
         str | None, Option(metavar="WORDS", help="What the pictures show, for priors that take text.")
     ] = None
-    guidance_scale: Annotated[
-        float,
-        Option(
-            "--guidance",
-            metavar="WEIGHT",
-            help="Weight of label or prompt (classifier-free guidance); 1 = the plain condition.",
-        ),
-    ] = 1.0
-    prior_flags: Annotated[
-        str | None,
-        Option("--flags", metavar="FLAGS", help="What the prior's format cannot say, as in the model's README."),
-    ] = None
-    offline: Annotated[bool, Option("--offline", help="Fetch nothing; hub models come from the cache.")] = False
-    device: Annotated[
-        str | None, Option(metavar="DEVICE", help="cpu or cuda; default: the GPU where there is one.")
-    ] = None
+    guidance_scale: GuidanceScale = 1.0
+    prior_flags: PriorFlags = None
+    offline: Offline = False
+    device: Device = None
 
     def load(self) -> Prior:
         """The prior, under its condition.

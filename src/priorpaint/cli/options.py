@@ -19,6 +19,21 @@ Threads = Annotated[
     int | None, typer.Option(min=1, max=1024, metavar="N", help="CPU threads; default: torch's choice.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing; hub models come from the cache.")]
+Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu or cuda; default: the GPU where there is one.")]
+GuidanceScale = Annotated[
+    float,
+    typer.Option(
+        "--guidance",
+        metavar="WEIGHT",
+        help="Weight of label or prompt (classifier-free guidance); 1 = the plain condition.",
+    ),
+]
+PriorSpec = Annotated[str, typer.Option(metavar="NAME|PATH", help="See `priorpaint priors`; or a path.")]
+PriorFlags = Annotated[
+    str | None,
+    typer.Option("--flags", metavar="FLAGS", help="What the prior's format cannot say, as in the model's README."),
+]
 
 
 def read_settings(texts: Sequence[str] | None, option: str = "--set", example: str = "steps=50") -> dict[str, Any]:

@@ -12,7 +12,17 @@ from typer import Option
 
 from priorpaint.errors import PriorpaintError, UsageError
 
-from .options import Quiet, Threads, read_settings, use_threads
+from .options import (
+    Device,
+    GuidanceScale,
+    Offline,
+    PriorFlags,
+    PriorSpec,
+    Quiet,
+    Threads,
+    read_settings,
+    use_threads,
+)
 
 if TYPE_CHECKING:
     from priorpaint.inpainting.api import Plan
@@ -38,7 +48,7 @@ class JobOptions:
     settings: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable.")
     ] = None
-    prior: Annotated[str, Option(metavar="NAME|PATH", help="See `priorpaint priors`; or a path.")] = "photos"
+    prior: PriorSpec = "photos"
     label: Annotated[
         int | None, Option(metavar="CLASS", help="Class of the picture, for priors that know classes.")
     ] = None
@@ -46,14 +56,7 @@ class JobOptions:
         str | None, Option(metavar="WORDS", help="What the picture shows, for priors that take text.")
     ] = None
     negative_prompt: Annotated[str | None, Option(metavar="WORDS", help="What to avoid.")] = None
-    guidance_scale: Annotated[
-        float,
-        Option(
-            "--guidance",
-            metavar="WEIGHT",
-            help="Weight of label or prompt (classifier-free guidance); 1 = the plain condition.",
-        ),
-    ] = 1.0
+    guidance_scale: GuidanceScale = 1.0
     classifier: Annotated[
         Path | None,
         Option(metavar="FILE", help="A classifier of noisy pictures (guided-diffusion, .pt) that guides to --label."),
@@ -66,11 +69,8 @@ class JobOptions:
     fit: Annotated[str, Option(metavar="windows|resize", help="How a prior of a fixed size sees other pictures.")] = (
         "windows"
     )
-    prior_flags: Annotated[
-        str | None,
-        Option("--flags", metavar="FLAGS", help="What the prior's format cannot say, as in the model's README."),
-    ] = None
-    offline: Annotated[bool, Option("--offline", help="Fetch nothing; hub models come from the cache.")] = False
+    prior_flags: PriorFlags = None
+    offline: Offline = False
     format: Annotated[
         str, Option(metavar="FORMAT", help="png, jpg, webp (lossless), tiff, or same (as the picture).")
     ] = "png"
@@ -79,9 +79,7 @@ class JobOptions:
     max_memory: Annotated[
         str | None, Option(metavar="SIZE", help="Limit for weights and activations, such as 4GB.")
     ] = None
-    device: Annotated[
-        str | None, Option(metavar="DEVICE", help="cpu or cuda; default: the GPU where there is one.")
-    ] = None
+    device: Device = None
     threads: Threads = None
     quiet: Quiet = False
     as_json: Annotated[bool, Option("--json", help="Print run.json instead of the file names.")] = False
