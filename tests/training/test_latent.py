@@ -195,12 +195,28 @@ def test_the_loss_is_that_of_the_latents(waves: Path, autoencoder: Path, tmp_pat
     task, network = LatentDenoising(config, held), UNet(TINY, seed=1)
     with torch.no_grad():
         network.tail.weight.normal_(0, 0.1, generator=_seeded(0))
-    crops = to_float(Pictures([waves], 16).batch(0, 4, seed=0)[0])
-    losses = task.losses(network, crops, torch.zeros(4, dtype=torch.int64), 7)
+    pixels = Pictures([waves], 16).batch(0, 4, seed=0)[0]
+    crops = to_float(pixels)
+    losses = task.losses(network, task.learned(pixels), torch.zeros(4, dtype=torch.int64), 7)
     expected = objective(config).losses(network, held.network.encode(crops), _seeded(7))
     torch.testing.assert_close(losses.plain, expected.plain)
     losses.weighed.mean().backward()
     assert all(weight.grad is None for weight in held.network.parameters())
+
+
+def test_pictures_that_are_never_cropped_are_encoded_once(waves: Path, autoencoder: Path, tmp_path: Path) -> None:
+    """Batches of `Encoded` are the latents of the batches of `Pictures`; a crop or a mirror image is encoded anew."""
+    held = load_autoencoder(autoencoder)
+    task = LatentDenoising(latent_run(waves, autoencoder, tmp_path, 8), held)
+    whole = Pictures([waves], 32, classes="auto", augment="none", whole=True)
+    source = task.source(whole, torch.device("cpu"))
+    for index in (0, 5):
+        codes, labels = source.batch(index, 7, seed=3)
+        pixels, expected = whole.batch(index, 7, seed=3)
+        torch.testing.assert_close(task.learned(codes), task.learned(pixels), atol=1e-5, rtol=1e-4)
+        assert labels.tolist() == expected.tolist()
+    for other in (Pictures([waves], 32, augment="flip", whole=True), Pictures([waves], 16, augment="none")):
+        assert task.source(other, torch.device("cpu")) is other
 
 
 def test_a_latent_prior_end_to_end(waves: Path, autoencoder: Path, tmp_path: Path) -> None:

@@ -138,14 +138,18 @@ class TrainOptions:
     latent_channels: Annotated[
         int | None, Option(metavar="N", help="Autoencoder: channels of a latent; default: 8.")
     ] = None
+    latent_noise: Annotated[
+        float | None,
+        Option(metavar="STD", help="Autoencoder: noise on its latents of deviation 1 in training; default: 0.1."),
+    ] = None
     latent: Annotated[
         Path | None,
         Option(metavar="PATH", help="Folder or file of an autoencoder: learn its latents, for a latent prior."),
     ] = None
 
     def __post_init__(self) -> None:
-        if not self.autoencoder and not (self.factor is None and self.latent_channels is None):
-            raise UsageError("--factor and --latent-channels are for --autoencoder.")
+        if not self.autoencoder and {self.factor, self.latent_channels, self.latent_noise} != {None}:
+            raise UsageError("--factor, --latent-channels and --latent-noise are for --autoencoder.")
         if self.autoencoder and not (self.network is None and self.dense is None):
             raise UsageError(
                 "--network and --dense are for denoisers; an autoencoder is convolutional, for pictures of any size."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,7 @@ WIDE_EVERY = 4
 HOLD_OUT_EVERY = 50
 HOLD_OUT_FROM = 200
 _MOST_VALIDATION = 512
+_AT_ONCE = 64
 _MOST_HELD_OUT = 128
 _TRANSPOSE_SHARE = 0.25
 _T = TypeVar("_T")
@@ -152,6 +153,12 @@ class Pictures:
         roots = np.sqrt(areas).cumsum()
         return np.asarray(roots / roots[-1], dtype=np.float64)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether a crop is always the picture itself: squares of one size, shown whole and as they are."""
+        squares = all(pixels.shape[:2] == (self.size, self.size) for pixels in self._pixels)
+        return squares and self.augment == "none"
+
     def batch(self, index: int, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """Batch ``index`` of the endless stream of ``seed``; the same on every machine and after every restart.
 
@@ -163,9 +170,27 @@ class Pictures:
         rng = np.random.default_rng([seed, index])
         side = self.wide if self.wide and index % WIDE_EVERY == WIDE_EVERY - 1 else self.size
         count = max(1, count * self.size**2 // side**2)
-        picks = self._shares[side].searchsorted(rng.random(count), side="right")
+        picks = self._picks(side, count, rng)
         crops = np.stack([_crop(self._pixels[pick], side, rng, self.augment) for pick in picks])
-        return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(self._labels[picks])
+        return _planes(crops), torch.from_numpy(self._labels[picks])
+
+    def encoded(self, encode: Callable[[Tensor], Tensor]) -> Encoded:
+        """The pictures as what ``encode`` makes of them, once, where they are `fixed`.
+
+        Args:
+            encode: uint8 pictures (N, C, size, size) -> tensors (N, ...).
+        """
+        parts = range(0, len(self._pixels), _AT_ONCE)
+        codes = torch.cat([encode(_planes(np.stack(self._pixels[start : start + _AT_ONCE]))) for start in parts])
+        return Encoded(codes.float(), self)
+
+    def picks(self, index: int, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
+        """The numbers of the pictures in batch ``index``, and their classes, both int64 of shape (count,)."""
+        picks = self._picks(self.size, count, np.random.default_rng([seed, index]))
+        return torch.from_numpy(picks), torch.from_numpy(self._labels[picks])
+
+    def _picks(self, side: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        return self._shares[side].searchsorted(rng.random(count), side="right").astype(np.int64)
 
     def some(self, count: int) -> list[Pixels]:
         """At most ``count`` of the pictures, evenly chosen, each (H, W, C)."""
@@ -174,6 +199,24 @@ class Pictures:
     def held_out_crops(self, side: int, multiple: int) -> Tensor | None:
         """As `centre_crops`, of ``held_out``; None where there are none."""
         return _centred(self.held_out, side, multiple) if self.held_out else None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Pictures that were encoded once; batches are those of `Pictures.batch`, without its crops.
+
+    Args:
+        codes: one row for each picture.
+        pictures: where the codes come from.
+    """
+
+    codes: Tensor
+    pictures: Pictures
+
+    def batch(self, index: int, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
+        """As `Pictures.batch`, with codes in place of crops."""
+        picks, labels = self.pictures.picks(index, count, seed=seed)
+        return self.codes[picks], labels
 
 
 def centre_crops(
@@ -215,6 +258,11 @@ def centre_crops(
 def to_float(pixels: Tensor) -> Tensor:
     """uint8 in 0..255, any shape -> float32 in [-1, 1]."""
     return pixels.float() / 127.5 - 1
+
+
+def _planes(pictures: NDArray[np.uint8]) -> Tensor:
+    """(N, H, W, C) -> (N, C, H, W)."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
 
 
 def augmentation(asked: str, sources: Sequence[str | Path], *, upright: bool, dense: bool) -> str:

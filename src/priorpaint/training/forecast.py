@@ -11,7 +11,7 @@ import torch
 from priorpaint.priors.native.weights_file import Network
 from priorpaint.training.checkpoint import Progress
 from priorpaint.training.config import TrainConfig
-from priorpaint.training.data import Pictures, to_float
+from priorpaint.training.data import Encoded, Pictures
 from priorpaint.training.tasks import Task
 
 _TIMED = 2
@@ -20,7 +20,13 @@ _REST = 1.25
 
 
 def forecast(
-    config: TrainConfig, task: Task, network: Network, pictures: Pictures, progress: Progress, processes: int
+    config: TrainConfig,
+    task: Task,
+    network: Network,
+    source: Pictures | Encoded,
+    num_pictures: int,
+    progress: Progress,
+    processes: int,
 ) -> str:
     """One sentence: how long the budget in crops takes, or how many crops the budget in hours buys.
 
@@ -28,11 +34,11 @@ def forecast(
     """
     task, network = copy.deepcopy((task, network))
     device = next(network.parameters()).device
-    pixels, labels = pictures.batch(0, config.batch, seed=config.seed)
-    x_0 = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
+    batch, labels = source.batch(0, config.batch, seed=config.seed)
     times = []
     for _ in range(1 + _TIMED):
         begun = time.perf_counter()
+        x_0 = task.learned(batch.to(device)).contiguous(memory_format=torch.channels_last)
         losses = task.losses(network, x_0, labels.to(device), 0)
         losses.weighed.mean().backward()  # type: ignore[no-untyped-call]
         if device.type == "cuda":
@@ -41,7 +47,7 @@ def forecast(
     rate = config.batch * processes / (_REST * min(times[1:]))
     left = config.seconds_left(progress.crops, progress.seconds, rate)
     crops = round(left * rate)
-    passes = (progress.crops + crops) / len(pictures.names)
+    passes = (progress.crops + crops) / num_pictures
     gpu = device.type == "cuda"
     machine = torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} CPU threads"
     return (

@@ -134,6 +134,8 @@ class _Run:
             if self.task.balance is not None:
                 self.task.balance.means = state["balance"]
         self.wrapped: Any = self.accelerator.prepare(network)
+        with self.accelerator.autocast():
+            self.source = self.task.source(self.pictures, device)
         self.validation = self._validation()
         self.psnr: dict[str, float] | None = None
         self.loss_sum, self.loss_count = torch.zeros((), device=device), 0
@@ -216,7 +218,7 @@ class _Run:
         return self.config.spent(self.progress.crops, self.progress.seconds)
 
     def _submit(self, pool: ThreadPoolExecutor, step: int) -> Future[tuple[Tensor, Tensor]]:
-        return pool.submit(self.pictures.batch, self._index(step), self.config.batch, seed=self.config.seed)
+        return pool.submit(self.source.batch, self._index(step), self.config.batch, seed=self.config.seed)
 
     def _index(self, step: int) -> int:
         return int(step * self.accelerator.num_processes + self.accelerator.process_index)
@@ -238,12 +240,12 @@ class _Run:
         if self._fraction() >= 1:
             return ()
         with self.accelerator.autocast():
-            return (forecast(self.config, self.task, self.network, self.pictures, self.progress,
-                             self.accelerator.num_processes),)  # fmt: skip
+            return (forecast(self.config, self.task, self.network, self.source, len(self.pictures.names),
+                             self.progress, self.accelerator.num_processes),)  # fmt: skip
 
-    def _step(self, pixels: Tensor, labels: Tensor) -> None:
+    def _step(self, batch: Tensor, labels: Tensor) -> None:
         device = self.accelerator.device
-        x_0 = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
+        x_0 = self.task.learned(batch.to(device)).contiguous(memory_format=torch.channels_last)
         # Noise follows the batch number, so that a resumed run sees what an uninterrupted one would have seen.
         seed = self.config.seed * 1_000_003 + self._index(self.progress.step)
         losses = self.task.losses(self.wrapped, x_0, labels.to(device), seed)

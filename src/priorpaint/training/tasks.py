@@ -26,6 +26,7 @@ from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.priors.native.weights_file import Network, WeightsMetadata, read_weights, save_autoencoder, save_weights
 from priorpaint.priors.readers.untrusted.reading import file_hash
 from priorpaint.training.config import TrainConfig
+from priorpaint.training.data import Encoded, Pictures, to_float
 from priorpaint.training.objectives import Balance, Losses, objective
 from priorpaint.training.validate import (
     COLUMNS,
@@ -74,9 +75,17 @@ class Task(ABC):
         self.config = config
         self.multiple = config.network.multiple
 
+    def source(self, pictures: Pictures, device: torch.device) -> Pictures | Encoded:
+        """Where batches come from."""
+        return pictures
+
+    def learned(self, batch: Tensor) -> Tensor:
+        """What is learned of a batch of `source`: its crops, (N, C, H, W) in [-1, 1]."""
+        return to_float(batch)
+
     @abstractmethod
-    def losses(self, network: Any, pictures: Tensor, labels: Tensor, seed: int) -> Losses:
-        """The losses of a batch with classes ``labels`` (N,), with noise from ``seed``."""
+    def losses(self, network: Any, x_0: Tensor, labels: Tensor, seed: int) -> Losses:
+        """The losses of what is `learned` of a batch with classes ``labels`` (N,), with noise from ``seed``."""
 
     @abstractmethod
     def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
@@ -101,12 +110,12 @@ class Reconstruction(Task):
     See `priors.autoencoder` for what the noise is for; s is ``latent_noise``.
     """
 
-    def losses(self, network: Any, pictures: Tensor, labels: Tensor, seed: int) -> Losses:
+    def losses(self, network: Any, x_0: Tensor, labels: Tensor, seed: int) -> Losses:
         shape = cast(AutoencoderConfig, self.config.network)
-        cells = [side // shape.factor for side in pictures.shape[2:]]
-        generator = torch.Generator(pictures.device).manual_seed(seed)
-        noise = torch.randn(len(pictures), shape.latent_channels, *cells, generator=generator, device=pictures.device)
-        error = network(pictures, self.config.latent_noise * noise).to(pictures.dtype) - pictures
+        cells = [side // shape.factor for side in x_0.shape[2:]]
+        generator = torch.Generator(x_0.device).manual_seed(seed)
+        noise = torch.randn(len(x_0), shape.latent_channels, *cells, generator=generator, device=x_0.device)
+        error = network(x_0, self.config.latent_noise * noise).to(x_0.dtype) - x_0
         loss = (error.abs() + SQUARED_WEIGHT * error.square()).mean((1, 2, 3))
         return Losses(loss, loss)
 
@@ -138,8 +147,7 @@ class Denoising(Task):
         self.shape = cast("UNetConfig | MLPConfig", config.network)
         self.side = config.size
 
-    def losses(self, network: Any, pictures: Tensor, labels: Tensor, seed: int) -> Losses:
-        x_0 = self._data(pictures)
+    def losses(self, network: Any, x_0: Tensor, labels: Tensor, seed: int) -> Losses:
         generator = torch.Generator(x_0.device).manual_seed(seed)
         return self.objective.losses(self._told(network, labels, seed), x_0, generator)
 
@@ -196,7 +204,7 @@ class Denoising(Task):
 
 
 class LatentDenoising(Denoising):
-    """A denoiser of the latents of a frozen autoencoder; crops are encoded batch by batch."""
+    """A denoiser of the latents of a frozen autoencoder; pictures that need no crop are encoded once."""
 
     def __init__(self, config: TrainConfig, autoencoder: LoadedAutoencoder) -> None:
         super().__init__(config)
@@ -220,6 +228,13 @@ class LatentDenoising(Denoising):
                 f"The network's dense blocks are made for latents of {self.shape.side}x{self.shape.side} cells; the "
                 f"run has {self.side}."
             )
+
+    def source(self, pictures: Pictures, device: torch.device) -> Pictures | Encoded:
+        return pictures.encoded(lambda pixels: self._data(to_float(pixels.to(device)))) if pictures.fixed else pictures
+
+    def learned(self, batch: Tensor) -> Tensor:
+        """Crops are still to be encoded; `Encoded` gives latents."""
+        return self._data(to_float(batch)) if batch.dtype == torch.uint8 else batch
 
     def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
         return latent_psnr(self._denoiser(network), self._data(pictures))
