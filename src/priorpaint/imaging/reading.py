@@ -45,6 +45,7 @@ class Picture:
         alpha: the opacity (H, W), uint8, 255 = opaque; None where the picture cannot be transparent.
         sha256: of its file, in hexadecimal; None for an image from memory.
         warnings: what the user should hear about, one sentence each.
+        orientation: the EXIF orientation by which the pixels were turned upright, 1 to 8; 1 = not at all.
     """
 
     image: Image.Image
@@ -55,6 +56,7 @@ class Picture:
     alpha: NDArray[np.uint8] | None = None
     sha256: str | None = None
     warnings: tuple[str, ...] = ()
+    orientation: int = 1
 
     @property
     def mode(self) -> str:
@@ -107,7 +109,7 @@ class Picture:
         return tensor.expand(1, channels, -1, -1).contiguous()
 
 
-def read_picture(source: str | Path | Image.Image) -> Picture:
+def read_picture(source: str | Path | Image.Image | bytes) -> Picture:
     """Read a picture from a file (PNG, JPEG, WebP, TIFF, BMP) or take a PIL image.
 
     The EXIF orientation is applied exactly once. Grey pictures may have 16 bits; colour pictures have 8 bits a channel
@@ -122,10 +124,10 @@ def read_picture(source: str | Path | Image.Image) -> Picture:
     if image.mode not in MODES:
         mode = upright.mode
         raise UsageError(f"{upright.name} is in mode {mode}, which is not supported; convert it to RGB, RGBA or grey.")
-    return replace(upright, image=image, alpha=_alpha(image))
+    return replace(upright, image=image, alpha=opacity_of(image))
 
 
-def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> Picture:
+def load_upright(source: str | Path | Image.Image | bytes, *, picture: bool = True) -> Picture:
     """The loaded, upright first frame of a source, in any mode; the caller's own image object keeps its pixels.
 
     With `picture=False` (masks) the depths that only matter for keeping values are let through.
@@ -133,8 +135,9 @@ def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> P
     with _quiet():
         if isinstance(source, Image.Image) and not _unread_tiff(source):
             return _finish("The picture" if picture else "The mask", source, picture=picture)
-        name = str(getattr(source, "filename", source))
-        data = _read_file(name)
+        unnamed = "The picture" if picture else "The mask"
+        name = unnamed if isinstance(source, bytes) else str(getattr(source, "filename", source))
+        data = source if isinstance(source, bytes) else _read_file(name)
         with _open_image(name, io.BytesIO(data)) as image:
             if image.format not in FILE_FORMATS:
                 raise UsageError(f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first.")
@@ -181,6 +184,7 @@ def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
     try:
         frames = getattr(image, "n_frames", 1)
         deep = picture and _deep_colour(image)
+        turn = image.getexif().get(_ORIENTATION)
     except Exception as error:  # counting frames walks through the file, which may be damaged anywhere
         raise _damaged(name, error) from error
     # MPO is what phones write: a JPEG whose further frames are previews or gain maps.
@@ -198,7 +202,8 @@ def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
     exif, complaints = _exif_block(image, name)
     file_format = "JPEG" if image.format == "MPO" else image.format
     icc = upright.info.get("icc_profile") or None
-    return Picture(upright, file_format, name, icc, exif, warnings=complaints)
+    orientation = turn if turn in range(2, 9) else 1
+    return Picture(upright, file_format, name, icc, exif, warnings=complaints, orientation=orientation)
 
 
 def _damaged(name: str, error: Exception) -> UsageError:
@@ -256,7 +261,8 @@ def _plain(image: Image.Image) -> Image.Image:
     return plain
 
 
-def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
+def opacity_of(image: Image.Image) -> NDArray[np.uint8] | None:
+    """Opacity (H, W) of a loaded image, 255 = opaque; None where it cannot be transparent."""
     if image.mode in ("LA", "RGBA"):
         return np.array(image.getchannel("A"), dtype=np.uint8)
     if not image.has_transparency_data:
@@ -280,7 +286,7 @@ def on_white(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
     if image.mode == "F":
         raise ValueError(_TOO_DEEP)
-    alpha = _alpha(image)
+    alpha = opacity_of(image)
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.int64)
         if wide.min() < 0 or wide.max() > _WHITE_16:
