@@ -120,7 +120,7 @@ def test_a_run_repeats_from_its_record(tmp_path: Path) -> None:
 def test_a_preview_shows_hole_and_windows_and_draws_nothing() -> None:
     ready = plan(picture(), HOLE, white_prior(), grow=2, feather=3, num_samples=2, **FAST)
     preview = ready.preview()
-    assert max(preview.size) >= 10 * 64 and ready.prior.nfe.forward == 0
+    assert 512 <= max(preview.size) < 1024 and ready.prior.nfe.forward == 0
     hidden = int((~grow(~HOLE, 2)).sum())
     assert ready.about_hole() == (
         f"64x48, {hidden / HOLE.size:.1%} to repaint ({hidden} pixels), 2 windows, 2 samples, 14 calls of the prior"

@@ -141,8 +141,8 @@ class MaskOptions:
             raise UsageError("--mask-from-alpha takes the place of a mask file; leave one of them out.")
         if not given and self.extend is None:
             raise UsageError(
-                "there is nothing to repaint; give a mask file, --box X,Y,W,H, --mask-from-alpha, --mask-color, "
-                "--mask-diff or --extend."
+                "there is nothing to repaint; give a mask file, --box X,Y,W,H or --mask-from-alpha (or --mask-color, "
+                "--mask-diff or --extend)."
             )
         if mask is None and self.mask_means != "repaint":
             raise UsageError("--mask-means is about a mask file; everything else is always repainted (or --invert it).")

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from priorpaint.imaging.sheets import hole_overlay, labelled_grid, thumbnail
 
-_LONGEST = 1024
+_LONGEST, _SMALL = 1024, 512
 _LINE = (20, 90, 200)
 
 
@@ -24,6 +24,8 @@ def mask_preview(
 ) -> Image.Image:
     """The picture with its hole tinted, at most 1024 pixels on a side, and frames around windows.
 
+    One of up to 512 pixels is enlarged by a whole factor, up to these.
+
     Args:
         image: the picture.
         known: (H, W), False in the hole.
@@ -32,7 +34,7 @@ def mask_preview(
         label: lines of text above it; by default how much is to be repainted.
     """
     tinted = hole_overlay(image, known, weight)
-    small = thumbnail(tinted, _LONGEST)
+    small = thumbnail(tinted, _LONGEST if max(image.size) > _SMALL else _SMALL)
     factor = small.width / image.width
     draw = ImageDraw.Draw(small)
     for left, top, width, height in windows:

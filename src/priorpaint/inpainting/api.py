@@ -81,6 +81,11 @@ class Plan:
         return self._job.known
 
     @property
+    def weight(self) -> NDArray[np.float32] | None:
+        """(H, W), from 0 to 1, of completions against the picture's own pixels (feather); None is 1 in the hole."""
+        return self._job.weight
+
+    @property
     def windows(self) -> list[dict[str, Any]]:
         """What the prior will see, in order; boxes are (x, y, width, height) in pixels of their scale in the frame."""
         return self._job.windows()
@@ -104,9 +109,7 @@ class Plan:
             )
             for one in self.windows
         ]
-        return mask_preview(
-            self.picture.image, self.known, weight=self._job.weight, windows=frames, label=self.about_hole()
-        )
+        return mask_preview(self.picture.image, self.known, weight=self.weight, windows=frames, label=self.about_hole())
 
     def seconds(self) -> float:
         """About how long the run takes on this device, from one timed call of the prior on the largest window."""
