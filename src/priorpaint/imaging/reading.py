@@ -184,7 +184,7 @@ def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
     try:
         frames = getattr(image, "n_frames", 1)
         deep = picture and _deep_colour(image)
-        turn = image.getexif().get(_ORIENTATION)
+        turn = image.getexif().get(_ORIENTATION, 1)
     except Exception as error:  # counting frames walks through the file, which may be damaged anywhere
         raise _damaged(name, error) from error
     # MPO is what phones write: a JPEG whose further frames are previews or gain maps.
@@ -202,7 +202,7 @@ def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
     exif, complaints = _exif_block(image, name)
     file_format = "JPEG" if image.format == "MPO" else image.format
     icc = upright.info.get("icc_profile") or None
-    orientation = turn if turn in range(2, 9) else 1
+    orientation = int(turn) if turn in range(2, 9) else 1
     return Picture(upright, file_format, name, icc, exif, warnings=complaints, orientation=orientation)
 
 
