@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from priorpaint.errors import CancelToken, PriorError, UsageError
+from priorpaint.errors import CancelToken, PriorError, UsageError, printable
 from priorpaint.imaging.writing import save_picture
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
@@ -230,7 +230,7 @@ class _Run:
             path.unlink(missing_ok=True)
             return ()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(self.skipped) + "\n", encoding="utf-8", errors="backslashreplace")
+        path.write_text("".join(f"{printable(sentence)}\n" for sentence in self.skipped), encoding="utf-8")
         more = len(self.skipped) - _SKIPPED_SHOWN
         last = (f"... and {more} more files skipped; {path} lists all of them.",) if more > 0 else ()
         return *self.skipped[:_SKIPPED_SHOWN], *last
