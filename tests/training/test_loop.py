@@ -20,6 +20,7 @@ from priorpaint.errors import CancelToken, UsageError
 from priorpaint.priors.loading import load_prior
 from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.priors.native.weights_file import read_weights
+from priorpaint.priors.verify import check
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import centre_crops
 from priorpaint.training.loop import Outcome, Report, _Run, train
@@ -93,6 +94,35 @@ def test_a_run_that_goes_on_learns_what_it_began_with(tmp_path: Path, began_with
         assert read_weights(tmp_path / "out" / "weights.safetensors").metadata.training["pictures"] == before
     assert before == 200 or began_with
     assert sum("goes on with the pictures that it began with" in note for each in reports for note in each.notes) == 2
+
+
+def test_a_finished_run_says_so_and_makes_up_no_figures(pictures: Path, tmp_path: Path) -> None:
+    words = ("--data", pictures, "--out", tmp_path / "out", "--crops", "16", "--batch", "8", "--size", "16")
+    words = (*words, "--channels", "8", "--blocks", "1", "--precision", "float32")
+    first, again = run(*words), run(*words)
+    for done in (first, again):
+        assert done.exit_code == 0
+        sentences = ("Saving the checkpoint.", "Drawing samples.png.", "riting the weights.", "100.0% 16 crops")
+        places = [done.stderr.index(sentence) for sentence in sentences]
+        assert places == sorted(places)  # what takes the time after the last step is said while it does
+        assert done.stderr.count("100.0%") == 1
+    assert "images/s" in first.stderr and "run is finished" not in first.stderr
+    assert "This run is finished" in again.stderr and "more than 16 --crops" in again.stderr
+    assert "loss" not in again.stderr and "images/s" not in again.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [set(line) & {"loss", "crops_per_second"} for line in lines] == [{"loss", "crops_per_second"}, set()]
+
+
+def test_the_weights_say_whether_they_denoise(pictures: Path, tmp_path: Path) -> None:
+    reports: list[Report] = []
+    train(config(pictures, tmp_path / "out", 8), reports.append)
+    prior = load_prior(tmp_path / "out")
+    assert prior.facts is not None
+    figures = prior.facts["training"]["verify"]
+    crops = centre_crops([pictures], 16, 4, 3, [])
+    assert figures["denoises"] is False is check(prior, pictures=crops).denoises
+    assert [level[0] for level in figures["levels"]] == [0.1, 1.0, 8.0]
+    assert "train it longer" in reports[-1].notes[0]
 
 
 def test_names_that_are_no_text_and_a_file_in_place_of_the_folder(pictures: Path, tmp_path: Path) -> None:

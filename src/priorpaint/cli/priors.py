@@ -142,7 +142,7 @@ def verify(
     device: Annotated[str | None, _DEVICE] = None,
     seed: Annotated[int, Option(metavar="N", help="Seed of the picture and the noise.")] = 0,
 ) -> None:
-    """Read a prior and let it denoise a small random picture, to see that it works."""
+    """Read a prior and let it denoise a small random picture, or a sample of its own, to see that it works."""
     from priorpaint.priors.loading import load_prior
     from priorpaint.priors.verify import check as run_check
 
@@ -160,6 +160,8 @@ def verify(
         typer.echo(f"  {'noise':<{_WIDTH}} sigma/alpha {level.nsr:<7.4g} found with {measured}")
     if outcome.round_trip is not None:
         typer.echo(f"  {'autoencoder':<{_WIDTH}} a smooth picture comes back with PSNR {outcome.round_trip:.1f} dB")
+    if outcome.own:
+        typer.echo("  The noise was on a sample of its own, because it is not a prior of any smooth picture.")
     if outcome.denoises:
         typer.echo("  It finds the noise at all levels, as a trained denoiser does.")
         return
