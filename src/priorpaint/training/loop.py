@@ -18,7 +18,14 @@ from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.weights_file import Config, Network, new_network
 from priorpaint.priors.verify import FIGURES
-from priorpaint.training.checkpoint import CHECKPOINT, Progress, check_same_run, read_checkpoint, save_checkpoint
+from priorpaint.training.checkpoint import (
+    CHECKPOINT,
+    Progress,
+    check_same_run,
+    read_checkpoint,
+    restoring,
+    save_checkpoint,
+)
 from priorpaint.training.checks import remarks
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops, to_float
@@ -132,10 +139,11 @@ class _Run:
         self.network, self.ema = network, EMA(network, config.ema, config.ema_power)
         self.optimizers = Optimizers(network, config.lr, config.adam_lr)
         if state is not None:
-            self.ema.network.load_state_dict(state["ema"])
-            self.optimizers.load_state_dict(state["optimizers"])
-            if self.task.balance is not None:
-                self.task.balance.means = state["balance"]
+            with restoring(path):
+                self.ema.network.load_state_dict(state["ema"])
+                self.optimizers.load_state_dict(state["optimizers"])
+                if self.task.balance is not None:
+                    self.task.balance.means = self.task.balance.means.copy_(state["balance"])
         self.wrapped: Any = self.accelerator.prepare(network)
         with self.accelerator.autocast():
             self.source = self.task.source(self.pictures, device)
@@ -160,8 +168,10 @@ class _Run:
     def _start(self, state: dict[str, Any] | None) -> tuple[Network, Progress]:
         config, network = self.config, new_network(self.config.network, self.config.seed)
         if state is not None:
-            check_same_run(config.folder / CHECKPOINT, state, config.network, config.loss, self.autoencoder)
-            network.load_state_dict(state["network"])
+            path = config.folder / CHECKPOINT
+            with restoring(path):
+                check_same_run(path, state, config.network, config.loss, self.autoencoder)
+                network.load_state_dict(state["network"])
             return network, Progress(int(state["step"]), int(state["crops"]), float(state["seconds"]))
         if config.init is not None:
             network.load_state_dict(stored_weights(config.init, config).state_dict())
