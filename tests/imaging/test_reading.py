@@ -206,11 +206,13 @@ def test_what_is_no_usable_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.png").write_bytes(b"")
     picture_of("RGB").save(tmp_path / "still.gif")
+    (tmp_path / "drawing.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n")
     cases = {
         "missing.png": "does not exist; check the path",
         "text.png": "is not a picture that can be read",
         "empty.png": "is not a picture that can be read",
-        "still.gif": "is a GIF file; convert it",
+        "still.gif": "is a file of the format GIF; convert it",
+        "drawing.png": "is a file of the format EPS; convert it",
         ".": "cannot be opened",
     }
     for name, sentence in cases.items():

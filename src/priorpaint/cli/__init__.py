@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.errors import PriorpaintError, UsageError, printable
 
 from .bench import bench
 from .certify import certify
@@ -88,9 +88,9 @@ def _run() -> None:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """The sentence alone: where in the code it came from says nothing to a user."""
-    print(f"Warning: {message}", file=sys.stderr)
+    print(f"Warning: {printable(message)}", file=sys.stderr)
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"priorpaint: {' '.join(message.split())}", file=sys.stderr)
+    print(f"priorpaint: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

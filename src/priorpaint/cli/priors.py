@@ -10,6 +10,8 @@ import typer
 from typer import Option
 from typer.core import TyperGroup
 
+from priorpaint.errors import printable
+
 if TYPE_CHECKING:
     from priorpaint.priors import Prior
     from priorpaint.priors.address_book import Entry
@@ -59,7 +61,7 @@ def show_list() -> None:
         missing = "" if embedded_file(key).is_file() else " (its weights are missing from this installation)"
         typer.echo(f"{key:<{width}}  {embedded.description}{missing}")
     for key, entry in own.items():
-        typer.echo(f"{key:<{width}}  {entry.spec}{_words(entry)}")
+        typer.echo(printable(f"{key:<{width}}  {entry.spec}{_words(entry)}"))
     typer.echo(
         "A checkpoint works as well: --prior PATH, or --prior hf:owner/name; `priorpaint priors add` names it.",
         err=True,
@@ -93,7 +95,7 @@ def add(
     prior = load_prior(lasting, flags=own_flags, device="cpu", offline=offline) if check else None
     digest = prior.hash if prior else None
     add_entry(name, Entry(lasting, own_flags, digest), taken=tuple(PRIORS), overwrite=overwrite)
-    typer.echo(f"{name} is {lasting}{_words(Entry(lasting, own_flags))}")
+    typer.echo(printable(f"{name} is {lasting}{_words(Entry(lasting, own_flags))}"))
 
 
 @priors.command()
@@ -128,7 +130,7 @@ def info(
         typer.echo(json.dumps(facts, indent=1))
         return
     described = PRIORS[name].description if name in PRIORS else facts.get("format", "a prior")
-    typer.echo(f"{prior.name}: {described}")
+    typer.echo(printable(f"{prior.name}: {described}"))
     _show({key: value for key, value in facts.items() if key != "name"})
 
 
@@ -140,14 +142,15 @@ def verify(
     device: Annotated[str | None, _DEVICE] = None,
     seed: Annotated[int, Option(metavar="N", help="Seed of the picture and the noise.")] = 0,
 ) -> None:
-    """Read a prior and let it denoise a small random picture, to see that it works."""
+    """Read a prior and let it denoise a small random picture, or a sample of its own, to see that it works."""
     from priorpaint.priors.loading import load_prior
     from priorpaint.priors.verify import check as run_check
 
     prior = load_prior(name, flags=flags, device=device, offline=offline)
     outcome = run_check(prior, seed)
     facts = prior.facts or {}
-    typer.echo(f"{prior.name}: it can be read, and denoises {' x '.join(map(str, outcome.shape))} to finite values")
+    shape = " x ".join(map(str, outcome.shape))
+    typer.echo(printable(f"{prior.name}: it can be read, and denoises {shape} to finite values"))
     _show({"sha256": prior.hash, "pictures": _pictures(prior)})
     _show(
         {key: facts[key] for key in ("format", "architecture", "schedule", "prediction", "parameters") if key in facts}
@@ -157,6 +160,8 @@ def verify(
         typer.echo(f"  {'noise':<{_WIDTH}} sigma/alpha {level.nsr:<7.4g} found with {measured}")
     if outcome.round_trip is not None:
         typer.echo(f"  {'autoencoder':<{_WIDTH}} a smooth picture comes back with PSNR {outcome.round_trip:.1f} dB")
+    if outcome.own:
+        typer.echo("  The noise was on a sample of its own, because it is not a prior of any smooth picture.")
     if outcome.denoises:
         typer.echo("  It finds the noise at all levels, as a trained denoiser does.")
         return
@@ -174,9 +179,9 @@ def _show(facts: dict[str, Any]) -> None:
     for key, value in facts.items():
         if isinstance(value, dict):
             for part, inner in value.items():
-                typer.echo(f"  {key:<{width}} {part}: {inner}")
+                typer.echo(printable(f"  {key:<{width}} {part}: {inner}"))
         elif value or isinstance(value, float):
-            typer.echo(f"  {key:<{width}} {_shown(key, value)}")
+            typer.echo(printable(f"  {key:<{width}} {_shown(key, value)}"))
 
 
 def _shown(key: str, value: Any) -> str:

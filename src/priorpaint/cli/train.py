@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from priorpaint.errors import UsageError
+from priorpaint.errors import UsageError, printable
 
 from .options import Threads, use_threads, with_options
 
@@ -186,11 +186,11 @@ def train(options: TrainOptions) -> None:
         raise typer.Exit(cancel.exit_code)
     if outcome.speaks:
         out, seconds = options.out, clock(outcome.seconds)
-        typer.echo(f"Trained on {outcome.crops} crops in {seconds}; weights: {out / 'weights.safetensors'}")
+        typer.echo(printable(f"Trained on {outcome.crops} crops in {seconds}; weights: {out / 'weights.safetensors'}"))
         use = f"Use it with: priorpaint inpaint PICTURE MASK --prior {out}"
         if options.autoencoder:
             use = f"Now the denoiser of its latents: priorpaint train --latent {out} --data ... --out ..."
-        typer.echo(use, err=True)
+        typer.echo(printable(use), err=True)
     end_process(0)
 
 

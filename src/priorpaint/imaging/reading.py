@@ -22,7 +22,7 @@ from priorpaint.errors import UsageError
 MIN_SIDE = 16
 MAX_PIXELS = 40_000_000
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-FILE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP")
+FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # for Pillow, MPO is a JPEG
 
 _TOO_DEEP = "its values are not of 8 or 16 bits; save it with 8 bits"
 _WHITE_16 = 65535
@@ -136,8 +136,6 @@ def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> P
         name = str(getattr(source, "filename", source))
         data = _read_file(name)
         with _open_image(name, io.BytesIO(data)) as image:
-            if image.format not in FILE_FORMATS:
-                raise UsageError(f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first.")
             return replace(_finish(name, image, picture=picture), sha256=hashlib.sha256(data).hexdigest())
 
 
@@ -165,15 +163,31 @@ def _read_file(name: str) -> bytes:
 
 
 def _open_image(name: str, file: BinaryIO) -> Image.Image:
-    """The image in a file's bytes; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped."""
+    """The image in a file's bytes; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped.
+
+    Decoders of other formats never see the file: some start programs (EPS: Ghostscript).
+    """
     try:
-        return Image.open(file)
+        return Image.open(file, formats=FILE_FORMATS)
     except Image.DecompressionBombError as error:
         raise UsageError(f"{name} has more than {MAX_PIXELS // 10**6} megapixels; make it smaller first.") from error
     except UnidentifiedImageError as error:
+        file.seek(0)
+        other = _other_format(file.read(16).ljust(16, b"\0"))
+        if other is not None:
+            raise UsageError(
+                f"{name} is a file of the format {other}; convert it to PNG, JPEG, WebP, TIFF or BMP first."
+            ) from error
         raise UsageError(f"{name} is not a picture that can be read; give a PNG, JPEG, WebP, TIFF or BMP.") from error
     except Exception as error:  # damaged headers: every reader has its own kind of error
         raise _damaged(name, error) from error
+
+
+def _other_format(start: bytes) -> str | None:
+    """The name of a format that is not read here, from a file's first 16 bytes; nothing is decoded."""
+    Image.init()
+    others = ((name, accept) for name, (_, accept) in Image.OPEN.items() if accept and name not in FILE_FORMATS)
+    return next((name for name, accept in others if accept(start) is True), None)
 
 
 def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:

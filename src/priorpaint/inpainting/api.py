@@ -28,6 +28,7 @@ from ..priors.cfg import condition_inside
 from ..priors.classifier_guidance import ClassifierGuidedPrior
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
+from ..priors.verify import doubts
 from ..solvers import Cost, Solver
 from .events import Completion, Event, Loading, OnEvent, Step
 from .inputs import Source, about_mask, about_picture, as_image, resolve_mask
@@ -261,6 +262,7 @@ def planned(
         if on_event is not None:
             on_event(Loading(f"the prior {prior}"))
         loaded = load_prior(prior, flags=flags, device=options.device, offline=options.offline)
+        warnings = (*warnings, *doubts(loaded))
     guided, classifier = _classified(loaded, options)
     cancellable = CancellablePrior(guided)
     ready = _conditioned(fitted(cancellable, options.fit, size), options)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ....errors import CheckpointError, PriorpaintError
+from ....errors import CheckpointError, PriorpaintError, printable
 from .containers import ZIP_START, is_container, read_container
 from .pickle_machine import Damaged, Incomplete, Machine, Vocabulary
 from .pickle_values import TENSORS
@@ -318,7 +318,7 @@ def named(error: Exception) -> str:
 
 def _clean(error: Exception | str) -> str:
     """What an error says, in one line that a terminal can show: names in it may come from the file."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+    line = printable(" ".join(str(error).split()))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 120]} ... {line[-100:]}"
 
 
