@@ -121,10 +121,12 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
         Output(out, image.stem, suffix_for(format)).check(samples, overwrite=overwrite)
     ready, written = plan(**arguments, **settings), 0
     output = Output(out, image.stem, suffix_for(format, ready.picture))
-    output.check(samples, overwrite=overwrite, picture=ready.picture)
+    lost = output.check(samples, overwrite=overwrite, picture=ready.picture)
     with taken_signals() as signals, Display(samples, quiet=options.quiet) as display:
         if ready.known.any() and lossy(output.completion(0)):
             display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
+        for sentence in lost:
+            display.say(f"Note: {sentence}")
         for warning in ready.warnings:  # before the work: a mask that is the wrong way round is seen at once
             display.say(f"Warning: {warning}")
 
