@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from typing_extensions import Self
 
+from .terminal import printable
+
 if TYPE_CHECKING:
     from priorpaint.batch import Event
     from priorpaint.training.loop import Report
@@ -36,7 +38,7 @@ class _Shown:
 
     def say(self, sentence: str) -> None:
         """One line, above the bar where there is one."""
-        self.console.print(sentence, markup=False)
+        self.console.print(printable(sentence), markup=False)
 
 
 class Display(_Shown):

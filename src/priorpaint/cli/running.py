@@ -23,6 +23,7 @@ from .options import (
     read_settings,
     use_threads,
 )
+from .terminal import echo_files
 
 if TYPE_CHECKING:
     from priorpaint.inpainting.api import Plan
@@ -161,4 +162,7 @@ def _finish(output: Output, result: Result, *, as_json: bool) -> None:
     """Write the summary and say on stdout what there is."""
     output.write_summary(result)
     files = output.files(len(result.images))
-    print(files[-1].read_text(encoding="utf-8").rstrip() if as_json else "\n".join(map(str, files)))
+    if as_json:
+        print(files[-1].read_text(encoding="utf-8").rstrip())
+    else:
+        echo_files(files)

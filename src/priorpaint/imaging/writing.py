@@ -238,7 +238,7 @@ def _nearest(folder: Path) -> Path:
 def _short(name: str | Path) -> str:
     """The ends of a name that is long."""
     text = str(name)
-    return text if len(text) < 200 else f"{text[:40]}...{text[-40:]}"
+    return text if len(text) < 120 else f"{text[:40]}...{text[-40:]}"
 
 
 def _check_names(folder: Path, files: Sequence[Path], there: Path) -> None:
