@@ -23,6 +23,7 @@ from .options import (
     read_settings,
     use_threads,
 )
+from .terminal import echo_files
 
 if TYPE_CHECKING:
     from priorpaint.inpainting.api import Plan
@@ -121,10 +122,12 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
         Output(out, image.stem, suffix_for(format)).check(samples, overwrite=overwrite)
     ready, written = plan(**arguments, **settings), 0
     output = Output(out, image.stem, suffix_for(format, ready.picture))
-    output.check(samples, overwrite=overwrite, picture=ready.picture)
+    lost = output.check(samples, overwrite=overwrite, picture=ready.picture)
     with taken_signals() as signals, Display(samples, quiet=options.quiet) as display:
         if ready.known.any() and lossy(output.completion(0)):
             display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
+        for sentence in lost:
+            display.say(f"Note: {sentence}")
         for warning in ready.warnings:  # before the work: a mask that is the wrong way round is seen at once
             display.say(f"Warning: {warning}")
 
@@ -159,4 +162,7 @@ def _finish(output: Output, result: Result, *, as_json: bool) -> None:
     """Write the summary and say on stdout what there is."""
     output.write_summary(result)
     files = output.files(len(result.images))
-    print(files[-1].read_text(encoding="utf-8").rstrip() if as_json else "\n".join(map(str, files)))
+    if as_json:
+        print(files[-1].read_text(encoding="utf-8").rstrip())
+    else:
+        echo_files(files)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from ..imaging import (
     Picture,
     check_output,
     check_results,
+    check_space,
     contact_sheet,
     save_picture,
+    size_on_disk,
     uncertainty_picture,
     write_array_atomic,
     write_text_atomic,
@@ -68,10 +72,14 @@ class Result:
 
         Raises:
             UsageError: a file exists already or cannot be written, or the format cannot hold the picture.
+
+        Warns:
+            UserWarning: what the format cannot keep of the picture's metadata.
         """
         stem = stem or Path(self.info["image"]["path"] or "picture").stem
         output = Output(folder, stem, suffix_for(format, self.picture))
-        output.check(len(self.images), overwrite=overwrite, picture=self.picture)
+        for sentence in output.check(len(self.images), overwrite=overwrite, picture=self.picture):
+            warnings.warn(sentence, stacklevel=2)
         completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
         return completions + output.write_summary(self)
 
@@ -99,15 +107,32 @@ class Output:
         """All files of a run."""
         return [*(self.completion(k) for k in range(num_samples)), *self._summary()]
 
-    def check(self, num_samples: int, *, overwrite: bool, picture: Picture | None = None) -> None:
+    def __post_init__(self) -> None:
+        if any(mark in self.stem for mark in (os.sep, os.altsep, "\0") if mark):
+            raise UsageError(f"a stem is the start of a file's name and has no {os.sep}, but this one is {self.stem!r}")
+
+    def check(self, num_samples: int, *, overwrite: bool, picture: Picture | None = None) -> tuple[str, ...]:
         """Say before the work starts that the files cannot be written.
 
+        Returns:
+            What will not be kept of the picture's metadata, one sentence.
+
         Raises:
-            UsageError: a file exists already, the folder cannot be written to, or the format cannot hold the picture.
+            UsageError: a file exists already, the folder cannot be written to, its names are too long, its disk is too
+                full, or the format cannot hold the picture.
         """
-        if picture is not None:
-            check_output(self.completion(0), picture.image)
         check_results(self.folder, [*self.files(num_samples), self.path(RUN_FILE)], overwrite=overwrite)
+        if picture is None:
+            return ()
+        lost = check_output(self.completion(0), picture)
+        check_space(self.folder, self.size(num_samples, picture))
+        return lost
+
+    def size(self, num_samples: int, picture: Picture) -> int:
+        """Bytes that the files of a run take at least: pictures half of what they take by the picture's middle."""
+        one = size_on_disk(self.completion(0), picture.image)
+        width, height = picture.size
+        return (num_samples + 1) * one // 2 + 4 * width * height  # float32 uncertainty
 
     def write_completion(self, index: int, image: Image.Image, picture: Picture) -> Path:
         """Write completion ``index`` with the input's ICC profile and EXIF block; a missing folder is made.
