@@ -92,6 +92,19 @@ class JobOptions:
             raise UsageError("--negative-prompt has weight only with guidance; add --guidance 5, for example.")
 
 
+def plan_arguments(options: JobOptions, own: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of a plan, and settings of its method.
+
+    Raises:
+        UsageError: a setting has the name of an argument.
+    """
+    arguments = own | {name: value for name, value in asdict(options).items() if name not in _OWN}
+    settings = read_settings(options.settings)
+    for key in settings.keys() & arguments.keys():
+        raise UsageError(f"the method has no setting {key!r}; `priorpaint methods NAME` lists those that it has.")
+    return arguments, settings
+
+
 def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: Any) -> None:
     """Make a plan for the picture in a file and run it.
 
@@ -105,10 +118,7 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
         Exit: it was stopped; what is finished is kept.
     """
     use_threads(options.threads)
-    arguments = own | {name: value for name, value in asdict(options).items() if name not in _OWN}
-    settings = read_settings(options.settings)
-    for key in settings.keys() & arguments.keys():
-        raise UsageError(f"the method has no setting {key!r}; `priorpaint methods NAME` lists those that it has.")
+    arguments, settings = plan_arguments(options, own)
     out, format, samples, overwrite = options.out, options.format, options.num_samples, options.overwrite
     from priorpaint.imaging import lossy
     from priorpaint.inpainting.api import Stopped

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from priorpaint.errors import UsageError
@@ -47,6 +47,7 @@ class Picture:
         alpha: the opacity (H, W), uint8, 255 = opaque; None where the picture cannot be transparent.
         sha256: of its file, in hexadecimal; None for an image from memory.
         warnings: what the user should hear about, one sentence each.
+        orientation: the EXIF orientation by which the pixels were turned upright, 1 to 8; 1 = not at all.
     """
 
     image: Image.Image
@@ -60,6 +61,7 @@ class Picture:
     alpha: NDArray[np.uint8] | None = None
     sha256: str | None = None
     warnings: tuple[str, ...] = ()
+    orientation: int = 1
 
     @property
     def mode(self) -> str:
@@ -112,7 +114,7 @@ class Picture:
         return tensor.expand(1, channels, -1, -1).contiguous()
 
 
-def read_picture(source: str | Path | Image.Image) -> Picture:
+def read_picture(source: str | Path | Image.Image | bytes) -> Picture:
     """Read a picture from a file (PNG, JPEG, WebP, TIFF, BMP) or take a PIL image.
 
     The EXIF orientation is applied exactly once. Grey pictures may have 16 bits; colour pictures have 8 bits a channel
@@ -127,10 +129,10 @@ def read_picture(source: str | Path | Image.Image) -> Picture:
     if image.mode not in MODES:
         mode = upright.mode
         raise UsageError(f"{upright.name} is in mode {mode}, which is not supported; convert it to RGB, RGBA or grey.")
-    return replace(upright, image=image, alpha=alpha_of(image))
+    return replace(upright, image=image, alpha=opacity_of(image))
 
 
-def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> Picture:
+def load_upright(source: str | Path | Image.Image | bytes, *, picture: bool = True) -> Picture:
     """The loaded, upright first frame of a source, in any mode; the caller's own image object keeps its pixels.
 
     With `picture=False` (masks) the depths that only matter for keeping values are let through.
@@ -139,8 +141,9 @@ def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> P
     with _quiet():
         if isinstance(source, Image.Image) and not _unread_tiff(source):
             return _finish("The picture" if picture else "The mask", source, picture=picture)
-        name = str(getattr(source, "filename", source))
-        data = _read_file(name)
+        unnamed = "The picture" if picture else "The mask"
+        name = unnamed if isinstance(source, bytes) else str(getattr(source, "filename", source))
+        data = source if isinstance(source, bytes) else _read_file(name)
         damage = png.damage(data)
         if damage is not None:
             raise UsageError(f"{name} {damage}.")
@@ -213,22 +216,33 @@ def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
         raise UsageError(
             f"{name} has more than 8 bits a channel, of which only 8 would be read; convert it to 8 first."
         )
+    orientation, unread = 1, dict[str, None]()
+    try:
+        orientation = _orientation(image)  # before a TIFF that is loaded has turned itself and lost the tag
+    except Exception as error:  # a broken metadata block is no reason to refuse the picture
+        unread[metadata.unreadable(name, error)] = None
     try:
         image.load()
     except Exception as error:  # damaged data: every decoder has its own kind of error
         raise _damaged(name, error) from error
     if image.mode == "P" and not image.getpalette():
         raise UsageError(f"{name} has the indices of a palette and no palette; export it again in RGB.")
-    unread: tuple[str, ...] = ()
     try:
-        upright = ImageOps.exif_transpose(image)  # a TIFF has turned itself by now and lost the tag
-    except Exception as error:  # a broken metadata block is no reason to refuse the picture
-        upright, unread = image.copy(), (metadata.unreadable(name, error),)
+        upright = ImageOps.exif_transpose(image)
+    except Exception as error:
+        upright = image.copy()
+        unread[metadata.unreadable(name, error)] = None
     _check_size(name, upright.size)
     said, complaints = metadata.read(image, name)
     complaints = tuple(dict.fromkeys((*unread, *complaints)))
     file_format = "JPEG" if image.format == "MPO" else image.format
-    return Picture(upright, file_format, name, warnings=complaints, **said)
+    return Picture(upright, file_format, name, warnings=complaints, orientation=orientation, **said)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none."""
+    turn = int(image.getexif().get(ExifTags.Base.Orientation) or 1)
+    return turn if turn in range(2, 9) else 1
 
 
 def _damaged(name: str, error: Exception) -> UsageError:
@@ -279,8 +293,8 @@ def _plain(image: Image.Image) -> Image.Image:
     return plain
 
 
-def alpha_of(image: Image.Image) -> NDArray[np.uint8] | None:
-    """The opacity (H, W), 255 = opaque, of a loaded image; None where its mode has none."""
+def opacity_of(image: Image.Image) -> NDArray[np.uint8] | None:
+    """Opacity (H, W) of a loaded image, 255 = opaque; None where it cannot be transparent."""
     if image.mode in ("LA", "RGBA"):
         return np.array(image.getchannel("A"), dtype=np.uint8)
     if not image.has_transparency_data:
@@ -304,7 +318,7 @@ def on_white(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
     if image.mode == "F":
         raise ValueError(_TOO_DEEP)
-    alpha = alpha_of(image)
+    alpha = opacity_of(image)
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.int64)
         if wide.min() < 0 or wide.max() > _WHITE_16:

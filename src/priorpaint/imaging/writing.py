@@ -17,7 +17,7 @@ from PIL import Image
 
 from priorpaint.errors import PriorpaintError, UsageError
 from priorpaint.imaging import metadata
-from priorpaint.imaging.reading import Picture, alpha_of
+from priorpaint.imaging.reading import Picture, opacity_of
 from priorpaint.imaging.storing import encoded, how_it_reads_back, opened, storable, what_differs
 
 FORMATS = {
@@ -123,7 +123,7 @@ def _opaque(image: Image.Image) -> bool:
     """Whether no pixel is transparent, whatever the mode could say."""
     if image.mode in ("LA", "RGBA"):
         return image.getchannel("A").getextrema()[0] == 255
-    alpha = alpha_of(image)
+    alpha = opacity_of(image)
     return alpha is None or bool(alpha.min() == 255)
 
 

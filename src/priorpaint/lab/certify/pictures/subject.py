@@ -26,7 +26,8 @@ def enlarged(pictures: Tensor, scale: int) -> Tensor:
 
 def shrunk(samples: Tensor, scale: int) -> Tensor:
     """Means of the squares of `enlarged` completions: (B, n, C, scale H, scale W) -> (B, n, C, H, W)."""
-    return F.avg_pool2d(samples.flatten(0, 1), scale).unflatten(0, samples.shape[:2])
+    small = F.avg_pool2d(samples.flatten(0, 1), scale)
+    return small.reshape(*samples.shape[:2], *small.shape[1:])
 
 
 @dataclass(frozen=True)
