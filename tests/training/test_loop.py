@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -323,12 +324,62 @@ def test_errors_at_the_command_line_are_one_sentence(pictures: Path, tmp_path: P
         "There is no folder": arguments(tmp_path / "no", tmp_path / "out", 8),
         "budget must be positive": arguments(pictures, tmp_path / "out", 0),
         "--channels must be whole numbers": [*arguments(pictures, tmp_path / "out", 8), "--channels", "8;8"],
+        "use a smaller --batch or --size": [*arguments(pictures, tmp_path / "out", 8), "--batch", "1000000000000"],
+        "use fewer or narrower --channels": [*arguments(pictures, tmp_path / "out", 8), "--channels", "1000000,8"],
+        "hours must be a finite number": [*arguments(pictures, tmp_path / "out", 8), "--hours", "inf"],
+        "lr must be a finite number": [*arguments(pictures, tmp_path / "out", 8), "--lr", "inf"],
+        "budget is at most": arguments(pictures, tmp_path / "out", 10**30),
+        "/proc/x cannot be made": arguments(pictures, Path("/proc/x"), 8),
         "There is no weights file": [*arguments(pictures, tmp_path / "out", 8), "--init", str(tmp_path / "no")],
     }
     for words, case in cases.items():
         result = run(*case)
         assert result.exit_code == (1 if "weights file" in words else 2)
         assert result.stderr.startswith("priorpaint: ") and words in result.stderr and result.stderr.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "log.jsonl").symlink_to("/dev/full")
+    result = run(*arguments(pictures, out, 8))
+    assert result.exit_code == 2 and "log.jsonl cannot be written (No space left on device)" in result.stderr
+    assert state(out)["crops"] == 32  # a batch
+    (out / "log.jsonl").unlink()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("priorpaint.imaging.writing.os.fsync", full)
+        result = run(*arguments(pictures, out, 40))
+    assert result.exit_code == 2 and "checkpoint.pt cannot be written (No space left on device)" in result.stderr
+    assert state(out)["crops"] == 32 and sorted(file.suffix for file in out.iterdir()) == [
+        ".png",
+        ".pt",
+        ".safetensors",
+    ]
+    assert run(*arguments(pictures, out, 40)).exit_code == 0 and state(out)["crops"] == 64
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: not enough memory")],
+)
+def test_too_little_memory_names_options_of_this_command(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(_Run, "_step", fail)
+    result = run(*arguments(pictures, tmp_path / "out", 8))
+    assert result.exit_code == 1 and "not enough memory" in result.stderr and "--batch or --size" in result.stderr
+    assert "--batch-size" not in result.stderr and "Traceback" not in result.stderr
 
 
 def test_many_files_that_cannot_be_used_are_listed_in_a_file(pictures: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from priorpaint.errors import CancelToken, PriorError, UsageError, printable
-from priorpaint.imaging.writing import save_picture
+from priorpaint.imaging.writing import check_results, make_folder, save_picture, write_text_atomic
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.weights_file import Config, Network, new_network
@@ -31,7 +32,7 @@ from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops, to_float
 from priorpaint.training.ema import EMA
 from priorpaint.training.forecast import forecast
-from priorpaint.training.machine import accelerator
+from priorpaint.training.machine import accelerator, out_of_memory
 from priorpaint.training.optim import Optimizers, rate_factor
 from priorpaint.training.tasks import WEIGHTS, load_autoencoder, stored_weights, task_of
 
@@ -102,11 +103,25 @@ def train(
     Raises:
         MissingExtra: accelerate is not installed.
         UsageError: pictures, checkpoint or settings that cannot be used.
-        PriorError: ``config.init`` cannot be read, or the loss is no longer finite.
+        PriorError: ``config.init`` cannot be read, the loss is no longer finite, memory or the disk is full.
     """
-    if config.folder.exists() and not config.folder.is_dir():
-        raise UsageError(f"{config.folder} is a file, but a run is written into a folder; choose another --out.")
-    return _Run(config, on_progress).go(CancelToken() if cancel is None else cancel)
+    folder = config.folder
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, but a run is written into a folder; choose another --out.")
+    fresh = not folder.exists()
+    make_folder(folder)  # first: reading the pictures may take long
+    check_results(folder, (), overwrite=True)
+    try:
+        return _Run(config, on_progress).go(CancelToken() if cancel is None else cancel)
+    except BaseException as error:
+        if fresh:
+            with suppress(OSError):  # what is in it stays
+                folder.rmdir()
+        if not out_of_memory(error):
+            raise
+        raise PriorError(
+            "There is not enough memory for this training; ask for a smaller --batch or --size, or narrower --channels."
+        ) from None
 
 
 class _Run:
@@ -245,8 +260,7 @@ class _Run:
         if not self.skipped:
             path.unlink(missing_ok=True)
             return ()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{printable(sentence)}\n" for sentence in self.skipped), encoding="utf-8")
+        write_text_atomic(path, "".join(f"{printable(sentence)}\n" for sentence in self.skipped))
         more = len(self.skipped) - _SKIPPED_SHOWN
         last = (f"... and {more} more files skipped; {path} lists all of them.",) if more > 0 else ()
         return *self.skipped[:_SKIPPED_SHOWN], *last
@@ -298,9 +312,12 @@ class _Run:
         for name, value, digits in (("loss", self._loss(), 5), ("crops_per_second", self.rate, 2)):
             line |= {} if value is None else {name: round(value, digits)}
         line |= {} if psnr is None else {"psnr": {level: round(value, 3) for level, value in psnr.items()}}
-        self.config.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.config.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        path = self.config.folder / "log.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written ({error.strerror}); check the folder and its disk.") from None
         self.loss_sum.zero_()
         self.loss_count = 0
 
@@ -352,7 +369,6 @@ class _Run:
 
     def _draw(self, network: Any) -> None:
         sheet = self.task.sheet(network, self.validation, self._crops())
-        self.config.folder.mkdir(parents=True, exist_ok=True)
         save_picture(sheet, self.config.folder / "samples.png")
 
     def _finish(self) -> None:

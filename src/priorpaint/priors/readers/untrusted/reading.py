@@ -235,7 +235,7 @@ def assemble(
     check_fit(state, network, path, what)
     check_floating(state, path)
     size = sum(value.numel() for value in state.values()) * dtype.itemsize
-    if size > _memory():
+    if size > machine_memory():
         raise CheckpointError(f"{path} needs {size / 1e9:.1f} GB for its weights, more memory than this machine has.")
     check_finite(state, path)
     tables = {name for name, _ in network.named_buffers()}  # of frequencies and filters: they stay exact
@@ -336,7 +336,8 @@ def _check_total(content: Any, max_bytes: int, path: Path) -> None:
         raise CheckpointError(f"{path} holds tensors of {total / 1e9:.0f} GB; at most {max_bytes / 1e9:.0f} are read.")
 
 
-def _memory() -> int:
+def machine_memory() -> int:
+    """Bytes of memory of this machine, used or not; very many where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on this system
