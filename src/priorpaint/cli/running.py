@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # Fields of `JobOptions` that say what becomes of the results; the others are arguments of a plan.
-_OWN = ("out", "settings", "format", "overwrite", "threads", "quiet", "as_json")
+_OWN = ("out", "settings", "format", "overwrite", "read_back", "threads", "quiet", "as_json")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,14 @@ class JobOptions:
         str, Option(metavar="FORMAT", help="png, jpg, webp (lossless), tiff, or same (as the picture).")
     ] = "png"
     overwrite: Annotated[bool, Option("--overwrite", help="Replace results that exist already.")] = False
+    read_back: Annotated[
+        bool,
+        Option(
+            " /--no-read-back",
+            show_default=False,
+            help="Do not decode and compare what was written; saves time on large pictures.",
+        ),
+    ] = True
     batch_size: Annotated[int | None, Option(metavar="N", min=1, help="Results computed together.")] = None
     max_memory: Annotated[
         str | None, Option(metavar="SIZE", help="Limit for weights and activations, such as 4GB.")
@@ -131,8 +139,8 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
     if format.lower() != "same":  # all but that is told before a prior is loaded, which may take long
         Output(out, image.stem, suffix_for(format)).check(samples, overwrite=overwrite)
     ready, written = plan(**arguments, **settings), 0
-    output = Output(out, image.stem, suffix_for(format, ready.picture))
-    lost = output.check(samples, overwrite=overwrite, picture=ready.picture)
+    output = Output(out, image.stem, suffix_for(format, ready.picture), options.read_back)
+    lost = output.check(samples, overwrite=overwrite, picture=ready.looks)
     with taken_signals() as signals, Display(samples, quiet=options.quiet) as display:
         if ready.known.any() and lossy(output.completion(0)):
             display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")

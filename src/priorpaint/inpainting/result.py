@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,13 @@ class Result:
     warnings: tuple[str, ...] = ()
 
     def save(
-        self, folder: str | Path, stem: str | None = None, *, format: str = "png", overwrite: bool = False
+        self,
+        folder: str | Path,
+        stem: str | None = None,
+        *,
+        format: str = "png",
+        overwrite: bool = False,
+        read_back: bool = True,
     ) -> list[Path]:
         """Write the completions, mean, uncertainty, contact sheet and run.json into a folder, each file atomically.
 
@@ -66,19 +72,22 @@ class Result:
             stem: start of the names (see ``Output``); by default the input's, or "picture" for one made in memory.
             format: png, jpg, webp, tiff, or same (as the input).
             overwrite: whether files of these names may be replaced.
+            read_back: whether each picture is decoded and compared before its file takes its name (`save_picture`).
 
         Returns:
             The files.
 
         Raises:
             UsageError: a file exists already or cannot be written, or the format cannot hold the picture.
+            PriorpaintError: a file read back as something else.
 
         Warns:
             UserWarning: what the format cannot keep of the picture's metadata.
         """
         stem = stem or Path(self.info["image"]["path"] or "picture").stem
-        output = Output(folder, stem, suffix_for(format, self.picture))
-        for sentence in output.check(len(self.images), overwrite=overwrite, picture=self.picture):
+        output = Output(folder, stem, suffix_for(format, self.picture), read_back)
+        made = replace(self.picture, image=self.images[0])
+        for sentence in output.check(len(self.images), overwrite=overwrite, picture=made):
             warnings.warn(sentence, stacklevel=2)
         completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
         return completions + output.write_summary(self)
@@ -88,12 +97,17 @@ class Result:
 class Output:
     """The names of a run's files: STEM_0.png, STEM_1.png, ... (completions), STEM_mean.png, STEM_uncertainty.png and
     .npy, STEM_sheet.png and run.json, or STEM_run.json in a folder that holds another picture's run.json. Completions
-    and mean have ``suffix``, the other pictures are PNG.
+    and mean have ``suffix``, the other pictures are PNG. ``read_back`` as for `save_picture`.
     """
 
     folder: str | Path
     stem: str
     suffix: str = ".png"
+    read_back: bool = True
+
+    def __post_init__(self) -> None:
+        if any(mark in self.stem for mark in (os.sep, os.altsep, "\0") if mark):
+            raise UsageError(f"a stem is the start of a file's name and has no {os.sep}, but this one is {self.stem!r}")
 
     def path(self, ending: str) -> Path:
         """FOLDER/STEM_ENDING."""
@@ -106,10 +120,6 @@ class Output:
     def files(self, num_samples: int) -> list[Path]:
         """All files of a run."""
         return [*(self.completion(k) for k in range(num_samples)), *self._summary()]
-
-    def __post_init__(self) -> None:
-        if any(mark in self.stem for mark in (os.sep, os.altsep, "\0") if mark):
-            raise UsageError(f"a stem is the start of a file's name and has no {os.sep}, but this one is {self.stem!r}")
 
     def check(self, num_samples: int, *, overwrite: bool, picture: Picture | None = None) -> tuple[str, ...]:
         """Say before the work starts that the files cannot be written.
@@ -145,7 +155,7 @@ class Output:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{self.folder} cannot be made ({error.strerror}); choose another folder.") from None
-        save_picture(image, path, picture)
+        save_picture(image, path, picture, read_back=self.read_back)
         return path
 
     def write_summary(self, result: Result) -> list[Path]:
@@ -153,13 +163,13 @@ class Output:
         mean, uncertainty, array, sheet, run = self._summary()
         info = {**result.info, "outputs": [file.name for file in self.files(len(result.images))]}
         write_text_atomic(run, json.dumps(info, indent=2) + "\n")
-        save_picture(result.mean, mean, result.picture)
+        save_picture(result.mean, mean, result.picture, read_back=self.read_back)
         heat = uncertainty_picture(result.uncertainty, result.known, background=result.picture.image)
-        save_picture(heat, uncertainty)
+        save_picture(heat, uncertainty, read_back=self.read_back)
         write_array_atomic(array, result.uncertainty)
         tinted = result.known if result.known.any() else ~result.known  # a whole picture is not shown as a hole
         page = contact_sheet(result.picture.image, tinted, result.images, mean=result.mean, uncertainty=heat)
-        save_picture(page, sheet)
+        save_picture(page, sheet, read_back=self.read_back)
         return self._summary()
 
     def _summary(self) -> list[Path]:
