@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.bounds import check_scans, read_file, several_frames
 
 MIN_SIDE = 16
 MAX_PIXELS = 40_000_000
@@ -134,7 +135,8 @@ def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> P
         if isinstance(source, Image.Image) and not _unread_tiff(source):
             return _finish("The picture" if picture else "The mask", source, picture=picture)
         name = str(getattr(source, "filename", source))
-        data = _read_file(name)
+        data = read_file(name)
+        check_scans(name, data)
         with _open_image(name, io.BytesIO(data)) as image:
             if image.format not in FILE_FORMATS:
                 raise UsageError(f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first.")
@@ -155,15 +157,6 @@ def _unread_tiff(image: Image.Image) -> bool:
     return image.format == "TIFF" and bool(getattr(image, "tile", ())) and bool(getattr(image, "filename", ""))
 
 
-def _read_file(name: str) -> bytes:
-    try:
-        return Path(name).read_bytes()
-    except FileNotFoundError as error:
-        raise UsageError(f"{name} does not exist; check the path.") from error
-    except OSError as error:
-        raise UsageError(f"{name} cannot be opened ({error.strerror}); check the file.") from error
-
-
 def _open_image(name: str, file: BinaryIO) -> Image.Image:
     """The image in a file's bytes; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped."""
     try:
@@ -179,13 +172,13 @@ def _open_image(name: str, file: BinaryIO) -> Image.Image:
 def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
     _check_size(name, image.size)
     try:
-        frames = getattr(image, "n_frames", 1)
+        several = several_frames(image)
         deep = picture and _deep_colour(image)
-    except Exception as error:  # counting frames walks through the file, which may be damaged anywhere
+    except Exception as error:  # the table of a frame may be damaged
         raise _damaged(name, error) from error
     # MPO is what phones write: a JPEG whose further frames are previews or gain maps.
-    if frames > 1 and image.format != "MPO":
-        raise UsageError(f"{name} has {frames} frames or pages; save the one that you want as a single picture.")
+    if several and image.format != "MPO":
+        raise UsageError(f"{name} has several frames or pages; save the one that you want as a single picture.")
     if deep:
         raise UsageError(
             f"{name} has more than 8 bits a channel, of which only 8 would be read; convert it to 8 first."
