@@ -6,14 +6,14 @@ Imports neither torch nor anything else that takes time: the command line reads 
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-
 NO_MEMORY = (
-    "there is not enough memory; use --batch-size 1 (batch_size=1), set a limit below what is free, such as --max-memory "
-    "2GB (max_memory), or take a smaller picture."
+    "there is not enough memory; use --batch-size 1 (batch_size=1), set a limit below what is free, such as "
+    "--max-memory 2GB (max_memory), or take a smaller picture."
 )
 # Of PyTorch on the CPU, of C++, and of the libraries that PyTorch calls on a GPU.
 _NO_MEMORY = (
@@ -86,6 +86,17 @@ class MissingExtra(PriorpaintError, ImportError):
     """An optional library is needed; the message gives the exact pip command."""
 
 
+def printable(text: object) -> str:
+    """``text`` in one line that a terminal can show: names and descriptions in it may come from a stranger's file.
+
+    Letters, digits, marks and spaces of any script stay; all that could steer a terminal (escape sequences, line ends,
+    letters that turn the direction of reading) or not be encoded (lone surrogates) becomes visible, as ``\\x1b``.
+    """
+    return "".join(
+        one if one.isprintable() or unicodedata.category(one) == "Zs" else ascii(one)[1:-1] for one in str(text)
+    )
+
+
 def invalid(name: str, error: Any) -> UsageError:
     """What pydantic found wrong with the settings of ``name`` (its ``ValidationError``), in one sentence."""
     first = error.errors()[0]
@@ -126,5 +137,5 @@ def run_module(app: Callable[..., object], module: str) -> None:
     try:
         app(prog_name=f"python -m {module}")
     except PriorpaintError as error:
-        print(f"{module}: {error}", file=sys.stderr)
+        print(f"{module}: {printable(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)

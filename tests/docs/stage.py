@@ -35,7 +35,7 @@ def picture(side: tuple[int, int], seed: int = 0) -> Image.Image:
 
 
 def pictures(side: tuple[int, int]) -> Callable[[Path], None]:
-    """Every photo that the text names, a mask with a small hole, and a picture that is transparent there."""
+    """Every photo that the text names, a mask with a small hole, and pictures that are transparent or yellow there."""
 
     def write(folder: Path) -> None:
         hole = np.zeros(side[::-1], dtype=np.uint8)
@@ -43,6 +43,12 @@ def pictures(side: tuple[int, int]) -> Callable[[Path], None]:
         Image.fromarray(hole).save(folder / "mask.png")
         for name in PHOTOS:
             picture(side).save(folder / name)
+        labels = Image.fromarray(hole // 17).convert("P")
+        labels.putpalette([*bytes(45), 192, 128, 128])  # VOC's person is 15
+        labels.save(folder / "labels.png")
+        marked = picture(side)
+        marked.paste("#ffff00", mask=Image.fromarray(hole))
+        marked.save(folder / "marked.png")
         cutout = picture(side).convert("RGBA")
         cutout.putalpha(Image.fromarray(255 - hole))
         cutout.save(folder / "cutout.png")

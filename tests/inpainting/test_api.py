@@ -645,6 +645,22 @@ def test_saving_in_other_formats(result: Result, tmp_path: Path) -> None:
         result.save(tmp_path, "other", format="gif")
 
 
+@pytest.mark.parametrize("stem", ["../x", "/tmp/x", "a/b", "a\0"])
+def test_a_stem_stays_in_its_folder(result: Result, tmp_path: Path, stem: str) -> None:
+    with pytest.raises(UsageError, match="a stem is the start of a file's name and has no /, but this one is"):
+        result.save(tmp_path / "o", stem)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_says_what_a_format_cannot_keep(tmp_path: Path) -> None:
+    picture().save(tmp_path / "in.jpg", comment="mine")
+    made = inpaint(tmp_path / "in.jpg", hole_in((64, 48)), white_prior(), num_samples=1, **FAST)
+    made.save(tmp_path / "same", format="same")
+    assert read_picture(tmp_path / "same" / "in_0.jpg").comment == b"mine"
+    with pytest.warns(UserWarning, match="TIFF cannot keep the comment of .*in.jpg; the results are without"):
+        made.save(tmp_path / "tiff", format="tiff")
+
+
 def test_a_folder_that_is_a_file(result: Result, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file"):

@@ -24,6 +24,7 @@ from .methods import methods
 from .priors import priors
 from .restore import operators, restore
 from .sample import sample
+from .terminal import echo
 from .theory import theory
 from .train import train
 
@@ -88,9 +89,9 @@ def _run() -> None:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """The sentence alone: where in the code it came from says nothing to a user."""
-    print(f"Warning: {message}", file=sys.stderr)
+    echo(f"Warning: {message}", err=True)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"priorpaint: {' '.join(message.split())}", file=sys.stderr)
+    echo(f"priorpaint: {' '.join(message.split())}", err=True)
     sys.exit(code)

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
-from priorpaint.errors import UsageError
+from .options import MaskOptions, use_threads, with_options
+from .running import JobOptions, plan_arguments, run
 
-from .options import with_options
-from .running import JobOptions, run
+if TYPE_CHECKING:
+    from priorpaint.inpainting.api import Plan
 
 Image = Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture: PNG, JPEG, WebP, TIFF or BMP.")]
-MaskFile = Annotated[Path | None, typer.Argument(metavar="MASK", help="The mask, of the same size: white = repaint.")]
+MaskFile = Annotated[
+    Path | None, typer.Argument(metavar="MASK", help="The mask, of the same size: white = repaint; - is stdin.")
+]
 Method = Annotated[str | None, Option(metavar="NAME", help="See `priorpaint methods`; default: ddnm.")]
-Boxes = Annotated[list[str] | None, Option("--box", metavar="X,Y,W,H", help="Repaint this box (pixels); repeatable.")]
-MaskMeans = Annotated[str, Option(metavar="repaint|keep", help="What white means in the mask.")]
-FromAlpha = Annotated[bool, Option("--mask-from-alpha", help="Repaint what is transparent.")]
+Preview = Annotated[
+    bool, Option("--preview", help="Only write STEM_preview.png: the hole, tinted, and what the prior would see.")
+]
 
 
-@with_options(JobOptions)
+@with_options(JobOptions, MaskOptions)
 def inpaint(
     options: JobOptions,
+    masking: MaskOptions,
     image: Image,
     mask: MaskFile = None,
     method: Method = None,
-    box: Boxes = None,
-    mask_means: MaskMeans = "repaint",
-    mask_from_alpha: FromAlpha = False,
+    preview: Preview = False,
 ) -> None:
     """Fill in a part of a picture, several times, and write the results into a folder.
 
@@ -37,23 +41,32 @@ def inpaint(
     STEM_sheet.png (everything at a glance) and run.json (all that reproduces them), STEM being the picture's name.
     In a folder that holds another picture's run.json, it is STEM_run.json.
     """
-    _check_mask(mask, box, mask_from_alpha, mask_means)
-    from priorpaint.imaging import parse_box
+    own = {"image": image, "method": method, **masking.arguments(mask)}
     from priorpaint.inpainting.api import plan
 
-    boxes, hole = [parse_box(text) for text in box or ()], "alpha" if mask_from_alpha else mask
-    run(plan, image, options, image=image, mask=hole, method=method, boxes=boxes, mask_means=mask_means)
+    if preview:
+        show(plan, image, options, own)
+    else:
+        run(plan, image, options, **own)
 
 
-def _check_mask(mask: Path | None, box: list[str] | None, alpha: bool, means: str) -> None:
-    """Options about the hole that contradict each other.
+def show(plan: Callable[..., Plan], image: Path, options: JobOptions, own: dict[str, Any]) -> None:
+    """Write the preview of a plan and say what it shows.
 
     Raises:
-        UsageError: they do.
+        UsageError: the file exists already or cannot be written.
     """
-    if alpha and mask is not None:
-        raise UsageError("--mask-from-alpha takes the place of a mask file; leave one of them out.")
-    if mask is None and not alpha and not box:
-        raise UsageError("there is nothing to repaint; give a mask file, --box X,Y,W,H or --mask-from-alpha.")
-    if mask is None and means != "repaint":
-        raise UsageError("--mask-means is about a mask file; boxes and transparent pixels are always repainted.")
+    from priorpaint.imaging import check_results, save_picture
+    from priorpaint.imaging.writing import make_folder
+
+    file = options.out / f"{image.stem}_preview.png"
+    check_results(options.out, [file], overwrite=options.overwrite)
+    use_threads(options.threads)
+    arguments, settings = plan_arguments(options, own)
+    ready = plan(**arguments, **settings)
+    make_folder(options.out)
+    save_picture(ready.preview(), file)
+    for warning in ready.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    print(file)
+    print(ready.about_hole())

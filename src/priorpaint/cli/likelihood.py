@@ -15,6 +15,7 @@ from priorpaint.errors import Cancelled, CancelToken, UsageError
 
 from .conditions import PriorOptions
 from .options import Quiet, Threads, use_threads, with_options
+from .terminal import echo_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -172,7 +173,7 @@ def _tell(report: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
         return
     _show(report)
     if out is not None:
-        typer.echo(str(out))
+        echo_files([out])
 
 
 def _show(report: dict[str, Any]) -> None:

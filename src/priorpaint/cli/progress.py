@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from typing_extensions import Self
 
+from priorpaint.errors import printable
+
 if TYPE_CHECKING:
     from priorpaint.batch import Event
     from priorpaint.training.loop import Report
@@ -37,7 +39,7 @@ class _Shown:
 
     def say(self, sentence: str) -> None:
         """One line, above the bar where there is one."""
-        self.console.print(sentence, markup=False)
+        self.console.print(printable(sentence), markup=False)
 
 
 class Display(_Shown):
@@ -170,8 +172,12 @@ class TrainingDisplay(_Shown):
     def __call__(self, report: Report) -> None:
         for note in report.notes:
             self.say(note)
-        state = f"{report.crops} crops  loss {report.loss:.4f}  {report.rate:.1f} images/s"
+        loss = "" if report.loss is None else f"  loss {report.loss:.4f}"
+        rate = "" if report.rate is None else f"  {report.rate:.1f} images/s"
+        state = f"{report.crops} crops{loss}{rate}"
         self._bar.update(self._task, completed=report.fraction, description=state)
+        if report.notes:
+            return
         now = time.monotonic()
         due = report.fraction >= 1 or (report.crops > 0 and now - self._last >= _TRAINING_SECONDS)
         if report.psnr is not None or (due and not self.console.is_terminal):

@@ -24,6 +24,7 @@ from .options import (
     read_settings,
     use_threads,
 )
+from .terminal import echo_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -108,6 +109,19 @@ class JobOptions:
             raise UsageError("--negative-prompt has weight only with guidance; add --guidance 5, for example.")
 
 
+def plan_arguments(options: JobOptions, own: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of a plan, and settings of its method.
+
+    Raises:
+        UsageError: a setting has the name of an argument.
+    """
+    arguments = own | {name: value for name, value in asdict(options).items() if name not in _OWN}
+    settings = read_settings(options.settings)
+    for key in settings.keys() & arguments.keys():
+        raise UsageError(f"the method has no setting {key!r}; `priorpaint methods NAME` lists those that it has.")
+    return arguments, settings
+
+
 def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: Any) -> None:
     """Make a plan for the picture in a file and run it.
 
@@ -121,10 +135,7 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
         Exit: it was stopped; what is finished is kept.
     """
     use_threads(options.threads)
-    arguments = own | {name: value for name, value in asdict(options).items() if name not in _OWN}
-    settings = read_settings(options.settings)
-    for key in settings.keys() & arguments.keys():
-        raise UsageError(f"the method has no setting {key!r}; `priorpaint methods NAME` lists those that it has.")
+    arguments, settings = plan_arguments(options, own)
     out, format, samples, overwrite = options.out, options.format, options.num_samples, options.overwrite
     from priorpaint.inpainting.result import Output, suffix_for
 
@@ -140,7 +151,7 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
     with ExitStack() as stack:
         signals = stack.enter_context(taken_signals())
         if options.resume:
-            record, finished = stack.enter_context(output.resumed(samples, ready.info))
+            record, finished = stack.enter_context(output.resumed(samples, ready.info, ready.picture))
         else:
             reserved = output.reserved(samples, ready.info, overwrite=overwrite, picture=ready.picture)
             record, finished = stack.enter_context(reserved), []
@@ -186,6 +197,8 @@ class _Run:
 
         if self.plan.known.any() and lossy(self.output.completion(0)):
             self.display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
+        for sentence in self.record.lost:
+            self.display.say(f"Note: {sentence}")
         for warning in self.plan.warnings:
             self.display.say(f"Warning: {warning}")
 
@@ -236,4 +249,7 @@ class _Run:
         """Write the summary and say on stdout what there is."""
         files = [*self.output.files(len(result.images))[: len(result.images)]]
         files += self.output.write_summary(result, self.record)
-        print(self.record.text().rstrip() if self.options.as_json else "\n".join(map(str, files)))
+        if self.options.as_json:
+            print(self.record.text().rstrip())
+        else:
+            echo_files(files)

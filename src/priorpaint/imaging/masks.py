@@ -1,4 +1,7 @@
-"""Masks from files, from transparency and from boxes. In files white means *repaint*; here True means *known*."""
+"""Masks from files, transparency, colours, differences and boxes.
+
+In files white means *repaint*; here True means *known*.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,59 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.mask_contents import (
+    THRESHOLD,
+    TOLERANCE,
+    difference,
+    in_between,
+    matching,
+    one_sided,
+    whiteness,
+)
+from priorpaint.imaging.mask_shapes import (
+    connected,
+    extended_known,
+    extended_picture,
+    feather,
+    grow,
+    parse_sides,
+)
 from priorpaint.imaging.reading import Picture, load_upright
 
-Box = tuple[int, int, int, int]
+__all__ = [
+    "THRESHOLD",
+    "Box",
+    "Colors",
+    "Mask",
+    "extended_known",
+    "extended_picture",
+    "feather",
+    "grow",
+    "mask_from_alpha",
+    "mask_from_boxes",
+    "mask_from_color",
+    "mask_from_difference",
+    "mask_picture",
+    "parse_box",
+    "parse_sides",
+    "read_mask",
+    "share_warning",
+]
 
-_THRESHOLD = 128
-_GREY = (16, 239)
-_GREY_SHARE = 0.01
+Box = tuple[int, int, int, int]
+Colors = str | int | Sequence[str | int]
+
 _HOLE_SHARE = 0.90
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = range(5, 9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +89,30 @@ class Mask:
         return float(1 - self.known.mean())
 
 
-def read_mask(source: str | Path | Image.Image, size: tuple[int, int], *, means: str = "repaint") -> Mask:
+def read_mask(
+    source: str | Path | Image.Image | bytes,
+    size: tuple[int, int],
+    *,
+    means: str = "repaint",
+    color: Colors | None = None,
+    tolerance: int | None = None,
+    orientation: int = 1,
+    turn: bool = False,
+) -> Mask:
     """Read a mask for a picture of `size` = (width, height), both upright.
 
     Values of 128 and above count as white. White says *repaint* with `means="repaint"` and *keep* with `means="keep"`.
-    A mask with transparency is read by its opacity where that varies (opaque = white, as painting programs export a
+    A mask with transparency is read by its opacity where that says more (opaque = white, as painting programs export a
     painted layer), else by its luminance.
+
+    Args:
+        source: a path, a PIL image, or the bytes of a file.
+        size: of the picture, (width, height) in pixels.
+        means: what white means.
+        color: what counts as white instead, one or several colours or stored values; see `mask_contents.matching`.
+        tolerance: of ``color``.
+        orientation: the EXIF orientation by which the picture was turned (`Picture.orientation`).
+        turn: turn the mask in the same way: it was painted on the picture as it is stored.
 
     Raises:
         UsageError: the file cannot be read, has another size, leaves nothing to repaint or nothing known.
@@ -55,37 +121,95 @@ def read_mask(source: str | Path | Image.Image, size: tuple[int, int], *, means:
         raise UsageError(f"White in a mask can mean 'repaint' or 'keep', not {means!r}.")
     loaded = load_upright(source, picture=False)
     name, image = loaded.name, loaded.image
-    if image.size != size:
-        mask_size, picture_size = (f"{width}x{height}" for width, height in (image.size, size))
-        turned = " upright (with its EXIF orientation)" if image.size == size[::-1] else ""
-        raise UsageError(
-            f"{name} is {mask_size} but the picture is {picture_size}{turned}; make the mask {picture_size}."
+    if turn:
+        image = _turned(loaded, orientation)
+    _check_size(name, image.size, size, orientation, loaded.orientation)
+    warnings = []
+    if orientation != 1 and loaded.orientation == 1 and not turn:
+        warnings.append(
+            f"The picture is turned by its EXIF orientation ({orientation}) and {name} is not; it is taken as painted "
+            "on the upright picture (if on the picture as it is stored, add --turn-mask)."
         )
-    values = _mask_values(image)
-    white = values >= _THRESHOLD
+    if color is not None:
+        white = _matching(name, image, color, tolerance)
+        return _checked(white if means == "keep" else ~white, warnings, loaded.sha256)
+    found = whiteness(name, image)
+    white = found.values >= THRESHOLD
     if white.all() or not white.any():
-        raise UsageError(_one_sided(name, white=bool(white.all()), means=means))
-    grey = np.count_nonzero((values >= _GREY[0]) & (values <= _GREY[1])) / values.size
-    soft = (
-        f"{name} is grey in {grey:.0%} of its pixels (a soft brush or JPEG?); values from {_THRESHOLD} count as white."
-    )
-    return _checked(white if means == "keep" else ~white, [soft] if grey > _GREY_SHARE else [], loaded.sha256)
+        raise UsageError(one_sided(name, image, found, repaint_white=means == "repaint"))
+    warnings += found.warnings or in_between(name, found.values)
+    return _checked(white if means == "keep" else ~white, warnings, loaded.sha256)
 
 
 def mask_from_alpha(picture: Picture) -> Mask:
-    """The transparent pixels of a picture (opacity below 128 of 255) are to be repainted.
+    """The transparent pixels of a picture (opacity below 128 of 255) are to be repainted, with their soft rim.
+
+    The rim are pixels that are less opaque than the picture is elsewhere (than its commonest opacity from 128 on) and
+    connected to transparent ones. Others that are half transparent stay as they are, which a warning says.
 
     Raises:
         UsageError: the picture has no transparency, no transparent pixel, or no opaque one.
     """
     if picture.alpha is None:
         raise UsageError(f"{picture.name} has no transparency to take the mask from; give a mask file or a box.")
-    known = picture.alpha >= _THRESHOLD
-    if known.all():
-        raise UsageError(f"{picture.name} has no transparent pixel, so nothing to repaint; erase the part to fill.")
-    if not known.any():
+    clear = picture.alpha < THRESHOLD
+    if clear.all():
         raise UsageError(f"{picture.name} is transparent everywhere, so nothing is known; erase only the part to fill.")
-    return _checked(known)
+    counts = Image.fromarray(picture.alpha).histogram()
+    usual = THRESHOLD + int(np.argmax(counts[THRESHOLD:]))
+    if not clear.any():
+        least = next(value for value, count in enumerate(counts) if count)
+        faint = f" (its opacity is {least} of 255 or more)" if least < usual else ""
+        raise UsageError(
+            f"{picture.name} has no transparent pixel{faint}, so nothing to repaint; erase the part to fill."
+        )
+    touched = picture.alpha < usual
+    hole = connected(clear, touched)
+    if hole.all():
+        raise UsageError(f"{picture.name} is transparent everywhere, so nothing is known; erase only the part to fill.")
+    apart = np.count_nonzero(touched & ~hole)
+    stays = f"{picture.name} is half transparent in {apart} pixels apart from what is erased, and they stay so."
+    return _checked(~hole, [stays] if apart else [])
+
+
+def mask_from_color(picture: Picture, color: Colors, tolerance: int | None = None) -> Mask:
+    """The pixels of a picture that have a colour are to be repainted, such as marks that were painted over it.
+
+    Args:
+        picture: the picture.
+        color: one or several colours or stored values, and ``tolerance``, both as for `mask_contents.matching`.
+
+    Raises:
+        UsageError: there is no such colour, or no pixel has it, or every pixel.
+    """
+    return _checked(~_matching(picture.name, picture.image, color, tolerance))
+
+
+def mask_from_difference(picture: Picture, other: Picture, tolerance: int | None = None) -> Mask:
+    """The pixels of a picture that differ from another picture of its size are to be repainted.
+
+    A pixel differs where a channel, or its opacity, is off by more than the tolerance, in values of 255; None is 20.
+
+    Raises:
+        UsageError: the sizes differ, or the pictures do nowhere, or everywhere.
+    """
+    if picture.size != other.size:
+        sizes = " but ".join(f"{one.name} is {one.size[0]}x{one.size[1]}" for one in (other, picture))
+        raise UsageError(f"{sizes}; a difference needs pictures of one size.")
+    off = difference(picture, other)
+    width = TOLERANCE if tolerance is None else tolerance
+    if width < 0:
+        raise UsageError(f"a tolerance is at least 0, not {width}.")
+    known = off <= width
+    top = int(off.max())
+    if known.all():
+        much = f"by more than {top}; add --tolerance {top - 1}, for example" if top else "at all; nothing is to repaint"
+        raise UsageError(f"{picture.name} and {other.name} differ nowhere {much}.")
+    if not known.any():
+        raise UsageError(f"{picture.name} and {other.name} differ everywhere by more than {width}; raise --tolerance.")
+    slight = np.count_nonzero(known & (off > 0))
+    stays = f"{slight} pixels differ from {other.name} by 1 to {width} and stay (--tolerance 0 repaints them, too)."
+    return _checked(known, [stays] if slight else [], other.sha256)
 
 
 def mask_from_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Mask:
@@ -128,28 +252,45 @@ def parse_box(text: str) -> Box:
     return x, y, w, h
 
 
-def _mask_values(image: Image.Image) -> NDArray[np.uint8]:
-    """How white each pixel is, (H, W), 0 to 255."""
-    if image.mode.startswith("I;16"):
-        return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-    if image.mode in ("I", "F"):
-        raise UsageError(f"The mask is in mode {image.mode}; save it as an 8-bit black and white picture.")
-    if image.has_transparency_data:
-        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-        if alpha.min() != alpha.max():
-            return alpha.astype(np.uint8)
-    return np.asarray(image.convert("RGB").convert("L")).astype(np.uint8)
+def share_warning(known: NDArray[np.bool_]) -> tuple[str, ...]:
+    """What is to be said of a mask that leaves little."""
+    share = 1 - known.mean()
+    return (f"The mask has {share:.0%} of the picture repainted; is it inverted?",) if share > _HOLE_SHARE else ()
 
 
-def _one_sided(name: str, *, white: bool, means: str) -> str:
-    colour, other = ("white", "black") if white else ("black", "white")
-    if white == (means == "repaint"):
-        return f"{name} is {colour} everywhere, so nothing is known; leave what to keep {other}."
-    return f"{name} is {colour} everywhere, so there is nothing to repaint; paint what to fill {other}."
+def _matching(name: str, image: Image.Image, colors: Colors, tolerance: int | None) -> NDArray[np.bool_]:
+    """Where an image has one of these colours."""
+    several = [colors] if isinstance(colors, str | int) else list(colors)
+    if not several:
+        raise UsageError('name at least one colour to repaint, such as "#ffff00".')
+    out = np.logical_or.reduce([matching(name, image, one, tolerance) for one in several])
+    if out.all():
+        raise UsageError(f"every pixel of {name} has one of these colours, so nothing is known; name fewer.")
+    return np.asarray(out)
+
+
+def _turned(mask: Picture, orientation: int) -> Image.Image:
+    """The mask, turned as the EXIF orientation of its picture says."""
+    if mask.orientation != 1:
+        raise UsageError(
+            f"{mask.name} has an EXIF orientation of its own and is upright already; leave --turn-mask out."
+        )
+    if orientation == 1:
+        raise UsageError("The picture is not turned by an EXIF orientation; leave --turn-mask out.")
+    return mask.image.transpose(_TURNS[orientation])
+
+
+def _check_size(name: str, mask: tuple[int, int], picture: tuple[int, int], turn: int, own_turn: int) -> None:
+    if mask == picture:
+        return
+    mask_size, picture_size = (f"{width}x{height}" for width, height in (mask, picture))
+    turned = " upright (with its EXIF orientation)" if mask == picture[::-1] else ""
+    stored = " (or, if it was painted on the picture as it is stored, add --turn-mask)"
+    advice = stored if turned and turn in _SIDEWAYS and own_turn == 1 else ""
+    raise UsageError(
+        f"{name} is {mask_size} but the picture is {picture_size}{turned}; make the mask {picture_size}{advice}."
+    )
 
 
 def _checked(known: NDArray[np.bool_], complaints: Sequence[str] = (), sha256: str | None = None) -> Mask:
-    share = 1 - known.mean()
-    if share > _HOLE_SHARE:
-        complaints = [*complaints, f"The mask has {share:.0%} of the picture repainted; is it inverted?"]
-    return Mask(known, tuple(complaints), sha256)
+    return Mask(known, (*complaints, *share_warning(known)), sha256)

@@ -5,32 +5,31 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging import metadata, png
 from priorpaint.imaging.bounds import check_scans, read_file, several_frames
+from priorpaint.imaging.silence import silence_libraries
 
 MIN_SIDE = 16
 MAX_PIXELS = 40_000_000
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-FILE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP")
+FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # for Pillow, MPO is a JPEG
 
 _TOO_DEEP = "its values are not of 8 or 16 bits; save it with 8 bits"
 _WHITE_16 = 65535
-_ORIENTATION = 274
 _BITS_PER_SAMPLE = 258
-# A TIFF keeps its pixel layout and its description in one table; only the description may travel to another file.
-_TIFF_DESCRIPTION = {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +41,14 @@ class Picture:
         format: the file format (PNG, JPEG, ...), or None for an image from memory.
         name: how messages call it.
         icc: the bytes of the ICC profile; the values are never converted.
-        exif: the EXIF block without its orientation tag.
+        exif: the EXIF block without its orientation tag, pixel layout and preview.
+        xmp: the XMP packet, upright too.
+        comment: of a JPEG.
+        texts: of a PNG, by keyword.
         alpha: the opacity (H, W), uint8, 255 = opaque; None where the picture cannot be transparent.
         sha256: of its file, in hexadecimal; None for an image from memory.
         warnings: what the user should hear about, one sentence each.
+        orientation: the EXIF orientation by which the pixels were turned upright, 1 to 8; 1 = not at all.
     """
 
     image: Image.Image
@@ -53,9 +56,13 @@ class Picture:
     name: str = "The picture"
     icc: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
+    comment: bytes | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
     alpha: NDArray[np.uint8] | None = None
     sha256: str | None = None
     warnings: tuple[str, ...] = ()
+    orientation: int = 1
 
     @property
     def mode(self) -> str:
@@ -108,7 +115,7 @@ class Picture:
         return tensor.expand(1, channels, -1, -1).contiguous()
 
 
-def read_picture(source: str | Path | Image.Image) -> Picture:
+def read_picture(source: str | Path | Image.Image | bytes) -> Picture:
     """Read a picture from a file (PNG, JPEG, WebP, TIFF, BMP) or take a PIL image.
 
     The EXIF orientation is applied exactly once. Grey pictures may have 16 bits; colour pictures have 8 bits a channel
@@ -123,23 +130,26 @@ def read_picture(source: str | Path | Image.Image) -> Picture:
     if image.mode not in MODES:
         mode = upright.mode
         raise UsageError(f"{upright.name} is in mode {mode}, which is not supported; convert it to RGB, RGBA or grey.")
-    return replace(upright, image=image, alpha=_alpha(image))
+    return replace(upright, image=image, alpha=opacity_of(image))
 
 
-def load_upright(source: str | Path | Image.Image, *, picture: bool = True) -> Picture:
+def load_upright(source: str | Path | Image.Image | bytes, *, picture: bool = True) -> Picture:
     """The loaded, upright first frame of a source, in any mode; the caller's own image object keeps its pixels.
 
     With `picture=False` (masks) the depths that only matter for keeping values are let through.
     """
+    silence_libraries()
     with _quiet():
         if isinstance(source, Image.Image) and not _unread_tiff(source):
             return _finish("The picture" if picture else "The mask", source, picture=picture)
-        name = str(getattr(source, "filename", source))
-        data = read_file(name)
+        unnamed = "The picture" if picture else "The mask"
+        name = unnamed if isinstance(source, bytes) else str(getattr(source, "filename", source))
+        data = source if isinstance(source, bytes) else read_file(name)
+        damage = png.damage(data)
+        if damage is not None:
+            raise UsageError(f"{name} {damage}.")
         check_scans(name, data)
         with _open_image(name, io.BytesIO(data)) as image:
-            if image.format not in FILE_FORMATS:
-                raise UsageError(f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first.")
             return replace(_finish(name, image, picture=picture), sha256=hashlib.sha256(data).hexdigest())
 
 
@@ -158,15 +168,31 @@ def _unread_tiff(image: Image.Image) -> bool:
 
 
 def _open_image(name: str, file: BinaryIO) -> Image.Image:
-    """The image in a file's bytes; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped."""
+    """The image in a file's bytes; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped.
+
+    Decoders of other formats never see the file: some start programs (EPS: Ghostscript).
+    """
     try:
-        return Image.open(file)
+        return Image.open(file, formats=FILE_FORMATS)
     except Image.DecompressionBombError as error:
         raise UsageError(f"{name} has more than {MAX_PIXELS // 10**6} megapixels; make it smaller first.") from error
     except UnidentifiedImageError as error:
+        file.seek(0)
+        other = _other_format(file.read(16).ljust(16, b"\0"))
+        if other is not None:
+            raise UsageError(
+                f"{name} is a file of the format {other}; convert it to PNG, JPEG, WebP, TIFF or BMP first."
+            ) from error
         raise UsageError(f"{name} is not a picture that can be read; give a PNG, JPEG, WebP, TIFF or BMP.") from error
     except Exception as error:  # damaged headers: every reader has its own kind of error
         raise _damaged(name, error) from error
+
+
+def _other_format(start: bytes) -> str | None:
+    """The name of a format that is not read here, from a file's first 16 bytes; nothing is decoded."""
+    Image.init()
+    others = ((name, accept) for name, (_, accept) in Image.OPEN.items() if accept and name not in FILE_FORMATS)
+    return next((name for name, accept in others if accept(start) is True), None)
 
 
 def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
@@ -183,15 +209,33 @@ def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
         raise UsageError(
             f"{name} has more than 8 bits a channel, of which only 8 would be read; convert it to 8 first."
         )
+    orientation, unread = 1, dict[str, None]()
     try:
-        upright = ImageOps.exif_transpose(image)  # loads first, and a TIFF has turned itself by then and lost the tag
+        orientation = _orientation(image)  # before a TIFF that is loaded has turned itself and lost the tag
+    except Exception as error:  # a broken metadata block is no reason to refuse the picture
+        unread[metadata.unreadable(name, error)] = None
+    try:
+        image.load()
     except Exception as error:  # damaged data: every decoder has its own kind of error
         raise _damaged(name, error) from error
+    if image.mode == "P" and not image.getpalette():
+        raise UsageError(f"{name} has the indices of a palette and no palette; export it again in RGB.")
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception as error:
+        upright = image.copy()
+        unread[metadata.unreadable(name, error)] = None
     _check_size(name, upright.size)
-    exif, complaints = _exif_block(image, name)
+    said, complaints = metadata.read(image, name)
+    complaints = tuple(dict.fromkeys((*unread, *complaints)))
     file_format = "JPEG" if image.format == "MPO" else image.format
-    icc = upright.info.get("icc_profile") or None
-    return Picture(upright, file_format, name, icc, exif, warnings=complaints)
+    return Picture(upright, file_format, name, warnings=complaints, orientation=orientation, **said)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none."""
+    turn = int(image.getexif().get(ExifTags.Base.Orientation) or 1)
+    return turn if turn in range(2, 9) else 1
 
 
 def _damaged(name: str, error: Exception) -> UsageError:
@@ -225,19 +269,6 @@ def _deep_colour(image: Image.Image) -> bool:
         return file.read(25)[24:] == b"\x10"  # IHDR: the byte after width and height is the bit depth
 
 
-def _exif_block(image: Image.Image, name: str) -> tuple[bytes | None, tuple[str, ...]]:
-    """The EXIF bytes without orientation (and, from a TIFF, without its pixel layout)."""
-    try:
-        exif = Image.Exif()
-        exif.load(image.getexif().tobytes())
-        unwanted = {_ORIENTATION} if image.format != "TIFF" else set(exif) - _TIFF_DESCRIPTION
-        for tag in unwanted & set(exif):
-            del exif[tag]
-        return (exif.tobytes() if len(exif) else None), ()
-    except Exception as error:  # a broken metadata block is no reason to refuse the picture
-        return None, (f"The EXIF data of {name} cannot be read ({error}) and will not be in the results.",)
-
-
 def _plain(image: Image.Image) -> Image.Image:
     """A copy that is bound to no file, with only the entries of `info` that belong to the pixels."""
     if image.mode.startswith("I;16"):
@@ -245,11 +276,18 @@ def _plain(image: Image.Image) -> Image.Image:
         plain = Image.frombytes("I;16", image.size, values.tobytes())
     else:
         plain = image.copy()
-    plain.info = {key: image.info[key] for key in ("transparency", "dpi") if key in image.info}
+    if image.mode == "P" and image.palette is not None:
+        entries = bytes(image.getpalette(image.palette.mode) or ())
+        needed = (int(np.asarray(image).max()) + 1) * len(image.palette.mode)
+        if len(entries) < needed:  # indices without a colour are shown black; a writer would cut them off
+            plain.putpalette(entries.ljust(needed, b"\0"), image.palette.mode)
+    belonging = {"transparency": image.info.get("transparency"), "dpi": metadata.resolution(image.info)}
+    plain.info = {key: value for key, value in belonging.items() if value is not None}
     return plain
 
 
-def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
+def opacity_of(image: Image.Image) -> NDArray[np.uint8] | None:
+    """Opacity (H, W) of a loaded image, 255 = opaque; None where it cannot be transparent."""
     if image.mode in ("LA", "RGBA"):
         return np.array(image.getchannel("A"), dtype=np.uint8)
     if not image.has_transparency_data:
@@ -273,7 +311,7 @@ def on_white(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
     if image.mode == "F":
         raise ValueError(_TOO_DEEP)
-    alpha = _alpha(image)
+    alpha = opacity_of(image)
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.int64)
         if wide.min() < 0 or wide.max() > _WHITE_16:

@@ -79,10 +79,16 @@ def uncertainty_picture(
     return _with_legend(Image.fromarray(pixels), top)
 
 
-def hole_overlay(image: Image.Image, known: NDArray[np.bool_]) -> Image.Image:
-    """The picture as RGB with its hole (known is False) tinted, so that the mask and what it hides both show."""
+def hole_overlay(
+    image: Image.Image, known: NDArray[np.bool_], weight: NDArray[np.float32] | None = None
+) -> Image.Image:
+    """The picture as RGB with its hole (known is False) tinted, so that the mask and what it hides both show.
+
+    Where there is a weight (H, W) from 0 to 1, the tint is as strong as that.
+    """
     pixels = np.array(shown(image))
-    pixels[~known] = np.rint(0.3 * pixels[~known] + 0.7 * _TINT).astype(np.uint8)
+    share = 0.7 if weight is None else 0.7 * weight[~known][:, None]
+    pixels[~known] = np.rint((1 - share) * pixels[~known] + share * _TINT).astype(np.uint8)
     return Image.fromarray(pixels)
 
 

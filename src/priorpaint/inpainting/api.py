@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,15 +24,18 @@ from .. import __version__
 from ..diffusion.rng import Seed
 from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError, memory_shortage_told
 from ..imaging import Picture, read_picture
+from ..imaging.mask_preview import hole_facts, mask_preview
 from ..priors import CFGPrior, Prior
 from ..priors.cfg import condition_inside
 from ..priors.classifier_guidance import ClassifierGuidedPrior
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
+from ..priors.verify import doubts
 from ..solvers import Cost, Solver
 from .events import Completion, Event, Loading, OnEvent, Step
-from .inputs import Source, about_mask, about_picture, as_image, resolve_mask
+from .inputs import Keywords, Source, about_picture, as_image
 from .job import CancellablePrior, InpaintJob, PictureJob, fitted
+from .masking import Masking, about_mask, resolve_mask
 from .memory import parse_bytes
 from .method import choose_solver, for_width, method_name, sample_seeds
 from .result import Result
@@ -79,6 +82,11 @@ class Plan:
         return self._job.known
 
     @property
+    def weight(self) -> NDArray[np.float32] | None:
+        """(H, W), from 0 to 1, of completions against the picture's own pixels (feather); None is 1 in the hole."""
+        return self._job.weight
+
+    @property
     def windows(self) -> list[dict[str, Any]]:
         """What the prior will see, in order; boxes are (x, y, width, height) in pixels of their scale in the frame."""
         return self._job.windows()
@@ -87,6 +95,22 @@ class Plan:
     def cost(self) -> Cost:
         """Calls of the prior for all samples, one for each row; a fixed-size prior may take several windows a call."""
         return self._job.work.cost(len(self.seeds))
+
+    def about_hole(self) -> str:
+        """How much is to be repainted, in how many windows, and with how many calls of the prior; one line."""
+        windows, samples = len(self.windows), len(self.seeds)
+        parts = f"{windows} window{'s' * (windows != 1)}, {samples} sample{'s' * (samples != 1)}"
+        return f"{hole_facts(self.known)}, {parts}, {self.cost.forward + self.cost.backward} calls of the prior"
+
+    def preview(self) -> Image.Image:
+        """The picture with its hole tinted and a frame around every window, at most 1024 pixels on a side."""
+        frames = [
+            tuple(
+                start + side * one["scale"] for start, side in zip((*one["frame"][:2], 0, 0), one["box"], strict=True)
+            )
+            for one in self.windows
+        ]
+        return mask_preview(self.picture.image, self.known, weight=self.weight, windows=frames, label=self.about_hole())
 
     def seconds(self) -> float:
         """About how long the run takes on this device, from one timed call of the prior on the largest window."""
@@ -172,7 +196,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Keywords):
     """What every job can be asked for, whatever was measured.
 
     Attributes:
@@ -204,13 +228,6 @@ class Options:
     prior_flags: Mapping[str, Any] | str | None = None
     offline: bool = False
 
-    @classmethod
-    def split(cls, arguments: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
-        """The options among keyword arguments, and the others."""
-        names = {one.name for one in fields(cls)}
-        rest = {name: value for name, value in arguments.items() if name not in names}
-        return cls(**{name: value for name, value in arguments.items() if name in names}), rest
-
 
 def plan(
     image: Source | Picture,
@@ -220,8 +237,6 @@ def plan(
     num_samples: int = 4,
     seed: Seed = 0,
     *,
-    boxes: Sequence[tuple[int, int, int, int]] | None = None,
-    mask_means: str = "repaint",
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> Plan:
@@ -230,33 +245,39 @@ def plan(
     Args:
         image: a path, PIL image, uint8 array (H, W[, 3 or 4]) or ``Picture``, from 16x16 to 40 megapixels.
         mask: a path, PIL image or array (H, W) of the picture's size: white, True or 1 says *repaint* (see
-            ``mask_means``); or "alpha": the transparent pixels are to be repainted and become opaque.
+            ``Masking``); or "alpha": the transparent pixels are to be repainted and become opaque.
         prior: a name or path for ``load_prior``, or a ``Prior``.
         method: a name in ``SOLVERS`` or a ``Solver``; None is ``DEFAULT_METHOD``, with settings for the widest hole.
         num_samples: how many completions.
         seed: an int, from which the seeds of the samples follow; or one int a sample, as ``info["sample_seeds"]``
             lists them. A sample depends on its seed only, not on the others or on ``batch_size``.
-        boxes: parts to repaint, (x, y, width, height) in pixels, instead of a mask or in addition to it.
-        mask_means: what white means in the mask, "repaint" or "keep".
         on_event: hears `Loading` before the prior is read.
-        options: fields of `Options`, and settings of the method; with ``method=None`` these change the default
-            settings.
+        options: fields of `Masking` (boxes, mask_means, grow, extend, ...) and of `Options`, and settings of the
+            method; with ``method=None`` these change the default settings.
 
     Raises:
         UsageError: arguments, picture or mask that cannot be used.
         PriorError: the prior cannot be read.
     """
-    common, params = Options.split(options)
+    masking, rest = Masking.split(options)
+    common, params = Options.split(rest)
     solver = choose_solver(method, params)  # first: a wrong setting is told before anything is read
     picture = image if isinstance(image, Picture) else read_picture(as_image(image))
-    known = resolve_mask(picture, mask, boxes, mask_means)
+    hole = resolve_mask(picture, mask, masking)
     if method is None:
-        solver = for_width(solver, params, thickness(~known.known))
+        solver = for_width(solver, params, thickness(~hole.known))
+    about = {"image": about_picture(picture), "mask": about_mask(mask, hole)}
+    warnings = (*picture.warnings, *hole.warnings)
     from_alpha = isinstance(mask, str) and mask == "alpha"
-    job = partial(InpaintJob, picture=picture, known=known.known, opaque_holes=from_alpha, solver=solver)
-    call = {"boxes": [list(box) for box in boxes] if boxes else None, "mask_means": mask_means}
-    about = {"image": about_picture(picture), "mask": about_mask(mask, known)}
-    return planned(job, prior, num_samples, seed, common, call, about, (*picture.warnings, *known.warnings), on_event)
+    job = partial(
+        InpaintJob,
+        picture=hole.picture,
+        known=hole.known,
+        weight=hole.weight,
+        opaque_holes=from_alpha,
+        solver=solver,
+    )
+    return planned(job, prior, num_samples, seed, common, masking.call(), about, warnings, on_event)
 
 
 def planned(
@@ -290,6 +311,7 @@ def planned(
         if on_event is not None:
             on_event(Loading(f"the prior {prior}"))
         loaded = load_prior(prior, flags=flags, device=options.device, offline=options.offline)
+        warnings = (*warnings, *doubts(loaded))
     guided, classifier = _classified(loaded, options)
     cancellable = CancellablePrior(guided)
     ready = _conditioned(fitted(cancellable, options.fit, size), options)

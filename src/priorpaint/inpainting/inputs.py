@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import Self
 
 from ..errors import UsageError
-from ..imaging import Mask, Picture, mask_from_alpha, mask_from_boxes, read_mask
+from ..imaging import Picture
 
-Source = str | Path | Image.Image | NDArray[Any]
+Source = str | Path | Image.Image | NDArray[Any] | bytes
 
 
-def as_image(source: Source) -> str | Path | Image.Image:
+def as_image(source: Source) -> str | Path | Image.Image | bytes:
     """A picture as ``read_picture`` takes it.
 
     Raises:
@@ -30,30 +32,23 @@ def as_image(source: Source) -> str | Path | Image.Image:
     return Image.fromarray(source)
 
 
-def resolve_mask(
-    picture: Picture, mask: Source | None, boxes: Sequence[tuple[int, int, int, int]] | None, means: str
-) -> Mask:
-    """What is known, from the mask and the boxes of ``inpaint``.
+class Keywords:
+    """Dataclasses that take their fields out of the keyword arguments of a plan."""
+
+    @classmethod
+    def split(cls, arguments: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """The fields among keyword arguments, and the others."""
+        names = {one.name for one in fields(cls)}  # type: ignore[arg-type]
+        rest = {name: value for name, value in arguments.items() if name not in names}
+        return cls(**{name: value for name, value in arguments.items() if name in names}), rest
+
+
+def mask_image(mask: NDArray[Any]) -> Image.Image:
+    """A mask as ``read_mask`` takes it.
 
     Raises:
-        UsageError: there is no hole, or nothing around it.
+        UsageError: an array that is not a mask.
     """
-    masks = []
-    if isinstance(mask, str) and mask == "alpha":
-        masks.append(mask_from_alpha(picture))
-    elif mask is not None:
-        masks.append(read_mask(_mask_image(mask) if isinstance(mask, np.ndarray) else mask, picture.size, means=means))
-    if boxes:
-        masks.append(mask_from_boxes([(int(x), int(y), int(w), int(h)) for x, y, w, h in boxes], picture.size))
-    if not masks:
-        raise UsageError("there is nothing to repaint; give a mask, boxes, or 'alpha' to take the transparent pixels.")
-    known = np.logical_and.reduce([one.known for one in masks])
-    if not known.any():
-        raise UsageError("the mask and the boxes together cover the whole picture; leave a part of it uncovered.")
-    return Mask(known, tuple(warning for one in masks for warning in one.warnings), masks[0].sha256)
-
-
-def _mask_image(mask: NDArray[Any]) -> Image.Image:
     if mask.ndim != 2:
         raise UsageError(f"a mask as an array has two axes (H, W), not the shape {mask.shape}")
     if mask.dtype == np.uint8 and mask.max(initial=0) > 1:
@@ -69,17 +64,9 @@ def about_picture(picture: Picture) -> dict[str, Any]:
     return {**source, "size": list(picture.size), "mode": picture.mode, "format": picture.format}
 
 
-def about_mask(source: Source | None, mask: Mask) -> dict[str, Any]:
-    """The mask, for run.json."""
-    alpha = isinstance(source, str) and source == "alpha"
-    origin = {"alpha": True} if alpha else {} if source is None else about(source, mask.sha256, source)
-    digest = hashlib.sha256(np.packbits(mask.known).tobytes()).hexdigest()
-    return {**origin, "known_sha256": digest, "hole_share": mask.hole_share}
-
-
 def about(path: Any, sha256: str | None, values: Any) -> dict[str, Any]:
-    """A file with this hash, or without one an image or array that came from no file, for run.json."""
+    """A file or its bytes with this hash, or without one an image or array that came from no file, for run.json."""
     if sha256 is not None:
-        return {"path": str(path), "sha256": sha256}
+        return {"path": None if path is None else str(path), "sha256": sha256}
     digest = hashlib.sha256(np.ascontiguousarray(np.asarray(values)).tobytes())
     return {"path": None, "pixels_sha256": digest.hexdigest()}

@@ -96,6 +96,7 @@ class PictureJob(ABC):
         picture: what the results look like outside the hole; it gives them their size and mode.
         known: (H, W), True outside the hole.
         prior: ready for the picture, around ``cancellable``.
+        weight: (H, W), from 0 to 1, of completions against the picture's own pixels in the hole; None is 1.
         frame: the part of the picture that matters, of which ``hole`` is the hole.
         expected: bytes of prior and method, where a limit was set.
     """
@@ -108,6 +109,7 @@ class PictureJob(ABC):
     seeds: list[int]
     opaque_holes: bool = False
     shared_rows: int | None = None
+    weight: NDArray[np.float32] | None = None
     frame: Box = field(init=False)
     expected: int | None = field(init=False, default=None)
     _masked: ClassVar[bool] = False  # whether what is measured is the pixels outside a mask
@@ -340,7 +342,20 @@ class InpaintJob(PictureJob):
         return frame, [window for level in reversed(self._levels) for window in level.windows]
 
     def _filler(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Tensor]:
-        return CoarseToFine(self._frame_values(), self._levels, self.prior, sampler).fill
+        values = self._frame_values()
+        fill = CoarseToFine(values, self._levels, self.prior, sampler).fill
+        if self.weight is None:
+            return fill
+        weight = torch.from_numpy(self.weight[self.frame.slices])
+        seam = torch.from_numpy(self.hole) & (weight < 1)
+        own, weight = values[:, :, seam].clone(), weight[seam]  # copied, as the values are painted on
+
+        def blended(seeds: Sequence[int]) -> Tensor:
+            canvas = fill(seeds)
+            canvas[:, :, seam] = torch.lerp(own, canvas[:, :, seam], weight)
+            return canvas
+
+        return blended
 
     def _frame_values(self) -> Tensor:
         """The frame as (1, C, h, w) in [-1, 1]."""

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,12 +37,14 @@ class Record:
         info: what is known of the run before its first sample.
         finished: samples whose files are in place, from the first one on.
         earlier: names of files that a replaced run left.
+        lost: what the files do not keep of the picture's metadata, one sentence.
     """
 
     path: Path
     info: dict[str, Any]
     finished: int = 0
-    earlier: frozenset[str] = field(default=frozenset())
+    earlier: frozenset[str] = frozenset()
+    lost: tuple[str, ...] = ()
 
     def sample(self) -> None:
         """One more sample is in place.
@@ -113,8 +115,8 @@ def check_same(path: Path, record: Mapping[str, Any], info: Mapping[str, Any], s
         different.append("the format")
     if different:
         raise UsageError(
-            f"{path} is of another run: {', '.join(different)} differ{'s' * (len(different) == 1)}; repeat the command of "
-            "that run with --resume, or choose another folder."
+            f"{path} is of another run: {', '.join(different)} differ{'s' * (len(different) == 1)}; repeat the command "
+            "of that run with --resume, or choose another folder."
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,9 +20,11 @@ from ..imaging import (
     Picture,
     check_output,
     check_results,
+    check_space,
     contact_sheet,
     read_picture,
     save_picture,
+    size_on_disk,
     uncertainty_picture,
     write_array_atomic,
     write_bytes_atomic,
@@ -71,10 +75,15 @@ class Result:
 
         Raises:
             UsageError: a file exists already or cannot be written, or the format cannot hold the picture.
+
+        Warns:
+            UserWarning: what the format cannot keep of the picture's metadata.
         """
         stem = stem or Path(self.info["image"]["path"] or "picture").stem
         output = Output(folder, stem, suffix_for(format, self.picture))
         with output.reserved(len(self.images), self.info, overwrite=overwrite, picture=self.picture) as record:
+            for sentence in record.lost:
+                warnings.warn(sentence, stacklevel=2)
             completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
             return completions + output.write_summary(self, record)
 
@@ -102,24 +111,41 @@ class Output:
         """All files of a run."""
         return [*(self.completion(k) for k in range(num_samples)), *self._summary(num_samples)]
 
-    def check(self, num_samples: int, *, overwrite: bool, picture: Picture | None = None) -> None:
+    def __post_init__(self) -> None:
+        if any(mark in self.stem for mark in (os.sep, os.altsep, "\0") if mark):
+            raise UsageError(f"a stem is the start of a file's name and has no {os.sep}, but this one is {self.stem!r}")
+
+    def check(self, num_samples: int, *, overwrite: bool, picture: Picture | None = None) -> tuple[str, ...]:
         """Say before the work starts that the files cannot be written.
 
+        Returns:
+            What will not be kept of the picture's metadata, one sentence.
+
         Raises:
-            UsageError: a file exists already, the folder cannot be written to, or the format cannot hold the picture.
+            UsageError: a file exists already, the folder cannot be written to, its names are too long, its disk is too
+                full, or the format cannot hold the picture.
         """
-        if picture is not None:
-            check_output(self.completion(0), picture.image)
         there = interrupted(read_record(self._run_file()))
         if there is not None and there[0] and not overwrite:
             raise UsageError(
-                f"{self.folder} holds {there[0]} of {there[1]} samples of an interrupted run of {self.stem}; go on with it "
-                "by --resume, replace it by --overwrite, or choose another folder."
+                f"{self.folder} holds {there[0]} of {there[1]} samples of an interrupted run of {self.stem}; go on with "
+                "it by --resume, replace it by --overwrite, or choose another folder."
             )
         files = [*self.files(max(num_samples, 2)), self.path(RUN_FILE)]
         if there is not None:  # a run that died before its first sample left its run.json only
-            files.remove(self._run_file())
+            files = [file for file in files if file != self._run_file()]
         check_results(self.folder, files, overwrite=overwrite)
+        if picture is None:
+            return ()
+        lost = check_output(self.completion(0), picture)
+        check_space(self.folder, self.size(num_samples, picture))
+        return lost
+
+    def size(self, num_samples: int, picture: Picture) -> int:
+        """Bytes that the files of a run take at least: pictures half of what they take by the picture's middle."""
+        one = size_on_disk(self.completion(0), picture.image)
+        width, height = picture.size
+        return (num_samples + 1) * one // 2 + 4 * width * height  # float32 uncertainty
 
     @contextmanager
     def reserved(
@@ -134,14 +160,14 @@ class Output:
         Raises:
             UsageError: as `check`, or another run is writing the same files.
         """
-        self.check(num_samples, overwrite=overwrite, picture=picture)  # before a folder is made
+        lost = self.check(num_samples, overwrite=overwrite, picture=picture)  # before a folder is made
         with locked(Path(self.folder), self.stem):
             self._clear_parts()
-            self.check(num_samples, overwrite=overwrite, picture=picture)
+            self.check(num_samples, overwrite=overwrite)
             path = self._run_file()
             before = path.read_bytes() if path.exists() else None
             names = [file.name for file in self.files(num_samples)]
-            record = Record(path, {**info, "outputs": names}, earlier=self._own_names(read_record(path)))
+            record = Record(path, {**info, "outputs": names}, 0, self._own_names(read_record(path)), lost)
             if before is None and path != self.path(RUN_FILE):
                 record.path = created(self.path(RUN_FILE), path, record.text())
             else:
@@ -154,7 +180,9 @@ class Output:
                 raise
 
     @contextmanager
-    def resumed(self, num_samples: int, info: Mapping[str, Any]) -> Iterator[tuple[Record, list[Image.Image]]]:
+    def resumed(
+        self, num_samples: int, info: Mapping[str, Any], picture: Picture
+    ) -> Iterator[tuple[Record, list[Image.Image]]]:
         """As `reserved`, for a run that goes on with an interrupted one, whose completions come with it.
 
         Raises:
@@ -175,7 +203,9 @@ class Output:
                 except UsageError:  # removed or damaged meanwhile: it and those behind it are drawn again
                     break
             names = [file.name for file in self.files(num_samples)]
-            record = Record(path, {**info, "outputs": names}, len(images), self._own_names(old))
+            lost = check_output(self.completion(0), picture)
+            check_space(self.folder, self.size(num_samples - len(images), picture))
+            record = Record(path, {**info, "outputs": names}, len(images), self._own_names(old), lost)
             record.write()
             yield record, images
 
