@@ -7,8 +7,23 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+NO_MEMORY = (
+    "there is not enough memory; use --batch-size 1 (batch_size=1), set a limit below what is free, such as "
+    "--max-memory 2GB (max_memory), or take a smaller picture."
+)
+# Of PyTorch on the CPU, of C++, and of the libraries that PyTorch calls on a GPU.
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "bad_alloc",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Cannot allocate memory",
+    "unable to mmap",
+)
 
 
 class PriorpaintError(Exception):
@@ -63,6 +78,10 @@ class CancelToken:
             raise Cancelled("the run was cancelled.")
 
 
+class NotEnoughMemory(PriorpaintError, MemoryError):
+    """There is less memory than the work takes, on the computer or on the GPU."""
+
+
 class MissingExtra(PriorpaintError, ImportError):
     """An optional library is needed; the message gives the exact pip command."""
 
@@ -86,6 +105,31 @@ def invalid(name: str, error: Any) -> UsageError:
         return UsageError(f"{name}: {whole}")
     key = ".".join(str(part) for part in first["loc"])
     return UsageError(f"{name}: {key} = {first['input']!r} is not valid: {first['msg'].lower()}")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a lack of memory, as Python, NumPy and PyTorch tell it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = str(error)
+    return isinstance(error, RuntimeError) and any(sign in words for sign in _NO_MEMORY)
+
+
+@contextmanager
+def memory_shortage_told() -> Iterator[None]:
+    """A lack of memory inside is told in a sentence.
+
+    Raises:
+        NotEnoughMemory: there was one.
+    """
+    try:
+        yield
+    except NotEnoughMemory:
+        raise
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise NotEnoughMemory(NO_MEMORY) from error
 
 
 def run_module(app: Callable[..., object], module: str) -> None:

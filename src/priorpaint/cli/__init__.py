@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.errors import NO_MEMORY, PriorpaintError, UsageError, out_of_memory
 
 from .bench import bench
 from .certify import certify
@@ -81,9 +81,9 @@ def _run() -> None:
         _fail("stopped.", INTERRUPTED)
     except PriorpaintError as error:
         _fail(str(error), WRONG_USE if isinstance(error, UsageError) else FAILED)
-    except MemoryError:
-        _fail("there is not enough memory; use --batch-size 1, a smaller picture, or close other programs.", FAILED)
     except Exception as error:
+        if out_of_memory(error):
+            _fail(NO_MEMORY, FAILED)
         _fail(f"{type(error).__name__}: {error} (run again with {_DEBUG} to see where).", FAILED)
 
 
@@ -92,6 +92,6 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     echo(f"Warning: {message}", err=True)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     echo(f"priorpaint: {' '.join(message.split())}", err=True)
     sys.exit(code)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging import metadata, png
+from priorpaint.imaging.bounds import check_scans, read_file, several_frames
 from priorpaint.imaging.silence import silence_libraries
 
 MIN_SIDE = 16
@@ -143,10 +144,11 @@ def load_upright(source: str | Path | Image.Image | bytes, *, picture: bool = Tr
             return _finish("The picture" if picture else "The mask", source, picture=picture)
         unnamed = "The picture" if picture else "The mask"
         name = unnamed if isinstance(source, bytes) else str(getattr(source, "filename", source))
-        data = source if isinstance(source, bytes) else _read_file(name)
+        data = source if isinstance(source, bytes) else read_file(name)
         damage = png.damage(data)
         if damage is not None:
             raise UsageError(f"{name} {damage}.")
+        check_scans(name, data)
         with _open_image(name, io.BytesIO(data)) as image:
             return replace(_finish(name, image, picture=picture), sha256=hashlib.sha256(data).hexdigest())
 
@@ -163,15 +165,6 @@ def _quiet() -> Iterator[None]:
 def _unread_tiff(image: Image.Image) -> bool:
     """Whether the pixels of a TIFF are still to be read, which must not be left to Pillow (see `_open_image`)."""
     return image.format == "TIFF" and bool(getattr(image, "tile", ())) and bool(getattr(image, "filename", ""))
-
-
-def _read_file(name: str) -> bytes:
-    try:
-        return Path(name).read_bytes()
-    except FileNotFoundError as error:
-        raise UsageError(f"{name} does not exist; check the path.") from error
-    except OSError as error:
-        raise UsageError(f"{name} cannot be opened ({error.strerror}); check the file.") from error
 
 
 def _open_image(name: str, file: BinaryIO) -> Image.Image:
@@ -205,13 +198,13 @@ def _other_format(start: bytes) -> str | None:
 def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
     _check_size(name, image.size)
     try:
-        frames = getattr(image, "n_frames", 1)
+        several = several_frames(image)
         deep = picture and _deep_colour(image)
-    except Exception as error:  # counting frames walks through the file, which may be damaged anywhere
+    except Exception as error:  # the table of a frame may be damaged
         raise _damaged(name, error) from error
     # MPO is what phones write: a JPEG whose further frames are previews or gain maps.
-    if frames > 1 and image.format != "MPO":
-        raise UsageError(f"{name} has {frames} frames or pages; save the one that you want as a single picture.")
+    if several and image.format != "MPO":
+        raise UsageError(f"{name} has several frames or pages; save the one that you want as a single picture.")
     if deep:
         raise UsageError(
             f"{name} has more than 8 bits a channel, of which only 8 would be read; convert it to 8 first."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from PIL import Image
 
 from .. import __version__
 from ..diffusion.rng import Seed
-from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError
+from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError, memory_shortage_told
 from ..imaging import Picture, read_picture
 from ..imaging.mask_preview import hole_facts, mask_preview
 from ..priors import CFGPrior, Prior
@@ -121,14 +121,47 @@ class Plan:
         """About how long the run takes on this device, from one timed call of the prior on the largest window."""
         return self._job.seconds()
 
-    def run(self, on_event: OnEvent | None = None, cancel: CancelToken | None = None) -> Result:
+    def memory(self) -> int:
+        """About how many bytes the run takes at its peak, from one measured call of each part of the prior."""
+        return self._job.memory(self.batch_size)
+
+    def disk(self) -> int:
+        """How many bytes the files of the result take at most, as PNG."""
+        return self._job.disk()
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What run.json says before the first sample: everything that reproduces the run."""
+        libraries = [*_LIBRARIES, *(name for name in ("diffusers", "transformers") if name in sys.modules)]
+        versions = {name: version(name) for name in libraries}  # the last two have networks of published priors
+        return {
+            **self._about,
+            "sample_seeds": self.seeds,
+            "windows": self.windows,
+            "versions": {"priorpaint": __version__, "python": platform.python_version(), **versions},
+            "machine": {
+                "platform": platform.platform(),
+                "device": str(self.prior.device),
+                "threads": torch.get_num_threads(),
+            },
+        }
+
+    def run(
+        self,
+        on_event: OnEvent | None = None,
+        cancel: CancelToken | None = None,
+        finished: Sequence[Image.Image] = (),
+    ) -> Result:
         """Draw the completions. A plan may be run again; it draws the same ones.
 
         Args:
             on_event: hears `Loading`, `Step` and `Completion`, in the thread that runs.
             cancel: stops the run within one call of the prior, from any thread.
+            finished: the first completions, of an earlier run of the same plan that was stopped; they are not drawn
+                again. Mean and uncertainty take their rounded values.
 
         Raises:
+            NotEnoughMemory: there is less than the run takes.
             PriorError: the prior gives values that are not numbers.
             Stopped: the token was cancelled, or ``on_event`` raised `Cancelled`; carries the finished part.
 
@@ -136,9 +169,12 @@ class Plan:
         """
         started, nfe = time.time(), self.prior.nfe.copy()
         job = self._job
+        if len(finished) > len(self.seeds) or any(image.size != self.picture.size for image in finished):
+            raise UsageError("finished holds at most as many completions as the plan, each of the picture's size.")
         failure: PriorpaintError | None = None
         try:
-            job.run(self.batch_size, on_event or (lambda event: None), cancel or CancelToken())
+            with memory_shortage_told():
+                job.run(self.batch_size, on_event or (lambda event: None), cancel or CancelToken(), finished)
         except Cancelled:
             failure = Stopped(f"stopped after {len(job.images)} of {len(self.seeds)} completions", None)
         except PriorpaintError as error:
@@ -148,23 +184,15 @@ class Plan:
         if not job.images:
             raise Stopped("stopped before the first completion was finished", None)
         spent = self.prior.nfe - nfe
-        libraries = [*_LIBRARIES, *(name for name in ("diffusers", "transformers") if name in sys.modules)]
-        versions = {name: version(name) for name in libraries}  # the last two have networks of published priors
         info = {
-            **self._about,
-            "sample_seeds": self.seeds[: len(job.images)],
+            **self.info,
             "finished_samples": len(job.images),
             "nfe": {"forward": spent.forward, "backward": spent.backward},
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
             "seconds": {"total": round(time.time() - started, 3), "samples": [round(s, 3) for s in job.seconds_taken]},
-            "windows": self.windows,
-            "versions": {"priorpaint": __version__, "python": platform.python_version(), **versions},
-            "machine": {
-                "platform": platform.platform(),
-                "device": str(self.prior.device),
-                "threads": torch.get_num_threads(),
-            },
         }
+        if finished:
+            info["resumed_after"] = len(finished)  # and what it cost is that of the others
         result = job.result(info, self.warnings)
         if failure is not None:
             failure.result = result

@@ -21,6 +21,8 @@ WIDE_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.7}
 WIDE = 48
 # Seeds of samples stay below this, so that every JSON reader gets them exactly.
 _SEEDS = 2**48
+# More samples than this are a slip of the finger: their names and seeds alone would take minutes.
+MAX_SAMPLES = 100_000
 
 
 def choose_solver(
@@ -67,10 +69,10 @@ def sample_seeds(seed: Seed, num_samples: int) -> list[int]:
     """The seed of each sample.
 
     Raises:
-        UsageError: num_samples < 1, or another number of seeds than of samples.
+        UsageError: num_samples is below 1 or above MAX_SAMPLES, or there is another number of seeds than of samples.
     """
-    if num_samples < 1:
-        raise UsageError(f"num_samples must be at least 1, not {num_samples}")
+    if not 1 <= num_samples <= MAX_SAMPLES:
+        raise UsageError(f"num_samples must be from 1 to {MAX_SAMPLES}, not {num_samples}")
     if isinstance(seed, int):
         return [derive("inpaint", seed, k) % _SEEDS for k in range(num_samples)]
     if len(seed) != num_samples:

@@ -84,10 +84,7 @@ class Prior:
         Raises:
             UsageError: the prior takes no such condition.
         """
-        if torch.is_grad_enabled() and x_t.requires_grad:
-            self.nfe.backward += len(x_t)
-        else:
-            self.nfe.forward += len(x_t)
+        self.nfe.count(len(x_t), gradient=torch.is_grad_enabled() and x_t.requires_grad)
         out = self._evaluate(x_t, times_of(t, x_t), given)
         return Denoising(out.mean.to(x_t.dtype), out.variance_share)
 
