@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from priorpaint.errors import UsageError
-from priorpaint.imaging.reading import Picture, load_upright
+from priorpaint.imaging.reading import Picture, Source, load_upright
 
 Box = tuple[int, int, int, int]
 
@@ -41,7 +40,7 @@ class Mask:
         return float(1 - self.known.mean())
 
 
-def read_mask(source: str | Path | Image.Image, size: tuple[int, int], *, means: str = "repaint") -> Mask:
+def read_mask(source: Source, size: tuple[int, int], *, means: str = "repaint") -> Mask:
     """Read a mask for a picture of `size` = (width, height), both upright.
 
     Values of 128 and above count as white. White says *repaint* with `means="repaint"` and *keep* with `means="keep"`.
@@ -85,6 +84,20 @@ def mask_from_alpha(picture: Picture) -> Mask:
         raise UsageError(f"{picture.name} has no transparent pixel, so nothing to repaint; erase the part to fill.")
     if not known.any():
         raise UsageError(f"{picture.name} is transparent everywhere, so nothing is known; erase only the part to fill.")
+    return _checked(known)
+
+
+def mask_from_nan(picture: Picture) -> Mask:
+    """The pixels of a floating picture with a value that is not finite (NaN, infinity) are to be repainted.
+
+    Raises:
+        UsageError: the picture has no such pixel, or no other.
+    """
+    known = np.isfinite(picture.values()).all(axis=2)
+    if known.all():
+        raise UsageError(f"{picture.name} has no value that is NaN, so nothing to repaint; give a mask file or a box.")
+    if not known.any():
+        raise UsageError(f"{picture.name} has no pixel with finite values, so nothing is known; check the file.")
     return _checked(known)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.arrays import ArrayImage, check_tiff, is_array, value_type, write_values
 from priorpaint.imaging.reading import Picture
 
 FORMATS = {
@@ -24,6 +25,7 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".bmp": "BMP",
+    ".npy": "NPY",
 }
 _OPTIONS: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True, "exact": True}}
 _LONGEST_SIDE = {"WEBP": 16383, "JPEG": 65535}
@@ -38,10 +40,18 @@ def check_output(path: str | Path, image: Image.Image) -> None:
     """Say before the work starts that a file of this name cannot hold a picture of this mode and size.
 
     Raises:
-        UsageError: unknown suffix; transparency in JPEG or BMP; 16 bits in anything but PNG and TIFF; sides too long
-            for WebP or JPEG.
+        MissingExtra: tifffile is needed.
+        UsageError: unknown suffix; values that only TIFF and .npy hold; transparency in JPEG or BMP; 16 bits in
+            anything but PNG, TIFF and .npy; sides too long for WebP or JPEG.
     """
     file_format = _format(path)
+    if file_format == "NPY":
+        return
+    if is_array(image):
+        if file_format != "TIFF":
+            raise UsageError(f"{path} cannot keep values of {value_type(image)}; write TIFF or .npy instead.")
+        check_tiff(image)
+        return
     if file_format in ("JPEG", "BMP") and image.has_transparency_data:
         raise UsageError(f"{path} cannot keep the picture's transparency; write PNG, WebP or TIFF instead.")
     if file_format not in ("PNG", "TIFF") and image.mode == "I;16":
@@ -58,7 +68,8 @@ def save_picture(image: Image.Image, path: str | Path, picture: Picture | None =
 
     PNG, TIFF, WebP (lossless, colours under transparent pixels included) and BMP keep every pixel; JPEG does not (see
     `lossy`) and is written with quality 95 and full colour resolution (4:4:4). WebP has no grey and no palette mode, so
-    those come back as equal RGB(A) colours; so do palette and single-colour transparency in TIFF. BMP has no metadata.
+    those come back as equal RGB(A) colours; so do palette and single-colour transparency in TIFF. BMP has no metadata,
+    and .npy holds the array of values alone, as TIFF does where Pillow has no mode for them.
 
     Args:
         image: what to write.
@@ -70,6 +81,10 @@ def save_picture(image: Image.Image, path: str | Path, picture: Picture | None =
     """
     check_output(path, image)
     file_format, metadata = _format(path), _metadata(picture)
+    if file_format == "NPY" or isinstance(image, ArrayImage):
+        with _atomic(Path(path)) as file:
+            write_values(file, image, file_format, metadata.get("icc_profile"))
+        return
     options = dict(_OPTIONS.get(file_format, {}))
     if file_format == "TIFF" and "exif" not in metadata:
         options["compression"] = "tiff_adobe_deflate"  # libtiff cannot write the sub-tables of an EXIF block

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..diffusion.rng import Seed
 from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError
-from ..imaging import Picture, read_picture
+from ..imaging import Picture
+from ..imaging.ranges import Asked
 from ..priors import CFGPrior, Prior
 from ..priors.cfg import condition_inside
 from ..priors.classifier_guidance import ClassifierGuidedPrior
@@ -30,7 +32,18 @@ from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
 from ..solvers import Cost, Solver
 from .events import Completion, Event, Loading, OnEvent, Step
-from .inputs import Source, about_mask, about_picture, as_image, resolve_mask
+from .inputs import (
+    Source,
+    about_mask,
+    about_picture,
+    as_boxes,
+    as_picture,
+    asked_range,
+    in_range,
+    number,
+    resolve_mask,
+    whole,
+)
 from .job import CancellablePrior, InpaintJob, PictureJob, fitted
 from .memory import parse_bytes
 from .method import choose_solver, for_width, method_name, sample_seeds
@@ -175,6 +188,21 @@ class Options:
     prior_flags: Mapping[str, Any] | str | None = None
     offline: bool = False
 
+    def checked(self) -> Options:
+        """The same in Python's own types.
+
+        Raises:
+            UsageError: what should be a number is none.
+        """
+        return replace(
+            self,
+            batch_size=None if self.batch_size is None else whole(self.batch_size, "batch_size"),
+            label=None if self.label is None else whole(self.label, "label"),
+            guidance_scale=number(self.guidance_scale, "guidance_scale"),
+            classifier_scale=number(self.classifier_scale, "classifier_scale"),
+            max_memory=int(self.max_memory) if isinstance(self.max_memory, Integral) else self.max_memory,
+        )
+
     @classmethod
     def split(cls, arguments: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
         """The options among keyword arguments, and the others."""
@@ -193,15 +221,20 @@ def plan(
     *,
     boxes: Sequence[tuple[int, int, int, int]] | None = None,
     mask_means: str = "repaint",
+    value_range: Asked = "auto",
+    page: int | None = None,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> Plan:
     """Read, check and load everything that a run needs, and plan its windows. Nothing is drawn yet.
 
     Args:
-        image: a path, PIL image, uint8 array (H, W[, 3 or 4]) or ``Picture``, from 16x16 to 40 megapixels.
-        mask: a path, PIL image or array (H, W) of the picture's size: white, True or 1 says *repaint* (see
-            ``mask_means``); or "alpha": the transparent pixels are to be repainted and become opaque.
+        image: a path, bytes, open binary file, PIL image, array (H, W[, 1, 3 or 4]) of whole or floating numbers, or
+            ``Picture``, from 16x16 to 40 megapixels. An array of a type for which Pillow has no mode gives results that
+            are `ArrayImage`; NumPy sees the type of the input in all of them.
+        mask: a path, bytes, file, PIL image or array (H, W) of the picture's size: white, True or 1 says *repaint* (see
+            ``mask_means``); or "alpha": the transparent pixels are to be repainted and become opaque; or "nan": those
+            with values that are not finite.
         prior: a name or path for ``load_prior``, or a ``Prior``.
         method: a name in ``SOLVERS`` or a ``Solver``; None is ``DEFAULT_METHOD``, with settings for the widest hole.
         num_samples: how many completions.
@@ -209,6 +242,10 @@ def plan(
             lists them. A sample depends on its seed only, not on the others or on ``batch_size``.
         boxes: parts to repaint, (x, y, width, height) in pixels, instead of a mask or in addition to it.
         mask_means: what white means in the mask, "repaint" or "keep".
+        value_range: the stored values that the prior sees as black and white, (min, max); or "full", all that the type
+            holds (0 to 1 of floating values); or "auto": of pictures with more than 8 bits that use less than half of
+            it, the part they use (`imaging.ranges.choose_range`). Results have the picture's own units.
+        page: which page of a TIFF with several, counted from 1.
         on_event: hears `Loading` before the prior is read.
         options: fields of `Options`, and settings of the method; with ``method=None`` these change the default
             settings.
@@ -219,15 +256,18 @@ def plan(
     """
     common, params = Options.split(options)
     solver = choose_solver(method, params)  # first: a wrong setting is told before anything is read
-    picture = image if isinstance(image, Picture) else read_picture(as_image(image))
+    boxes, asked = as_boxes(boxes), asked_range(value_range)
+    picture = as_picture(image, page)
     known = resolve_mask(picture, mask, boxes, mask_means)
+    picture, told = in_range(picture, known, asked)
     if method is None:
         solver = for_width(solver, params, thickness(~known.known))
     from_alpha = isinstance(mask, str) and mask == "alpha"
     job = partial(InpaintJob, picture=picture, known=known.known, opaque_holes=from_alpha, solver=solver)
-    call = {"boxes": [list(box) for box in boxes] if boxes else None, "mask_means": mask_means}
+    call = {"boxes": [list(box) for box in boxes] or None, "mask_means": mask_means, "value_range": asked, "page": page}
     about = {"image": about_picture(picture), "mask": about_mask(mask, known)}
-    return planned(job, prior, num_samples, seed, common, call, about, (*picture.warnings, *known.warnings), on_event)
+    warnings = (*picture.warnings, *known.warnings, *told)
+    return planned(job, prior, num_samples, seed, common, call, about, warnings, on_event)
 
 
 def planned(
@@ -249,6 +289,7 @@ def planned(
         call, about: for run.json, to which this adds.
         size: see `fitted`.
     """
+    num_samples, options = whole(num_samples, "num_samples"), options.checked()
     seeds = sample_seeds(seed, num_samples)
     if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {options.batch_size}")
@@ -273,7 +314,7 @@ def planned(
     call = {
         "method": method_name(job.solver),
         "num_samples": num_samples,
-        "seed": seed if isinstance(seed, int) else list(seed),
+        "seed": [int(value) for value in seed] if isinstance(seed, Sequence | np.ndarray) else int(seed),
         **call,
         **{name: value for name, value in asked.items() if name not in ("device", "offline")},
         **(asdict(job.solver) if is_dataclass(job.solver) else {}),
@@ -340,8 +381,6 @@ def _classified(prior: Prior, options: Options) -> tuple[Prior, dict[str, Any] |
 
 def _conditioned(prior: Prior, options: Options) -> Prior:
     label, prompt, scale = options.label, options.prompt, options.guidance_scale
-    if label is not None and (isinstance(label, bool) or not isinstance(label, int)):
-        raise UsageError(f"a label is one whole number for the whole picture, not {label!r}")
     if options.classifier is not None and not prior.classes:
         label = None  # which the classifier alone was told
     if label is None and prompt is None and options.negative_prompt is None and scale == 1:
