@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from priorpaint.inpainting.events import Event
     from priorpaint.inpainting.result import Output, Result
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".npy")
+RangeOption = Annotated[
+    str,
+    Option("--range", metavar="auto|full|MIN,MAX", help="Stored values that are black and white to the prior."),
+]
+PageOption = Annotated[int | None, Option("--page", metavar="N", min=1, help="Page of a TIFF with several.")]
+# Pictures of these formats may have values that PNG does not hold.
+_DEEP_SUFFIXES = (".tif", ".tiff", ".npy")
 # Fields of `JobOptions` that say what becomes of the results; the others are arguments of a plan.
 _OWN = ("out", "settings", "format", "overwrite", "threads", "quiet", "as_json")
 
@@ -73,8 +80,9 @@ class JobOptions:
     prior_flags: PriorFlags = None
     offline: Offline = False
     format: Annotated[
-        str, Option(metavar="FORMAT", help="png, jpg, webp (lossless), tiff, or same (as the picture).")
-    ] = "png"
+        str | None,
+        Option(metavar="FORMAT", help="png (default), jpg, webp (lossless), tiff, npy, or same (as the picture)."),
+    ] = None
     overwrite: Annotated[bool, Option("--overwrite", help="Replace results that exist already.")] = False
     batch_size: Annotated[int | None, Option(metavar="N", min=1, help="Results computed together.")] = None
     max_memory: Annotated[
@@ -128,8 +136,9 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
     from .progress import Display
     from .stopping import signals as taken_signals
 
-    if format.lower() != "same":  # all but that is told before a prior is loaded, which may take long
-        Output(out, image.stem, suffix_for(format)).check(samples, overwrite=overwrite)
+    early = format or ("same" if image.suffix.lower() in _DEEP_SUFFIXES else "png")
+    if early.lower() != "same":  # all but that is told before a prior is loaded, which may take long
+        Output(out, image.stem, suffix_for(early)).check(samples, overwrite=overwrite)
     ready, written = plan(**arguments, **settings), 0
     output = Output(out, image.stem, suffix_for(format, ready.picture))
     lost = output.check(samples, overwrite=overwrite, picture=ready.picture)
