@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
-from priorpaint import UsageError
+from priorpaint import PriorpaintError, UsageError
 from priorpaint.errors import MissingExtra
-from priorpaint.imaging import compose, read_mask, read_picture, save_picture
+from priorpaint.imaging import check_output, compose, read_mask, read_picture, save_picture, storing
 from priorpaint.imaging.arrays import ArrayImage
 from priorpaint.imaging.ranges import ValueRange
 
@@ -227,3 +227,59 @@ def test_other_things_are_told_in_one_sentence_that_does_not_print_them(source: 
         with pytest.raises(UsageError, match=sentence) as error:
             read(source)
         assert str(error.value).startswith(label) and len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_picture_of_any_mode_as_npy_is_its_values_or_colours(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(values("uint8"))
+    image = Image.fromarray(values("uint16")) if mode == "I;16" else grey.convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray(np.tile(np.arange(40, dtype=np.uint8), (30, 1))))
+    picture = read_picture(image)
+    assert check_output("a.npy", picture) == ()
+    save_picture(picture.image, tmp_path / "a.npy", picture)
+    back = read_picture(tmp_path / "a.npy").image
+    assert back.mode == {"1": "L", "LA": "RGBA", "P": "RGB"}.get(mode, mode)
+    np.testing.assert_array_equal(np.asarray(back), np.asarray(image.convert(back.mode)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("suffix", [".npy", ".tif"])
+def test_values_that_read_back_as_something_else_are_not_kept(
+    tmp_path: Path, suffix: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, path = read_picture(values("float64", shape)).image, tmp_path / f"a{suffix}"
+    save_picture(image, path)
+    old = path.read_bytes()
+    write = storing.write_values
+
+    def other(file: Any, image: Any, *rest: Any) -> None:
+        write(file, image.holding(np.nextafter(image.values, 9)), *rest)
+
+    monkeypatch.setattr(storing, "write_values", other)
+    with pytest.raises(PriorpaintError, match="read back as something else .other values"):
+        save_picture(image, path)
+    assert path.read_bytes() == old and [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_a_deep_tiff_says_is_kept_or_said_to_be_lost(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    tags = [(700, "B", 6, b"<xmp/>", True)]
+    options = {"iccprofile": profile, "resolution": (300, 300), "resolutionunit": "INCH", "extratags": tags}
+    tifffile.imwrite(tmp_path / "a.tif", values("uint16", (30, 40, 3)), photometric="rgb", metadata=None, **options)
+    picture = read_picture(tmp_path / "a.tif")
+    said = (*picture.warnings, *check_output(tmp_path / "b.tif", picture))
+    assert picture.icc == profile and len(said) == 1 and "XMP packet" in said[0] and "resolution" in said[0]
+    save_picture(picture.image, tmp_path / "b.tif", picture)
+    assert read_picture(tmp_path / "b.tif").icc == profile
+    (lost,) = check_output(tmp_path / "b.npy", picture)
+    assert lost.startswith(".npy cannot keep the ICC profile")
+
+
+def test_a_page_of_8_bits_keeps_what_it_says(tmp_path: Path) -> None:
+    first, second = (Image.fromarray(values("uint8", (30, 40, 3))) for _ in range(2))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[second], dpi=(300, 300))
+    picture = read_picture(tmp_path / "a.tif", page=1)
+    assert picture.image.mode == "RGB" and picture.image.info["dpi"] == (300, 300)
+    save_picture(picture.image, tmp_path / "b.png", picture)
+    assert read_picture(tmp_path / "b.png").image.info["dpi"] == pytest.approx((300, 300), abs=0.1)

@@ -178,6 +178,41 @@ def test_restoring_takes_a_range_too(asked: Any) -> None:
         plan_restoration(torch.zeros(1, 3, 16, 20), "downsampling", flat_prior(), value_range="auto")
 
 
+@pytest.mark.parametrize("channels", [0, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float64"])
+def test_extended_and_feathered_pictures_of_any_type_keep_their_values(dtype: str, channels: int) -> None:
+    values = smooth(100, 700, dtype, channels)
+    if channels == 4:
+        values[..., 3] = 1 if dtype.startswith("f") else 65535
+    result = inpaint(values, HOLE, flat_prior(0.5), extend=np.array([4, 0, 6, 2]), grow=1, feather=2, **FAST)
+    out = np.asarray(result.images[0])
+    assert out.dtype == values.dtype and out.shape[:2] == (32, 50) and result.known.shape == (32, 50)
+    wide = np.zeros_like(out)
+    wide[:30, 4:44] = values
+    np.testing.assert_array_equal(out[result.known], wide[result.known])
+    assert 100 <= out[..., :3].min() and out[..., :3].max() <= 700
+    if channels == 4:
+        assert (out[..., 3] == values[0, 0, 3]).all()
+
+
+def test_a_seam_does_not_blend_with_what_is_no_number() -> None:
+    values = smooth(290, 310, "float32")
+    values[HOLE] = np.nan
+    with pytest.raises(UsageError, match="there is nothing to blend with"):
+        plan(values, "nan", flat_prior(), feather=2, **FAST)
+    ready = plan(values, "nan", flat_prior(), grow=3, feather=2, **FAST)
+    assert ready.weight is not None and (ready.weight[HOLE] == 1).all()
+    assert np.isfinite(np.asarray(ready.run().images[0])).all()
+    assert ready.preview().mode == "RGB"
+
+
+@pytest.mark.parametrize("other", [{"mask_color": "#ffffff"}, {"mask_diff": np.zeros((30, 40), np.float32)}])
+@pytest.mark.parametrize("channels", [0, 3])
+def test_colours_and_differences_are_for_pictures_that_the_eye_sees(other: dict[str, Any], channels: int) -> None:
+    with pytest.raises(UsageError, match="has values of float32, which have no colours to compare"):
+        plan(smooth(290, 310, "float32", channels), None, flat_prior(), **other, **FAST)
+
+
 # -- callers' numbers --------------------------------------------------------------------------------------------------
 
 

@@ -32,8 +32,9 @@ def storable(image: Image.Image, file_format: str, *, opaque: bool) -> Image.Ima
     if isinstance(image, ArrayImage):
         return image
     if file_format == "NPY":
-        grey, colour = {"1": "L", "LA": "L"}.get(mode, mode), "RGB" if mode in ("P", "RGBA") else mode
-        return _without_alpha(image, colour if mode not in ("1", "LA") else grey) if opaque else image.convert("RGBA")
+        if opaque and mode != "RGBA":
+            return _without_alpha(image, {"1": "L", "LA": "L", "P": "RGB"}.get(mode, mode))
+        return image.convert("RGBA")
     if file_format in ("JPEG", "BMP"):
         mode = {"P": "RGB", "1": "L"}.get(mode, mode) if file_format == "JPEG" else mode
         return _without_alpha(image, {"RGBA": "RGB", "LA": "L"}.get(mode, mode))
