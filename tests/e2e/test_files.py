@@ -91,15 +91,15 @@ def test_long_names_are_written_or_refused_before_the_work(
     """STEM_uncertainty.npy and STEM_uncertainty.png are the longest: 16 bytes beside the stem, of 255."""
     size = len(letter.encode())
     fits = photo(tmp_path / f"{letter * (238 // size)}.png")
-    run = ["-o", tmp_path / "o", "--prior", prior, *FAST]
+    run = ["-o", tmp_path / "o", "--prior", prior, *FAST, "-n", "2"]
     assert exit_code(monkeypatch, "inpaint", fits, *run) == 0
-    assert len(list((tmp_path / "o").iterdir())) == 6
+    assert len(list((tmp_path / "o").iterdir())) == 7
     capsys.readouterr()
     long = photo(tmp_path / f"{letter * (246 // size)}.png")
     assert exit_code(monkeypatch, "inpaint", long, *run) == 2
     said = capsys.readouterr().err
     assert "bytes, and" in said and "allows 255; give the picture or the folder a shorter name" in said
-    assert len(list((tmp_path / "o").iterdir())) == 6
+    assert len(list((tmp_path / "o").iterdir())) == 7
 
 
 def test_opaque_rgba_goes_into_a_jpeg(tmp_path: Path, prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:

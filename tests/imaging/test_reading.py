@@ -231,12 +231,12 @@ def test_animations_and_pages_are_refused(tmp_path: Path) -> None:
             read_picture(tmp_path / name)
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "I", "F", "YCbCr"])
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr"])
 def test_other_modes_are_refused(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.tif"
     Image.new(mode, SIZE).save(path)
     # Pillow before 13 cannot read its own YCbCr TIFF.
-    with pytest.raises(UsageError, match="which is not supported|more than 8 bits" + "|truncated" * (mode == "YCbCr")):
+    with pytest.raises(UsageError, match="which is not supported" + "|truncated" * (mode == "YCbCr")):
         read_picture(path)
     with pytest.raises(UsageError, match=f"is in mode {mode}, which is not supported"):
         read_picture(Image.new(mode, SIZE))
@@ -249,25 +249,9 @@ def test_16_bit_colour_is_refused_and_not_halved(tmp_path: Path, colour: int, sa
     loaded = Image.open(path)
     loaded.load()
     for source in (path, opened, loaded):
-        with pytest.raises(UsageError, match="more than 8 bits a channel, of which only 8 would be read"):
+        with pytest.raises(UsageError, match="16 bits a channel, of which 8 would be read; save it as TIFF"):
             read_picture(source)
     opened.close()
-
-
-def test_16_bit_colour_tiff_is_refused(tmp_path: Path) -> None:
-    width = height = 20
-    entries = [
-        (256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 122), (259, 3, 1, 1), (262, 3, 1, 2),
-        (273, 4, 1, 128), (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, width * height * 6),
-    ]  # fmt: skip
-    table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
-    head = b"II*\0" + struct.pack("<I", 8) + table
-    path = tmp_path / "deep.tif"
-    path.write_bytes(head.ljust(122, b"\0") + struct.pack("<HHH", 16, 16, 16) + bytes(width * height * 6))
-    with Image.open(path) as image:
-        assert image.mode == "RGB"
-    with pytest.raises(UsageError, match="more than 8 bits a channel, of which only 8 would be read"):
-        read_picture(path)
 
 
 def test_sizes_from_16_pixels_to_40_megapixels(tmp_path: Path) -> None:

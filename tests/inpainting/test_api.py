@@ -641,7 +641,7 @@ def test_saving_in_other_formats(result: Result, tmp_path: Path) -> None:
     assert files[0].name == "stem_0.jpg" and files[2].name == "stem_mean.jpg" and files[3].suffix == ".png"
     tiff = result.save(tmp_path / "tiff", format="tiff")[0]
     assert np.array_equal(raw(Image.open(tiff)), raw(result.images[0]))
-    with pytest.raises(UsageError, match="png, jpg, webp, tiff or same"):
+    with pytest.raises(UsageError, match="png, jpg, webp, tiff, npy or same"):
         result.save(tmp_path, "other", format="gif")
 
 

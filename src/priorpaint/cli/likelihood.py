@@ -110,8 +110,8 @@ def _read(path: Path, prior: Prior) -> Tensor:
     from priorpaint.imaging import read_picture
 
     picture = read_picture(path)
-    if picture.levels != 255:
-        raise UsageError(f"{path} has 16 bits a value, and the bound is one for 8; convert it to 8 bits first.")
+    if picture.deep:
+        raise UsageError(f"{path} has more than 8 bits a value, and the bound is for 8; convert it to 8 bits first.")
     width, height = picture.size
     prior.check_size(height, width)
     return picture.to_tensor(prior.image_shape[0])

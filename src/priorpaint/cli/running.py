@@ -37,7 +37,14 @@ if TYPE_CHECKING:
     from .progress import Display
     from .stopping import Signals
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".npy")
+RangeOption = Annotated[
+    str,
+    Option("--range", metavar="auto|full|MIN,MAX", help="Stored values that are black and white to the prior."),
+]
+PageOption = Annotated[int | None, Option("--page", metavar="N", min=1, help="Page of a TIFF with several.")]
+# Pictures of these formats may have values that PNG does not hold.
+_DEEP_SUFFIXES = (".tif", ".tiff", ".npy")
 _LONG_SECONDS = 3600.0
 _WRITING = 0.02, 1e-7  # seconds that a file takes, and a byte of pixels
 # Fields of `JobOptions` that say what becomes of the results; the others are arguments of a plan.
@@ -84,8 +91,9 @@ class JobOptions:
     prior_flags: PriorFlags = None
     offline: Offline = False
     format: Annotated[
-        str, Option(metavar="FORMAT", help="png, jpg, webp (lossless), tiff, or same (as the picture).")
-    ] = "png"
+        str | None,
+        Option(metavar="FORMAT", help="png (default), jpg, webp (lossless), tiff, npy, or same (as the picture)."),
+    ] = None
     overwrite: Annotated[bool, Option("--overwrite", help="Replace results that exist already.")] = False
     read_back: Annotated[
         bool,
@@ -150,10 +158,11 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
     from .progress import Display
     from .stopping import signals as taken_signals
 
+    early = format or ("same" if image.suffix.lower() in _DEEP_SUFFIXES else "png")
     if options.resume:
         Output(out, image.stem).check_resumable()
-    elif format.lower() != "same":  # all but that is told before a prior is loaded, which may take long
-        Output(out, image.stem, suffix_for(format)).check(samples, overwrite=overwrite)
+    elif early.lower() != "same":  # all but that is told before a prior is loaded, which may take long
+        Output(out, image.stem, suffix_for(early)).check(samples, overwrite=overwrite)
     ready = plan(**arguments, **settings)
     output = Output(out, image.stem, suffix_for(format, ready.picture), options.read_back)
     with ExitStack() as stack:

@@ -6,7 +6,16 @@ Inside the library a mask says 1 where a pixel is *known*; in files white means 
 from __future__ import annotations
 
 from priorpaint.imaging.composing import compose
-from priorpaint.imaging.masks import Mask, mask_from_alpha, mask_from_boxes, mask_picture, parse_box, read_mask
+from priorpaint.imaging.masks import (
+    Box,
+    Mask,
+    mask_from_alpha,
+    mask_from_boxes,
+    mask_from_nan,
+    mask_picture,
+    parse_box,
+    read_mask,
+)
 from priorpaint.imaging.reading import Picture, read_picture
 from priorpaint.imaging.sheets import contact_sheet, hole_overlay, uncertainty_picture
 from priorpaint.imaging.writing import (
@@ -22,6 +31,7 @@ from priorpaint.imaging.writing import (
 )
 
 __all__ = [
+    "Box",
     "Mask",
     "Picture",
     "check_output",
@@ -33,6 +43,7 @@ __all__ = [
     "lossy",
     "mask_from_alpha",
     "mask_from_boxes",
+    "mask_from_nan",
     "mask_picture",
     "parse_box",
     "read_mask",

@@ -102,7 +102,14 @@ def lost_for_good(said: Mapping[str, Any], file_format: str, stored: Image.Image
     """The keys of ``said`` that a file of this format had better not hold, though it could."""
     lost = set()
     profile = said.get("icc", b"")
-    if profile[16:20] == b"GRAY" and stored.mode not in ("1", "L", "LA", "I;16"):  # its space, as ICC.1:2022, 7.2.6
+    if profile[16:20] == b"GRAY" and stored.mode not in (
+        "1",
+        "L",
+        "LA",
+        "I;16",
+        "I",
+        "F",
+    ):  # its space, as ICC.1:2022, 7.2.6
         lost.add("icc")
     if file_format == "PNG" and len(profile) > _LARGEST_PNG_PROFILE:
         lost.add("icc")
@@ -116,7 +123,7 @@ def survives(key: str, said: Any, back: Image.Image) -> bool:
         return found is not None and all(math.isclose(a, b, rel_tol=0.01) for a, b in zip(found, said, strict=True))
     fields, _ = read(back, "")
     if key == "texts":
-        return {**said, **fields["texts"]} == said == fields["texts"]
+        return bool(said == fields["texts"])
     if key == "comment":
         text = fields["texts"].get("Comment")
         return said in (fields["comment"], None if text is None else text.encode("utf-8", "replace"))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.arrays import DEEP, eight_bits, range_of
 
 # Dark blue over purple and orange to pale yellow. The anchors sit at positions in proportion to their lightness, so
 # that equal steps of the value look like equal steps of brightness, on grey prints and to colour-blind eyes too.
@@ -94,8 +95,8 @@ def hole_overlay(
 
 def shown(image: Image.Image) -> Image.Image:
     """The picture as 8-bit RGB, with what is transparent over a checkerboard."""
-    if image.mode == "I;16":
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in DEEP:
+        return Image.fromarray(eight_bits(np.asarray(image), range_of(image))).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     rows, columns = np.indices((image.height, image.width), dtype=np.int32) // 8

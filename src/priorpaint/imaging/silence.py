@@ -6,19 +6,20 @@ import ctypes
 import logging
 from functools import cache
 
-from PIL import Image
+from PIL import _imaging
 
 
 @cache
 def silence_libraries() -> None:
-    """Keep lines of libtiff, and log records of Pillow that nobody has asked for, off stderr from now on.
+    """Keep lines of libtiff, and log records of Pillow and tifffile that nobody has asked for, off stderr from now on.
 
     libtiff tells its errors to a handler of the process, which by default prints; Pillow raises them as well. Where the
     library cannot be reached (it may be linked statically), it goes on printing.
     """
-    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    for name in ("PIL", "tifffile"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
     try:
-        library = ctypes.CDLL(Image.core.__file__)  # whose dependencies are searched, too
+        library = ctypes.CDLL(_imaging.__file__)  # whose dependencies are searched, too
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             set_handler = getattr(library, name)
             set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p

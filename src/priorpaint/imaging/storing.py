@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from priorpaint.imaging.arrays import ArrayImage, image_of, read_npy, write_values
+from priorpaint.imaging.deep_tiff import read_deep_tiff
 from priorpaint.imaging.silence import silence_libraries
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -27,6 +29,12 @@ def storable(image: Image.Image, file_format: str, *, opaque: bool) -> Image.Ima
         opaque: whether no pixel of the whole picture is transparent.
     """
     mode = image.mode
+    if isinstance(image, ArrayImage):
+        return image
+    if file_format == "NPY":
+        if opaque and mode != "RGBA":
+            return _without_alpha(image, {"1": "L", "LA": "L", "P": "RGB"}.get(mode, mode))
+        return image.convert("RGBA")
     if file_format in ("JPEG", "BMP"):
         mode = {"P": "RGB", "1": "L"}.get(mode, mode) if file_format == "JPEG" else mode
         return _without_alpha(image, {"RGBA": "RGB", "LA": "L"}.get(mode, mode))
@@ -41,14 +49,23 @@ def encoded(image: Image.Image, file_format: str, options: Mapping[str, Any], fi
     """The image as a file, in memory, or written into ``file``."""
     silence_libraries()
     target = io.BytesIO() if file is None else file
-    image.save(target, format=file_format, **_OPTIONS.get(file_format, {}), **options)
+    if file_format == "NPY" or isinstance(image, ArrayImage):
+        write_values(target, image, file_format, options.get("icc_profile"))
+    else:
+        image.save(target, format=file_format, **_OPTIONS.get(file_format, {}), **options)
     return target.getvalue() if isinstance(target, io.BytesIO) else b""
 
 
-def opened(data: bytes | BinaryIO, file_format: str) -> Image.Image:
-    """A written file, loaded."""
+def opened(data: bytes | BinaryIO, file_format: str, stored: Image.Image) -> Image.Image:
+    """A written file, loaded, as the image that was stored in it: an `ArrayImage` where that is one."""
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     file.seek(0)
+    if file_format == "NPY":
+        return image_of(read_npy(file.read(), "it"), "it")
+    if isinstance(stored, ArrayImage):
+        deep = read_deep_tiff(file.read(), "it", None, stored.width * stored.height)
+        deep.image.info["icc_profile"] = deep.icc
+        return deep.image
     image = Image.open(file, formats=[file_format])
     image.load()
     return image
@@ -57,7 +74,7 @@ def opened(data: bytes | BinaryIO, file_format: str) -> Image.Image:
 def how_it_reads_back(file: bytes | BinaryIO, file_format: str, stored: Image.Image) -> str | None:
     """What is wrong with a written file, in a few words; None where it says the picture that was to be stored."""
     try:
-        return what_differs(opened(file, file_format), stored)
+        return what_differs(opened(file, file_format, stored), stored)
     except Exception as error:  # every decoder has its own kinds of error
         return str(error) or type(error).__name__
 
@@ -71,6 +88,11 @@ def what_differs(back: Image.Image, stored: Image.Image) -> str | None:
     """
     if back.size != stored.size:
         return f"{back.width}x{back.height} pixels for {stored.width}x{stored.height}"
+    if isinstance(back, ArrayImage) or isinstance(stored, ArrayImage):
+        values, wanted = np.asarray(back), np.asarray(stored)
+        if (values.dtype, values.shape) != (wanted.dtype, wanted.shape):
+            return f"values of {values.dtype}, {values.shape}, for {wanted.dtype}, {wanted.shape}"
+        return None if values.tobytes() == wanted.tobytes() else "other values"
     if back.mode != stored.mode:
         if back.format != "BMP" or stored.mode != "P":
             return f"mode {back.mode} for {stored.mode}"

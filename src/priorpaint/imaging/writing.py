@@ -17,6 +17,7 @@ from PIL import Image
 
 from priorpaint.errors import PriorpaintError, UsageError
 from priorpaint.imaging import metadata
+from priorpaint.imaging.arrays import check_tiff, is_array, value_type
 from priorpaint.imaging.reading import Picture, opacity_of
 from priorpaint.imaging.storing import encoded, how_it_reads_back, opened, storable, what_differs
 
@@ -28,6 +29,7 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".bmp": "BMP",
+    ".npy": "NPY",
 }
 _LONGEST_SIDE = {"WEBP": 16383, "JPEG": 65535}
 _CORNER, _MIDDLE = 64, 256
@@ -48,8 +50,9 @@ def check_output(path: str | Path, picture: Picture) -> tuple[str, ...]:
         What a file of this name will not keep of the picture's metadata, one sentence.
 
     Raises:
-        UsageError: unknown suffix; transparency in JPEG or BMP; 16 bits in anything but PNG and TIFF; sides too long
-            for WebP or JPEG.
+        MissingExtra: tifffile is needed.
+        UsageError: unknown suffix; values that only TIFF and .npy hold; transparency in JPEG or BMP; 16 bits in
+            anything but PNG, TIFF and .npy; sides too long for WebP or JPEG.
     """
     file_format = _format(path)
     _check_pixels(path, picture.image)
@@ -66,7 +69,7 @@ def check_output(path: str | Path, picture: Picture) -> tuple[str, ...]:
     if not lost:
         return ()
     words = " and ".join(filter(None, (", ".join(lost[:-1]), lost[-1])))
-    name = {"WEBP": "WebP"}.get(file_format, file_format)
+    name = {"WEBP": "WebP", "NPY": ".npy"}.get(file_format, file_format)
     return (f"{name} cannot keep the {words} of {picture.name}; the results are without.",)
 
 
@@ -78,7 +81,8 @@ def save_picture(
     PNG, TIFF, WebP (lossless, colours under transparent pixels included) and BMP keep every pixel; JPEG does not (see
     `lossy`) and is written with quality 95 and full colour resolution (4:4:4). WebP has no grey and no palette mode, so
     those come back as equal RGB(A) colours; so do palette and single-colour transparency in TIFF. Opacity that is full
-    everywhere is left out where a format has none.
+    everywhere is left out where a format has none. A .npy file holds the array of values alone (of a palette picture
+    its colours), and so does a TIFF, but for the ICC profile, where Pillow has no mode for them.
 
     Args:
         image: what to write.
@@ -89,6 +93,7 @@ def save_picture(
             for JPEG within what its own quantisation allows.
 
     Raises:
+        MissingExtra: tifffile is needed.
         UsageError: the format cannot hold the picture (`check_output`), or the file cannot be written.
         PriorpaintError: the file reads back as something else; there is none of its name then, or still the old one.
     """
@@ -108,11 +113,17 @@ def save_picture(
 
 def _check_pixels(path: str | Path, image: Image.Image) -> None:
     file_format = _format(path)
+    if is_array(image):
+        if file_format not in ("TIFF", "NPY"):
+            raise UsageError(f"{path} cannot keep values of {value_type(image)}; write TIFF or .npy instead.")
+        if file_format == "TIFF":
+            check_tiff(image)
+        return
     if file_format in ("JPEG", "BMP") and not _opaque(image):
         raise UsageError(f"{path} cannot keep the picture's transparency; write PNG, WebP or TIFF instead.")
-    if file_format not in ("PNG", "TIFF") and image.mode == "I;16":
+    if file_format not in ("PNG", "TIFF", "NPY") and image.mode == "I;16":
         raise UsageError(f"{path} cannot keep the picture's 16 bits; write PNG or TIFF instead.")
-    if file_format == "TIFF" and image.mode == "I;16" and not _opaque(image):
+    if file_format in ("TIFF", "NPY") and image.mode == "I;16" and not _opaque(image):
         raise UsageError(f"{path} cannot keep a transparent value in 16 bits; write PNG instead.")
     longest = _LONGEST_SIDE.get(file_format)
     if longest is not None and max(image.size) > longest:
@@ -129,7 +140,8 @@ def _opaque(image: Image.Image) -> bool:
 
 def _corner(image: Image.Image) -> Image.Image:
     """A part that is quickly written, and in all but its size like the whole."""
-    return image.crop((0, 0, *(min(side, _CORNER) for side in image.size)))
+    width, height = image.size
+    return image.crop((0, 0, min(width, _CORNER), min(height, _CORNER)))
 
 
 def _said(picture: Picture) -> dict[str, Any]:
@@ -149,7 +161,7 @@ def _kept(picture: Picture, corner: Image.Image, file_format: str) -> dict[str, 
 def _survives(key: str, value: Any, corner: Image.Image, file_format: str) -> bool:
     try:
         data = encoded(corner, file_format, metadata.save_options({key: value}, file_format, corner.size))
-        back = opened(data, file_format)
+        back = opened(data, file_format, corner)
         return what_differs(back, corner) is None and metadata.survives(key, value, back)
     except Exception:  # too long, out of range, not to be encoded: each writer has its own kinds of error
         return False

@@ -368,11 +368,11 @@ class InpaintJob(PictureJob):
     def _frame_values(self) -> Tensor:
         """The frame as (1, C, h, w) in [-1, 1]."""
         channels = self.prior.image_shape[0]
-        values = self.picture.values()[self.frame.slices]
+        values, scale = self.picture.values()[self.frame.slices], self.picture.scale
         out = torch.empty(1, channels, self.frame.height, self.frame.width)
         for channel in range(channels):  # without a float copy of all channels: pictures may have 40 megapixels
-            out[0, channel] = torch.from_numpy(values[..., min(channel, values.shape[2] - 1)].astype(np.float32))
-        return out.mul_(2 / self.picture.levels).sub_(1)
+            out[0, channel] = torch.from_numpy(scale.to_unit(values[..., min(channel, values.shape[2] - 1)]))
+        return out
 
 
 def _xywh(box: Box) -> list[int]:

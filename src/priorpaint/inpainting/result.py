@@ -29,11 +29,12 @@ from ..imaging import (
     write_array_atomic,
     write_bytes_atomic,
 )
+from ..imaging.arrays import is_array
 from .record import RUN_FILE, Record, check_same, clear_parts, created, interrupted, locked, read_record
 
-SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "npy": ".npy"}
 _ALIASES = {"jpeg": "jpg", "tif": "tiff"}
-_OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
+_OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp", "NPY": ".npy"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ class Result:
         folder: str | Path,
         stem: str | None = None,
         *,
-        format: str = "png",
+        format: str | None = None,
         overwrite: bool = False,
         read_back: bool = True,
     ) -> list[Path]:
@@ -73,7 +74,8 @@ class Result:
         Args:
             folder: made where it is missing.
             stem: start of the names (see ``Output``); by default the input's, or "picture" for one made in memory.
-            format: png, jpg, webp, tiff, or same (as the input).
+            format: png, jpg, webp, tiff, npy, or same (as the input); None is png, or for values that PNG cannot hold
+                the input's, and npy for those of an array.
             overwrite: whether files of these names may be replaced.
             read_back: whether each picture is decoded and compared before its file takes its name (`save_picture`).
 
@@ -293,15 +295,17 @@ class Output:
         return self.path(RUN_FILE) if others else shared
 
 
-def suffix_for(format: str, picture: Picture | None = None) -> str:
-    """The suffix of completions: of a named format, or of the picture's own for "same".
+def suffix_for(format: str | None, picture: Picture | None = None) -> str:
+    """The suffix of completions: of a named format; of the picture's own for "same"; None see `Result.save`.
 
     Raises:
         UsageError: an unknown format.
     """
-    if picture is not None and format.lower() == "same":
-        return _OF_FORMAT[picture.format or "PNG"]
-    format = _ALIASES.get(format.lower(), format.lower())
-    if format not in SUFFIXES:
+    if picture is not None and (format or "same").lower() == "same":
+        if format is None and not is_array(picture.image):
+            return SUFFIXES["png"]
+        return _OF_FORMAT[picture.format or ("NPY" if is_array(picture.image) else "PNG")]
+    name = _ALIASES.get((format or "png").lower(), (format or "png").lower())
+    if name not in SUFFIXES:
         raise UsageError(f"there is no output format {format!r}; choose {', '.join(SUFFIXES)} or same.")
-    return SUFFIXES[format]
+    return SUFFIXES[name]

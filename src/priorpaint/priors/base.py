@@ -387,7 +387,10 @@ def times_of(t: Tensor | float, x_t: Tensor) -> Tensor:
 
 def _labels(label: Label, classes: int, name: str) -> Tensor:
     """int64 (1,) or (N,), each in 0 ... classes - 1."""
-    values = torch.as_tensor(label)
+    try:
+        values = torch.as_tensor(label)
+    except (OverflowError, RuntimeError, ValueError):  # a number of more than 64 bits
+        raise UsageError(f"the prior {name} knows the classes 0 to {classes - 1}, not {label!r}") from None
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool or values.ndim > 1:
         raise UsageError(f"a label of the prior {name} is a whole number, or N of them, not {label!r}")
     labels = values.to(torch.int64).reshape(-1)
