@@ -71,7 +71,8 @@ def read_photos(folder: Path, count: int | None) -> list[Photo]:
     files = sorted(path for path in folder.glob("*") if path.suffix in {".png", ".webp", ".jpg"})[:count]
     if not files:
         raise SystemExit(f"there are no pictures in {folder}; name the folder that holds photos-cid22 with --data")
-    return [Photo(path.stem, to_tensor(np.asarray(Image.open(path).convert("RGB")))) for path in files]
+    opened = ((path.stem, Image.open(path, formats=["PNG", "WEBP", "JPEG"])) for path in files)
+    return [Photo(name, to_tensor(np.asarray(image.convert("RGB")))) for name, image in opened]
 
 
 def to_tensor(picture: baselines.Picture) -> Tensor:

@@ -6,8 +6,24 @@ Imports neither torch nor anything else that takes time: the command line reads 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+NO_MEMORY = (
+    "there is not enough memory; use --batch-size 1 (batch_size=1), set a limit below what is free, such as "
+    "--max-memory 2GB (max_memory), or take a smaller picture."
+)
+# Of PyTorch on the CPU, of C++, and of the libraries that PyTorch calls on a GPU.
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "bad_alloc",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Cannot allocate memory",
+    "unable to mmap",
+)
 
 
 class PriorpaintError(Exception):
@@ -62,8 +78,23 @@ class CancelToken:
             raise Cancelled("the run was cancelled.")
 
 
+class NotEnoughMemory(PriorpaintError, MemoryError):
+    """There is less memory than the work takes, on the computer or on the GPU."""
+
+
 class MissingExtra(PriorpaintError, ImportError):
     """An optional library is needed; the message gives the exact pip command."""
+
+
+def printable(text: object) -> str:
+    """``text`` in one line that a terminal can show: names and descriptions in it may come from a stranger's file.
+
+    Letters, digits, marks and spaces of any script stay; all that could steer a terminal (escape sequences, line ends,
+    letters that turn the direction of reading) or not be encoded (lone surrogates) becomes visible, as ``\\x1b``.
+    """
+    return "".join(
+        one if one.isprintable() or unicodedata.category(one) == "Zs" else ascii(one)[1:-1] for one in str(text)
+    )
 
 
 def invalid(name: str, error: Any) -> UsageError:
@@ -76,10 +107,35 @@ def invalid(name: str, error: Any) -> UsageError:
     return UsageError(f"{name}: {key} = {first['input']!r} is not valid: {first['msg'].lower()}")
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a lack of memory, as Python, NumPy and PyTorch tell it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = str(error)
+    return isinstance(error, RuntimeError) and any(sign in words for sign in _NO_MEMORY)
+
+
+@contextmanager
+def memory_shortage_told() -> Iterator[None]:
+    """A lack of memory inside is told in a sentence.
+
+    Raises:
+        NotEnoughMemory: there was one.
+    """
+    try:
+        yield
+    except NotEnoughMemory:
+        raise
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise NotEnoughMemory(NO_MEMORY) from error
+
+
 def run_module(app: Callable[..., object], module: str) -> None:
     """Run the commands of ``python -m module``; an error is one sentence, and exit code 2 (wrong use) or 1."""
     try:
         app(prog_name=f"python -m {module}")
     except PriorpaintError as error:
-        print(f"{module}: {error}", file=sys.stderr)
+        print(f"{module}: {printable(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)

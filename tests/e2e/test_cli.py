@@ -276,7 +276,7 @@ def test_modes_and_odd_sizes(
     image = Image.fromarray(values, "RGBA")
     image = image if mode == "RGBA" else image.convert("RGB").quantize(32) if mode == "P" else image.convert(mode)
     image.save(tmp_path / "in.png")
-    run = ["inpaint", tmp_path / "in.png", "-o", tmp_path / "out", "--prior", prior, "-n", "1", "--quiet", *FAST]
+    run = ["inpaint", tmp_path / "in.png", "-o", tmp_path / "out", "--prior", prior, "-n", "2", "--quiet", *FAST]
     assert exit_code(monkeypatch, *run, "--box", "2,3,5,6", "--box", f"{size[0] - 4},{size[1] - 3},4,3") == 0
     known = np.ones(size[::-1], dtype=bool)
     known[3:9, 2:7] = known[-3:, -4:] = False

@@ -129,3 +129,12 @@ def test_many_pictures_go_in_rows() -> None:
     few, many = (contact_sheet(picture, known, [picture] * n, mean=picture, uncertainty=picture) for n in (3, 30))
     assert few.height < 2 * 160 and few.width > 5 * 160
     assert many.height > 3 * 160 and many.width <= 2200
+
+
+def test_the_sheet_of_one_sample_has_a_blank_for_the_uncertainty_and_that_of_many_shows_the_first() -> None:
+    known, picture = square_hole(), Image.new("RGB", (80, 60), (9, 90, 9))
+    one = np.asarray(contact_sheet(picture, known, [picture], mean=picture, uncertainty=None))
+    scale = 160 // 60 + 1
+    assert (one == 214).all(axis=2).sum() == 80 * 60 * scale**2
+    sixty, many = (contact_sheet(picture, known, [picture] * n, mean=picture, uncertainty=picture) for n in (60, 500))
+    assert many.width == sixty.width and many.height - sixty.height < 100  # for a second line in the label

@@ -241,7 +241,7 @@ def test_jpeg_is_lossy_and_has_full_colour_resolution(tmp_path: Path) -> None:
 )
 def test_formats_that_cannot_hold_the_picture(tmp_path: Path, name: str, mode: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        check_output(tmp_path / name, picture_of(mode))
+        check_output(tmp_path / name, read_picture(picture_of(mode)))
     with pytest.raises(UsageError, match=sentence):
         save_picture(picture_of(mode), tmp_path / name)
     assert list(tmp_path.iterdir()) == []

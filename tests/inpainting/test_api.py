@@ -136,10 +136,21 @@ def test_samples_mean_and_uncertainty_have_the_law_of_the_prior() -> None:
     assert raw(result.mean)[hole] / 127.5 - 1 == pytest.approx(values.mean(axis=0), abs=2 / 255)
 
 
-def test_one_sample_has_no_uncertainty() -> None:
+def test_one_sample_has_no_uncertainty(tmp_path: Path) -> None:
+    """Not one of 0, which would call noise certain: no map, no files of one, and a sheet without its colours."""
     result = inpaint(picture(), hole_in((64, 48)), white_prior(), num_samples=1, **FAST)
-    assert (result.uncertainty == 0).all()
-    assert np.array_equal(raw(result.mean), raw(result.images[0]))
+    assert result.uncertainty is None
+    names = ["a_0.png", "a_mean.png", "a_sheet.png", "run.json"]
+    assert [file.name for file in result.save(tmp_path, "a")] == names
+    assert sorted(file.name for file in tmp_path.iterdir()) == names
+
+
+def test_replacing_a_run_leaves_none_of_its_files(tmp_path: Path) -> None:
+    hole = hole_in((64, 48))
+    inpaint(picture(), hole, white_prior(), num_samples=3, **FAST).save(tmp_path, "a")
+    (tmp_path / "a_notes.txt").touch()
+    files = inpaint(picture(), hole, white_prior(), num_samples=1, seed=1, **FAST).save(tmp_path, "a", overwrite=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(["a_notes.txt", *(file.name for file in files)])
 
 
 def test_a_sample_depends_on_its_seed_and_not_on_its_company() -> None:
@@ -630,8 +641,24 @@ def test_saving_in_other_formats(result: Result, tmp_path: Path) -> None:
     assert files[0].name == "stem_0.jpg" and files[2].name == "stem_mean.jpg" and files[3].suffix == ".png"
     tiff = result.save(tmp_path / "tiff", format="tiff")[0]
     assert np.array_equal(raw(Image.open(tiff)), raw(result.images[0]))
-    with pytest.raises(UsageError, match="png, jpg, webp, tiff or same"):
+    with pytest.raises(UsageError, match="png, jpg, webp, tiff, npy or same"):
         result.save(tmp_path, "other", format="gif")
+
+
+@pytest.mark.parametrize("stem", ["../x", "/tmp/x", "a/b", "a\0"])
+def test_a_stem_stays_in_its_folder(result: Result, tmp_path: Path, stem: str) -> None:
+    with pytest.raises(UsageError, match="a stem is the start of a file's name and has no /, but this one is"):
+        result.save(tmp_path / "o", stem)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_says_what_a_format_cannot_keep(tmp_path: Path) -> None:
+    picture().save(tmp_path / "in.jpg", comment="mine")
+    made = inpaint(tmp_path / "in.jpg", hole_in((64, 48)), white_prior(), num_samples=1, **FAST)
+    made.save(tmp_path / "same", format="same")
+    assert read_picture(tmp_path / "same" / "in_0.jpg").comment == b"mine"
+    with pytest.warns(UserWarning, match="TIFF cannot keep the comment of .*in.jpg; the results are without"):
+        made.save(tmp_path / "tiff", format="tiff")
 
 
 def test_a_folder_that_is_a_file(result: Result, tmp_path: Path) -> None:

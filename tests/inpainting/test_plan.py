@@ -20,6 +20,7 @@ from torch import Tensor
 import priorpaint
 from priorpaint import CancelToken, Completion, DenoiserPrior, Loading, Solver, Step, Stopped, UsageError
 from priorpaint.diffusion.schedules import EDM, VP
+from priorpaint.errors import NotEnoughMemory, out_of_memory
 from priorpaint.inpainting import api, levels
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.solvers import Cost
@@ -276,3 +277,87 @@ def test_the_main_job_names_no_solver() -> None:
 def test_wrong_arguments_are_told_by_plan() -> None:
     with pytest.raises(UsageError, match="nothing to repaint"):
         priorpaint.plan(PICTURE, None, half(), **FAST)
+
+
+def test_evaluations_of_a_run_are_its_own_where_threads_share_a_prior() -> None:
+    """Twice as many as a run costs are counted by the prior, and not by either run."""
+    together = threading.Barrier(2, timeout=20)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        together.wait()  # so that each call of one run falls between two of the other
+        return 0.5 * x_t
+
+    shared = DenoiserPrior(denoise, EDM(sigma_min=0.01, sigma_max=8), (3, None, None), multiple=4)
+    plans = [priorpaint.plan(PICTURE, hole(), shared, num_samples=3, seed=seed, **FAST) for seed in (0, 1)]
+    results: list[Any] = []
+    threads = [threading.Thread(target=lambda ready=ready: results.append(ready.run())) for ready in plans]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [result.info["nfe"]["forward"] for result in results] == [plans[0].cost.forward] * 2
+    assert shared.nfe.forward == 2 * plans[0].cost.forward
+
+
+def test_finished_completions_are_not_drawn_again() -> None:
+    calls: list[int] = []
+    ready = priorpaint.plan(PICTURE, hole(), half(calls=calls), num_samples=4, batch_size=1, **FAST)
+    whole = ready.run()
+    calls.clear()
+    events: list[object] = []
+    again = ready.run(events.append, finished=whole.images[:3])
+    assert sum(calls) * 4 == ready.cost.forward and again.info["resumed_after"] == 3
+    assert [event.index for event in events if isinstance(event, Completion)] == [3]
+    steps = [event for event in events if isinstance(event, Step)]
+    assert all(step.samples == (3,) for step in steps) and steps[-1].done == steps[-1].total
+    for old, new in zip(whole.images, again.images, strict=True):
+        assert old.tobytes() == new.tobytes()
+    # Three of the four were rounded to 1/255, half a step off at most.
+    assert whole.uncertainty is not None and again.uncertainty is not None
+    assert np.abs(whole.uncertainty - again.uncertainty).max() <= 1 / 255
+    with pytest.raises(UsageError, match="as many completions as the plan"):
+        ready.run(finished=[PICTURE] * 5)
+
+
+def test_the_plan_knows_what_memory_and_disk_it_takes() -> None:
+    """More samples take more of both; the estimates hold the completions at least."""
+    few, many = (priorpaint.plan(PICTURE, hole(), half(), num_samples=n, batch_size=1, **FAST) for n in (1, 100))
+    size = 48 * 64 * 3
+    assert few.disk() >= 2 * size and many.disk() >= 101 * size
+    assert many.memory() - few.memory() == 99 * size
+    assert few.info["sample_seeds"] == many.info["sample_seeds"][:1]
+
+
+def test_a_slip_of_the_finger_is_no_number_of_samples() -> None:
+    with pytest.raises(UsageError, match="from 1 to 100000"):
+        priorpaint.plan(PICTURE, hole(), half(), num_samples=999_999_999_999, **FAST)
+
+
+@pytest.mark.usefixtures("one_scale")
+def test_too_little_memory_is_a_sentence_and_keeps_what_is_finished() -> None:
+    calls = 0
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return 0.5 * x_t if calls < 7 else torch.empty(2**50)  # four calls a sample
+
+    greedy = DenoiserPrior(denoise, EDM(sigma_min=0.01, sigma_max=8), (3, None, None), multiple=4)
+    with pytest.raises(NotEnoughMemory, match="--batch-size 1.*--max-memory") as caught:
+        priorpaint.inpaint(PICTURE, hole(), greedy, num_samples=3, batch_size=1, **FAST)
+    assert caught.value.result.info["finished_samples"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_tells_a_lack_of_memory(error: Exception, expected: bool) -> None:
+    assert out_of_memory(error) is expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -246,3 +247,44 @@ def test_other_formats_in_a_tar_file_are_named(pictures: Path, tmp_path: Path) -
     skipped: list[str] = []
     assert len(list(read_pictures([tmp_path / "all.tar"], 3, skipped))) == 10
     assert [line.split(" ")[0] for line in skipped] == [f"{tmp_path / 'all.tar'}:all/moving.gif"]
+
+
+def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """An EPS picture; a Ghostscript that is found first says on a file that it was started."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("gs", "gswin32c", "gswin64c"):
+        (programs / name).write_text(f"#!/bin/sh\necho started >> {tmp_path / 'started'}\nexit 1\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_a_file_that_is_called_a_picture_starts_no_program(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = drawing(tmp_path, monkeypatch)
+    for name in ("x.png", "x.jpg", "x.tif"):
+        (pictures / name).write_bytes(content)
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        tar.add(pictures, "all")
+    for source in (pictures, tmp_path / "all.tar"):
+        skipped: list[str] = []
+        assert len(list(read_pictures([source], 3, skipped))) == 10
+        assert len(skipped) == 3 and all("cannot be read as a picture" in sentence for sentence in skipped)
+    assert not (tmp_path / "started").exists()
+
+
+def test_classes_of_a_tar_file_are_folders_and_nothing_above_them(pictures: Path, tmp_path: Path) -> None:
+    names = ("../cats/1.png", "/cats/2.png", "./cats/3.png", "../../dogs/4.png", "dogs/../dogs/5.png")
+    with tarfile.open(tmp_path / "odd.tar", "w") as tar:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = (pictures / "00.png").stat().st_size
+            with open(pictures / "00.png", "rb") as file:
+                tar.addfile(entry, file)
+    assert class_names([tmp_path / "odd.tar"]) == ("cats", "dogs")
+    with tarfile.open(tmp_path / "flat.tar", "w") as tar:
+        for name in ("../1.png", "/2.png"):
+            tar.add(pictures / "00.png", name)
+    assert class_names([tmp_path / "flat.tar"]) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,15 +12,18 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from priorpaint.errors import CancelToken, UsageError
+from priorpaint.errors import CancelToken, UsageError, printable
 from priorpaint.priors.loading import load_prior
 from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.priors.native.weights_file import read_weights
+from priorpaint.priors.verify import check
+from priorpaint.training.checkpoint import read_checkpoint
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import centre_crops
 from priorpaint.training.loop import Outcome, Report, _Run, train
@@ -93,6 +97,35 @@ def test_a_run_that_goes_on_learns_what_it_began_with(tmp_path: Path, began_with
         assert read_weights(tmp_path / "out" / "weights.safetensors").metadata.training["pictures"] == before
     assert before == 200 or began_with
     assert sum("goes on with the pictures that it began with" in note for each in reports for note in each.notes) == 2
+
+
+def test_a_finished_run_says_so_and_makes_up_no_figures(pictures: Path, tmp_path: Path) -> None:
+    words = ("--data", pictures, "--out", tmp_path / "out", "--crops", "16", "--batch", "8", "--size", "16")
+    words = (*words, "--channels", "8", "--blocks", "1", "--precision", "float32")
+    first, again = run(*words), run(*words)
+    for done in (first, again):
+        assert done.exit_code == 0
+        sentences = ("Saving the checkpoint.", "Drawing samples.png.", "riting the weights.", "100.0% 16 crops")
+        places = [done.stderr.index(sentence) for sentence in sentences]
+        assert places == sorted(places)  # what takes the time after the last step is said while it does
+        assert done.stderr.count("100.0%") == 1
+    assert "images/s" in first.stderr and "run is finished" not in first.stderr
+    assert "This run is finished" in again.stderr and "more than 16 --crops" in again.stderr
+    assert "loss" not in again.stderr and "images/s" not in again.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [set(line) & {"loss", "crops_per_second"} for line in lines] == [{"loss", "crops_per_second"}, set()]
+
+
+def test_the_weights_say_whether_they_denoise(pictures: Path, tmp_path: Path) -> None:
+    reports: list[Report] = []
+    train(config(pictures, tmp_path / "out", 8), reports.append)
+    prior = load_prior(tmp_path / "out")
+    assert prior.facts is not None
+    figures = prior.facts["training"]["verify"]
+    crops = centre_crops([pictures], 16, 4, 3, [])
+    assert figures["denoises"] is False is check(prior, pictures=crops).denoises
+    assert [level[0] for level in figures["levels"]] == [0.1, 1.0, 8.0]
+    assert "train it longer" in reports[-1].notes[0]
 
 
 def test_names_that_are_no_text_and_a_file_in_place_of_the_folder(pictures: Path, tmp_path: Path) -> None:
@@ -213,6 +246,56 @@ def test_a_damaged_checkpoint_is_one_sentence(pictures: Path, tmp_path: Path) ->
     assert train(config(pictures, tmp_path / "out", 8, resume=False)).crops == 8
 
 
+def test_a_fuzzed_checkpoint_is_one_sentence_or_whole(tmp_path: Path) -> None:
+    """Cut anywhere, or with bytes changed anywhere: the run never begins with other weights, and never fails oddly."""
+    pictures, path, rng = draw_pictures(tmp_path / "small", side=16), tmp_path / "out" / "checkpoint.pt", Random(0)
+    train(config(pictures, tmp_path / "out", 16))
+    content, before, refused = path.read_bytes(), state(tmp_path / "out")["network"], 0
+    for index in range(300):
+        damaged = bytearray(content[: rng.randrange(len(content))] if index % 3 == 0 else content)
+        for _ in range(0 if index % 3 == 0 else rng.choice((1, 4, 30))):
+            damaged[rng.randrange(len(content))] ^= rng.randrange(1, 256)
+        path.write_bytes(damaged)
+        try:
+            held = read_checkpoint(path)
+        except UsageError as error:
+            refused += 1
+            assert str(path) in str(error) and "--no-resume" in str(error) and printable(error) == str(error)
+        else:  # what was changed is no part of the state
+            torch.testing.assert_close(held["network"], before, rtol=0, atol=0)
+    assert refused > 250
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", "many"),
+        ("step", 10**30),
+        ("seconds", float("nan")),
+        ("network", {"a": 1}),
+        ("network", [1]),
+        ("ema", {}),
+        ("optimizers", {"muon": 1}),
+        ("balance", "x"),
+        ("balance", torch.ones(3)),
+        ("config", {"network": {"channels": [10**6] * 2, "blocks": [9, 9]}}),
+        ("config", {"network": {"channels": [8, 8], "blocks": [1]}}),
+        ("config", []),
+        ("autoencoder", 3),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_checkpoint_of_another_content_is_one_sentence(tmp_path: Path, key: str, value: object) -> None:
+    pictures, path = draw_pictures(tmp_path / "small", side=16), tmp_path / "out" / "checkpoint.pt"
+    path.parent.mkdir()
+    run_of = _Run(config(pictures, tmp_path / "out", 16), lambda report: None)
+    run_of.began, run_of.before = time.monotonic(), 0.0
+    run_of._save()
+    torch.save({**torch.load(path, weights_only=True), key: value}, path)
+    with pytest.raises(UsageError, match="checkpoint.pt is not a readable checkpoint"):
+        _Run(config(pictures, tmp_path / "out", 16), lambda report: None)
+
+
 def arguments(pictures: Path, out: Path, crops: int) -> list[str]:
     words = ["--data", str(pictures), "--out", str(out), "--size", "16", "--channels", "8,8", "--blocks", "1,1"]
     return [*words, "--crops", str(crops), "--precision", "float32"]
@@ -241,12 +324,62 @@ def test_errors_at_the_command_line_are_one_sentence(pictures: Path, tmp_path: P
         "There is no folder": arguments(tmp_path / "no", tmp_path / "out", 8),
         "budget must be positive": arguments(pictures, tmp_path / "out", 0),
         "--channels must be whole numbers": [*arguments(pictures, tmp_path / "out", 8), "--channels", "8;8"],
+        "use a smaller --batch or --size": [*arguments(pictures, tmp_path / "out", 8), "--batch", "1000000000000"],
+        "use fewer or narrower --channels": [*arguments(pictures, tmp_path / "out", 8), "--channels", "1000000,8"],
+        "hours must be a finite number": [*arguments(pictures, tmp_path / "out", 8), "--hours", "inf"],
+        "lr must be a finite number": [*arguments(pictures, tmp_path / "out", 8), "--lr", "inf"],
+        "budget is at most": arguments(pictures, tmp_path / "out", 10**30),
+        "/proc/x cannot be made": arguments(pictures, Path("/proc/x"), 8),
         "There is no weights file": [*arguments(pictures, tmp_path / "out", 8), "--init", str(tmp_path / "no")],
     }
     for words, case in cases.items():
         result = run(*case)
         assert result.exit_code == (1 if "weights file" in words else 2)
         assert result.stderr.startswith("priorpaint: ") and words in result.stderr and result.stderr.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "log.jsonl").symlink_to("/dev/full")
+    result = run(*arguments(pictures, out, 8))
+    assert result.exit_code == 2 and "log.jsonl cannot be written (No space left on device)" in result.stderr
+    assert state(out)["crops"] == 32  # a batch
+    (out / "log.jsonl").unlink()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("priorpaint.imaging.writing.os.fsync", full)
+        result = run(*arguments(pictures, out, 40))
+    assert result.exit_code == 2 and "checkpoint.pt cannot be written (No space left on device)" in result.stderr
+    assert state(out)["crops"] == 32 and sorted(file.suffix for file in out.iterdir()) == [
+        ".png",
+        ".pt",
+        ".safetensors",
+    ]
+    assert run(*arguments(pictures, out, 40)).exit_code == 0 and state(out)["crops"] == 64
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: not enough memory")],
+)
+def test_too_little_memory_names_options_of_this_command(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(_Run, "_step", fail)
+    result = run(*arguments(pictures, tmp_path / "out", 8))
+    assert result.exit_code == 1 and "not enough memory" in result.stderr and "--batch or --size" in result.stderr
+    assert "--batch-size" not in result.stderr and "Traceback" not in result.stderr
 
 
 def test_many_files_that_cannot_be_used_are_listed_in_a_file(pictures: Path, tmp_path: Path) -> None:

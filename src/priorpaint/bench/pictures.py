@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UsageError
+from ..imaging.arrays import is_array
 from ..imaging.reading import on_white, read_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -45,7 +46,10 @@ def prepared(path: Path, shape: Shape) -> Tensor:
         UsageError: the picture cannot be read.
     """
     channels, height, width = shape
-    image = on_white(read_picture(path).image).convert("L" if channels == 1 else "RGB")
+    picture = read_picture(path)
+    if is_array(picture.image):
+        raise UsageError(f"{path} has values that no picture of 8 bits holds; save it with 8 bits first.")
+    image = on_white(picture.image).convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         wide, tall = image.size
         cut = min(wide, round(tall * width / height)), min(tall, round(wide * height / width))

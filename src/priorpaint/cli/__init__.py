@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.errors import NO_MEMORY, PriorpaintError, UsageError, out_of_memory
 
 from .bench import bench
 from .certify import certify
@@ -24,6 +24,7 @@ from .methods import methods
 from .priors import priors
 from .restore import operators, restore
 from .sample import sample
+from .terminal import echo
 from .theory import theory
 from .train import train
 
@@ -80,17 +81,17 @@ def _run() -> None:
         _fail("stopped.", INTERRUPTED)
     except PriorpaintError as error:
         _fail(str(error), WRONG_USE if isinstance(error, UsageError) else FAILED)
-    except MemoryError:
-        _fail("there is not enough memory; use --batch-size 1, a smaller picture, or close other programs.", FAILED)
     except Exception as error:
+        if out_of_memory(error):
+            _fail(NO_MEMORY, FAILED)
         _fail(f"{type(error).__name__}: {error} (run again with {_DEBUG} to see where).", FAILED)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """The sentence alone: where in the code it came from says nothing to a user."""
-    print(f"Warning: {message}", file=sys.stderr)
+    echo(f"Warning: {message}", err=True)
 
 
-def _fail(message: str, code: int) -> None:
-    print(f"priorpaint: {' '.join(message.split())}", file=sys.stderr)
+def _fail(message: str, code: int) -> NoReturn:
+    echo(f"priorpaint: {' '.join(message.split())}", err=True)
     sys.exit(code)

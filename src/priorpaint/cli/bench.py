@@ -13,6 +13,7 @@ from typer import Option
 from priorpaint.errors import Cancelled, UsageError
 
 from .options import Device, Offline, Quiet, Threads, use_threads, with_options
+from .terminal import echo, echo_files
 
 if TYPE_CHECKING:
     from priorpaint.batch import Store
@@ -161,10 +162,10 @@ def _features(options: BenchOptions) -> FeatureNetwork | None:
 
 def _say_plan(plan: Plan) -> None:
     for left in (*plan.left_out, *plan.repeated):
-        typer.echo(f"Warning: {left.error}", err=True)
+        echo(f"Warning: {left.error}", err=True)
     for left in plan.skipped:
         where = f" on {left.operator}" if left.operator else ""
-        typer.echo(f"Warning: {left.name} is left out{where}: {left.error}", err=True)
+        echo(f"Warning: {left.name} is left out{where}: {left.error}", err=True)
 
 
 def _estimate(plan: Plan, prior: Prior, options: BenchOptions) -> None:
@@ -239,7 +240,7 @@ def _report(store: Store, options: BenchOptions, display: GridDisplay, cancel: S
     if options.as_json:
         print((store.folder / "report.json").read_text(encoding="utf-8"), end="")
         return
-    print("\n".join(map(str, files)))
+    echo_files(files)
 
 
 def _stopped(display: GridDisplay, options: BenchOptions, cancel: Signals) -> NoReturn:

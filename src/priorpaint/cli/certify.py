@@ -13,6 +13,7 @@ import typer
 
 from .certify_options import CertifyOptions
 from .options import with_options
+from .terminal import echo
 
 if TYPE_CHECKING:
     from priorpaint.lab.certify.results import Cell, Certificate
@@ -101,7 +102,7 @@ def _save(certificate: Certificate, folder: Path, pictures: Path, options: Certi
     certificate = replace(certificate, setup={**certificate.setup, "commands": commands})
     command = "`, then `".join(commands)
     for path in save(certificate, folder, figures=options.figures, pictures=pictures, command=command):
-        print(path, file=sys.stderr)
+        echo(path, err=True)
 
 
 def _command() -> str:

@@ -29,6 +29,7 @@ from priorpaint.metrics import LPIPS
 
 from .certify_options import CertifyOptions
 from .progress import CellDisplay
+from .terminal import echo
 
 # In a report's setup: how its prior is asked for.
 _ASKED = "asked_prior"
@@ -88,7 +89,7 @@ def run(options: CertifyOptions, command: str, display: CellDisplay, cancel: Can
             break
         before += len(job.methods)
     for path in files:
-        print(path, file=sys.stderr)
+        echo(path, err=True)
     for report in reports.values():
         if options.as_json:
             print(report.to_json(), end="")

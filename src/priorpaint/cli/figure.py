@@ -14,6 +14,7 @@ from typer import Option
 from priorpaint.errors import UsageError
 
 from .options import Quiet, Threads, read_settings, use_threads
+from .terminal import echo_files
 
 
 def figure(
@@ -115,4 +116,4 @@ def figure(
     }
     save_picture(drawn.image, picture)
     write_text_atomic(numbers, json.dumps({**about, **drawn.numbers}, indent=1) + "\n")
-    typer.echo(f"{picture}\n{numbers}")
+    echo_files([picture, numbers])

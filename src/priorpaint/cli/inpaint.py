@@ -11,12 +11,12 @@ import typer
 from typer import Option
 
 from .options import MaskOptions, use_threads, with_options
-from .running import JobOptions, plan_arguments, run
+from .running import JobOptions, PageOption, RangeOption, plan_arguments, run
 
 if TYPE_CHECKING:
     from priorpaint.inpainting.api import Plan
 
-Image = Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture: PNG, JPEG, WebP, TIFF or BMP.")]
+Image = Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture: PNG, JPEG, WebP, TIFF, BMP or .npy.")]
 MaskFile = Annotated[
     Path | None, typer.Argument(metavar="MASK", help="The mask, of the same size: white = repaint; - is stdin.")
 ]
@@ -34,6 +34,8 @@ def inpaint(
     mask: MaskFile = None,
     method: Method = None,
     preview: Preview = False,
+    value_range: RangeOption = "auto",
+    page: PageOption = None,
 ) -> None:
     """Fill in a part of a picture, several times, and write the results into a folder.
 
@@ -41,7 +43,7 @@ def inpaint(
     STEM_sheet.png (everything at a glance) and run.json (all that reproduces them), STEM being the picture's name.
     In a folder that holds another picture's run.json, it is STEM_run.json.
     """
-    own = {"image": image, "method": method, **masking.arguments(mask)}
+    own = {"image": image, "method": method, "value_range": value_range, "page": page, **masking.arguments(mask)}
     from priorpaint.inpainting.api import plan
 
     if preview:

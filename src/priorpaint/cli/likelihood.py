@@ -15,6 +15,7 @@ from priorpaint.errors import Cancelled, CancelToken, UsageError
 
 from .conditions import PriorOptions
 from .options import Quiet, Threads, use_threads, with_options
+from .terminal import echo_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,8 +110,8 @@ def _read(path: Path, prior: Prior) -> Tensor:
     from priorpaint.imaging import read_picture
 
     picture = read_picture(path)
-    if picture.levels != 255:
-        raise UsageError(f"{path} has 16 bits a value, and the bound is one for 8; convert it to 8 bits first.")
+    if picture.deep:
+        raise UsageError(f"{path} has more than 8 bits a value, and the bound is for 8; convert it to 8 bits first.")
     width, height = picture.size
     prior.check_size(height, width)
     return picture.to_tensor(prior.image_shape[0])
@@ -172,7 +173,7 @@ def _tell(report: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
         return
     _show(report)
     if out is not None:
-        typer.echo(str(out))
+        echo_files([out])
 
 
 def _show(report: dict[str, Any]) -> None:

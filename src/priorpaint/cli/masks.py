@@ -13,6 +13,7 @@ from typer import Option
 from priorpaint.errors import UsageError
 
 from .running import PICTURE_SUFFIXES
+from .terminal import echo, echo_files
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,14 +65,14 @@ def masks(
             make_folder(out)
             save_picture(mask_picture(known), name)
             share = 1 - known.mean()
-            typer.echo(f"{name}  {share:.1%} hidden")
+            echo(f"{name}  {share:.1%} hidden")
             if len(cells) < _SHOWN:
                 cells.append((f"{name.stem}: {share:.1%}", thumbnail(hole_overlay(picture.image, known), _CELL)))
     if cells:
         save_picture(labelled_grid(cells), out / SHEET)
-        typer.echo(out / SHEET)
+        echo_files([out / SHEET])
     for problem in problems:
-        print(problem, file=sys.stderr)
+        echo(problem, err=True)
     if problems:
         print(f"{len(problems)} of {len(jobs)} pictures have no mask.", file=sys.stderr)
         raise typer.Exit(1)
@@ -99,7 +100,7 @@ def _files(sources: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
-            inside = sorted(path for path in source.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+            inside = sorted(path for path in source.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES[:-1])
             if not inside:
                 raise UsageError(f"there is no picture in {source}; give files, or a folder of PNG or JPEG files.")
             files += inside

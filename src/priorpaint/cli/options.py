@@ -81,6 +81,10 @@ class MaskOptions:
     mask_from_alpha: Annotated[
         bool, typer.Option("--mask-from-alpha", help="Repaint what is transparent, with its soft rim.")
     ] = False
+    mask_from: Annotated[
+        str | None,
+        typer.Option("--mask-from", metavar="nan", help="nan: repaint the values that are not numbers."),
+    ] = None
     mask_color: Annotated[
         list[str] | None,
         typer.Option(
@@ -122,7 +126,7 @@ class MaskOptions:
 
         self._check(mask)
         return {
-            "mask": "alpha" if self.mask_from_alpha else _piped() if str(mask) == "-" else mask,
+            "mask": "alpha" if self.mask_from_alpha else self.mask_from or (_piped() if str(mask) == "-" else mask),
             "boxes": [parse_box(text) for text in self.box or ()],
             "mask_means": self.mask_means,
             "mask_color": self.mask_color or None,
@@ -136,13 +140,20 @@ class MaskOptions:
         }
 
     def _check(self, mask: Path | None) -> None:
-        given = mask is not None or self.mask_from_alpha or self.box or self.mask_color or self.mask_diff
-        if self.mask_from_alpha and mask is not None:
-            raise UsageError("--mask-from-alpha takes the place of a mask file; leave one of them out.")
+        if self.mask_from not in (None, "nan"):
+            raise UsageError(
+                f"--mask-from takes nan, not {self.mask_from!r}; for transparency there is --mask-from-alpha."
+            )
+        own = "--mask-from-alpha" if self.mask_from_alpha else self.mask_from and f"--mask-from {self.mask_from}"
+        if own and mask is not None:
+            raise UsageError(f"{own} takes the place of a mask file; leave one of them out.")
+        if self.mask_from_alpha and self.mask_from:
+            raise UsageError("--mask-from-alpha and --mask-from nan are two ways to say what to repaint; choose one.")
+        given = mask is not None or own or self.box or self.mask_color or self.mask_diff
         if not given and self.extend is None:
             raise UsageError(
-                "there is nothing to repaint; give a mask file, --box X,Y,W,H or --mask-from-alpha (or --mask-color, "
-                "--mask-diff or --extend)."
+                "there is nothing to repaint; give a mask file, --box X,Y,W,H or --mask-from-alpha (or "
+                "--mask-from nan, --mask-color, --mask-diff or --extend)."
             )
         if mask is None and self.mask_means != "repaint":
             raise UsageError("--mask-means is about a mask file; everything else is always repainted (or --invert it).")

@@ -10,6 +10,8 @@ import typer
 from typer import Option
 from typer.core import TyperGroup
 
+from .terminal import echo
+
 if TYPE_CHECKING:
     from priorpaint.priors import Prior
     from priorpaint.priors.address_book import Entry
@@ -57,10 +59,10 @@ def show_list() -> None:
     width = max(map(len, [*PRIORS, *own]))
     for key, embedded in PRIORS.items():
         missing = "" if embedded_file(key).is_file() else " (its weights are missing from this installation)"
-        typer.echo(f"{key:<{width}}  {embedded.description}{missing}")
+        echo(f"{key:<{width}}  {embedded.description}{missing}")
     for key, entry in own.items():
-        typer.echo(f"{key:<{width}}  {entry.spec}{_words(entry)}")
-    typer.echo(
+        echo(f"{key:<{width}}  {entry.spec}{_words(entry)}")
+    echo(
         "A checkpoint works as well: --prior PATH, or --prior hf:owner/name; `priorpaint priors add` names it.",
         err=True,
     )
@@ -93,7 +95,7 @@ def add(
     prior = load_prior(lasting, flags=own_flags, device="cpu", offline=offline) if check else None
     digest = prior.hash if prior else None
     add_entry(name, Entry(lasting, own_flags, digest), taken=tuple(PRIORS), overwrite=overwrite)
-    typer.echo(f"{name} is {lasting}{_words(Entry(lasting, own_flags))}")
+    echo(f"{name} is {lasting}{_words(Entry(lasting, own_flags))}")
 
 
 @priors.command()
@@ -103,7 +105,7 @@ def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="A name that
     from priorpaint.priors.address_book import remove as remove_entry
 
     remove_entry(name)
-    typer.echo(f"{name} is forgotten (in {home()}); its files were not touched.")
+    echo(f"{name} is forgotten (in {home()}); its files were not touched.")
 
 
 @priors.command()
@@ -125,10 +127,10 @@ def info(
         **(prior.facts or {}),
     }
     if as_json:
-        typer.echo(json.dumps(facts, indent=1))
+        echo(json.dumps(facts, indent=1))
         return
     described = PRIORS[name].description if name in PRIORS else facts.get("format", "a prior")
-    typer.echo(f"{prior.name}: {described}")
+    echo(f"{prior.name}: {described}")
     _show({key: value for key, value in facts.items() if key != "name"})
 
 
@@ -140,28 +142,31 @@ def verify(
     device: Annotated[str | None, _DEVICE] = None,
     seed: Annotated[int, Option(metavar="N", help="Seed of the picture and the noise.")] = 0,
 ) -> None:
-    """Read a prior and let it denoise a small random picture, to see that it works."""
+    """Read a prior and let it denoise a small random picture, or a sample of its own, to see that it works."""
     from priorpaint.priors.loading import load_prior
     from priorpaint.priors.verify import check as run_check
 
     prior = load_prior(name, flags=flags, device=device, offline=offline)
     outcome = run_check(prior, seed)
     facts = prior.facts or {}
-    typer.echo(f"{prior.name}: it can be read, and denoises {' x '.join(map(str, outcome.shape))} to finite values")
+    shape = " x ".join(map(str, outcome.shape))
+    echo(f"{prior.name}: it can be read, and denoises {shape} to finite values")
     _show({"sha256": prior.hash, "pictures": _pictures(prior)})
     _show(
         {key: facts[key] for key in ("format", "architecture", "schedule", "prediction", "parameters") if key in facts}
     )
     for level in outcome.levels:
         measured = f"correlation {level.correlation:.2f}, size {level.size:.2f}"
-        typer.echo(f"  {'noise':<{_WIDTH}} sigma/alpha {level.nsr:<7.4g} found with {measured}")
+        echo(f"  {'noise':<{_WIDTH}} sigma/alpha {level.nsr:<7.4g} found with {measured}")
     if outcome.round_trip is not None:
-        typer.echo(f"  {'autoencoder':<{_WIDTH}} a smooth picture comes back with PSNR {outcome.round_trip:.1f} dB")
+        echo(f"  {'autoencoder':<{_WIDTH}} a smooth picture comes back with PSNR {outcome.round_trip:.1f} dB")
+    if outcome.own:
+        echo("  The noise was on a sample of its own, because it is not a prior of any smooth picture.")
     if outcome.denoises:
-        typer.echo("  It finds the noise at all levels, as a trained denoiser does.")
+        echo("  It finds the noise at all levels, as a trained denoiser does.")
         return
     levels = " (check the flags, such as noise_schedule)" if facts.get("format") == "adm" else ""
-    typer.echo(
+    echo(
         "Warning: it does not find the noise at all levels; its weights are untrained, or its noise levels are wrong"
         f"{levels}.",
         err=True,
@@ -174,9 +179,9 @@ def _show(facts: dict[str, Any]) -> None:
     for key, value in facts.items():
         if isinstance(value, dict):
             for part, inner in value.items():
-                typer.echo(f"  {key:<{width}} {part}: {inner}")
+                echo(f"  {key:<{width}} {part}: {inner}")
         elif value or isinstance(value, float):
-            typer.echo(f"  {key:<{width}} {_shown(key, value)}")
+            echo(f"  {key:<{width}} {_shown(key, value)}")
 
 
 def _shown(key: str, value: Any) -> str:

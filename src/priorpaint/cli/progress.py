@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from typing_extensions import Self
+
+from priorpaint.errors import printable
 
 if TYPE_CHECKING:
     from priorpaint.batch import Event
@@ -36,7 +39,7 @@ class _Shown:
 
     def say(self, sentence: str) -> None:
         """One line, above the bar where there is one."""
-        self.console.print(sentence, markup=False)
+        self.console.print(printable(sentence), markup=False)
 
 
 class Display(_Shown):
@@ -50,27 +53,35 @@ class Display(_Shown):
 
     def __init__(self, samples: int, *, quiet: bool, what: str = "completions") -> None:
         self.samples, self.finished, self.what = samples, 0, what
-        self._begun = self._last = time.monotonic()
+        self._share, self._first = 0.0, (time.monotonic(), 0.0)
+        self._last = self._first[0]
         super().__init__(self._words(), 1.0, quiet=quiet)
 
     def step(self, share: float) -> None:
-        """A step of the solver is done, and with it this share of the work."""
-        self._bar.update(self._task, completed=share)
+        """A step of the solver is done, and with it this share of the work, which never falls."""
+        if self._share == 0 and share > 0:  # what came before, such as reading files, is not how fast it goes
+            self._first = time.monotonic(), share
+        self._share = max(self._share, share)
+        self._bar.update(self._task, completed=self._share)
         if time.monotonic() - self._last >= _PLAIN_SECONDS:
-            self._line(share)
+            self._line()
 
     def sample(self, count: int = 1) -> None:
         """One more completion, or some, are finished."""
         self.finished += count
         self._bar.update(self._task, description=self._words())
-        self._line(self.finished / self.samples)
+        self._line()
 
-    def _line(self, share: float) -> None:
+    def _line(self) -> None:
         if self.quiet or self.console.is_terminal:
             return
         self._last = time.monotonic()
-        left = (self._last - self._begun) * (1 - share) / max(share, 1e-6)
-        self.say(f"{share:4.0%}  {self._words()}  {left:.0f} s left")
+        begun, first = self._first
+        done = self._share - first
+        seconds = (self._last - begun) * (1 - self._share) / done if done > 0 else 0.0
+        left = f"  {duration(seconds)} left" if seconds else ""
+        # Rounded down: 100 % is said of what is over.
+        self.say(f"{math.floor(100 * self._share):3d}%  {self._words()}{left}")
 
     def _words(self) -> str:
         return f"{self.finished} of {self.samples} {self.what}"
@@ -161,8 +172,12 @@ class TrainingDisplay(_Shown):
     def __call__(self, report: Report) -> None:
         for note in report.notes:
             self.say(note)
-        state = f"{report.crops} crops  loss {report.loss:.4f}  {report.rate:.1f} images/s"
+        loss = "" if report.loss is None else f"  loss {report.loss:.4f}"
+        rate = "" if report.rate is None else f"  {report.rate:.1f} images/s"
+        state = f"{report.crops} crops{loss}{rate}"
         self._bar.update(self._task, completed=report.fraction, description=state)
+        if report.notes:
+            return
         now = time.monotonic()
         due = report.fraction >= 1 or (report.crops > 0 and now - self._last >= _TRAINING_SECONDS)
         if report.psnr is not None or (due and not self.console.is_terminal):
@@ -175,3 +190,14 @@ class TrainingDisplay(_Shown):
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds))) if seconds < float("inf") else "unknown time"
+
+
+def duration(seconds: float) -> str:
+    """In words: "40 s", "12 min", "3 h 20 min"."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 100 else f"{round(hours / 24)} days"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
 from .options import read_settings, with_options
-from .running import JobOptions, run
+from .running import JobOptions, PageOption, RangeOption, run
 
 Image = Annotated[Path, typer.Argument(metavar="PICTURE", help="What was measured: the small, blurred, grey picture.")]
 OperatorName = Annotated[
@@ -31,6 +31,8 @@ def restore(
     operator_settings: OperatorSettings = None,
     sigma_y: Noise = 0.0,
     method: Method = None,
+    value_range: RangeOption = "full",
+    page: PageOption = None,
 ) -> None:
     """Restore a small, blurred, noisy or grey picture, several times, and write the results into a folder.
 
@@ -39,7 +41,8 @@ def restore(
     from priorpaint.inpainting.restoration import plan_restoration
 
     settings = read_settings(operator_settings, "--set-operator", "factor=2")
-    about = {"operator": operator, "operator_settings": settings, "sigma_y": sigma_y}
+    about: dict[str, Any] = {"operator": operator, "operator_settings": settings, "sigma_y": sigma_y}
+    about |= {"value_range": value_range, "page": page}
     run(plan_restoration, image, options, y=image, method=method, **about)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,15 +24,31 @@ from .options import (
     read_settings,
     use_threads,
 )
+from .terminal import echo_files
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from priorpaint.inpainting.api import Plan
     from priorpaint.inpainting.events import Event
+    from priorpaint.inpainting.record import Record
     from priorpaint.inpainting.result import Output, Result
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+    from .progress import Display
+    from .stopping import Signals
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".npy")
+RangeOption = Annotated[
+    str,
+    Option("--range", metavar="auto|full|MIN,MAX", help="Stored values that are black and white to the prior."),
+]
+PageOption = Annotated[int | None, Option("--page", metavar="N", min=1, help="Page of a TIFF with several.")]
+# Pictures of these formats may have values that PNG does not hold.
+_DEEP_SUFFIXES = (".tif", ".tiff", ".npy")
+_LONG_SECONDS = 3600.0
+_WRITING = 0.02, 1e-7  # seconds that a file takes, and a byte of pixels
 # Fields of `JobOptions` that say what becomes of the results; the others are arguments of a plan.
-_OWN = ("out", "settings", "format", "overwrite", "threads", "quiet", "as_json")
+_OWN = ("out", "settings", "format", "overwrite", "resume", "yes", "read_back", "threads", "quiet", "as_json")
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,9 @@ class JobOptions:
     """
 
     out: Annotated[Path, Option("-o", "--out", metavar="FOLDER", help="Folder for the results.")] = Path("out")
-    num_samples: Annotated[int, Option("-n", "--samples", metavar="N", min=1, help="How many results.")] = 4
+    num_samples: Annotated[
+        int, Option("-n", "--samples", metavar="N", min=1, max=100_000, help="How many results.")
+    ] = 4
     seed: Annotated[int, Option(metavar="N", help="Same seed, same results.")] = 0
     settings: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable.")
@@ -72,9 +91,18 @@ class JobOptions:
     prior_flags: PriorFlags = None
     offline: Offline = False
     format: Annotated[
-        str, Option(metavar="FORMAT", help="png, jpg, webp (lossless), tiff, or same (as the picture).")
-    ] = "png"
+        str | None,
+        Option(metavar="FORMAT", help="png (default), jpg, webp (lossless), tiff, npy, or same (as the picture)."),
+    ] = None
     overwrite: Annotated[bool, Option("--overwrite", help="Replace results that exist already.")] = False
+    read_back: Annotated[
+        bool,
+        Option(
+            " /--no-read-back",
+            show_default=False,
+            help="Do not decode and compare what was written; saves time on large pictures.",
+        ),
+    ] = True
     batch_size: Annotated[int | None, Option(metavar="N", min=1, help="Results computed together.")] = None
     max_memory: Annotated[
         str | None, Option(metavar="SIZE", help="Limit for weights and activations, such as 4GB.")
@@ -82,11 +110,17 @@ class JobOptions:
     device: Device = None
     threads: Threads = None
     quiet: Quiet = False
+    resume: Annotated[
+        bool, Option("--resume", help="Go on with this very run, which was interrupted: draw what is missing.")
+    ] = False
+    yes: Annotated[bool, Option("--yes", help="Start even what takes longer than an hour.")] = False
     as_json: Annotated[bool, Option("--json", help="Print run.json instead of the file names.")] = False
 
     def __post_init__(self) -> None:
         if not self.out.is_dir() and self.out.suffix.lower() in PICTURE_SUFFIXES:
             raise UsageError(f"-o takes a folder, and {self.out} looks like a file; leave the suffix out.")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume keeps what is finished and --overwrite replaces it; leave one of them out.")
         if self.negative_prompt is not None and self.guidance_scale == 1:
             raise UsageError("--negative-prompt has weight only with guidance; add --guidance 5, for example.")
 
@@ -119,54 +153,120 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
     use_threads(options.threads)
     arguments, settings = plan_arguments(options, own)
     out, format, samples, overwrite = options.out, options.format, options.num_samples, options.overwrite
-    from priorpaint.imaging import lossy
-    from priorpaint.inpainting.api import Stopped
-    from priorpaint.inpainting.events import Completion, Step
     from priorpaint.inpainting.result import Output, suffix_for
 
     from .progress import Display
     from .stopping import signals as taken_signals
 
-    if format.lower() != "same":  # all but that is told before a prior is loaded, which may take long
-        Output(out, image.stem, suffix_for(format)).check(samples, overwrite=overwrite)
-    ready, written = plan(**arguments, **settings), 0
-    output = Output(out, image.stem, suffix_for(format, ready.picture))
-    output.check(samples, overwrite=overwrite, picture=ready.picture)
-    with taken_signals() as signals, Display(samples, quiet=options.quiet) as display:
-        if ready.known.any() and lossy(output.completion(0)):
-            display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
-        for warning in ready.warnings:  # before the work: a mask that is the wrong way round is seen at once
-            display.say(f"Warning: {warning}")
+    early = format or ("same" if image.suffix.lower() in _DEEP_SUFFIXES else "png")
+    if options.resume:
+        Output(out, image.stem).check_resumable()
+    elif early.lower() != "same":  # all but that is told before a prior is loaded, which may take long
+        Output(out, image.stem, suffix_for(early)).check(samples, overwrite=overwrite)
+    ready = plan(**arguments, **settings)
+    output = Output(out, image.stem, suffix_for(format, ready.picture), options.read_back)
+    with ExitStack() as stack:
+        signals = stack.enter_context(taken_signals())
+        if options.resume:
+            record, finished = stack.enter_context(output.resumed(samples, ready.info, ready.looks))
+        else:
+            reserved = output.reserved(samples, ready.info, overwrite=overwrite, picture=ready.looks)
+            record, finished = stack.enter_context(reserved), []
+        display = stack.enter_context(Display(samples, quiet=options.quiet))
+        _Run(ready, output, record, signals, display, options)(finished)
 
-        def on_event(event: Event) -> None:
-            nonlocal written
-            if isinstance(event, Step):
-                display.step(event.done / event.total)
-            elif isinstance(event, Completion):
-                output.write_completion(event.index, event.image, ready.picture)
-                written = event.index + 1
-                display.sample()
 
+@dataclass(frozen=True)
+class _Run:
+    """A plan on its way into files."""
+
+    plan: Plan
+    output: Output
+    record: Record
+    signals: Signals
+    display: Display
+    options: JobOptions
+
+    def __call__(self, finished: list[Image]) -> None:
+        """Draw what is missing behind the completions that are finished."""
+        from priorpaint.inpainting.api import Stopped
+
+        self._tell()
+        self._plan(len(finished))
         try:
-            result = ready.run(on_event, signals)
+            result = self.plan.run(self._on_event, self.signals, finished)
         except Stopped as stopped:
-            finished = 0 if stopped.result is None else len(stopped.result.images)
-            folder = f" and in {output.folder}." if finished else "."
-            display.say(f"Stopped: {finished} of {samples} completions are finished{folder}")
+            self._say_count("Stopped")
             if stopped.result is not None:
-                _finish(output, stopped.result, as_json=options.as_json)
-            raise typer.Exit(signals.exit_code) from None
+                self._finish(stopped.result)
+            raise typer.Exit(self.signals.exit_code) from None
         except PriorpaintError as error:
+            self._say_count("Failed")
             # Where a completion could not be written, the summary cannot be either.
-            if error.result is not None and written == len(error.result.images):
-                display.say(f"Failed: {written} of {samples} completions are finished and in {output.folder}.")
-                _finish(output, error.result, as_json=options.as_json)
+            if error.result is not None and self.record.finished == len(error.result.images):
+                self._finish(error.result)
             raise
-        _finish(output, result, as_json=options.as_json)
+        self._finish(result)
 
+    def _tell(self) -> None:
+        """What the user should hear before the work, such as of a mask that is the wrong way round."""
+        from priorpaint.imaging import lossy
 
-def _finish(output: Output, result: Result, *, as_json: bool) -> None:
-    """Write the summary and say on stdout what there is."""
-    output.write_summary(result)
-    files = output.files(len(result.images))
-    print(files[-1].read_text(encoding="utf-8").rstrip() if as_json else "\n".join(map(str, files)))
+        if self.plan.known.any() and lossy(self.output.completion(0)):
+            self.display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
+        for sentence in self.record.lost:
+            self.display.say(f"Note: {sentence}")
+        for warning in self.plan.warnings:
+            self.display.say(f"Warning: {warning}")
+
+    def _plan(self, finished: int) -> None:
+        """Say what the work takes.
+
+        Raises:
+            UsageError: more than an hour, and nobody said yes.
+        """
+        from priorpaint.inpainting.memory import show_bytes
+
+        from .progress import duration
+
+        samples = len(self.plan.seeds)
+        left, yes, quiet = samples - finished, self.options.yes, self.options.quiet
+        if not left or (yes and quiet):
+            return
+        memory, disk = show_bytes(self.plan.memory()), show_bytes(self.plan.disk())
+        writing = left * _WRITING[0] + self.plan.disk() * _WRITING[1]
+        seconds = self.plan.seconds() * left / samples + writing
+        some = f"{left} of {samples} samples" if finished else f"{samples} sample{'s' * (samples > 1)}"
+        needs = f"{some}, about {duration(seconds)}, {memory} of memory, at most {disk} on disk"
+        if seconds > _LONG_SECONDS and not yes:
+            raise UsageError(
+                f"this run is long: {needs}; add --yes to start it, or take fewer samples (-n), fewer steps (--set "
+                "steps=N) or a smaller hole."
+            )
+        if not quiet:
+            self.display.say(f"Plan: {needs}.")
+        self.display.finished = finished
+
+    def _on_event(self, event: Event) -> None:
+        from priorpaint.inpainting.events import Completion, Step
+
+        if isinstance(event, Step):
+            self.display.step(event.done / event.total)
+        elif isinstance(event, Completion):
+            self.output.write_completion(event.index, event.image, self.plan.picture)
+            self.record.sample()
+            self.display.sample()
+
+    def _say_count(self, word: str) -> None:
+        count = self.record.finished
+        where = f" and in {self.output.folder}." if count else "."
+        self.display.say(f"{word}: {count} of {len(self.plan.seeds)} completions are finished{where}")
+
+    def _finish(self, result: Result) -> None:
+        """Write the summary and say on stdout what there is."""
+        files = [*self.output.files(len(result.images))[: len(result.images)]]
+        files += self.output.write_summary(result, self.record)
+        if self.options.as_json:
+            print(self.record.text().rstrip())
+        else:
+            echo_files(files)

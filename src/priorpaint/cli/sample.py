@@ -16,6 +16,7 @@ from priorpaint.errors import Cancelled, UsageError
 
 from .conditions import PriorOptions, parse_size
 from .options import Quiet, Threads, read_settings, use_threads, with_options
+from .terminal import echo_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,7 +156,10 @@ def _finish(out: Path, made: list[Any], names: list[str], run: dict[str, Any], *
     text = json.dumps(run, indent=2)
     write_text_atomic(out / RUN, text + "\n")
     files = [out / name for name in (*names[: len(made)], SHEET, RUN)]
-    typer.echo(text if as_json else "\n".join(map(str, files)))
+    if as_json:
+        print(text)
+    else:
+        echo_files(files)
 
 
 def _plain(walk: Sampler) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typer import Option
 from priorpaint.errors import UsageError
 
 from .options import Threads, use_threads, with_options
+from .terminal import echo
 
 if TYPE_CHECKING:
     from priorpaint.priors.native.weights_file import Config
@@ -181,16 +182,16 @@ def train(options: TrainOptions) -> None:
         outcome = run_training(config, display, cancel)
     if outcome.cancelled:
         if outcome.speaks:
-            typer.echo(f"Stopped after {outcome.crops} crops; the same command continues from there.", err=True)
+            echo(f"Stopped after {outcome.crops} crops; the same command continues from there.", err=True)
         end_process(cancel.exit_code)
         raise typer.Exit(cancel.exit_code)
     if outcome.speaks:
         out, seconds = options.out, clock(outcome.seconds)
-        typer.echo(f"Trained on {outcome.crops} crops in {seconds}; weights: {out / 'weights.safetensors'}")
+        echo(f"Trained on {outcome.crops} crops in {seconds}; weights: {out / 'weights.safetensors'}")
         use = f"Use it with: priorpaint inpaint PICTURE MASK --prior {out}"
         if options.autoencoder:
             use = f"Now the denoiser of its latents: priorpaint train --latent {out} --data ... --out ..."
-        typer.echo(use, err=True)
+        echo(use, err=True)
     end_process(0)
 
 

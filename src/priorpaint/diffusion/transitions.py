@@ -70,7 +70,11 @@ def ancestral_std(schedule: Schedule, t: Tensor, s: Tensor, share: Tensor | floa
     Returns:
         float64 in the shape of t, or (N, C, H, W) in the dtype of ``share``.
     """
-    std = backward(schedule, t, s)[2]
+    return _widened(schedule, backward(schedule, t, s)[2], t, s, share)
+
+
+def _widened(schedule: Schedule, std: Tensor, t: Tensor, s: Tensor, share: Tensor | float) -> Tensor:
+    """A standard deviation eta sqrt(v), larger by the power ``share`` of rho_t / rho_s; see `ancestral_std`."""
     if isinstance(share, float) and share == 0:
         return std
     before, after = (F.logsigmoid(2 * schedule.level(time).log_nsr) for time in (t, s))
@@ -130,9 +134,7 @@ def step(
     With ``share`` its noise, eta sqrt(v), is larger by as much as `ancestral_std` says; the mean stays.
     """
     a, b, std = backward(schedule, t, s, eta)
-    if not isinstance(share, float) or share != 0:
-        std = eta * ancestral_std(schedule, t, s, share)
-    a, b, std = (like(weight, x_t) for weight in (a, b, std))
+    a, b, std = (like(weight, x_t) for weight in (a, b, _widened(schedule, std, t, s, share)))
     return torch.addcmul(torch.addcmul(a * x_t, b, x_0), std, noise)  # a x_t + b x_0 + std noise, in three passes
 
 

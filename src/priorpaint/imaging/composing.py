@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from priorpaint.errors import PriorError, UsageError
+from priorpaint.imaging.arrays import ArrayImage, value_type
+from priorpaint.imaging.ranges import full_range
 from priorpaint.imaging.reading import Picture, transparent_value
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's own conversion to L
@@ -26,7 +30,8 @@ def compose(
         opaque_holes: the filled pixels become opaque (for a mask that came from the picture's transparency). Otherwise
             every pixel keeps its own opacity.
 
-    Values are rounded to the nearest level of the picture (256, or 65536 in mode I;16; black or white in mode 1). A
+    -1 and 1 are black and white of the picture's `scale`. Whole values are rounded to the nearest that the picture's
+    type has (256, or 65536 in mode I;16; black or white in mode 1). A
     palette picture stays one: each filled pixel takes the nearest opaque colour of the palette, and its other indices
     are untouched. Where transparency is not a channel (palette entries, a PNG's transparent colour), filled pixels are
     made not to hit it by chance, and pixels that are transparent and stay so keep their bytes.
@@ -49,11 +54,11 @@ def compose(
     if not np.isfinite(fill).all():
         raise PriorError("The completion has values that are not numbers; run it again in float32 or with other steps.")
     if picture.mode == "P":
-        pixels[hole] = _nearest_palette_entries(picture, _quantise(_to_colour(fill), 255))
+        pixels[hole] = _nearest_palette_entries(picture, _quantise(picture, _to_colour(fill)))
     else:
         _fill_values(picture, pixels, hole, fill)
     if opaque_holes and picture.mode in ("LA", "RGBA"):
-        pixels[..., -1][hole] = 255
+        pixels[..., -1][hole] = full_range(pixels.dtype).high
     return _with_pixels(picture.image, pixels)
 
 
@@ -61,10 +66,11 @@ def _fill_values(
     picture: Picture, pixels: NDArray[np.generic], hole: NDArray[np.bool_], fill: NDArray[np.float64]
 ) -> None:
     """Write the hole of `pixels` (H, W[, channels]) in place, leaving an alpha channel alone."""
-    levels = 1 if picture.mode == "1" else picture.levels
-    values = _quantise(_to_grey(fill) if picture.grey else _to_colour(fill), levels)
+    values = _quantise(picture, _to_grey(fill) if picture.grey else _to_colour(fill))
     if picture.alpha is not None and picture.mode not in ("LA", "RGBA"):
-        _avoid(values, transparent_value(picture.image), levels)
+        _avoid(
+            values, transparent_value(picture.image), 1 if picture.mode == "1" else int(full_range(pixels.dtype).high)
+        )
     planes = pixels.reshape(*pixels.shape[:2], -1)
     planes[..., : values.shape[1]][hole] = values.astype(pixels.dtype)
 
@@ -77,13 +83,17 @@ def _to_colour(fill: NDArray[np.float64]) -> NDArray[np.float64]:
     return fill if fill.shape[1] == 3 else np.repeat(fill, 3, axis=1)
 
 
-def _quantise(fill: NDArray[np.float64], levels: int) -> NDArray[np.int64]:
-    """[-1, 1] to the nearest of 0 ... levels; halves go up."""
-    values = np.floor((fill + 1) / 2 * levels + 0.5)
-    return np.clip(values, 0, levels).astype(np.int64)
+def _quantise(picture: Picture, fill: NDArray[np.float64]) -> NDArray[Any]:
+    """[-1, 1] in the picture's own values; whole ones to the nearest, halves up."""
+    values, dtype = picture.scale.from_unit(fill), value_type(picture.image)
+    if dtype.kind == "f":
+        return values
+    if picture.mode == "1":
+        values = values / 255
+    return np.floor(values + 0.5).astype(np.int64)
 
 
-def _avoid(values: NDArray[np.int64], key: NDArray[np.uint16], levels: int) -> None:
+def _avoid(values: NDArray[Any], key: NDArray[np.uint16], levels: int) -> None:
     """Move the values (N, channels) that equal the transparent colour by one level, in place."""
     hit = (values == key).all(axis=1)
     values[hit, -1] += np.where(values[hit, -1] < levels, 1, -1)
@@ -109,6 +119,8 @@ def _nearest_palette_entries(picture: Picture, colours: NDArray[np.int64]) -> ND
 
 def _with_pixels(image: Image.Image, pixels: NDArray[np.generic]) -> Image.Image:
     """A copy of `image` (mode, palette, info) with other stored values."""
+    if isinstance(image, ArrayImage):
+        return image.holding(pixels)
     out = image.copy()
     data = np.packbits(pixels.astype(np.bool_), axis=1) if image.mode == "1" else pixels
     out.frombytes(data.tobytes())

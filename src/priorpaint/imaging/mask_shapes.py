@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.arrays import ArrayImage
+from priorpaint.imaging.ranges import full_range
 from priorpaint.imaging.reading import MAX_PIXELS, Picture, opacity_of
 
 Bools = NDArray[np.bool_]
@@ -93,10 +95,13 @@ def extended_picture(picture: Picture, sides: Sequence[int]) -> Picture:
     canvas = np.pad(pixels, margin, mode="edge")
     new = extended_known(np.ones(pixels.shape[:2], dtype=np.bool_), sides)
     if picture.mode in ("LA", "RGBA"):
-        canvas[..., -1][~new] = 255
+        canvas[..., -1][~new] = full_range(pixels.dtype).high
     elif alpha is not None and (alpha >= _OPAQUE).any():
         clear = np.pad(alpha, margin[:2], mode="edge") < _OPAQUE
         canvas[~new & clear] = pixels[alpha >= _OPAQUE][0]
+    if isinstance(picture.image, ArrayImage):
+        wide = picture.image.holding(canvas)
+        return replace(picture, image=wide, alpha=opacity_of(wide))
     # Cropping beyond the borders keeps mode, palette and info.
     image = picture.image.crop((-left, -top, picture.size[0] + right, picture.size[1] + bottom))
     data = np.packbits(canvas, axis=1) if picture.mode == "1" else canvas

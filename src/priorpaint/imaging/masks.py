@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.arrays import is_array, value_type
 from priorpaint.imaging.mask_contents import (
     THRESHOLD,
     TOLERANCE,
@@ -31,7 +31,7 @@ from priorpaint.imaging.mask_shapes import (
     grow,
     parse_sides,
 )
-from priorpaint.imaging.reading import Picture, load_upright
+from priorpaint.imaging.reading import Picture, Source, load_upright
 
 __all__ = [
     "THRESHOLD",
@@ -90,7 +90,7 @@ class Mask:
 
 
 def read_mask(
-    source: str | Path | Image.Image | bytes,
+    source: Source,
     size: tuple[int, int],
     *,
     means: str = "repaint",
@@ -106,7 +106,7 @@ def read_mask(
     painted layer), else by its luminance.
 
     Args:
-        source: a path, a PIL image, or the bytes of a file.
+        source: a path, bytes, an open binary file, a PIL image, or an array (H, W) of bool, of 0 and 1, or of uint8.
         size: of the picture, (width, height) in pixels.
         means: what white means.
         color: what counts as white instead, one or several colours or stored values; see `mask_contents.matching`.
@@ -182,6 +182,7 @@ def mask_from_color(picture: Picture, color: Colors, tolerance: int | None = Non
     Raises:
         UsageError: there is no such colour, or no pixel has it, or every pixel.
     """
+    _check_shallow(picture)
     return _checked(~_matching(picture.name, picture.image, color, tolerance))
 
 
@@ -196,6 +197,8 @@ def mask_from_difference(picture: Picture, other: Picture, tolerance: int | None
     if picture.size != other.size:
         sizes = " but ".join(f"{one.name} is {one.size[0]}x{one.size[1]}" for one in (other, picture))
         raise UsageError(f"{sizes}; a difference needs pictures of one size.")
+    for one in (picture, other):
+        _check_shallow(one)
     off = difference(picture, other)
     width = TOLERANCE if tolerance is None else tolerance
     if width < 0:
@@ -210,6 +213,20 @@ def mask_from_difference(picture: Picture, other: Picture, tolerance: int | None
     slight = np.count_nonzero(known & (off > 0))
     stays = f"{slight} pixels differ from {other.name} by 1 to {width} and stay (--tolerance 0 repaints them, too)."
     return _checked(known, [stays] if slight else [], other.sha256)
+
+
+def mask_from_nan(picture: Picture) -> Mask:
+    """The pixels of a floating picture with a value that is not finite (NaN, infinity) are to be repainted.
+
+    Raises:
+        UsageError: the picture has no such pixel, or no other.
+    """
+    known = np.isfinite(picture.values()).all(axis=2)
+    if known.all():
+        raise UsageError(f"{picture.name} has no value that is NaN, so nothing to repaint; give a mask file or a box.")
+    if not known.any():
+        raise UsageError(f"{picture.name} has no pixel with finite values, so nothing is known; check the file.")
+    return _checked(known)
 
 
 def mask_from_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Mask:
@@ -267,6 +284,15 @@ def _matching(name: str, image: Image.Image, colors: Colors, tolerance: int | No
     if out.all():
         raise UsageError(f"every pixel of {name} has one of these colours, so nothing is known; name fewer.")
     return np.asarray(out)
+
+
+def _check_shallow(picture: Picture) -> None:
+    """Colours and differences are told in values of 255."""
+    if is_array(picture.image):
+        raise UsageError(
+            f"{picture.name} has values of {value_type(picture.image)}, which have no colours to compare; give a mask "
+            "file or a box."
+        )
 
 
 def _turned(mask: Picture, orientation: int) -> Image.Image:

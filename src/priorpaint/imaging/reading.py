@@ -5,31 +5,47 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging import metadata, png
+from priorpaint.imaging.arrays import (
+    DEEP,
+    NPY_MAGIC,
+    RANGE,
+    ArrayImage,
+    image_of,
+    mask_image,
+    range_of,
+    read_npy,
+    value_type,
+    with_range,
+)
+from priorpaint.imaging.bounds import check_scans, read_file, several_frames
+from priorpaint.imaging.deep_tiff import TIFF_MAGIC, read_deep_tiff
+from priorpaint.imaging.ranges import ValueRange, full_range
+from priorpaint.imaging.silence import silence_libraries
+
+Source = str | Path | bytes | BinaryIO | Image.Image | NDArray[Any]
 
 MIN_SIDE = 16
 MAX_PIXELS = 40_000_000
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-FILE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP")
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F")
+FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # for Pillow, MPO is a JPEG
 
 _TOO_DEEP = "its values are not of 8 or 16 bits; save it with 8 bits"
 _WHITE_16 = 65535
-_ORIENTATION = 274
 _BITS_PER_SAMPLE = 258
-# A TIFF keeps its pixel layout and its description in one table; only the description may travel to another file.
-_TIFF_DESCRIPTION = {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +57,16 @@ class Picture:
         format: the file format (PNG, JPEG, ...), or None for an image from memory.
         name: how messages call it.
         icc: the bytes of the ICC profile; the values are never converted.
-        exif: the EXIF block without its orientation tag.
+        exif: the EXIF block without its orientation tag, pixel layout and preview.
+        xmp: the XMP packet, upright too.
+        comment: of a JPEG.
+        texts: of a PNG, by keyword.
         alpha: the opacity (H, W), uint8, 255 = opaque; None where the picture cannot be transparent.
         sha256: of its file, in hexadecimal; None for an image from memory.
         warnings: what the user should hear about, one sentence each.
         orientation: the EXIF orientation by which the pixels were turned upright, 1 to 8; 1 = not at all.
+        range: which values are black and white to a prior; None is all that they can be.
+        path: of its file, or None.
     """
 
     image: Image.Image
@@ -53,14 +74,19 @@ class Picture:
     name: str = "The picture"
     icc: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
+    comment: bytes | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
     alpha: NDArray[np.uint8] | None = None
     sha256: str | None = None
     warnings: tuple[str, ...] = ()
     orientation: int = 1
+    range: ValueRange | None = None
+    path: str | None = None
 
     @property
     def mode(self) -> str:
-        """The Pillow mode, one of 1, L, LA, P, RGB, RGBA, I;16."""
+        """The Pillow mode, one of 1, L, LA, P, RGB, RGBA, I;16, I, F; of an `ArrayImage` that of its view."""
         return self.image.mode
 
     @property
@@ -71,17 +97,29 @@ class Picture:
     @property
     def grey(self) -> bool:
         """Whether the picture has one channel of values (alpha not counted)."""
-        return self.mode in ("1", "L", "LA", "I;16")
+        return self.mode in ("1", "L", "LA", *DEEP)
 
     @property
-    def levels(self) -> int:
-        """The value of white: 65535 for 16-bit pictures, else 255."""
-        return 65535 if self.mode == "I;16" else 255
+    def deep(self) -> bool:
+        """Whether its values have more than 8 bits."""
+        return self.mode in DEEP or isinstance(self.image, ArrayImage)
 
-    def values(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        """The stored values without alpha, (H, W, 1) for grey and (H, W, 3) for colour, from 0 to `levels`."""
-        if self.mode == "I;16":
-            return np.array(self.image, dtype=np.uint16)[..., None]
+    @property
+    def scale(self) -> ValueRange:
+        """The values that are black and white to a prior: ``range``, or all (0 to 1 of floating values)."""
+        return self.range or full_range(value_type(self.image))
+
+    def ranged(self, span: ValueRange) -> Picture:
+        """The same picture with this ``range``; the eye is shown it as well where there are more than 8 bits."""
+        return replace(self, range=span, image=with_range(self.image, span))
+
+    def values(self) -> NDArray[Any]:
+        """The stored values without alpha, (H, W, 1) for grey and (H, W, 3) for colour, in their own type."""
+        if isinstance(self.image, ArrayImage):
+            planes = self.image.values.reshape(*self.image.values.shape[:2], -1)
+            return planes[..., :1] if self.grey else planes[..., :3]
+        if self.mode in DEEP:
+            return np.array(self.image)[..., None]
         if self.grey:
             grey = self.image.getchannel("L") if self.mode == "LA" else self.image.convert("L")
             return np.array(grey, dtype=np.uint8)[..., None]
@@ -89,7 +127,7 @@ class Picture:
             return np.array(self.image.convert("RGB"), dtype=np.uint8)
 
     def to_tensor(self, channels: int = 3) -> Tensor:
-        """The picture as a tensor (1, channels, H, W), float32 in [-1, 1]: black is -1, white is 1.
+        """The picture as a tensor (1, channels, H, W), float32 in [-1, 1]: black is -1, white is 1, as ``scale`` says.
 
         With `channels=3` a grey picture gives three equal channels; `channels=1` takes a grey picture, or a colour
         picture whose channels are equal. Alpha is left out.
@@ -104,22 +142,27 @@ class Picture:
             if (values != values[..., :1]).any():
                 raise UsageError(f"{self.name} has colours, but one channel was asked for; convert it to grey first.")
             values = values[..., :1]
-        planes = np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
-        tensor = torch.from_numpy(planes).div_(self.levels / 2).sub_(1)
+        tensor = torch.from_numpy(np.ascontiguousarray(self.scale.to_unit(values).transpose(2, 0, 1)[None]))
         return tensor.expand(1, channels, -1, -1).contiguous()
 
 
-def read_picture(source: str | Path | Image.Image | bytes) -> Picture:
-    """Read a picture from a file (PNG, JPEG, WebP, TIFF, BMP) or take a PIL image.
+def read_picture(source: Source, *, page: int | None = None) -> Picture:
+    """Read a picture: PNG, JPEG, WebP, TIFF, BMP or .npy from a path, bytes or open binary file; a PIL image; an array.
 
-    The EXIF orientation is applied exactly once. Grey pictures may have 16 bits; colour pictures have 8 bits a channel
-    (Pillow would silently drop the lower half of 16-bit colours, so such files are refused).
+    The EXIF orientation is applied exactly once. Grey pictures may have 16 bits or floating values. Other deep ones,
+    such as 16-bit colours, are read from TIFF (with tifffile), .npy and arrays (H, W[, 1, 3 or 4]) of whole or floating
+    numbers, and become an `ArrayImage`. Of 16-bit colours in a PNG Pillow would drop a half, so these are refused.
+
+    Args:
+        source: the picture.
+        page: which page of a TIFF with several, counted from 1.
 
     Raises:
         UsageError: the file is missing, damaged, animated, not a picture, of an unsupported mode or format, smaller
-            than 16 pixels on a side, or larger than 40 megapixels.
+            than 16 pixels on a side, or larger than 40 megapixels; or not a source of these kinds.
+        MissingExtra: tifffile is needed.
     """
-    upright = load_upright(source)
+    upright = load_upright(source, page=page)
     image = _plain(upright.image)
     if image.mode not in MODES:
         mode = upright.mode
@@ -127,21 +170,74 @@ def read_picture(source: str | Path | Image.Image | bytes) -> Picture:
     return replace(upright, image=image, alpha=opacity_of(image))
 
 
-def load_upright(source: str | Path | Image.Image | bytes, *, picture: bool = True) -> Picture:
-    """The loaded, upright first frame of a source, in any mode; the caller's own image object keeps its pixels.
+def load_upright(source: Source, *, picture: bool = True, page: int | None = None) -> Picture:
+    """The loaded, upright image of a source, in any mode; the caller's own image object keeps its pixels.
 
     With `picture=False` (masks) the depths that only matter for keeping values are let through.
     """
+    label = "The picture" if picture else "The mask"
+    silence_libraries()
     with _quiet():
+        if isinstance(source, np.ndarray):
+            source = image_of(source, label) if picture else mask_image(source)
         if isinstance(source, Image.Image) and not _unread_tiff(source):
-            return _finish("The picture" if picture else "The mask", source, picture=picture)
-        unnamed = "The picture" if picture else "The mask"
-        name = unnamed if isinstance(source, bytes) else str(getattr(source, "filename", source))
-        data = source if isinstance(source, bytes) else _read_file(name)
-        with _open_image(name, io.BytesIO(data)) as image:
-            if image.format not in FILE_FORMATS:
-                raise UsageError(f"{name} is a {image.format} file; convert it to PNG, JPEG, WebP, TIFF or BMP first.")
-            return replace(_finish(name, image, picture=picture), sha256=hashlib.sha256(data).hexdigest())
+            if page is not None:
+                raise UsageError(f"{label} was read already, and only a file has pages; leave the page out.")
+            return _finish(label, source, picture=picture)
+        path, data = _contents(source, label)
+        name = path or label
+        found = _from_data(name, data, picture=picture, page=page)
+        return replace(found, sha256=hashlib.sha256(data).hexdigest(), path=path)
+
+
+def _contents(source: Any, label: str) -> tuple[str | None, bytes]:
+    """Path and bytes of a file, or of what was read from one."""
+    if isinstance(source, (str, Path, Image.Image)):
+        path = str(getattr(source, "filename", source))
+        return path, read_file(path)
+    data = source.read() if callable(getattr(source, "read", None)) else source
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        kind = "text" if isinstance(data, str) else type(source).__name__
+        turn = ": tensor.permute(1, 2, 0).numpy()" if isinstance(source, Tensor) else ""
+        raise UsageError(
+            f"{label} is a path, bytes, a file opened with 'rb', a PIL image or a NumPy array (H, W[, channels]), and "
+            f"{kind} was given; convert it{turn}."
+        )
+    if not data:
+        raise UsageError(f"{label} has no bytes left to read; rewind the file with seek(0) first.")
+    return None, bytes(data)
+
+
+def _from_data(name: str, data: bytes, *, picture: bool, page: int | None) -> Picture:
+    damage = png.damage(data)
+    if damage is not None:
+        raise UsageError(f"{name} {damage}.")
+    check_scans(name, data)
+    if page is not None and not data.startswith(TIFF_MAGIC):
+        raise UsageError(f"{name} is no TIFF, and only a TIFF has pages; leave the page out.")
+    if data.startswith(NPY_MAGIC):
+        values = read_npy(data, name)
+        image = image_of(values, name) if picture else mask_image(values)
+        return replace(_finish(name, image, picture=picture), format="NPY")
+    if picture and data.startswith(TIFF_MAGIC) and (page is not None or not _pillow_reads(data)):
+        return _from_deep_tiff(name, data, page)
+    with _open_image(name, io.BytesIO(data)) as image:
+        return _finish(name, image, picture=picture)
+
+
+def _from_deep_tiff(name: str, data: bytes, page: int | None) -> Picture:
+    """One page of a TIFF that Pillow does not read in full; what it says besides its pixels, as far as Pillow does."""
+    deep = read_deep_tiff(data, name, page, MAX_PIXELS)
+    said: dict[str, Any] = {}
+    try:
+        with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+            image.seek((page or 1) - 1)
+            said, complaints = metadata.read(image, name)
+            deep.image.info.update({"dpi": image.info["dpi"]} if "dpi" in image.info else {})
+    except Exception:  # a layout that Pillow does not know
+        complaints = (f"The metadata of {name} ({deep.said}) will not be in the results.",) if deep.said else ()
+    said |= {"icc": deep.icc, "format": "TIFF", "orientation": deep.orientation}
+    return replace(_finish(name, deep.image, picture=True), **said, warnings=complaints)
 
 
 @contextmanager
@@ -158,52 +254,88 @@ def _unread_tiff(image: Image.Image) -> bool:
     return image.format == "TIFF" and bool(getattr(image, "tile", ())) and bool(getattr(image, "filename", ""))
 
 
-def _read_file(name: str) -> bytes:
-    try:
-        return Path(name).read_bytes()
-    except FileNotFoundError as error:
-        raise UsageError(f"{name} does not exist; check the path.") from error
-    except OSError as error:
-        raise UsageError(f"{name} cannot be opened ({error.strerror}); check the file.") from error
-
-
 def _open_image(name: str, file: BinaryIO) -> Image.Image:
-    """The image in a file's bytes; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped."""
+    """The image in a file's bytes; by its name, Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped.
+
+    Decoders of other formats never see the file: some start programs (EPS: Ghostscript).
+    """
     try:
-        return Image.open(file)
+        return Image.open(file, formats=FILE_FORMATS)
     except Image.DecompressionBombError as error:
         raise UsageError(f"{name} has more than {MAX_PIXELS // 10**6} megapixels; make it smaller first.") from error
     except UnidentifiedImageError as error:
+        file.seek(0)
+        other = _other_format(file.read(16).ljust(16, b"\0"))
+        if other is not None:
+            raise UsageError(
+                f"{name} is a file of the format {other}; convert it to PNG, JPEG, WebP, TIFF or BMP first."
+            ) from error
         raise UsageError(f"{name} is not a picture that can be read; give a PNG, JPEG, WebP, TIFF or BMP.") from error
     except Exception as error:  # damaged headers: every reader has its own kind of error
         raise _damaged(name, error) from error
 
 
+def _other_format(start: bytes) -> str | None:
+    """The name of a format that is not read here, from a file's first 16 bytes; nothing is decoded."""
+    Image.init()
+    others = ((name, accept) for name, (_, accept) in Image.OPEN.items() if accept and name not in FILE_FORMATS)
+    return next((name for name, accept in others if accept(start) is True), None)
+
+
+def _pillow_reads(data: bytes) -> bool:
+    """Whether Pillow opens a TIFF and reads all bits of its values."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+            return not _deep_colour(image)
+    except UnidentifiedImageError:
+        return False
+    except Exception:  # damaged: told by the one that reads it
+        return True
+
+
 def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
     _check_size(name, image.size)
     try:
-        frames = getattr(image, "n_frames", 1)
+        several = several_frames(image)
         deep = picture and _deep_colour(image)
-        turn = image.getexif().get(_ORIENTATION, 1)
-    except Exception as error:  # counting frames walks through the file, which may be damaged anywhere
+    except Exception as error:  # the table of a frame may be damaged
         raise _damaged(name, error) from error
     # MPO is what phones write: a JPEG whose further frames are previews or gain maps.
-    if frames > 1 and image.format != "MPO":
-        raise UsageError(f"{name} has {frames} frames or pages; save the one that you want as a single picture.")
+    if several and image.format != "MPO":
+        choose = "choose one with --page N" if image.format == "TIFF" else "save the one that you want by itself"
+        raise UsageError(f"{name} has several frames or pages; {choose}.")
     if deep:
         raise UsageError(
-            f"{name} has more than 8 bits a channel, of which only 8 would be read; convert it to 8 first."
+            f"{name} has 16 bits a channel, of which 8 would be read; save it as TIFF, .npy or with 8 bits."
         )
+    orientation, unread = 1, dict[str, None]()
     try:
-        upright = ImageOps.exif_transpose(image)  # loads first, and a TIFF has turned itself by then and lost the tag
+        orientation = _orientation(image)  # before a TIFF that is loaded has turned itself and lost the tag
+    except Exception as error:  # a broken metadata block is no reason to refuse the picture
+        unread[metadata.unreadable(name, error)] = None
+    try:
+        image.load()
     except Exception as error:  # damaged data: every decoder has its own kind of error
         raise _damaged(name, error) from error
+    if image.mode == "P" and not image.getpalette():
+        raise UsageError(f"{name} has the indices of a palette and no palette; export it again in RGB.")
+    try:
+        # Values that Pillow has no mode for come upright.
+        upright = image if isinstance(image, ArrayImage) else ImageOps.exif_transpose(image)
+    except Exception as error:
+        upright = image.copy()
+        unread[metadata.unreadable(name, error)] = None
     _check_size(name, upright.size)
-    exif, complaints = _exif_block(image, name)
+    said, complaints = metadata.read(image, name)
+    complaints = tuple(dict.fromkeys((*unread, *complaints)))
     file_format = "JPEG" if image.format == "MPO" else image.format
-    icc = upright.info.get("icc_profile") or None
-    orientation = int(turn) if turn in range(2, 9) else 1
-    return Picture(upright, file_format, name, icc, exif, warnings=complaints, orientation=orientation)
+    return Picture(upright, file_format, name, warnings=complaints, orientation=orientation, **said)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none."""
+    turn = int(image.getexif().get(ExifTags.Base.Orientation) or 1)
+    return turn if turn in range(2, 9) else 1
 
 
 def _damaged(name: str, error: Exception) -> UsageError:
@@ -224,7 +356,8 @@ def _deep_colour(image: Image.Image) -> bool:
     """Whether the file has more bits than Pillow's 8-bit mode for it holds (grey 16 bit is read in full)."""
     if image.format == "TIFF":
         bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-        return max(bits) > 8 and not (image.mode.startswith("I;16") and max(bits) == 16)
+        whole = {"I;16": 16, "F": 32}.get(image.mode[:4])  # what Pillow reads in full
+        return bool(max(bits) > 8 and max(bits) != whole)
     if image.format != "PNG" or image.mode.startswith("I;16"):
         return False
     tiles = getattr(image, "tile", None)
@@ -237,27 +370,23 @@ def _deep_colour(image: Image.Image) -> bool:
         return file.read(25)[24:] == b"\x10"  # IHDR: the byte after width and height is the bit depth
 
 
-def _exif_block(image: Image.Image, name: str) -> tuple[bytes | None, tuple[str, ...]]:
-    """The EXIF bytes without orientation (and, from a TIFF, without its pixel layout)."""
-    try:
-        exif = Image.Exif()
-        exif.load(image.getexif().tobytes())
-        unwanted = {_ORIENTATION} if image.format != "TIFF" else set(exif) - _TIFF_DESCRIPTION
-        for tag in unwanted & set(exif):
-            del exif[tag]
-        return (exif.tobytes() if len(exif) else None), ()
-    except Exception as error:  # a broken metadata block is no reason to refuse the picture
-        return None, (f"The EXIF data of {name} cannot be read ({error}) and will not be in the results.",)
-
-
 def _plain(image: Image.Image) -> Image.Image:
     """A copy that is bound to no file, with only the entries of `info` that belong to the pixels."""
-    if image.mode.startswith("I;16"):
+    if isinstance(image, ArrayImage):
+        plain: Image.Image = ArrayImage(image.values, range_of(image))
+    elif image.mode.startswith("I;16"):
         values = np.asarray(image).astype("<u2")
         plain = Image.frombytes("I;16", image.size, values.tobytes())
     else:
         plain = image.copy()
-    plain.info = {key: image.info[key] for key in ("transparency", "dpi") if key in image.info}
+    if image.mode == "P" and image.palette is not None:
+        entries = bytes(image.getpalette(image.palette.mode) or ())
+        needed = (int(np.asarray(image).max()) + 1) * len(image.palette.mode)
+        if len(entries) < needed:  # indices without a colour are shown black; a writer would cut them off
+            plain.putpalette(entries.ljust(needed, b"\0"), image.palette.mode)
+    belonging = {key: image.info.get(key) for key in ("transparency", RANGE)}
+    belonging["dpi"] = metadata.resolution(image.info)
+    plain.info = {key: value for key, value in belonging.items() if value is not None}
     return plain
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.arrays import DEEP, eight_bits, range_of
 
 # Dark blue over purple and orange to pale yellow. The anchors sit at positions in proportion to their lightness, so
 # that equal steps of the value look like equal steps of brightness, on grey prints and to colour-blind eyes too.
@@ -35,6 +36,9 @@ _LETTERS = 16
 _SMALLEST_CELL = 160
 _LARGEST_CELL = 512
 _WIDEST = 2200
+_MOST = 60
+_BLANK = (214, 214, 214)
+_NO_UNCERTAINTY = "no uncertainty: one sample\nhas nothing to differ from;\ntake 2 samples or more"
 
 
 def colour_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -91,8 +95,8 @@ def hole_overlay(
 
 def shown(image: Image.Image) -> Image.Image:
     """The picture as 8-bit RGB, with what is transparent over a checkerboard."""
-    if image.mode == "I;16":
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in DEEP:
+        return Image.fromarray(eight_bits(np.asarray(image), range_of(image))).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     rows, columns = np.indices((image.height, image.width), dtype=np.int32) // 8
@@ -107,9 +111,9 @@ def contact_sheet(
     completions: Sequence[Image.Image],
     *,
     mean: Image.Image,
-    uncertainty: Image.Image,
+    uncertainty: Image.Image | None,
 ) -> Image.Image:
-    """A labelled grid: the input with its hole tinted, every completion, the mean and the uncertainty picture.
+    """A labelled grid: the input with its hole tinted, the completions (the first 60), the mean and the uncertainty.
 
     No picture is shown larger than 512 pixels, and small ones are enlarged by a whole factor; the sheet is at most 2200
     pixels wide, or one picture.
@@ -119,11 +123,15 @@ def contact_sheet(
         known: (H, W), bool, False in the hole.
         completions: pictures of the input's size.
         mean: the mean of the completions.
-        uncertainty: from `uncertainty_picture`.
+        uncertainty: from `uncertainty_picture`; None for one completion, which says nothing about it.
     """
     pictures = [("input" if known.all() else "input, hole tinted", hole_overlay(original, known))]
-    pictures += [(f"sample {k + 1}", image) for k, image in enumerate(completions)]
-    pictures += [("mean", mean), ("uncertainty", uncertainty)]
+    pictures += [(f"sample {k + 1}", image) for k, image in enumerate(completions[:_MOST])]
+    if len(completions) > _MOST:
+        name, last = pictures[-1]
+        pictures[-1] = (f"{name}\n(and {len(completions) - _MOST} more)", last)
+    blank = (_NO_UNCERTAINTY, Image.new("RGB", original.size, _BLANK))
+    pictures += [("mean", mean), blank if uncertainty is None else ("uncertainty", uncertainty)]
     scale = _cell_scale(original.size)
     return labelled_grid([(name, _fit(image, original.width, scale)) for name, image in pictures])
 
@@ -140,7 +148,7 @@ def labelled_grid(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     At most 2200 pixels wide, or one picture.
     """
     font = ImageFont.load_default(size=_LETTERS)
-    column = max(max(image.width, math.ceil(font.getlength(name))) for name, image in cells)
+    column = max(max(image.width, *_line_widths(name, font)) for name, image in cells)
     most = max(1, (_WIDEST - _MARGIN) // (column + _MARGIN))
     columns = math.ceil(len(cells) / math.ceil(len(cells) / most))
     return labelled_rows([cells[start : start + columns] for start in range(0, len(cells), columns)])
@@ -149,8 +157,7 @@ def labelled_grid(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
 def labelled_rows(rows: Sequence[Sequence[tuple[str, Image.Image]]]) -> Image.Image:
     """Rows of RGB pictures in equal columns, each with its label, of one line or several, above it."""
     font = ImageFont.load_default(size=_LETTERS)
-    words = [line for row in rows for name, _ in row for line in name.split("\n")]
-    column = max([image.width for row in rows for _, image in row] + [math.ceil(font.getlength(w)) for w in words])
+    column = max(max(image.width, *_line_widths(name, font)) for row in rows for name, image in row)
     tops = [_LABEL + _LINE * max(name.count("\n") for name, _ in row) for row in rows]
     heights = [top + max(image.height for _, image in row) for top, row in zip(tops, rows, strict=True)]
     size = (_MARGIN + max(map(len, rows)) * (column + _MARGIN), _MARGIN + sum(heights) + len(rows) * _MARGIN)
@@ -163,6 +170,10 @@ def labelled_rows(rows: Sequence[Sequence[tuple[str, Image.Image]]]) -> Image.Im
             sheet.paste(image, (left, upper + top))
         upper += height + _MARGIN
     return sheet
+
+
+def _line_widths(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[int]:
+    return [math.ceil(font.getlength(line)) for line in label.split("\n")]
 
 
 def _lightness(rgb: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -187,7 +198,7 @@ def _round_up(value: float) -> float:
 def _dimmed(background: Image.Image | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """A pale grey version (H, W, 3) of the background: its dark tones lifted, to stand apart from the colours."""
     if background is None:
-        return np.full((*shape, 3), 214, dtype=np.uint8)
+        return np.full((*shape, 3), _BLANK, dtype=np.uint8)
     if (background.height, background.width) != shape:
         raise UsageError(f"The background is {background.width}x{background.height}, unlike the uncertainty {shape}.")
     table = np.rint(165 + 0.32 * np.arange(256)).astype(np.uint8)
@@ -199,7 +210,7 @@ def _with_legend(picture: Image.Image, top: float) -> Image.Image:
     factor = max(1, round(_cell_scale(picture.size)))
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    unit = max(1.0, picture.width / 420)
+    unit = max(1.0, min(picture.width, 8 * picture.height) / 420)  # not with the length of a strip
     font = ImageFont.load_default(size=13 * unit)
     pad, bar = round(8 * unit), round(12 * unit)
     caption = "standard deviation (values from -1 to 1)"

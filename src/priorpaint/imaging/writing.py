@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from priorpaint.errors import UsageError
-from priorpaint.imaging.reading import Picture
+from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.imaging import metadata
+from priorpaint.imaging.arrays import check_tiff, is_array, value_type
+from priorpaint.imaging.reading import Picture, opacity_of
+from priorpaint.imaging.storing import encoded, how_it_reads_back, opened, storable, what_differs
 
 FORMATS = {
     ".png": "PNG",
@@ -24,9 +29,10 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".bmp": "BMP",
+    ".npy": "NPY",
 }
-_OPTIONS: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True, "exact": True}}
 _LONGEST_SIDE = {"WEBP": 16383, "JPEG": 65535}
+_CORNER, _MIDDLE = 64, 256
 
 
 def lossy(path: str | Path) -> bool:
@@ -34,48 +40,131 @@ def lossy(path: str | Path) -> bool:
     return _format(path) == "JPEG"
 
 
-def check_output(path: str | Path, image: Image.Image) -> None:
-    """Say before the work starts that a file of this name cannot hold a picture of this mode and size.
+def check_output(path: str | Path, picture: Picture) -> tuple[str, ...]:
+    """Say before the work starts that a file of this name cannot hold a picture of this mode, size and metadata.
+
+    A corner of the picture is written and read back for it, in memory, with all that the picture says besides its
+    pixels.
+
+    Returns:
+        What a file of this name will not keep of the picture's metadata, one sentence.
 
     Raises:
-        UsageError: unknown suffix; transparency in JPEG or BMP; 16 bits in anything but PNG and TIFF; sides too long
-            for WebP or JPEG.
+        MissingExtra: tifffile is needed.
+        UsageError: unknown suffix; values that only TIFF and .npy hold; transparency in JPEG or BMP; 16 bits in
+            anything but PNG, TIFF and .npy; sides too long for WebP or JPEG.
     """
     file_format = _format(path)
-    if file_format in ("JPEG", "BMP") and image.has_transparency_data:
+    _check_pixels(path, picture.image)
+    corner = storable(_corner(picture.image), file_format, opaque=_opaque(picture.image))
+    said = _kept(picture, corner, file_format)
+    try:
+        data = encoded(corner, file_format, metadata.save_options(said, file_format, corner.size))
+        wrong = how_it_reads_back(data, file_format, corner)
+    except Exception as error:  # whatever a writer dislikes, it is better disliked now than after the work
+        wrong = str(error)
+    if wrong is not None:
+        raise UsageError(f"{path} cannot hold this picture ({wrong}); choose another format (--format png).")
+    lost = [metadata.NAMES[key] for key in _said(picture) if key not in said]
+    if not lost:
+        return ()
+    words = " and ".join(filter(None, (", ".join(lost[:-1]), lost[-1])))
+    name = {"WEBP": "WebP", "NPY": ".npy"}.get(file_format, file_format)
+    return (f"{name} cannot keep the {words} of {picture.name}; the results are without.",)
+
+
+def save_picture(
+    image: Image.Image, path: str | Path, picture: Picture | None = None, *, read_back: bool = True
+) -> None:
+    """Write a picture atomically in the format that the suffix names, replacing a file of that name.
+
+    PNG, TIFF, WebP (lossless, colours under transparent pixels included) and BMP keep every pixel; JPEG does not (see
+    `lossy`) and is written with quality 95 and full colour resolution (4:4:4). WebP has no grey and no palette mode, so
+    those come back as equal RGB(A) colours; so do palette and single-colour transparency in TIFF. Opacity that is full
+    everywhere is left out where a format has none. A .npy file holds the array of values alone (of a palette picture
+    its colours), and so does a TIFF, but for the ICC profile, where Pillow has no mode for them.
+
+    Args:
+        image: what to write.
+        path: where to; the folder must exist.
+        picture: whose ICC profile, EXIF block, XMP packet, comment, texts and resolution go into the file, as far as
+            its format keeps them (`check_output` says which it does not).
+        read_back: whether the file is decoded and compared with ``image`` before it takes its name: every pixel, or
+            for JPEG within what its own quantisation allows.
+
+    Raises:
+        MissingExtra: tifffile is needed.
+        UsageError: the format cannot hold the picture (`check_output`), or the file cannot be written.
+        PriorpaintError: the file reads back as something else; there is none of its name then, or still the old one.
+    """
+    file_format = _format(path)
+    _check_pixels(path, image)
+    stored = storable(image, file_format, opaque=_opaque(image))
+    said = {} if picture is None else _kept(picture, _corner(stored), file_format)
+    options = metadata.save_options(said, file_format, stored.size)
+    with _atomic(Path(path)) as file:
+        encoded(stored, file_format, options, file)
+        wrong = how_it_reads_back(file, file_format, stored) if read_back else None
+        if wrong is not None:
+            raise PriorpaintError(
+                f"{path} was not written, because it read back as something else ({wrong}); choose another format."
+            )
+
+
+def _check_pixels(path: str | Path, image: Image.Image) -> None:
+    file_format = _format(path)
+    if is_array(image):
+        if file_format not in ("TIFF", "NPY"):
+            raise UsageError(f"{path} cannot keep values of {value_type(image)}; write TIFF or .npy instead.")
+        if file_format == "TIFF":
+            check_tiff(image)
+        return
+    if file_format in ("JPEG", "BMP") and not _opaque(image):
         raise UsageError(f"{path} cannot keep the picture's transparency; write PNG, WebP or TIFF instead.")
-    if file_format not in ("PNG", "TIFF") and image.mode == "I;16":
+    if file_format not in ("PNG", "TIFF", "NPY") and image.mode == "I;16":
         raise UsageError(f"{path} cannot keep the picture's 16 bits; write PNG or TIFF instead.")
-    if file_format == "TIFF" and image.mode == "I;16" and image.has_transparency_data:
+    if file_format in ("TIFF", "NPY") and image.mode == "I;16" and not _opaque(image):
         raise UsageError(f"{path} cannot keep a transparent value in 16 bits; write PNG instead.")
     longest = _LONGEST_SIDE.get(file_format)
     if longest is not None and max(image.size) > longest:
         raise UsageError(f"{path} cannot have sides of more than {longest} pixels; write PNG or TIFF instead.")
 
 
-def save_picture(image: Image.Image, path: str | Path, picture: Picture | None = None) -> None:
-    """Write a picture atomically in the format that the suffix names, replacing a file of that name.
+def _opaque(image: Image.Image) -> bool:
+    """Whether no pixel is transparent, whatever the mode could say."""
+    if image.mode in ("LA", "RGBA"):
+        return image.getchannel("A").getextrema()[0] == 255
+    alpha = opacity_of(image)
+    return alpha is None or bool(alpha.min() == 255)
 
-    PNG, TIFF, WebP (lossless, colours under transparent pixels included) and BMP keep every pixel; JPEG does not (see
-    `lossy`) and is written with quality 95 and full colour resolution (4:4:4). WebP has no grey and no palette mode, so
-    those come back as equal RGB(A) colours; so do palette and single-colour transparency in TIFF. BMP has no metadata.
 
-    Args:
-        image: what to write.
-        path: where to; the folder must exist.
-        picture: whose ICC profile and EXIF block go into the file.
+def _corner(image: Image.Image) -> Image.Image:
+    """A part that is quickly written, and in all but its size like the whole."""
+    width, height = image.size
+    return image.crop((0, 0, min(width, _CORNER), min(height, _CORNER)))
 
-    Raises:
-        UsageError: the format cannot hold the picture (`check_output`), or the file cannot be written.
-    """
-    check_output(path, image)
-    file_format, metadata = _format(path), _metadata(picture)
-    options = dict(_OPTIONS.get(file_format, {}))
-    if file_format == "TIFF" and "exif" not in metadata:
-        options["compression"] = "tiff_adobe_deflate"  # libtiff cannot write the sub-tables of an EXIF block
-    stored = _storable(image, file_format)
-    with _atomic(Path(path)) as file:
-        stored.save(file, format=file_format, **metadata, **options)
+
+def _said(picture: Picture) -> dict[str, Any]:
+    """What a picture says besides its pixels, by the keys of `metadata.NAMES`."""
+    said = {key: getattr(picture, key, None) for key in metadata.NAMES if key != "dpi"}
+    said["dpi"] = metadata.resolution(picture.image.info)
+    return {key: value for key, value in said.items() if value}
+
+
+def _kept(picture: Picture, corner: Image.Image, file_format: str) -> dict[str, Any]:
+    """Of what a picture says, what comes back from a file of this format: each is tried alone, on a corner."""
+    said = _said(picture)
+    lost = metadata.lost_for_good(said, file_format, corner)
+    return {key: value for key, value in said.items() if key not in lost and _survives(key, value, corner, file_format)}
+
+
+def _survives(key: str, value: Any, corner: Image.Image, file_format: str) -> bool:
+    try:
+        data = encoded(corner, file_format, metadata.save_options({key: value}, file_format, corner.size))
+        back = opened(data, file_format, corner)
+        return what_differs(back, corner) is None and metadata.survives(key, value, back)
+    except Exception:  # too long, out of range, not to be encoded: each writer has its own kinds of error
+        return False
 
 
 def check_results(folder: str | Path, files: Sequence[Path], *, overwrite: bool) -> None:
@@ -87,19 +176,95 @@ def check_results(folder: str | Path, files: Sequence[Path], *, overwrite: bool)
         overwrite: whether files of these names may be replaced.
 
     Raises:
-        UsageError: a file exists already, or the folder cannot be written to.
+        UsageError: a file exists already, a name is too long, or the folder cannot be written to.
     """
     folder = Path(folder)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = _nearest(folder)
     if not there.is_dir():
         raise UsageError(f"{there} is a file, but results go into a folder; choose another one.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"the folder {there} cannot be written to; choose another one or change its permissions.")
+    try:
+        with tempfile.TemporaryFile(dir=there):  # rights alone do not say it: folders may be read-only or full
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"the folder {there} cannot be written to ({error.strerror}); choose another one or change its permissions."
+        ) from None
+    _check_names(folder, files, there)
+    blocked = next((file for file in files if file.is_dir()), None)
+    if blocked is not None:
+        raise UsageError(f"{blocked} is a folder, where a result would go; choose another folder for the results.")
     existing = [file for file in dict.fromkeys(files) if file.exists()]
     if existing and not overwrite:
         rest = len(existing) - 1
         more = f" and {rest} more file{'s' * (rest > 1)} exist" if rest else " exists"
         raise UsageError(f"{existing[0]}{more} already; choose another folder, or allow overwriting (--overwrite).")
+
+
+def check_space(folder: str | Path, needed: int) -> None:
+    """Say before the work starts that there is no room for its results.
+
+    Args:
+        folder: of the results; it may be missing.
+        needed: bytes that they take at least.
+
+    Raises:
+        UsageError: there are fewer.
+    """
+    there = _nearest(Path(folder))
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise UsageError(
+            f"the results need at least {needed / 1e6:.0f} MB, and {there} has {free / 1e6:.0f} MB left; free some "
+            "space, or choose another folder."
+        )
+
+
+def size_on_disk(path: str | Path, image: Image.Image) -> int:
+    """About how many bytes a file of this name takes, judged by the middle of the picture."""
+    (width, height), file_format = image.size, _format(path)
+    left, top = max(0, (width - _MIDDLE) // 2), max(0, (height - _MIDDLE) // 2)
+    part = image.crop((left, top, min(width, left + _MIDDLE), min(height, top + _MIDDLE)))
+    data = encoded(storable(part, file_format, opaque=_opaque(part)), file_format, {})
+    return len(data) * width * height // (part.width * part.height)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists.
+
+    Raises:
+        UsageError: the path cannot be followed.
+    """
+    for path in (folder, *folder.absolute().parents):
+        try:
+            path.stat()
+            return path
+        except (FileNotFoundError, NotADirectoryError):
+            if path.is_symlink():
+                raise UsageError(f"{path} is a link to nothing; remove it, or choose another folder.") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"the folder {_short(path)} cannot be used ({reason}); choose another one.") from None
+    raise UsageError(f"the folder {folder} cannot be used; choose another one.")
+
+
+def _short(name: str | Path) -> str:
+    """The ends of a name that is long."""
+    text = str(name)
+    return text if len(text) < 120 else f"{text[:40]}...{text[-40:]}"
+
+
+def _check_names(folder: Path, files: Sequence[Path], there: Path) -> None:
+    """Limits count bytes, of which a letter may have four."""
+    if not hasattr(os, "pathconf"):
+        return
+    longest = os.pathconf(there, "PC_NAME_MAX")
+    for part in (*folder.parts, *(file.name for file in files)):
+        size = len(os.fsencode(part))
+        if size > longest:
+            raise UsageError(
+                f"the name {_short(part)} has {size} bytes, and {there} allows {longest}; give the picture "
+                "or the folder a shorter name."
+            )
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
@@ -133,7 +298,8 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def _atomic(path: Path) -> Iterator[BinaryIO]:
-    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.part")
+    start = os.fsencode(path.name)[:100].decode("utf-8", "ignore")  # names have limits in bytes
+    temporary = path.with_name(f".{start}.{uuid.uuid4().hex[:12]}.part")
     try:
         with open(temporary, "x+b") as file:
             yield file
@@ -165,19 +331,3 @@ def _format(path: str | Path) -> str:
     if suffix not in FORMATS:
         raise UsageError(f"{path} has no picture suffix; use one of {', '.join(FORMATS)}.")
     return FORMATS[suffix]
-
-
-def _metadata(picture: Picture | None) -> dict[str, Any]:
-    if picture is None:
-        return {}
-    metadata = {"icc_profile": picture.icc, "exif": picture.exif, "dpi": picture.image.info.get("dpi")}
-    return {key: value for key, value in metadata.items() if value}
-
-
-def _storable(image: Image.Image, file_format: str) -> Image.Image:
-    """The image in a mode that the format holds without losing a value."""
-    if file_format == "JPEG" and image.mode == "P":
-        return image.convert("RGB")
-    if file_format in ("TIFF", "WEBP") and "transparency" in image.info:
-        return image.convert("RGBA" if image.mode in ("P", "RGB") else "LA")
-    return image

@@ -8,10 +8,11 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,19 @@ from PIL import Image
 
 from .. import __version__
 from ..diffusion.rng import Seed
-from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError
-from ..imaging import Picture, read_picture
+from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError, memory_shortage_told
+from ..imaging import Picture
 from ..imaging.mask_preview import hole_facts, mask_preview
+from ..imaging.ranges import Asked
 from ..priors import CFGPrior, Prior
 from ..priors.cfg import condition_inside
 from ..priors.classifier_guidance import ClassifierGuidedPrior
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
+from ..priors.verify import doubts
 from ..solvers import Cost, Solver
 from .events import Completion, Event, Loading, OnEvent, Step
-from .inputs import Keywords, Source, about_picture, as_image
+from .inputs import Keywords, Source, about_picture, as_picture, asked_range, in_range, number, whole
 from .job import CancellablePrior, InpaintJob, PictureJob, fitted
 from .masking import Masking, about_mask, resolve_mask
 from .memory import parse_bytes
@@ -86,6 +89,11 @@ class Plan:
         return self._job.weight
 
     @property
+    def looks(self) -> Picture:
+        """What a writer has to hold: the picture, opaque where the hole will be."""
+        return self._job.looks()
+
+    @property
     def windows(self) -> list[dict[str, Any]]:
         """What the prior will see, in order; boxes are (x, y, width, height) in pixels of their scale in the frame."""
         return self._job.windows()
@@ -115,14 +123,47 @@ class Plan:
         """About how long the run takes on this device, from one timed call of the prior on the largest window."""
         return self._job.seconds()
 
-    def run(self, on_event: OnEvent | None = None, cancel: CancelToken | None = None) -> Result:
+    def memory(self) -> int:
+        """About how many bytes the run takes at its peak, from one measured call of each part of the prior."""
+        return self._job.memory(self.batch_size)
+
+    def disk(self) -> int:
+        """How many bytes the files of the result take at most, as PNG."""
+        return self._job.disk()
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What run.json says before the first sample: everything that reproduces the run."""
+        libraries = [*_LIBRARIES, *(name for name in ("diffusers", "transformers") if name in sys.modules)]
+        versions = {name: version(name) for name in libraries}  # the last two have networks of published priors
+        return {
+            **self._about,
+            "sample_seeds": self.seeds,
+            "windows": self.windows,
+            "versions": {"priorpaint": __version__, "python": platform.python_version(), **versions},
+            "machine": {
+                "platform": platform.platform(),
+                "device": str(self.prior.device),
+                "threads": torch.get_num_threads(),
+            },
+        }
+
+    def run(
+        self,
+        on_event: OnEvent | None = None,
+        cancel: CancelToken | None = None,
+        finished: Sequence[Image.Image] = (),
+    ) -> Result:
         """Draw the completions. A plan may be run again; it draws the same ones.
 
         Args:
             on_event: hears `Loading`, `Step` and `Completion`, in the thread that runs.
             cancel: stops the run within one call of the prior, from any thread.
+            finished: the first completions, of an earlier run of the same plan that was stopped; they are not drawn
+                again. Mean and uncertainty take their rounded values.
 
         Raises:
+            NotEnoughMemory: there is less than the run takes.
             PriorError: the prior gives values that are not numbers.
             Stopped: the token was cancelled, or ``on_event`` raised `Cancelled`; carries the finished part.
 
@@ -130,9 +171,12 @@ class Plan:
         """
         started, nfe = time.time(), self.prior.nfe.copy()
         job = self._job
+        if len(finished) > len(self.seeds) or any(image.size != self.picture.size for image in finished):
+            raise UsageError("finished holds at most as many completions as the plan, each of the picture's size.")
         failure: PriorpaintError | None = None
         try:
-            job.run(self.batch_size, on_event or (lambda event: None), cancel or CancelToken())
+            with memory_shortage_told():
+                job.run(self.batch_size, on_event or (lambda event: None), cancel or CancelToken(), finished)
         except Cancelled:
             failure = Stopped(f"stopped after {len(job.images)} of {len(self.seeds)} completions", None)
         except PriorpaintError as error:
@@ -142,23 +186,15 @@ class Plan:
         if not job.images:
             raise Stopped("stopped before the first completion was finished", None)
         spent = self.prior.nfe - nfe
-        libraries = [*_LIBRARIES, *(name for name in ("diffusers", "transformers") if name in sys.modules)]
-        versions = {name: version(name) for name in libraries}  # the last two have networks of published priors
         info = {
-            **self._about,
-            "sample_seeds": self.seeds[: len(job.images)],
+            **self.info,
             "finished_samples": len(job.images),
             "nfe": {"forward": spent.forward, "backward": spent.backward},
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
             "seconds": {"total": round(time.time() - started, 3), "samples": [round(s, 3) for s in job.seconds_taken]},
-            "windows": self.windows,
-            "versions": {"priorpaint": __version__, "python": platform.python_version(), **versions},
-            "machine": {
-                "platform": platform.platform(),
-                "device": str(self.prior.device),
-                "threads": torch.get_num_threads(),
-            },
         }
+        if finished:
+            info["resumed_after"] = len(finished)  # and what it cost is that of the others
         result = job.result(info, self.warnings)
         if failure is not None:
             failure.result = result
@@ -199,6 +235,21 @@ class Options(Keywords):
     prior_flags: Mapping[str, Any] | str | None = None
     offline: bool = False
 
+    def checked(self) -> Options:
+        """The same in Python's own types.
+
+        Raises:
+            UsageError: what should be a number is none.
+        """
+        return replace(
+            self,
+            batch_size=None if self.batch_size is None else whole(self.batch_size, "batch_size"),
+            label=None if self.label is None else whole(self.label, "label"),
+            guidance_scale=number(self.guidance_scale, "guidance_scale"),
+            classifier_scale=number(self.classifier_scale, "classifier_scale"),
+            max_memory=int(self.max_memory) if isinstance(self.max_memory, Integral) else self.max_memory,
+        )
+
 
 def plan(
     image: Source | Picture,
@@ -208,20 +259,29 @@ def plan(
     num_samples: int = 4,
     seed: Seed = 0,
     *,
+    value_range: Asked = "auto",
+    page: int | None = None,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> Plan:
     """Read, check and load everything that a run needs, and plan its windows. Nothing is drawn yet.
 
     Args:
-        image: a path, PIL image, uint8 array (H, W[, 3 or 4]) or ``Picture``, from 16x16 to 40 megapixels.
-        mask: a path, PIL image or array (H, W) of the picture's size: white, True or 1 says *repaint* (see
-            ``Masking``); or "alpha": the transparent pixels are to be repainted and become opaque.
+        image: a path, bytes, open binary file, PIL image, array (H, W[, 1, 3 or 4]) of whole or floating numbers, or
+            ``Picture``, from 16x16 to 40 megapixels. An array of a type for which Pillow has no mode gives results that
+            are `ArrayImage`; NumPy sees the type of the input in all of them.
+        mask: a path, bytes, file, PIL image or array (H, W) of the picture's size: white, True or 1 says *repaint* (see
+            ``Masking``); or "alpha": the transparent pixels are to be repainted and become opaque; or "nan": those with
+            values that are not finite.
         prior: a name or path for ``load_prior``, or a ``Prior``.
         method: a name in ``SOLVERS`` or a ``Solver``; None is ``DEFAULT_METHOD``, with settings for the widest hole.
         num_samples: how many completions.
         seed: an int, from which the seeds of the samples follow; or one int a sample, as ``info["sample_seeds"]``
             lists them. A sample depends on its seed only, not on the others or on ``batch_size``.
+        value_range: the stored values that the prior sees as black and white, (min, max); or "full", all that the type
+            holds (0 to 1 of floating values); or "auto": of pictures with more than 8 bits that use less than half of
+            it, the part they use (`imaging.ranges.choose_range`). Results have the picture's own units.
+        page: which page of a TIFF with several, counted from 1.
         on_event: hears `Loading` before the prior is read.
         options: fields of `Masking` (boxes, mask_means, grow, extend, ...) and of `Options`, and settings of the
             method; with ``method=None`` these change the default settings.
@@ -233,22 +293,25 @@ def plan(
     masking, rest = Masking.split(options)
     common, params = Options.split(rest)
     solver = choose_solver(method, params)  # first: a wrong setting is told before anything is read
-    picture = image if isinstance(image, Picture) else read_picture(as_image(image))
+    masking, asked = masking.checked(), asked_range(value_range)
+    picture = as_picture(image, page)
     hole = resolve_mask(picture, mask, masking)
+    picture, told = in_range(hole.picture, hole.known, asked)
     if method is None:
         solver = for_width(solver, params, thickness(~hole.known))
     about = {"image": about_picture(picture), "mask": about_mask(mask, hole)}
-    warnings = (*picture.warnings, *hole.warnings)
+    warnings = (*picture.warnings, *hole.warnings, *told)
     from_alpha = isinstance(mask, str) and mask == "alpha"
     job = partial(
         InpaintJob,
-        picture=hole.picture,
+        picture=picture,
         known=hole.known,
         weight=hole.weight,
         opaque_holes=from_alpha,
         solver=solver,
     )
-    return planned(job, prior, num_samples, seed, common, masking.call(), about, warnings, on_event)
+    call = {**masking.call(), "value_range": asked, "page": page}
+    return planned(job, prior, num_samples, seed, common, call, about, warnings, on_event)
 
 
 def planned(
@@ -270,6 +333,7 @@ def planned(
         call, about: for run.json, to which this adds.
         size: see `fitted`.
     """
+    num_samples, options = whole(num_samples, "num_samples"), options.checked()
     seeds = sample_seeds(seed, num_samples)
     if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {options.batch_size}")
@@ -282,6 +346,7 @@ def planned(
         if on_event is not None:
             on_event(Loading(f"the prior {prior}"))
         loaded = load_prior(prior, flags=flags, device=options.device, offline=options.offline)
+        warnings = (*warnings, *doubts(loaded))
     guided, classifier = _classified(loaded, options)
     cancellable = CancellablePrior(guided)
     ready = _conditioned(fitted(cancellable, options.fit, size), options)
@@ -294,7 +359,7 @@ def planned(
     call = {
         "method": method_name(job.solver),
         "num_samples": num_samples,
-        "seed": seed if isinstance(seed, int) else list(seed),
+        "seed": [int(value) for value in seed] if isinstance(seed, Sequence | np.ndarray) else int(seed),
         **call,
         **{name: value for name, value in asked.items() if name not in ("device", "offline")},
         **(asdict(job.solver) if is_dataclass(job.solver) else {}),
@@ -361,8 +426,6 @@ def _classified(prior: Prior, options: Options) -> tuple[Prior, dict[str, Any] |
 
 def _conditioned(prior: Prior, options: Options) -> Prior:
     label, prompt, scale = options.label, options.prompt, options.guidance_scale
-    if label is not None and (isinstance(label, bool) or not isinstance(label, int)):
-        raise UsageError(f"a label is one whole number for the whole picture, not {label!r}")
     if options.classifier is not None and not prior.classes:
         label = None  # which the classifier alone was told
     if label is None and prompt is None and options.negative_prompt is None and scale == 1:

@@ -1,35 +1,22 @@
-"""Pictures and masks as callers give them: paths, PIL images, arrays."""
+"""Pictures, masks, boxes and numbers as callers give them: what is taken, and one sentence for what is not."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from typing_extensions import Self
 
 from ..errors import UsageError
-from ..imaging import Picture
-
-Source = str | Path | Image.Image | NDArray[Any] | bytes
-
-
-def as_image(source: Source) -> str | Path | Image.Image | bytes:
-    """A picture as ``read_picture`` takes it.
-
-    Raises:
-        UsageError: an array that is no picture.
-    """
-    if not isinstance(source, np.ndarray):
-        return source
-    if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] not in (3, 4)):
-        raise UsageError(f"a picture as an array is uint8 (H, W[, 3 or 4]), not {source.dtype} {source.shape}")
-    return Image.fromarray(source)
+from ..imaging import Box, Picture, read_picture
+from ..imaging.ranges import Asked, choose_range, parse_range
+from ..imaging.reading import Source as Source
 
 
 class Keywords:
@@ -43,28 +30,99 @@ class Keywords:
         return cls(**{name: value for name, value in arguments.items() if name in names}), rest
 
 
-def mask_image(mask: NDArray[Any]) -> Image.Image:
-    """A mask as ``read_mask`` takes it.
+def as_picture(source: Source | Picture, page: int | None = None) -> Picture:
+    """A picture as ``read_picture`` reads it, or one that was read already.
 
     Raises:
-        UsageError: an array that is not a mask.
+        UsageError: it cannot be used.
     """
-    if mask.ndim != 2:
-        raise UsageError(f"a mask as an array has two axes (H, W), not the shape {mask.shape}")
-    if mask.dtype == np.uint8 and mask.max(initial=0) > 1:
-        return Image.fromarray(mask)
-    if not ((mask == 0) | (mask == 1)).all():
-        raise UsageError("a mask as an array is bool, holds 0 and 1, or is uint8 from 0 to 255; threshold it first")
-    return Image.fromarray((mask != 0).astype(np.uint8) * 255)
+    if not isinstance(source, Picture):
+        return read_picture(source, page=None if page is None else whole(page, "page"))
+    if page is not None:
+        raise UsageError("page is for a TIFF file; a Picture is one page already.")
+    return source
+
+
+def whole(value: Any, name: str) -> int:
+    """A whole number, of Python or NumPy.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+        raise UsageError(f"{name} is one whole number, not {_shown(value)}")
+    return int(value)
+
+
+def number(value: Any, name: str) -> float:
+    """A real number, of Python or NumPy.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise UsageError(f"{name} is a number, not {_shown(value)}")
+    return float(value)
+
+
+def as_boxes(boxes: Any) -> list[Box]:
+    """Boxes (x, y, width, height) in a list or an array.
+
+    Raises:
+        UsageError: anything else.
+    """
+    try:
+        rows = [] if boxes is None else [tuple(whole(value, "") for value in box) for box in boxes]
+    except (TypeError, UsageError):
+        rows = [()]
+    if any(len(row) != 4 for row in rows):
+        raise UsageError(f"boxes is a list of (x, y, width, height) in whole pixels, not {_shown(boxes)}")
+    return [(x, y, w, h) for x, y, w, h in rows]
+
+
+def _shown(value: Any) -> str:
+    """A value in a sentence, as short as it must be."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def in_range(picture: Picture, known: NDArray[np.bool_], asked: Asked) -> tuple[Picture, tuple[str, ...]]:
+    """The picture with the values that are black and white to the prior, and what the user should hear about them.
+
+    Args:
+        picture: read.
+        known: (H, W); transparent pixels in it do not count.
+        asked: "auto", "full" or (min, max), see ``choose_range``.
+
+    Raises:
+        UsageError: the range cannot be used, or a known pixel is not finite.
+    """
+    seen = known if picture.alpha is None else known & (picture.alpha >= 128)
+    values = picture.values()
+    if values.dtype.kind == "f" and (count := int((~np.isfinite(values).all(axis=2) & known).sum())):
+        raise UsageError(
+            f"{picture.name} has {count} pixels outside the mask that are not numbers; repaint them with "
+            "--mask-from nan (mask='nan' in Python)."
+        )
+    span, told = choose_range(values, seen, asked, picture.name)
+    return picture.ranged(span), () if told is None else (told,)
+
+
+def asked_range(asked: Asked) -> str | list[float]:
+    """What was asked for, for run.json."""
+    parsed = parse_range(asked)
+    return parsed if isinstance(parsed, str) else list(parsed)
 
 
 def about_picture(picture: Picture) -> dict[str, Any]:
     """The input, for run.json."""
-    source = about(picture.name, picture.sha256, picture.image)
-    return {**source, "size": list(picture.size), "mode": picture.mode, "format": picture.format}
+    source = about(picture.path, picture.sha256, picture.image)
+    facts = {"size": list(picture.size), "mode": picture.mode, "format": picture.format}
+    span = picture.scale
+    return {**source, **facts, "dtype": str(picture.values().dtype), "range": [span.low, span.high]}
 
 
-def about(path: Any, sha256: str | None, values: Any) -> dict[str, Any]:
+def about(path: str | Path | None, sha256: str | None, values: Any) -> dict[str, Any]:
     """A file or its bytes with this hash, or without one an image or array that came from no file, for run.json."""
     if sha256 is not None:
         return {"path": None if path is None else str(path), "sha256": sha256}

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,11 +20,12 @@ from ..errors import CancelToken, UsageError
 from ..imaging import Picture, compose
 from ..priors import Prior, TiledPrior
 from ..priors.base import Denoising, WrappedPrior
+from ..priors.info import RunNFE
 from ..solvers import Solver
 from .coarse_to_fine import CoarseToFine, Estimate, WindowSampler, Work
 from .events import Completion, Loading, OnEvent, Step
 from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, plan_levels, plan_whole
-from .memory import plan_for
+from .memory import measure, plan_for
 from .result import Result
 from .windows import Bools, Box, Window
 
@@ -40,10 +41,13 @@ _PROGRESS = 1000
 
 
 class CancellablePrior(WrappedPrior):
-    """The same prior; inside ``cancelled_by`` each call first looks at the token."""
+    """The same prior, whose ``nfe`` counts the calls of this run only; inside ``cancelled_by`` each call first looks
+    at the token.
+    """
 
     def __init__(self, inner: Prior) -> None:
         super().__init__(inner)
+        self.nfe = self._spent = RunNFE(inner.nfe)
         self._token = CancelToken()
 
     @contextmanager
@@ -57,7 +61,8 @@ class CancellablePrior(WrappedPrior):
 
     def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
         self._token.check()
-        return self.inner.evaluate(x_t, t, given)
+        with self._spent.of_call():
+            return self.inner.evaluate(x_t, t, given)
 
 
 def fitted(prior: Prior, fit: str, size: tuple[int, int] | None = None) -> Prior:
@@ -93,6 +98,7 @@ class PictureJob(ABC):
         prior: ready for the picture, around ``cancellable``.
         weight: (H, W), from 0 to 1, of completions against the picture's own pixels in the hole; None is 1.
         frame: the part of the picture that matters, of which ``hole`` is the hole.
+        expected: bytes of prior and method, where a limit was set.
     """
 
     picture: Picture
@@ -105,6 +111,7 @@ class PictureJob(ABC):
     shared_rows: int | None = None
     weight: NDArray[np.float32] | None = None
     frame: Box = field(init=False)
+    expected: int | None = field(init=False, default=None)
     _masked: ClassVar[bool] = False  # whether what is measured is the pixels outside a mask
 
     def __post_init__(self) -> None:
@@ -161,8 +168,32 @@ class PictureJob(ABC):
         # Work for all samples has rows of its own, which share the limit.
         rows = max(self.rows(batch_size), self.solver.shared_rows)
         plan = plan_for(limit, self.prior, self.solver, height=box.height, width=box.width, rows=rows)
-        self.prior, self.shared_rows = plan.applied(self.prior), plan.rows
+        self.prior, self.shared_rows, self.expected = plan.applied(self.prior), plan.rows, plan.expected
         return plan.rows
+
+    def memory(self, batch_size: int) -> int:
+        """About how many bytes the run takes at most: prior, method, canvases and completions."""
+        expected, box = self.expected, self._largest
+        if expected is None:
+            graph = self.solver.graph if self._gradient else None
+            footprint = measure(self.prior, box.height, box.width, gradient=graph is not None)
+            rows = min(max(batch_size, self.solver.shared_rows), len(self.seeds) * max(1, self.solver.shared_rows))
+            expected = footprint.needs(rows, graph, checkpoint=False)
+        channels = self.prior.image_shape[0]
+        canvases = round(4 / 3 * 4 * channels * self.frame.area * batch_size)  # and their halves
+        floats = 3 * 4 * channels * self.known.size  # of a completion that is put into the picture
+        return expected + canvases + floats + (len(self.seeds) + 1) * self._stored
+
+    def disk(self) -> int:
+        """How many bytes the results take at most: completions and mean, uncertainty as numbers and colours, sheet."""
+        uncertainty = 8 * self.known.size if len(self.seeds) > 1 else 0
+        return (len(self.seeds) + 1) * self._stored + uncertainty + 4 * 2**20
+
+    @property
+    def _stored(self) -> int:
+        """Bytes of the picture's pixels."""
+        depth = 2 if self.picture.mode == "I;16" else 1
+        return depth * len(self.picture.image.getbands()) * self.known.size
 
     @torch.no_grad()
     def seconds(self) -> float:
@@ -176,8 +207,13 @@ class PictureJob(ABC):
             spent = time.monotonic() - begun
         return spent * self.work.pixels(len(self.seeds)) / box.area
 
-    def run(self, batch_size: int, on_event: OnEvent, cancel: CancelToken) -> None:
+    def run(
+        self, batch_size: int, on_event: OnEvent, cancel: CancelToken, finished: Sequence[Image.Image] = ()
+    ) -> None:
         """Compute the completions chunk by chunk.
+
+        Args:
+            finished: the first ones, of an earlier run.
 
         Raises:
             Cancelled: somebody cancelled; ``images`` holds what is finished.
@@ -187,11 +223,14 @@ class PictureJob(ABC):
         channels = 1 if self.picture.grey else 3
         self._mean: NDArray[np.float32] = np.zeros((channels, int(self.hole.sum())), dtype=np.float32)
         self._squares: NDArray[np.float32] = np.zeros_like(self._mean)
-        total = _PROGRESS * len(self.seeds)
+        for image in finished:
+            self._keep(self._fill_of(image))
+        missing = self.seeds[len(finished) :]
+        total = _PROGRESS * len(missing)
 
         def report(share: float, estimate: Estimate) -> None:
             cancel.check()
-            first, rows = (len(self.images), estimate.rows) if estimate.rows else (0, len(self.seeds))
+            first, rows = (len(self.images), estimate.rows) if estimate.rows else (len(finished), len(missing))
             scale = estimate.window.scale
             full = estimate.window.box.scaled(scale)
             place = full.left + self.frame.left, full.top + self.frame.top, full.width, full.height
@@ -200,13 +239,16 @@ class PictureJob(ABC):
 
         with self.cancellable.cancelled_by(cancel):
             on_event(Loading("the picture"))
-            fill = self._filler(WindowSampler(self.work, len(self.seeds), report, self.picture.grey, self.shared_rows))
-            for first in range(0, len(self.seeds), batch_size):
-                begun, chunk = time.monotonic(), self.seeds[first : first + batch_size]
+            if not missing:
+                return
+            fill = self._filler(WindowSampler(self.work, len(missing), report, self.picture.grey, self.shared_rows))
+            for first in range(0, len(missing), batch_size):
+                begun, chunk = time.monotonic(), missing[first : first + batch_size]
                 canvas = fill(chunk)
                 spent = time.monotonic() - begun
                 for row in canvas:
-                    self._keep(row, spent / len(chunk))
+                    self._keep(row[: len(self._mean)].numpy()[:, self.hole])
+                    self.seconds_taken.append(spent / len(chunk))
                     on_event(Completion(len(self.images) - 1, self.images[-1]))
 
     @torch.no_grad()
@@ -225,12 +267,21 @@ class PictureJob(ABC):
         frame[:, rows, columns] = part
         return self._compose(frame[:, self.hole])
 
+    def looks(self) -> Picture:
+        """What a writer has to hold: the picture, opaque where the hole will be."""
+        if not self.opaque_holes or self.picture.mode not in ("LA", "RGBA") or self.picture.alpha is None:
+            return self.picture
+        image = self.picture.image.copy()
+        image.putalpha(Image.fromarray(np.where(self.known, self.picture.alpha, np.uint8(255))))
+        return replace(self.picture, image=image)
+
     def result(self, info: dict[str, Any], warnings: tuple[str, ...]) -> Result:
         """The result so far."""
-        count = len(self.images)
-        deviation = np.sqrt(self._squares / max(count - 1, 1)).mean(axis=0)
-        uncertainty = np.zeros(self.known.shape, dtype=np.float32)
-        uncertainty[self.frame.slices][self.hole] = deviation
+        count, uncertainty = len(self.images), None
+        if count > 1:
+            deviation = np.sqrt(self._squares / (count - 1)).mean(axis=0)
+            uncertainty = np.zeros(self.known.shape, dtype=np.float32)
+            uncertainty[self.frame.slices][self.hole] = deviation
         mean = self._compose(self._mean)
         return Result(self.images, mean, uncertainty, info, self.known, self.picture, warnings)
 
@@ -242,14 +293,18 @@ class PictureJob(ABC):
             for w in self.work.windows
         ]
 
-    def _keep(self, canvas: Tensor, seconds: float) -> None:
-        """Take in one completion (C, h, w) of the frame; Welford's update of mean and squares."""
-        fill = canvas[: len(self._mean)].numpy()[:, self.hole]
+    def _keep(self, fill: NDArray[np.float32]) -> None:
+        """Take in the hole (C, pixels) of one completion; Welford's update of mean and squares."""
         self.images.append(self._compose(fill))
-        self.seconds_taken.append(seconds)
         away = fill - self._mean
         self._mean += away / len(self.images)
         self._squares += away * (fill - self._mean)
+
+    def _fill_of(self, image: Image.Image) -> NDArray[np.float32]:
+        """The hole (C, pixels) of a finished completion."""
+        values = replace(self.picture, image=image).to_tensor(len(self._mean))[0].numpy()
+        fill: NDArray[np.float32] = values[(slice(None), *self.frame.slices)][:, self.hole]
+        return fill
 
     def _compose(self, fill: NDArray[np.float32]) -> Image.Image:
         """The picture with values (C, pixels of the hole) in its hole."""
@@ -313,11 +368,11 @@ class InpaintJob(PictureJob):
     def _frame_values(self) -> Tensor:
         """The frame as (1, C, h, w) in [-1, 1]."""
         channels = self.prior.image_shape[0]
-        values = self.picture.values()[self.frame.slices]
+        values, scale = self.picture.values()[self.frame.slices], self.picture.scale
         out = torch.empty(1, channels, self.frame.height, self.frame.width)
         for channel in range(channels):  # without a float copy of all channels: pictures may have 40 megapixels
-            out[0, channel] = torch.from_numpy(values[..., min(channel, values.shape[2] - 1)].astype(np.float32))
-        return out.mul_(2 / self.picture.levels).sub_(1)
+            out[0, channel] = torch.from_numpy(scale.to_unit(values[..., min(channel, values.shape[2] - 1)]))
+        return out
 
 
 def _xywh(box: Box) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..imaging import Picture, read_picture
+from ..imaging import Picture
 from ..imaging.masks import (
     THRESHOLD,
     Colors,
@@ -25,10 +25,13 @@ from ..imaging.masks import (
     mask_from_boxes,
     mask_from_color,
     mask_from_difference,
+    mask_from_nan,
     read_mask,
     share_warning,
 )
-from .inputs import Keywords, Source, about, as_image, mask_image
+from .inputs import Keywords, Source, about, as_boxes, as_picture, whole
+
+_OWN = ("alpha", "nan")  # masks that the picture itself has
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,24 @@ class Masking(Keywords):
     grow: int = 0
     feather: int = 0
     extend: Sequence[int] | None = None
+
+    def checked(self) -> Masking:
+        """The same in Python's own types.
+
+        Raises:
+            UsageError: what should be a whole number is none.
+        """
+        extend = self.extend
+        if extend is not None:
+            extend = [whole(side, "each side of extend") for side in extend]
+        return replace(
+            self,
+            boxes=as_boxes(self.boxes),
+            extend=extend,
+            grow=whole(self.grow, "grow"),
+            feather=whole(self.feather, "feather"),
+            tolerance=None if self.tolerance is None else whole(self.tolerance, "tolerance"),
+        )
 
     def call(self) -> dict[str, Any]:
         """These arguments again, for run.json."""
@@ -102,8 +123,8 @@ def resolve_mask(picture: Picture, mask: Source | None, masking: Masking) -> Hol
     masks = _masks(picture, mask, masking)
     if not masks and masking.extend is None:
         raise UsageError(
-            "there is nothing to repaint; give a mask, boxes, 'alpha' to take the transparent pixels, mask_color, "
-            "mask_diff, or extend."
+            "there is nothing to repaint; give a mask, boxes, 'alpha' to take the transparent pixels, 'nan' for values "
+            "that are not finite, mask_color, mask_diff, or extend."
         )
     known = np.ones(picture.size[::-1], dtype=np.bool_)
     for one in masks:
@@ -129,16 +150,16 @@ def _masks(picture: Picture, mask: Source | None, masking: Masking) -> list[Mask
     color, tolerance = masking.mask_color, masking.tolerance
     if tolerance is not None and color is None and masking.mask_diff is None:
         raise UsageError("a tolerance is for mask_color or mask_diff; leave it out.")
-    from_alpha = isinstance(mask, str) and mask == "alpha"
-    if masking.turn_mask and (mask is None or from_alpha):
+    own = isinstance(mask, str) and mask in _OWN
+    if masking.turn_mask and (mask is None or own):
         raise UsageError("turn_mask is for a mask file; leave it out.")
     masks = []
-    if from_alpha:
-        masks.append(mask_from_alpha(picture))
+    if own:
+        masks.append(mask_from_alpha(picture) if mask == "alpha" else mask_from_nan(picture))
     elif mask is not None:
         masks.append(
             read_mask(
-                mask_image(mask) if isinstance(mask, np.ndarray) else mask,
+                mask,
                 picture.size,
                 means=masking.mask_means,
                 color=color,
@@ -147,31 +168,31 @@ def _masks(picture: Picture, mask: Source | None, masking: Masking) -> list[Mask
                 turn=masking.turn_mask,
             )
         )
-    if color is not None and (mask is None or from_alpha):
+    if color is not None and (mask is None or own):
         masks.append(mask_from_color(picture, color, tolerance))
     if masking.mask_diff is not None:
-        masks.append(mask_from_difference(picture, read_picture(as_image(masking.mask_diff)), tolerance))
+        masks.append(mask_from_difference(picture, as_picture(masking.mask_diff), tolerance))
     if masking.boxes:
-        boxes = [(int(x), int(y), int(w), int(h)) for x, y, w, h in masking.boxes]
-        masks.append(mask_from_boxes(boxes, picture.size))
+        masks.append(mask_from_boxes(as_boxes(masking.boxes), picture.size))
     return masks
 
 
 def _own(picture: Picture, known: NDArray[np.bool_], masking: Masking) -> NDArray[np.bool_]:
     """Where (H, W) a picture has something of its own to show."""
     own = np.ones_like(known) if picture.alpha is None else picture.alpha >= THRESHOLD
+    own &= np.isfinite(picture.values()).all(axis=2)
     if masking.extend is not None:
         left, top, right, bottom = masking.extend
         inside = np.zeros_like(known)
         inside[top : len(known) - bottom, left : known.shape[1] - right] = True
-        own = own & inside
+        own &= inside
     return own
 
 
 def about_mask(source: Source | None, hole: Hole) -> dict[str, Any]:
     """The mask, for run.json."""
-    alpha = isinstance(source, str) and source == "alpha"
+    own = isinstance(source, str) and source in _OWN
     path = source if isinstance(source, str | Path) else None
-    origin = {"alpha": True} if alpha else {} if source is None else about(path, hole.sha256, source)
+    origin = {str(source): True} if own else {} if source is None else about(path, hole.sha256, source)
     digest = hashlib.sha256(np.packbits(hole.known).tobytes()).hexdigest()
     return {**origin, "known_sha256": digest, "hole_share": float(1 - hole.known.mean())}

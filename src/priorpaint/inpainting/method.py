@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
+
+import numpy as np
 
 from ..diffusion.rng import Seed, derive
 from ..errors import UsageError
 from ..operators import LinearOperator, Operator
 from ..solvers import SOLVERS, Solver
 from ..solvers import solver as make_solver
+from .inputs import whole
 
 # The method where the caller names none, and its settings for holes up to WIDE pixels wide and for wider ones. What a
 # narrow hole holds is nearly settled by its surroundings; a wide one needs its texture drawn, which takes a trajectory
@@ -21,6 +25,8 @@ WIDE_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.7}
 WIDE = 48
 # Seeds of samples stay below this, so that every JSON reader gets them exactly.
 _SEEDS = 2**48
+# More samples than this are a slip of the finger: their names and seeds alone would take minutes.
+MAX_SAMPLES = 100_000
 
 
 def choose_solver(
@@ -67,15 +73,17 @@ def sample_seeds(seed: Seed, num_samples: int) -> list[int]:
     """The seed of each sample.
 
     Raises:
-        UsageError: num_samples < 1, or another number of seeds than of samples.
+        UsageError: num_samples is below 1 or above MAX_SAMPLES, or there is another number of seeds than of samples.
     """
-    if num_samples < 1:
-        raise UsageError(f"num_samples must be at least 1, not {num_samples}")
-    if isinstance(seed, int):
-        return [derive("inpaint", seed, k) % _SEEDS for k in range(num_samples)]
+    if not 1 <= num_samples <= MAX_SAMPLES:
+        raise UsageError(f"num_samples must be from 1 to {MAX_SAMPLES}, not {num_samples}")
+    if isinstance(seed, Integral):
+        return [derive("inpaint", int(seed), k) % _SEEDS for k in range(num_samples)]
+    if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str | bytes) or not np.ndim(seed):
+        raise UsageError(f"a seed is a whole number, or a list with one for each sample, not {seed!r}")
     if len(seed) != num_samples:
         raise UsageError(f"{len(seed)} seeds were given for {num_samples} samples; pass one int or one seed a sample")
-    return [int(value) for value in seed]
+    return [whole(value, "each seed") for value in seed]
 
 
 def method_name(solver: Solver) -> str:

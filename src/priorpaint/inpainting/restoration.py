@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from ..diffusion.rng import Seed
 from ..errors import CancelToken, UsageError
-from ..imaging import Picture, compose, read_picture
+from ..imaging import Picture, compose
+from ..imaging.arrays import image_of, value_type
+from ..imaging.ranges import FULL, Asked
 from ..operators import Operator, settings_of
 from ..operators import operator as make_operator
 from ..priors import Prior
@@ -26,7 +27,7 @@ from ..solvers.base import Problem
 from .api import Options, Plan, planned
 from .coarse_to_fine import WindowSampler
 from .events import OnEvent
-from .inputs import Source, about, about_picture, as_image
+from .inputs import Source, about, about_picture, as_picture, asked_range, in_range, number
 from .job import MAX_RESIZED, PictureJob
 from .method import choose_solver, restoration_default
 from .result import Result
@@ -75,6 +76,8 @@ def plan_restoration(
     sigma_y: float = 0.0,
     *,
     operator_settings: Mapping[str, Any] | None = None,
+    value_range: Asked = "full",
+    page: int | None = None,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> Plan:
@@ -84,7 +87,7 @@ def plan_restoration(
     whose sides are not multiples of what the prior asks for is continued by reflection.
 
     Args:
-        y: what was measured, y = A x + sigma_y n: a path, PIL image, uint8 array (H, W[, 3 or 4]) or ``Picture`` (the
+        y: what was measured, y = A x + sigma_y n: a picture as ``plan`` takes it (the
             small one for `Downsampling`, the blurred one for `Blur`), or a tensor (1, ...) of the operator's own shape,
             in units of image values on [-1, 1].
         operator: A, an `Operator` or a name in ``OPERATORS``.
@@ -93,6 +96,7 @@ def plan_restoration(
             measurement, and ``dps`` for one that is not linear. A latent prior takes methods through its decoder only.
         sigma_y: standard deviation of the noise in y, in units of image values on [-1, 1]; >= 0.
         operator_settings: arguments of an operator by name, such as ``{"factor": 2}``.
+        value_range, page: of a picture, as for `plan`; sigma_y is in units of the values on [-1, 1] that they make.
         on_event: hears `Loading` before the prior is read.
         options: fields of `Options`, and settings of the method.
 
@@ -100,6 +104,8 @@ def plan_restoration(
         UsageError: arguments, picture or operator that do not fit together.
         PriorError: the prior cannot be read.
     """
+    asked = asked_range(value_range)
+    sigma_y = number(sigma_y, "sigma_y")
     if not 0 <= sigma_y < math.inf:
         raise UsageError(f"sigma_y is a standard deviation and cannot be {sigma_y}")
     if isinstance(operator, str):
@@ -109,7 +115,8 @@ def plan_restoration(
     common, params = Options.split(options)
     solver = choose_solver(method, params, restoration_default(operator, sigma_y))
     solver.check(operator)
-    values, picture, image = _measurement(y)
+    values, picture, told = _measurement(y, asked, page)
+    image = about_picture(picture) if picture else {**about(None, None, values), "shape": list(values.shape)}
     shape = operator.image_shape(values)
     if shape[1] * shape[2] > MAX_RESIZED:
         raise UsageError(f"a restored picture has at most {MAX_RESIZED // 10**6} megapixels; crop y first.")
@@ -122,11 +129,12 @@ def plan_restoration(
         y=values,
         sigma_y=sigma_y,
     )
-    warnings = () if picture is None else picture.warnings
+    warnings = () if picture is None else (*picture.warnings, *told)
     if picture is not None and picture.alpha is not None and (picture.alpha < 255).any():
         warnings = (*warnings, f"{picture.name} is transparent in parts; the restored pictures are opaque.")
     arguments = settings_of(operator)
     call = {"operator": operator.name, "operator_settings": arguments, "sigma_y": sigma_y}
+    call |= {"value_range": asked, "page": page}
     origin = {"image": image, "operator": {"name": operator.name, "settings": arguments}}
     return planned(job, prior, num_samples, seed, common, call, origin, warnings, on_event, (shape[1], shape[2]))
 
@@ -163,17 +171,22 @@ def restore(
     return ready.run(on_event, cancel)
 
 
-def _measurement(y: Source | Picture | Tensor) -> tuple[Tensor, Picture | None, dict[str, Any]]:
-    """y as (1, ...), float32, the picture that it came from, and what run.json says of it."""
+def _measurement(
+    y: Source | Picture | Tensor, asked: Asked, page: int | None
+) -> tuple[Tensor, Picture | None, tuple[str, ...]]:
+    """y as (1, ...), float32, the picture that it came from, and what the user should hear of its values."""
     if not isinstance(y, Tensor):
-        picture = y if isinstance(y, Picture) else read_picture(as_image(y))
-        return picture.to_tensor(1 if picture.grey else 3), picture, about_picture(picture)
+        picture = as_picture(y, page)
+        everything = np.ones(picture.size[::-1], dtype=np.bool_)
+        picture, told = in_range(picture, everything, asked)
+        return picture.to_tensor(1 if picture.grey else 3), picture, told
     if y.ndim < 2 or len(y) != 1:
         raise UsageError(f"y is the measurement of one picture, a tensor (1, ...), and not {tuple(y.shape)}")
+    if asked != FULL or page is not None:
+        raise UsageError("value_range and page are about a picture; a tensor has its values on [-1, 1] already.")
     if not bool(torch.isfinite(y).all()):
         raise UsageError("y holds values that are not finite (NaN or infinity)")
-    values = y.detach().to(device="cpu", dtype=torch.float32)
-    return values, None, {**about(None, None, values), "shape": list(values.shape)}
+    return y.detach().to(device="cpu", dtype=torch.float32), None, ()
 
 
 def _shown(y: Tensor, operator: Operator, shape: tuple[int, int, int], picture: Picture | None) -> Picture:
@@ -183,8 +196,10 @@ def _shown(y: Tensor, operator: Operator, shape: tuple[int, int, int], picture: 
         raise UsageError(f"a restored picture has 1 or 3 channels, not {channels}; use the sample method of a solver")
     is_picture = y.ndim == 4 and y.shape[1] in (1, 3)
     image = F.interpolate(y, size=(height, width)) if is_picture else operator.guess(y)
-    mode = "RGB" if channels == 3 else "I;16" if picture is not None and picture.mode == "I;16" else "L"
-    blank = Picture(Image.new(mode, (width, height)))
+    dtype = np.dtype(np.uint8) if picture is None else value_type(picture.image)
+    blank = Picture(image_of(np.zeros((height, width) if channels == 1 else (height, width, 3), dtype), "y"))
+    if picture is not None and picture.deep:
+        blank = blank.ranged(picture.scale)
     if picture is not None:
         icc = picture.icc if picture.grey == blank.grey else None  # a profile for grey means nothing for colours
         blank = replace(blank, format=picture.format, name=picture.name, icc=icc, exif=picture.exif)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +20,21 @@ from ..imaging import (
     Picture,
     check_output,
     check_results,
+    check_space,
     contact_sheet,
+    read_picture,
     save_picture,
+    size_on_disk,
     uncertainty_picture,
     write_array_atomic,
-    write_text_atomic,
+    write_bytes_atomic,
 )
+from ..imaging.arrays import is_array
+from .record import RUN_FILE, Record, check_same, clear_parts, created, interrupted, locked, read_record
 
-RUN_FILE = "run.json"
-SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "npy": ".npy"}
 _ALIASES = {"jpeg": "jpg", "tif": "tiff"}
-_OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
+_OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp", "NPY": ".npy"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +44,8 @@ class Result:
     Attributes:
         images: the completions, of the input's size and mode; known pixels are bit-identical.
         mean: the mean of the completions (of their unrounded values).
-        uncertainty: (H, W) float32, standard deviation over the samples (n - 1 in the denominator; 0 for one sample),
-            averaged over the channels, in units of values on [-1, 1]; 0 on known pixels.
+        uncertainty: (H, W) float32, standard deviation over the samples (n - 1 in the denominator), averaged over the
+            channels, in units of values on [-1, 1]; 0 on known pixels. None for one sample, which says nothing of it.
         info: everything needed to reproduce the run; ``info["call"]`` are the keyword arguments of ``inpaint``.
         known: (H, W) bool, True where a pixel was known.
         picture: the input.
@@ -46,46 +54,67 @@ class Result:
 
     images: list[Image.Image]
     mean: Image.Image
-    uncertainty: NDArray[np.float32]
+    uncertainty: NDArray[np.float32] | None
     info: dict[str, Any]
     known: NDArray[np.bool_] = field(repr=False)
     picture: Picture = field(repr=False)
     warnings: tuple[str, ...] = ()
 
     def save(
-        self, folder: str | Path, stem: str | None = None, *, format: str = "png", overwrite: bool = False
+        self,
+        folder: str | Path,
+        stem: str | None = None,
+        *,
+        format: str | None = None,
+        overwrite: bool = False,
+        read_back: bool = True,
     ) -> list[Path]:
         """Write the completions, mean, uncertainty, contact sheet and run.json into a folder, each file atomically.
 
         Args:
             folder: made where it is missing.
             stem: start of the names (see ``Output``); by default the input's, or "picture" for one made in memory.
-            format: png, jpg, webp, tiff, or same (as the input).
+            format: png, jpg, webp, tiff, npy, or same (as the input); None is png, or for values that PNG cannot hold
+                the input's, and npy for those of an array.
             overwrite: whether files of these names may be replaced.
+            read_back: whether each picture is decoded and compared before its file takes its name (`save_picture`).
 
         Returns:
             The files.
 
         Raises:
             UsageError: a file exists already or cannot be written, or the format cannot hold the picture.
+            PriorpaintError: a file read back as something else.
+
+        Warns:
+            UserWarning: what the format cannot keep of the picture's metadata.
         """
         stem = stem or Path(self.info["image"]["path"] or "picture").stem
-        output = Output(folder, stem, suffix_for(format, self.picture))
-        output.check(len(self.images), overwrite=overwrite, picture=self.picture)
-        completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
-        return completions + output.write_summary(self)
+        output = Output(folder, stem, suffix_for(format, self.picture), read_back)
+        made = replace(self.picture, image=self.images[0])
+        with output.reserved(len(self.images), self.info, overwrite=overwrite, picture=made) as record:
+            for sentence in record.lost:
+                warnings.warn(sentence, stacklevel=2)
+            completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
+            return completions + output.write_summary(self, record)
 
 
 @dataclass(frozen=True)
 class Output:
     """The names of a run's files: STEM_0.png, STEM_1.png, ... (completions), STEM_mean.png, STEM_uncertainty.png and
-    .npy, STEM_sheet.png and run.json, or STEM_run.json in a folder that holds another picture's run.json. Completions
-    and mean have ``suffix``, the other pictures are PNG.
+    .npy (of two samples or more), STEM_sheet.png and run.json, or STEM_run.json in a folder that holds another
+    picture's run.json. Completions and mean have ``suffix``, the other pictures are PNG. ``read_back`` as for
+    `save_picture`.
     """
 
     folder: str | Path
     stem: str
     suffix: str = ".png"
+    read_back: bool = True
+
+    def __post_init__(self) -> None:
+        if any(mark in self.stem for mark in (os.sep, os.altsep, "\0") if mark):
+            raise UsageError(f"a stem is the start of a file's name and has no {os.sep}, but this one is {self.stem!r}")
 
     def path(self, ending: str) -> Path:
         """FOLDER/STEM_ENDING."""
@@ -97,17 +126,112 @@ class Output:
 
     def files(self, num_samples: int) -> list[Path]:
         """All files of a run."""
-        return [*(self.completion(k) for k in range(num_samples)), *self._summary()]
+        return [*(self.completion(k) for k in range(num_samples)), *self._summary(num_samples)]
 
-    def check(self, num_samples: int, *, overwrite: bool, picture: Picture | None = None) -> None:
+    def check(self, num_samples: int, *, overwrite: bool, picture: Picture | None = None) -> tuple[str, ...]:
         """Say before the work starts that the files cannot be written.
 
+        Returns:
+            What will not be kept of the picture's metadata, one sentence.
+
         Raises:
-            UsageError: a file exists already, the folder cannot be written to, or the format cannot hold the picture.
+            UsageError: a file exists already, the folder cannot be written to, its names are too long, its disk is too
+                full, or the format cannot hold the picture.
         """
-        if picture is not None:
-            check_output(self.completion(0), picture.image)
-        check_results(self.folder, [*self.files(num_samples), self.path(RUN_FILE)], overwrite=overwrite)
+        there = interrupted(read_record(self._run_file()))
+        if there is not None and there[0] and not overwrite:
+            raise UsageError(
+                f"{self.folder} holds {there[0]} of {there[1]} samples of an interrupted run of {self.stem}; go on "
+                "with it by --resume, replace it by --overwrite, or choose another folder."
+            )
+        files = [*self.files(max(num_samples, 2)), self.path(RUN_FILE)]
+        if there is not None:  # a run that died before its first sample left its run.json only
+            files = [file for file in files if file != self._run_file()]
+        check_results(self.folder, files, overwrite=overwrite)
+        if picture is None:
+            return ()
+        lost = check_output(self.completion(0), picture)
+        check_space(self.folder, self.size(num_samples, picture))
+        return lost
+
+    def size(self, num_samples: int, picture: Picture) -> int:
+        """Bytes that the files of a run take at least: pictures half of what they take by the picture's middle."""
+        one = size_on_disk(self.completion(0), picture.image)
+        width, height = picture.size
+        return (num_samples + 1) * one // 2 + 4 * width * height  # float32 uncertainty
+
+    @contextmanager
+    def reserved(
+        self, num_samples: int, info: Mapping[str, Any], *, overwrite: bool = False, picture: Picture | None = None
+    ) -> Iterator[Record]:
+        """Inside, the files are this run's alone; run.json says from the start on what it will be.
+
+        Args:
+            info: what is known of the run, for run.json.
+            overwrite, picture: as for `check`.
+
+        Raises:
+            UsageError: as `check`, or another run is writing the same files.
+        """
+        lost = self.check(num_samples, overwrite=overwrite, picture=picture)  # before a folder is made
+        with locked(Path(self.folder), self.stem):
+            self._clear_parts()
+            self.check(num_samples, overwrite=overwrite)
+            path = self._run_file()
+            before = path.read_bytes() if path.exists() else None
+            names = [file.name for file in self.files(num_samples)]
+            record = Record(path, {**info, "outputs": names}, 0, self._own_names(read_record(path)), lost)
+            if before is None and path != self.path(RUN_FILE):
+                record.path = created(self.path(RUN_FILE), path, record.text())
+            else:
+                record.write()
+            try:
+                yield record
+            except BaseException:
+                if not record.finished:  # a run without a sample leaves nothing
+                    record.path.unlink() if before is None else write_bytes_atomic(record.path, before)
+                raise
+
+    @contextmanager
+    def resumed(
+        self, num_samples: int, info: Mapping[str, Any], picture: Picture
+    ) -> Iterator[tuple[Record, list[Image.Image]]]:
+        """As `reserved`, for a run that goes on with an interrupted one, whose completions come with it.
+
+        Raises:
+            UsageError: there is none, it is a run of something else, or it is still under way.
+        """
+        self.check_resumable()
+        with locked(Path(self.folder), self.stem):
+            self._clear_parts()
+            path = self._run_file()
+            old = read_record(path)
+            if old is None:
+                raise UsageError(f"{path} is gone; leave --resume out to begin anew.")
+            check_same(path, old, info, self.suffix)
+            images: list[Image.Image] = []
+            for index in range(min(old.get("finished_samples") or 0, num_samples)):
+                try:
+                    images.append(read_picture(self.completion(index)).image)
+                except UsageError:  # removed or damaged meanwhile: it and those behind it are drawn again
+                    break
+            names = [file.name for file in self.files(num_samples)]
+            lost = check_output(self.completion(0), picture)
+            check_space(self.folder, self.size(num_samples - len(images), picture))
+            record = Record(path, {**info, "outputs": names}, len(images), self._own_names(old), lost)
+            record.write()
+            yield record, images
+
+    def check_resumable(self) -> None:
+        """Say before the work starts that there is no run to go on with.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if read_record(self._run_file()) is None:
+            raise UsageError(
+                f"{self.folder} holds no run of {self.stem} to go on with; leave --resume out to begin one."
+            )
 
     def write_completion(self, index: int, image: Image.Image, picture: Picture) -> Path:
         """Write completion ``index`` with the input's ICC profile and EXIF block; a missing folder is made.
@@ -120,26 +244,45 @@ class Output:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{self.folder} cannot be made ({error.strerror}); choose another folder.") from None
-        save_picture(image, path, picture)
+        save_picture(image, path, picture, read_back=self.read_back)
         return path
 
-    def write_summary(self, result: Result) -> list[Path]:
-        """Write everything but the completions; first run.json, which says what there will be."""
-        mean, uncertainty, array, sheet, run = self._summary()
-        info = {**result.info, "outputs": [file.name for file in self.files(len(result.images))]}
-        write_text_atomic(run, json.dumps(info, indent=2) + "\n")
-        save_picture(result.mean, mean, result.picture)
-        heat = uncertainty_picture(result.uncertainty, result.known, background=result.picture.image)
-        save_picture(heat, uncertainty)
-        write_array_atomic(array, result.uncertainty)
+    def write_summary(self, result: Result, record: Record) -> list[Path]:
+        """Write everything but the completions, at last run.json, and remove what a replaced run left."""
+        count, heat = len(result.images), None
+        save_picture(result.mean, self.path(f"mean{self.suffix}"), result.picture, read_back=self.read_back)
+        if result.uncertainty is not None:
+            heat = uncertainty_picture(result.uncertainty, result.known, background=result.picture.image)
+            save_picture(heat, self.path("uncertainty.png"), read_back=self.read_back)
+            write_array_atomic(self.path("uncertainty.npy"), result.uncertainty)
         tinted = result.known if result.known.any() else ~result.known  # a whole picture is not shown as a hole
         page = contact_sheet(result.picture.image, tinted, result.images, mean=result.mean, uncertainty=heat)
-        save_picture(page, sheet)
-        return self._summary()
+        save_picture(page, self.path("sheet.png"), read_back=self.read_back)
+        names = [file.name for file in self.files(count)]
+        record.info, record.finished = {**result.info, "outputs": names}, count
+        record.write()
+        for name in record.earlier.difference(names):
+            (Path(self.folder) / name).unlink(missing_ok=True)
+        return self._summary(count)
 
-    def _summary(self) -> list[Path]:
-        names = (f"mean{self.suffix}", "uncertainty.png", "uncertainty.npy", "sheet.png")
-        return [*(self.path(name) for name in names), self._run_file()]
+    def _summary(self, num_samples: int) -> list[Path]:
+        uncertainty = ("uncertainty.png", "uncertainty.npy") if num_samples > 1 else ()
+        return [*map(self.path, (f"mean{self.suffix}", *uncertainty, "sheet.png")), self._run_file()]
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a run of this stem writes a file of this name, in any format."""
+        pattern = re.escape(self.stem) + r"_(\d+\.\w+|mean\.\w+|uncertainty\.(png|npy)|sheet\.png|run\.json)"
+        return re.fullmatch(pattern, name) is not None
+
+    def _own_names(self, record: dict[str, Any] | None) -> frozenset[str]:
+        outputs = [] if record is None else record["outputs"]
+        return frozenset(name for name in outputs if isinstance(name, str) and self._is_own(name))
+
+    def _clear_parts(self) -> None:
+        run = self._run_file()
+        record = read_record(run)
+        own = record is not None and self.path("sheet.png").name in record["outputs"]
+        clear_parts(Path(self.folder), lambda name: self._is_own(name) or (own and name == run.name))
 
     def _run_file(self) -> Path:
         shared = Path(self.folder) / RUN_FILE
@@ -147,22 +290,22 @@ class Output:
             return self.path(RUN_FILE)
         if not shared.exists():
             return shared
-        try:
-            others = self.path("sheet.png").name not in json.loads(shared.read_text(encoding="utf-8"))["outputs"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return shared
+        record = read_record(shared)
+        others = record is not None and self.path("sheet.png").name not in record["outputs"]
         return self.path(RUN_FILE) if others else shared
 
 
-def suffix_for(format: str, picture: Picture | None = None) -> str:
-    """The suffix of completions: of a named format, or of the picture's own for "same".
+def suffix_for(format: str | None, picture: Picture | None = None) -> str:
+    """The suffix of completions: of a named format; of the picture's own for "same"; None see `Result.save`.
 
     Raises:
         UsageError: an unknown format.
     """
-    if picture is not None and format.lower() == "same":
-        return _OF_FORMAT[picture.format or "PNG"]
-    format = _ALIASES.get(format.lower(), format.lower())
-    if format not in SUFFIXES:
+    if picture is not None and (format or "same").lower() == "same":
+        if format is None and not is_array(picture.image):
+            return SUFFIXES["png"]
+        return _OF_FORMAT[picture.format or ("NPY" if is_array(picture.image) else "PNG")]
+    name = _ALIASES.get((format or "png").lower(), (format or "png").lower())
+    if name not in SUFFIXES:
         raise UsageError(f"there is no output format {format!r}; choose {', '.join(SUFFIXES)} or same.")
-    return SUFFIXES[format]
+    return SUFFIXES[name]

@@ -84,10 +84,7 @@ class Prior:
         Raises:
             UsageError: the prior takes no such condition.
         """
-        if torch.is_grad_enabled() and x_t.requires_grad:
-            self.nfe.backward += len(x_t)
-        else:
-            self.nfe.forward += len(x_t)
+        self.nfe.count(len(x_t), gradient=torch.is_grad_enabled() and x_t.requires_grad)
         out = self._evaluate(x_t, times_of(t, x_t), given)
         return Denoising(out.mean.to(x_t.dtype), out.variance_share)
 
@@ -390,7 +387,10 @@ def times_of(t: Tensor | float, x_t: Tensor) -> Tensor:
 
 def _labels(label: Label, classes: int, name: str) -> Tensor:
     """int64 (1,) or (N,), each in 0 ... classes - 1."""
-    values = torch.as_tensor(label)
+    try:
+        values = torch.as_tensor(label)
+    except (OverflowError, RuntimeError, ValueError):  # a number of more than 64 bits
+        raise UsageError(f"the prior {name} knows the classes 0 to {classes - 1}, not {label!r}") from None
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool or values.ndim > 1:
         raise UsageError(f"a label of the prior {name} is a whole number, or N of them, not {label!r}")
     labels = values.to(torch.int64).reshape(-1)

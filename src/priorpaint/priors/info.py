@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock, local
 from typing import Any
 
 import torch
@@ -17,6 +18,15 @@ Shape = tuple[int, int | None, int | None]
 Label = int | Sequence[int] | Tensor
 
 
+_ONE_AT_A_TIME = Lock()
+
+
+class _Mine(local):
+    """Counts of a thread."""
+
+    forward = backward = 0
+
+
 @dataclass
 class NFE:
     """Network evaluations so far, one for each row of a batch.
@@ -24,10 +34,33 @@ class NFE:
     ``forward`` counts calls without a gradient; ``backward`` counts calls whose graph reaches x_t, which cost a forward
     and a backward pass. A method that sends more than one backward pass through such a graph adds one for each further
     pass, though it costs no second forward pass.
+
+    Threads may share a prior: what each of them added is kept apart, too (`here`).
     """
 
     forward: int = 0
     backward: int = 0
+
+    def __setattr__(self, name: str, value: int) -> None:
+        mine = self.__dict__.setdefault("_mine", _Mine())
+        setattr(mine, name, getattr(mine, name) + value - self.__dict__.get(name, 0))
+        self.__dict__[name] = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NFE, (self.forward, self.backward)  # the threads stay behind
+
+    def count(self, rows: int, *, gradient: bool) -> None:
+        """Add a call with so many rows."""
+        with _ONE_AT_A_TIME:
+            if gradient:
+                self.backward += rows
+            else:
+                self.forward += rows
+
+    def here(self) -> NFE:
+        """What was counted in the present thread."""
+        mine = self.__dict__["_mine"]
+        return NFE(mine.forward, mine.backward)
 
     def __sub__(self, earlier: NFE) -> NFE:
         return NFE(self.forward - earlier.forward, self.backward - earlier.backward)
@@ -44,6 +77,35 @@ class NFE:
     def copy(self) -> NFE:
         """The counts now."""
         return NFE(self.forward, self.backward)
+
+
+class RunNFE(NFE):
+    """The share of one run in the counts of a prior, which others may use meanwhile.
+
+    Args:
+        total: of the prior; what is added to this share from outside a call is added there, too.
+    """
+
+    total: NFE
+
+    def __init__(self, total: NFE) -> None:
+        self.__dict__["total"] = total
+        super().__init__()
+
+    def __setattr__(self, name: str, value: int) -> None:
+        setattr(self.total, name, getattr(self.total, name) + value - self.__dict__.get(name, 0))
+        super().__setattr__(name, value)
+
+    @contextmanager
+    def of_call(self) -> Iterator[None]:
+        """A call inside, in this thread, has been counted by the prior and is added to this share alone."""
+        before = self.total.here()
+        try:
+            yield
+        finally:
+            spent = self.total.here() - before
+            super().__setattr__("forward", self.forward + spent.forward)
+            super().__setattr__("backward", self.backward + spent.backward)
 
 
 @dataclass(frozen=True)

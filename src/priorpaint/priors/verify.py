@@ -1,21 +1,28 @@
-"""Does a prior denoise? A look at a small random input, at three noise levels: finite values, and the noise found."""
+"""Does a prior denoise? A look at a picture with noise of three levels: finite values, and the noise found."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..diffusion.rng import Streams, derive
+from ..diffusion.samplers import DDIM
 from ..errors import PriorError, UsageError
 from .base import Prior
+from .cfg import CFGPrior
+from .loading import PRIORS
 
+FIGURES = "verify"  # entry of what `priorpaint train` writes about a training
 NSRS = (0.1, 1.0, 10.0)
 _SIDE = 64  # pixels, where the prior takes any size
 _CORRELATED = 0.5
+_STEPS = 5
+_BLANK = 0.01
 
 
 @dataclass(frozen=True)
@@ -40,36 +47,78 @@ class Check:
     Attributes:
         shape: of the denoiser's input.
         levels: from low noise to high.
-        round_trip: PSNR in dB of decode(encode(picture)) on a smooth picture; None for pixel priors.
+        round_trip: PSNR in dB of decode(encode(picture)); None for pixel priors.
+        own: whether the noise was on a sample of the prior, because it was not found on a smooth random picture.
     """
 
     shape: tuple[int, ...]
     levels: tuple[Level, ...]
     round_trip: float | None
+    own: bool = False
 
     @property
     def denoises(self) -> bool:
         """Whether the noise is found at every level: so does a trained network that is told the right levels."""
         return all(level.correlation > _CORRELATED and 0.5 < level.size < 2 for level in self.levels)
 
+    def figures(self) -> dict[str, Any]:
+        """The outcome as JSON values, which are stored with the weights."""
+        levels = [[level.nsr, round(level.correlation, 3), round(level.size, 3)] for level in self.levels]
+        return {"denoises": self.denoises, "levels": levels}
+
+
+def doubts(prior: Prior) -> tuple[str, ...]:
+    """What a user should hear before a prior that `load_prior` read draws anything: one sentence, or none.
+
+    The figures that are stored with the weights say it, or where there are none (other formats, earlier versions)
+    `check`, whose evaluations ``prior.nfe`` does not count. The embedded priors have passed.
+
+    Raises:
+        PriorError: as for `check`.
+    """
+    if prior.spec in PRIORS:
+        return ()
+    stored = (prior.facts or {}).get("training")
+    figures = stored.get(FIGURES) if isinstance(stored, Mapping) else None
+    denoises = figures.get("denoises") if isinstance(figures, Mapping) else None
+    if not isinstance(denoises, bool):
+        with prior.nfe.uncounted():
+            denoises = check(prior).denoises
+    if denoises:
+        return ()
+    return (
+        f"The prior {prior.name} does not find noise as a trained denoiser does: untrained, or trained too briefly, "
+        f"or its noise levels are wrong; expect noise in the hole (`priorpaint priors verify {prior.spec}`).",
+    )
+
 
 @torch.no_grad()
-def check(prior: Prior, seed: int = 0) -> Check:
-    """Denoise a smooth random picture with noise.
+def check(prior: Prior, seed: int = 0, pictures: Tensor | None = None) -> Check:
+    """Denoise pictures with noise.
+
+    Priors of special pictures, such as faces, see those in any other picture and find no noise there; so where a smooth
+    random picture fails, a quick sample of the prior itself is the picture. That of an untrained network is noise.
 
     Args:
         prior: any prior; one that needs a class is asked for class 0.
         seed: of picture and noise.
+        pictures: (N, C, H, W) in [-1, 1], of the kind that the prior knows; None is a smooth random one, see above.
 
     Raises:
         PriorError: an answer has the wrong shape or is not finite.
     """
-    picture = _picture(prior, seed)
+    asked = _conditioned(prior)
+    picture = _picture(prior, seed) if pictures is None else pictures.to(prior.device)
     x_0 = prior.encode(picture)
-    noise = Streams([derive("check", seed)], device=prior.device).normal(*x_0.shape[1:])
-    condition = _condition(prior)
-    levels = tuple(_level(prior, x_0, noise, nsr, condition) for nsr in NSRS)
-    return Check(tuple(x_0.shape[1:]), levels, _round_trip(prior, picture, x_0) if prior.latent else None)
+    round_trip = _round_trip(prior, picture, x_0) if prior.latent else None
+    first = Check(tuple(x_0.shape[1:]), _levels(asked, x_0, seed), round_trip)
+    if first.denoises or pictures is not None:
+        return first
+    noise = Streams([derive("sample", seed)], device=prior.device).normal(*x_0.shape[1:])
+    x_0 = DDIM(_STEPS)(asked, asked.initial_about_mean(noise), Streams([seed], device=prior.device))
+    if not _BLANK < float(x_0.std()) < float("inf"):  # one colour, in which any answer of that colour finds all noise
+        return first
+    return replace(first, levels=_levels(asked, x_0, seed), own=True)
 
 
 def _picture(prior: Prior, seed: int) -> Tensor:
@@ -80,20 +129,27 @@ def _picture(prior: Prior, seed: int) -> Tensor:
     return F.interpolate(0.3 * coarse, size=(height, width), mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
-def _condition(prior: Prior) -> Mapping[str, Tensor]:
+def _conditioned(prior: Prior) -> Prior:
     try:
-        return prior.condition()
+        prior.condition()
     except UsageError:  # it knows its pictures by class only
-        return prior.condition(label=0)
+        return CFGPrior(prior, label=0)
+    return prior
 
 
-def _level(prior: Prior, x_0: Tensor, noise: Tensor, nsr: float, condition: Mapping[str, Tensor]) -> Level:
+def _levels(prior: Prior, x_0: Tensor, seed: int) -> tuple[Level, ...]:
+    seeds = [derive("check", seed, *((index,) if index else ())) for index in range(len(x_0))]
+    noise = Streams(seeds, device=prior.device).normal(*x_0.shape[1:])
+    return tuple(_level(prior, x_0, noise, nsr) for nsr in NSRS)
+
+
+def _level(prior: Prior, x_0: Tensor, noise: Tensor, nsr: float) -> Level:
     low, high = prior.schedule.nsr_range
     nsr = min(max(nsr, low), high)
     t = prior.schedule.time_at(torch.tensor(nsr, dtype=torch.float64))
     alpha, sigma = float(prior.schedule.alpha(t)), float(prior.schedule.sigma(t))
     x_t = alpha * x_0 + sigma * noise
-    answer = prior.denoise(x_t, t, condition)
+    answer = prior.denoise(x_t, t)
     if answer.shape != x_t.shape:
         raise PriorError(f"the prior {prior.name} answers in the shape {tuple(answer.shape)}, not {tuple(x_t.shape)}.")
     if not bool(torch.isfinite(answer).all()):

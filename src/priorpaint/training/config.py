@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from priorpaint.errors import UsageError
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.unet import UNetConfig
+from priorpaint.priors.readers.untrusted.reading import machine_memory
 from priorpaint.training.ema import power_exponent
 
 _CHOICES = {
@@ -19,6 +21,11 @@ _CHOICES = {
     "augment": ("auto", "photo", "flip", "none"),
     "precision": ("auto", "bf16", "float32"),
 }
+
+
+_MOST_CROPS, _MOST_HOURS = 10**12, 10**5
+# Bytes at the least: of a pixel in float32 and its gradient; of a weight, its gradient, average and optimizer's state.
+_PIXEL, _WEIGHT = 8, 16
 
 
 def noise_levels(*, whole: bool, latent: bool) -> dict[str, float]:
@@ -121,6 +128,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise UsageError("Training needs pictures: name at least one folder, picture or tar file.")
+        for name in (one.name for one in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{name} must be a finite number; got {value}.")
+        if (self.crops or 0) > _MOST_CROPS or (self.hours or 0) > _MOST_HOURS:
+            raise UsageError(f"The budget is at most {_MOST_CROPS} crops and {_MOST_HOURS} hours; ask for less.")
         if self.crops is None and self.hours is None:
             raise UsageError("Training needs a budget: give a number of crops or a number of hours.")
         if (self.crops is not None and self.crops < 1) or (self.hours is not None and not self.hours > 0):
@@ -151,6 +164,22 @@ class TrainConfig:
                 raise UsageError(f"{name} must be a multiple of {multiple} pixels for this network; got {side}.")
         if self.wide and self.wide <= self.size:
             raise UsageError(f"wide must be larger than size ({self.size}), or 0 for none; got {self.wide}.")
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        """That what is asked for is not larger than the machine, by what it takes at the least."""
+        crops = self.batch * max(self.size, self.wide) ** 2 * _PIXEL
+        for needed, what in (
+            (self.network.fewest_weights * _WEIGHT, "a network of this shape; use fewer or narrower --channels"),
+            (
+                crops,
+                f"a batch of {self.batch} crops of {self.size}x{self.size}; use a smaller --batch or --size",
+            ),
+        ):
+            if needed > machine_memory():
+                raise UsageError(
+                    f"Training takes at least {needed / 1e9:.3g} GB, more memory than this machine has, for {what}."
+                )
 
     def _check_choices(self) -> None:
         for name, known in _CHOICES.items():

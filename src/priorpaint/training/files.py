@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.idx import Pixels, is_idx, labels_file, padded, read_idx_pictures, read_labels
+from priorpaint.imaging.reading import FILE_FORMATS as PICTURE_FORMATS
 from priorpaint.imaging.reading import on_white
 
 _BROKEN = (EOFError, OSError, lzma.LZMAError, zlib.error, tarfile.TarError)
+# What Pillow may take a file for, whatever its name says: others have decoders that start programs (EPS: Ghostscript).
+FILE_FORMATS = (*PICTURE_FORMATS, "PPM")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 # Pictures too, but not read here.
 _OTHER_FORMATS = frozenset({".gif", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".tga", ".psd", ".svg", ".exr", ".hdr"})
@@ -65,10 +68,13 @@ def read_pictures(
                 try:
                     # Never by its path: Pillow 13 maps plain TIFFs of orientation 5 to 8 with sides swapped.
                     data = content if isinstance(content, bytes) else content.read_bytes()
-                    with Image.open(io.BytesIO(data)) as picture:
+                    with Image.open(io.BytesIO(data), formats=FILE_FORMATS) as picture:
                         upright = on_white(ImageOps.exif_transpose(picture)).convert(mode)
                 except MemoryError:
                     raise
+                except UnidentifiedImageError:
+                    skipped.append(f"{name} cannot be read as a picture, whatever its name says; convert it to PNG.")
+                    continue
                 except Exception as error:  # every decoder has its own kind of error
                     skipped.append(f"{name} cannot be read as a picture ({error}).")
                     continue
@@ -116,7 +122,8 @@ def _idx_names(labels: Pixels) -> tuple[str, ...]:
 def _folder(source: Path, name: str) -> str | None:
     """The first folder of a picture below its source, a folder or a tar file."""
     inside = Path(name).relative_to(source) if source.is_dir() else Path(name.removeprefix(f"{source}:"))
-    parts = [part for part in inside.parts if part != "."]
+    # A tar file may have names such as ../cats/1.png and /cats/1.png; nothing is ever unpacked to there.
+    parts = [part for part in inside.parts if part not in (".", "..", inside.anchor)]
     return parts[0] if len(parts) > 1 and str(inside) != str(source) else None
 
 

@@ -17,6 +17,7 @@ from priorpaint.training.tasks import Task
 _TIMED = 2
 # Optimizers, moving average and reading of crops, as a share of forward and backward pass.
 _REST = 1.25
+_LONGEST = 1e10  # seconds, some 300 years
 
 
 def forecast(
@@ -52,5 +53,5 @@ def forecast(
     machine = torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} CPU threads"
     return (
         f"About {rate:.0f} crops a second on {machine}: {crops} crops will take about "
-        f"{timedelta(seconds=round(left))}, {passes:.3g} for each picture."
+        f"{timedelta(seconds=round(min(left, _LONGEST)))}, {passes:.3g} for each picture."
     )

@@ -6,24 +6,33 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from priorpaint.errors import CancelToken, PriorError, UsageError
-from priorpaint.imaging.writing import save_picture
+from priorpaint.errors import CancelToken, PriorError, UsageError, printable
+from priorpaint.imaging.writing import check_results, make_folder, save_picture, write_text_atomic
 from priorpaint.priors.native.autoencoder import AutoencoderConfig
 from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.weights_file import Config, Network, new_network
-from priorpaint.training.checkpoint import CHECKPOINT, Progress, check_same_run, read_checkpoint, save_checkpoint
+from priorpaint.priors.verify import FIGURES
+from priorpaint.training.checkpoint import (
+    CHECKPOINT,
+    Progress,
+    check_same_run,
+    read_checkpoint,
+    restoring,
+    save_checkpoint,
+)
 from priorpaint.training.checks import remarks
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops, to_float
 from priorpaint.training.ema import EMA
 from priorpaint.training.forecast import forecast
-from priorpaint.training.machine import accelerator
+from priorpaint.training.machine import accelerator, out_of_memory
 from priorpaint.training.optim import Optimizers, rate_factor
 from priorpaint.training.tasks import WEIGHTS, load_autoencoder, stored_weights, task_of
 
@@ -34,6 +43,8 @@ _NOTIFY_SECONDS = 1.0
 _PREFETCH = 2
 # Training crops that an autoencoder's latents are measured on.
 _MEASURED = 512
+# Pictures that the written weights denoise, to see that they do.
+_VERIFIED = 8
 
 
 @dataclass(frozen=True)
@@ -43,18 +54,18 @@ class Report:
     Args:
         crops, seconds: seen and spent, over all resumptions.
         fraction: share of the budget that is spent, 0..1.
-        loss: mean loss (unbalanced) since the last line of log.jsonl.
-        rate: crops per second since this start.
+        loss: mean loss (unbalanced) since the last line of log.jsonl; None before the first step since this start.
+        rate: crops per second since this start; None before the first step.
         seconds_left: estimate until the end of the budget.
         psnr: dB for each noise level (1/255), just after a validation only.
-        notes: sentences for the user, such as the files that were skipped.
+        notes: sentences for the user, such as the files that were skipped, or what is done after the last step.
     """
 
     crops: int
     seconds: float
     fraction: float
-    loss: float
-    rate: float
+    loss: float | None
+    rate: float | None
     seconds_left: float
     psnr: dict[str, float] | None = None
     notes: tuple[str, ...] = ()
@@ -92,11 +103,25 @@ def train(
     Raises:
         MissingExtra: accelerate is not installed.
         UsageError: pictures, checkpoint or settings that cannot be used.
-        PriorError: ``config.init`` cannot be read, or the loss is no longer finite.
+        PriorError: ``config.init`` cannot be read, the loss is no longer finite, memory or the disk is full.
     """
-    if config.folder.exists() and not config.folder.is_dir():
-        raise UsageError(f"{config.folder} is a file, but a run is written into a folder; choose another --out.")
-    return _Run(config, on_progress).go(CancelToken() if cancel is None else cancel)
+    folder = config.folder
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, but a run is written into a folder; choose another --out.")
+    fresh = not folder.exists()
+    make_folder(folder)  # first: reading the pictures may take long
+    check_results(folder, (), overwrite=True)
+    try:
+        return _Run(config, on_progress).go(CancelToken() if cancel is None else cancel)
+    except BaseException as error:
+        if fresh:
+            with suppress(OSError):  # what is in it stays
+                folder.rmdir()
+        if not out_of_memory(error):
+            raise
+        raise PriorError(
+            "There is not enough memory for this training; ask for a smaller --batch or --size, or narrower --channels."
+        ) from None
 
 
 class _Run:
@@ -129,17 +154,21 @@ class _Run:
         self.network, self.ema = network, EMA(network, config.ema, config.ema_power)
         self.optimizers = Optimizers(network, config.lr, config.adam_lr)
         if state is not None:
-            self.ema.network.load_state_dict(state["ema"])
-            self.optimizers.load_state_dict(state["optimizers"])
-            if self.task.balance is not None:
-                self.task.balance.means = state["balance"]
+            with restoring(path):
+                self.ema.network.load_state_dict(state["ema"])
+                self.optimizers.load_state_dict(state["optimizers"])
+                if self.task.balance is not None:
+                    self.task.balance.means = self.task.balance.means.copy_(state["balance"])
         self.wrapped: Any = self.accelerator.prepare(network)
         with self.accelerator.autocast():
             self.source = self.task.source(self.pictures, device)
         self.validation = self._validation()
         self.psnr: dict[str, float] | None = None
+        self.denoises = True
         self.loss_sum, self.loss_count = torch.zeros((), device=device), 0
-        self.loss, self.rate, self.spent, self.cancelled = 0.0, 0.0, 0.0, False
+        self.loss: float | None = None
+        self.rate: float | None = None
+        self.spent, self.cancelled = 0.0, False
 
     def _hold_out(self, config: TrainConfig, state: dict[str, Any] | None) -> bool:
         """Whether pictures are kept out: as asked, or as the run that goes on began."""
@@ -154,8 +183,10 @@ class _Run:
     def _start(self, state: dict[str, Any] | None) -> tuple[Network, Progress]:
         config, network = self.config, new_network(self.config.network, self.config.seed)
         if state is not None:
-            check_same_run(config.folder / CHECKPOINT, state, config.network, config.loss, self.autoencoder)
-            network.load_state_dict(state["network"])
+            path = config.folder / CHECKPOINT
+            with restoring(path):
+                check_same_run(path, state, config.network, config.loss, self.autoencoder)
+                network.load_state_dict(state["network"])
             return network, Progress(int(state["step"]), int(state["crops"]), float(state["seconds"]))
         if config.init is not None:
             network.load_state_dict(stored_weights(config.init, config).state_dict())
@@ -229,8 +260,7 @@ class _Run:
         if not self.skipped:
             path.unlink(missing_ok=True)
             return ()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(self.skipped) + "\n", encoding="utf-8", errors="backslashreplace")
+        write_text_atomic(path, "".join(f"{printable(sentence)}\n" for sentence in self.skipped))
         more = len(self.skipped) - _SKIPPED_SHOWN
         last = (f"... and {more} more files skipped; {path} lists all of them.",) if more > 0 else ()
         return *self.skipped[:_SKIPPED_SHOWN], *last
@@ -238,7 +268,10 @@ class _Run:
     def _forecast(self) -> tuple[str, ...]:
         """How long this will take, before it starts."""
         if self._fraction() >= 1:
-            return ()
+            return (
+                f"This run is finished: its budget is spent, and its results are written once more; for more training "
+                f"ask for more than {self.progress.crops} --crops or {self.progress.seconds / 3600:.2g} --hours.",
+            )
         with self.accelerator.autocast():
             return (forecast(self.config, self.task, self.network, self.source, len(self.pictures.names),
                              self.progress, self.accelerator.num_processes),)  # fmt: skip
@@ -257,30 +290,34 @@ class _Run:
         self.loss_sum += losses.plain.detach().mean()
         self.loss_count += 1
 
-    def _loss(self) -> float:
+    def _loss(self) -> float | None:
         if self.loss_count:
             self.loss = float(self.loss_sum) / self.loss_count
-        if not self.loss < float("inf"):
+        if self.loss is not None and not self.loss < float("inf"):
             raise PriorError("The training loss is no longer finite; resume from the checkpoint with a smaller --lr.")
         return self.loss
 
     def _notify(self, notes: tuple[str, ...] = (), psnr: dict[str, float] | None = None) -> None:
         self.progress.seconds = self.before + time.monotonic() - self.began
         here = self.progress.seconds - self.before
-        rate = (self.progress.crops - self.first_crop) / max(here, 1e-6)
+        new = self.progress.crops - self.first_crop
+        self.rate = new / max(here, 1e-6) if new else None
         crops, seconds, fraction = self.progress.crops, self.progress.seconds, min(1.0, self._fraction())
-        left = self.config.seconds_left(crops, seconds, rate)
-        self.on_progress(Report(crops, seconds, fraction, self._loss(), rate, left, psnr, notes))
-        self.rate = rate
+        left = self.config.seconds_left(crops, seconds, self.rate or 0.0)
+        self.on_progress(Report(crops, seconds, fraction, self._loss(), self.rate, left, psnr, notes))
 
     def _log(self, psnr: dict[str, float] | None = None) -> None:
         self._notify(psnr=psnr)
         line: dict[str, Any] = {"crops": self.progress.crops, "seconds": round(self.progress.seconds, 1)}
-        line |= {"loss": round(self._loss(), 5), "crops_per_second": round(self.rate, 2)}
+        for name, value, digits in (("loss", self._loss(), 5), ("crops_per_second", self.rate, 2)):
+            line |= {} if value is None else {name: round(value, digits)}
         line |= {} if psnr is None else {"psnr": {level: round(value, 3) for level, value in psnr.items()}}
-        self.config.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.config.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        path = self.config.folder / "log.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written ({error.strerror}); check the folder and its disk.") from None
         self.loss_sum.zero_()
         self.loss_count = 0
 
@@ -313,7 +350,13 @@ class _Run:
             "parameters": sum(p.numel() for p in self.network.parameters()),
             "held_out_psnr_db": self.psnr,
         }
-        self.task.save(self.config.folder / WEIGHTS, network, facts, self.pictures.class_names)
+        path, names = self.config.folder / WEIGHTS, self.pictures.class_names
+        self.task.save(path, network, facts, names)
+        pictures = self._crops() if self.validation is None else self.validation
+        figures = self.task.figures(path, pictures[:_VERIFIED])
+        if figures is not None:  # of the file as it is read, so that it has to be written first
+            self.task.save(path, network, {**facts, FIGURES: figures}, names)
+        self.denoises = figures is None or figures["denoises"]
 
     def _finished(self) -> Any:
         """The averaged network as it is used."""
@@ -326,16 +369,23 @@ class _Run:
 
     def _draw(self, network: Any) -> None:
         sheet = self.task.sheet(network, self.validation, self._crops())
-        self.config.folder.mkdir(parents=True, exist_ok=True)
         save_picture(sheet, self.config.folder / "samples.png")
 
     def _finish(self) -> None:
+        self._notify(("Saving the checkpoint.",))
         self._save()
         network = self._finished()
         if self.cancelled:
+            self._notify(("Writing the weights.",))
             self._export(network)
             return
+        self._notify(("Drawing samples.png.",))
         self._draw(network)
+        held_out = "" if self.validation is None else f"Measuring {len(self.validation)} held-out pictures, and w"
+        self._notify((f"{held_out or 'W'}riting the weights.",))
         self._validate(network)
         if self.validation is None:
             self._log()
+        if not self.denoises:
+            sentence = "Warning: the prior does not find noise as a trained denoiser does; train it longer."
+            self._notify((sentence,), self.psnr)

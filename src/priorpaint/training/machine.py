@@ -80,6 +80,14 @@ def computes_bf16() -> bool:
     return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in names)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or torch says that memory ran out; on the CPU, torch says so in words only."""
+    words = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(each in str(error).lower() for each in words)
+    )
+
+
 def end_process(code: int) -> None:
     """End one of several processes at once, with this exit code; a process that is alone goes on.
 

@@ -117,9 +117,17 @@ class Optimizers:
         return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Take over what `state_dict` gave.
+
+        Raises:
+            ValueError: a tensor is not of the shape of its parameter; for other states, what torch raises.
+        """
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
+        for optimizer, _ in self._rates:
+            for parameter, held in optimizer.state.items():
+                if any(value.ndim and value.shape != parameter.shape for value in held.values()):
+                    raise ValueError("the state of an optimizer is of another network")
 
 
 def rate_factor(step: int, fraction: float, decay: float) -> float:

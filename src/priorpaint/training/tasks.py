@@ -18,13 +18,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from priorpaint.errors import UsageError
+from priorpaint.errors import PriorError, UsageError
 from priorpaint.metrics.psnr import psnr
 from priorpaint.priors.native.autoencoder import AutoencoderConfig, ConvAutoencoder
 from priorpaint.priors.native.mlp import MLPConfig
+from priorpaint.priors.native.prior import trained_prior
 from priorpaint.priors.native.unet import UNetConfig
 from priorpaint.priors.native.weights_file import Network, WeightsMetadata, read_weights, save_autoencoder, save_weights
 from priorpaint.priors.readers.untrusted.reading import file_hash
+from priorpaint.priors.verify import check
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Encoded, Pictures, to_float
 from priorpaint.training.objectives import Balance, Losses, objective
@@ -103,6 +105,15 @@ class Task(ABC):
         """The averaged network as it is used, by means of some training crops."""
         return network
 
+    def figures(self, path: Path, pictures: Tensor) -> dict[str, Any] | None:
+        """What `verify.check` finds of the prior in a weights file that was just written, on a few pictures; None where
+        the file holds no prior."""
+        try:
+            prior = trained_prior(read_weights(path), path, path.stem, pictures.device, torch.float32)
+            return check(prior, pictures=pictures).figures()
+        except PriorError as error:  # values that are not finite
+            return {"denoises": False, "levels": [], "error": str(error)}
+
 
 class Reconstruction(Task):
     """An autoencoder: |x - Dec(z + s n)| + 0.5 (x - Dec(z + s n))^2, z being the standardised latent of x.
@@ -118,6 +129,9 @@ class Reconstruction(Task):
         error = network(x_0, self.config.latent_noise * noise).to(x_0.dtype) - x_0
         loss = (error.abs() + SQUARED_WEIGHT * error.square()).mean((1, 2, 3))
         return Losses(loss, loss)
+
+    def figures(self, path: Path, pictures: Tensor) -> dict[str, Any] | None:
+        return None
 
     def finished(self, network: Any, crops: Tensor) -> Any:
         ready: ConvAutoencoder = copy.deepcopy(network)

@@ -100,4 +100,4 @@ def _plot(request: Request, curves: dict[int, dict[str, Any]]) -> Image.Image:
         axes.legend(frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, facecolor="white")
-    return Image.open(buffer).convert("RGB")
+    return Image.open(buffer, formats=["PNG"]).convert("RGB")

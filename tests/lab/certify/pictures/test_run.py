@@ -16,13 +16,16 @@ from priorpaint.cli import app
 from priorpaint.cli.certify_options import CertifyOptions
 from priorpaint.cli.certify_pictures import run
 from priorpaint.cli.progress import CellDisplay
+from priorpaint.diffusion.schedules import EDM
 from priorpaint.imaging.mask_kinds import MASK_KINDS
 from priorpaint.lab.avatars.prior import ExactAvatars
 from priorpaint.lab.certify.pictures.report import markdown, save
 from priorpaint.lab.certify.pictures.run import PictureReport, certify_pictures
 from priorpaint.lab.certify.pictures.sheet import sheet_file
+from priorpaint.lab.certify.pictures.subject import KNOWN, TRUTH
 from priorpaint.lab.certify.results import DONE, NOT_APPLICABLE
 from priorpaint.metrics import LPIPS
+from priorpaint.priors.base import DenoiserPrior
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,26 @@ def test_cells_count_what_ran_and_what_cannot_run_says_why(report: PictureReport
     assert ddnm.status == DONE and ddnm.forward == 16 and ddnm.backward == 0 and ddnm.settings["steps"] == 16
     assert ddnm.measures is not None and ddnm.measures.valid > 0.5 and ddnm.measures.visible == 0
     assert smc.status == NOT_APPLICABLE and "whole Jacobian" in smc.note
+
+
+def _grey(side: int) -> DenoiserPrior:
+    return DenoiserPrior(lambda x_t, t: torch.zeros_like(x_t), EDM(), (3, side, side))
+
+
+def test_a_prior_of_larger_pictures_sees_the_same_problem() -> None:
+    """Pictures and masks are enlarged for it and completions shrunk: what is known comes back, and only that."""
+    for side in (32, 64):
+        report = certify_pictures(_grey(side), ["ddnm"], ["mouth"], budget=4, pictures=2, num_samples=2)
+        (cell,) = report.cells
+        assert cell.status == DONE and cell.measures is not None, cell.note
+        assert cell.measures.visible == 0
+        samples, truth, known = (report.shown["mouth"][name] for name in ("ddnm", TRUTH, KNOWN))
+        assert samples.shape == (2, 2, 3, 32, 32)
+        hidden = known == 0
+        torch.testing.assert_close(torch.where(hidden, 0, samples), torch.where(hidden, 0, truth).expand_as(samples))
+        assert float(samples[hidden.expand_as(samples)].abs().mean()) < 0.1
+    with pytest.raises(UsageError, match="32 x 32 or 64 x 64 pixels"):
+        certify_pictures(_grey(96), ["ddnm"], ["left"], pictures=1, num_samples=2)
 
 
 def test_reports_survive_json(report: PictureReport) -> None:

@@ -219,4 +219,5 @@ parts, or found not to be an avatar.""",
     channels=3,
     prior="exact",
     prior_name="avatars, exact",
+    scales=(1, 2),
 )

@@ -24,8 +24,8 @@ from ....solvers import SOLVERS, Solver
 from ....solvers.budgets import at_budget, settings_of
 from ..cells import Method, checking, plain, sentence
 from ..results import DONE, FAILED, NOT_APPLICABLE, finite
-from .masks import HALVES
-from .subject import Case, Subject
+from .masks import HALVES, SIZE
+from .subject import Case, Subject, enlarged, shrunk
 from .subjects import subject as _subject
 
 BUDGET, PICTURES, SAMPLES, SHOWN = 200, 64, 32, 4
@@ -283,16 +283,17 @@ def _runs(task: _Task, case: Case, methods: Sequence[Method]) -> Iterator[tuple[
 
 
 def _measured(task: _Task, cell: PictureCell, method: Method, case: Case) -> tuple[PictureCell, Tensor | None]:
-    prior = task.prior
-    solver = method.solver.settled(prior, prior.latent_shape(*case.x.shape[2:]), True)
+    prior, scale = task.prior, _scale(task.prior)
+    x, known = (enlarged(each, scale).to(prior.device) for each in (case.x, case.known))
+    solver = method.solver.settled(prior, prior.latent_shape(*x.shape[2:]), True)
     if task.budget is not None:
         solver = at_budget(solver, task.budget, task.num_samples, fixed=method.fixed)
-    operator = Inpainting(case.known.to(prior.device))
+    operator = Inpainting(known)
     before, begun = prior.nfe.copy(), time.process_time()
     samples = solver.sample(
         prior,
         operator,
-        operator(case.x.to(prior.device)),
+        operator(x),
         num_samples=task.num_samples,
         seed=[derive("picture samples", task.seed, row) for row in range(len(case.x))],
         batch_size=task.batch_size,
@@ -309,16 +310,23 @@ def _measured(task: _Task, cell: PictureCell, method: Method, case: Case) -> tup
     )
     if not bool(samples.isfinite().all()):
         return replace(cell, status=FAILED, note="the samples are not finite"), None
+    samples = shrunk(samples, scale)
     return replace(cell, measures=case.measure(samples, task.lpips)), samples[:, :SHOWN].clone()
 
 
 def _check_prior(prior: Prior, kind: Subject) -> None:
     channels, *size = prior.image_shape
-    if channels != kind.channels or any(side not in (None, 32) for side in size):
+    sides = [SIZE * scale for scale in kind.scales]
+    if channels != kind.channels or any(side not in (None, *sides) for side in size) or len(set(size)) > 1:
         raise UsageError(
             f"the prior {prior.name} has the shape {prior.image_shape}; {kind.name} need one with {kind.channels} "
-            f"channel{'s' if kind.channels > 1 else ''} for 32 x 32 pixels."
+            f"channel{'s' if kind.channels > 1 else ''} for {' or '.join(f'{side} x {side}' for side in sides)} pixels."
         )
+
+
+def _scale(prior: Prior) -> int:
+    """How many of the prior's pixels are the side of one of the subject's."""
+    return (prior.image_shape[1] or SIZE) // SIZE
 
 
 def _measures(kind: Subject, values: dict[str, float | None] | None) -> Any:

@@ -70,7 +70,7 @@ def strips(report: PictureReport, mask: str, rows: int = _ROWS) -> Strips:
 def _stored(file: Path) -> Strips:
     """The strips of a sheet that was written before."""
     try:
-        with Image.open(file) as page:
+        with Image.open(file, formats=["PNG"]) as page:
             boxes, pixels = json.loads(page.info.get(_BOXES, "[]")), page.convert("RGB")
     except OSError:
         raise UsageError(f"{file} cannot be read as a picture; move it away, and it is drawn anew.") from None

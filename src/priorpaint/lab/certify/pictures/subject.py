@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ....errors import UsageError
@@ -16,6 +17,17 @@ from ....imaging.mask_kinds import MASK_KINDS
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 TRUTH, KNOWN = "truth", "known"
+
+
+def enlarged(pictures: Tensor, scale: int) -> Tensor:
+    """Pictures or masks (B, C, H, W), each pixel as ``scale`` x ``scale`` of its value."""
+    return pictures.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+
+def shrunk(samples: Tensor, scale: int) -> Tensor:
+    """Means of the squares of `enlarged` completions: (B, n, C, scale H, scale W) -> (B, n, C, H, W)."""
+    small = F.avg_pool2d(samples.flatten(0, 1), scale)
+    return small.reshape(*samples.shape[:2], *small.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,7 @@ class Subject:
         columns: of the tables.
         order: of the measures; the best method has the smallest.
         channels: of the pictures.
+        scales: sides of a prior's pictures over 32; a larger picture shows each pixel as a square of one colour.
         prior: name of the default prior, as it is asked for; ``prior_name`` is what it calls itself.
     """
 
@@ -99,6 +112,7 @@ class Subject:
     channels: int
     prior: str
     prior_name: str
+    scales: tuple[int, ...] = (1,)
 
     @property
     def masks(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ....errors import CheckpointError, PriorpaintError
+from ....errors import CheckpointError, PriorpaintError, printable
 from .containers import ZIP_START, is_container, read_container
 from .pickle_machine import Damaged, Incomplete, Machine, Vocabulary
 from .pickle_values import TENSORS
@@ -235,7 +235,7 @@ def assemble(
     check_fit(state, network, path, what)
     check_floating(state, path)
     size = sum(value.numel() for value in state.values()) * dtype.itemsize
-    if size > _memory():
+    if size > machine_memory():
         raise CheckpointError(f"{path} needs {size / 1e9:.1f} GB for its weights, more memory than this machine has.")
     check_finite(state, path)
     tables = {name for name, _ in network.named_buffers()}  # of frequencies and filters: they stay exact
@@ -318,7 +318,7 @@ def named(error: Exception) -> str:
 
 def _clean(error: Exception | str) -> str:
     """What an error says, in one line that a terminal can show: names in it may come from the file."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+    line = printable(" ".join(str(error).split()))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 120]} ... {line[-100:]}"
 
 
@@ -336,7 +336,8 @@ def _check_total(content: Any, max_bytes: int, path: Path) -> None:
         raise CheckpointError(f"{path} holds tensors of {total / 1e9:.0f} GB; at most {max_bytes / 1e9:.0f} are read.")
 
 
-def _memory() -> int:
+def machine_memory() -> int:
+    """Bytes of memory of this machine, used or not; very many where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on this system

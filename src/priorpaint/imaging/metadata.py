@@ -1,0 +1,217 @@
+"""What a picture file says besides its pixels: read, made true of the upright picture, written where a format can."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+# What a file can say, as the fields of `Picture` and (the resolution) the info of its image; how messages call it.
+NAMES = {
+    "icc": "ICC profile",
+    "exif": "EXIF block",
+    "xmp": "XMP packet",
+    "comment": "comment",
+    "texts": "PNG texts",
+    "dpi": "resolution",
+}
+_ORIENTATION, _EXIF_TABLE, _GPS_TABLE, _XMP_TAG = 274, 34665, 34853, 700
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH = 282, 283, 296, 2
+_PIXEL_X, _PIXEL_Y = 40962, 40963
+_IPTC_TAGS, _IPTC_RESOURCE = (33723, 34377), 0x0404
+# The table of an EXIF block is that of a TIFF, where the same tags say how the pixels are laid out; phones write some
+# of those too. Only tags of this list, the description, may travel: a TIFF would take the others for its own layout.
+_DESCRIPTION = {269, 270, 271, 272, 282, 283, 285, 296, 305, 306, 315, 316, 18246, 18249, 33432, _EXIF_TABLE,
+                _GPS_TABLE, *range(40091, 40096)}  # fmt: skip
+# Other programs' EXIF and XMP in disguise, which would bring the old orientation back.
+_RAW_PROFILE = "Raw profile type"
+# Pillow, and with it this package, opens no PNG whose profile is larger.
+_LARGEST_PNG_PROFILE = 2**20
+
+
+def read(image: Image.Image, name: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What a loaded image says, as fields of `Picture`, without its orientation; and complaints, one sentence each."""
+    exif, complaints = _exif_block(image, name)
+    if "dpi" in image.info and resolution(image.info) is None:
+        complaints += (f"The resolution of {name} is not a number and will not be in the results.",)
+    if _has_iptc(image):
+        complaints += (f"The IPTC data of {name} will not be in the results.",)
+    fields = {
+        "icc": image.info.get("icc_profile") or None,
+        "exif": exif,
+        "xmp": _upright_xmp(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")),
+        "comment": _as_bytes(image.info.get("comment")) if image.format in ("JPEG", "MPO") else None,
+        "texts": _texts(image),
+    }
+    return fields, complaints
+
+
+def unreadable(name: str, error: Exception) -> str:
+    """The sentence about an EXIF block that is broken."""
+    return f"The EXIF data of {name} cannot be read ({error}) and will not be in the results."
+
+
+def resolution(info: Mapping[Any, Any]) -> tuple[float, float] | None:
+    """Dots per inch, along the width and the height; None where they are missing or mean nothing (0/0, 1/0)."""
+    try:
+        across, down = (float(value) for value in info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (across, down) if 0 < across < math.inf and 0 < down < math.inf else None
+
+
+def save_options(said: Mapping[str, Any], file_format: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Arguments of ``Image.save`` that put ``said`` (keys of `NAMES`) into a file of a picture of this size."""
+    options: dict[str, Any] = {}
+    if "icc" in said:
+        options["icc_profile"] = said["icc"]
+    if "dpi" in said and file_format != "WEBP":
+        options["dpi"] = said["dpi"]
+    xmp = _sized_xmp(said["xmp"], size) if "xmp" in said else None
+    exif = Image.Exif()
+    if "exif" in said:
+        exif.load(said["exif"])
+        inner = exif.get_ifd(_EXIF_TABLE) if _EXIF_TABLE in exif else {}  # a table that is asked for is there after it
+        inner.update({tag: side for tag, side in zip((_PIXEL_X, _PIXEL_Y), size, strict=True) if tag in inner})
+    if file_format == "TIFF" and xmp is not None:
+        exif[_XMP_TAG] = xmp
+    if file_format == "WEBP" and "dpi" in said and _X_RESOLUTION not in exif:
+        exif[_X_RESOLUTION], exif[_Y_RESOLUTION] = said["dpi"]
+        exif[_RESOLUTION_UNIT] = _INCH
+    if len(exif):
+        options["exif"] = exif.tobytes()
+    if file_format == "TIFF" and not {_EXIF_TABLE, _GPS_TABLE} & set(exif):
+        options["compression"] = "tiff_adobe_deflate"  # libtiff cannot write the sub-tables of an EXIF block
+    if file_format in ("JPEG", "WEBP") and xmp is not None:
+        options["xmp"] = xmp
+    texts = dict(said.get("texts", {}))
+    if file_format == "JPEG" and ("comment" in said or "Comment" in texts):
+        options["comment"] = said["comment"] if "comment" in said else texts["Comment"]
+    if file_format == "PNG":
+        if "comment" in said:
+            texts.setdefault("Comment", said["comment"].decode("utf-8", "replace"))
+        options["pnginfo"] = _png_info(texts, xmp)
+    return options
+
+
+def lost_for_good(said: Mapping[str, Any], file_format: str, stored: Image.Image) -> set[str]:
+    """The keys of ``said`` that a file of this format had better not hold, though it could."""
+    lost = set()
+    profile = said.get("icc", b"")
+    if profile[16:20] == b"GRAY" and stored.mode not in (
+        "1",
+        "L",
+        "LA",
+        "I;16",
+        "I",
+        "F",
+    ):  # its space, as ICC.1:2022, 7.2.6
+        lost.add("icc")
+    if file_format == "PNG" and len(profile) > _LARGEST_PNG_PROFILE:
+        lost.add("icc")
+    return lost
+
+
+def survives(key: str, said: Any, back: Image.Image) -> bool:
+    """Whether what was said under ``key`` of `NAMES` has come back in a file that was written with it alone."""
+    if key == "dpi":
+        found = resolution(back.info) or _exif_resolution(back)
+        return found is not None and all(math.isclose(a, b, rel_tol=0.01) for a, b in zip(found, said, strict=True))
+    fields, _ = read(back, "")
+    if key == "texts":
+        return bool(said == fields["texts"])
+    if key == "comment":
+        text = fields["texts"].get("Comment")
+        return said in (fields["comment"], None if text is None else text.encode("utf-8", "replace"))
+    if key == "exif":
+        return fields["exif"] is not None and _tables(said).items() <= _tables(fields["exif"]).items()
+    if key == "xmp":
+        return fields["xmp"] is not None and fields["xmp"] == _sized_xmp(said, back.size)
+    return bool(fields[key] == said)
+
+
+def _exif_block(image: Image.Image, name: str) -> tuple[bytes | None, tuple[str, ...]]:
+    """The EXIF bytes without orientation, pixel layout, preview, and a resolution that means nothing."""
+    try:
+        exif = Image.Exif()
+        exif.load(image.getexif().tobytes())
+        for tag in set(exif) - _DESCRIPTION:
+            del exif[tag]
+        axes = (_X_RESOLUTION, _Y_RESOLUTION)
+        if resolution({"dpi": [exif.get(tag, 1) for tag in axes]}) is None:
+            for tag in {*axes, _RESOLUTION_UNIT} & set(exif):
+                del exif[tag]
+        return (exif.tobytes() if len(exif) else None), ()
+    except Exception as error:  # a broken metadata block is no reason to refuse the picture
+        return None, (unreadable(name, error),)
+
+
+def _exif_resolution(image: Image.Image) -> tuple[float, float] | None:
+    exif = image.getexif()
+    return resolution({"dpi": (exif.get(_X_RESOLUTION), exif.get(_Y_RESOLUTION))})
+
+
+def _tables(block: bytes) -> dict[int, str]:
+    """The description in an EXIF block: what each tag says, and each tag of its inner tables."""
+    exif = Image.Exif()
+    exif.load(block)
+    tables = {tag: str(exif[tag]) for tag in exif if tag not in (_EXIF_TABLE, _GPS_TABLE)}
+    for table in (_EXIF_TABLE, _GPS_TABLE):
+        inner = exif.get_ifd(table)
+        tables |= {table << 16 | tag: str(inner[tag]) for tag in inner if tag not in (_PIXEL_X, _PIXEL_Y)}
+    return tables
+
+
+def _has_iptc(image: Image.Image) -> bool:
+    tags = getattr(image, "tag_v2", {})
+    return _IPTC_RESOURCE in image.info.get("photoshop", {}) or any(tag in tags for tag in _IPTC_TAGS)
+
+
+def _texts(image: Image.Image) -> dict[str, str]:
+    """Texts of a PNG, its XMP packet and raw profiles left out."""
+    texts = getattr(image, "text", None) if image.format == "PNG" else None
+    return {
+        key: value
+        for key, value in (texts or {}).items()
+        if isinstance(value, str) and key != "XML:com.adobe.xmp" and not key.startswith(_RAW_PROFILE)
+    }
+
+
+def _png_info(texts: Mapping[str, str], xmp: bytes | None) -> PngInfo:
+    info = PngInfo()
+    for key, value in texts.items():
+        info.add_text(key, value)
+    if xmp is not None:
+        info.add_itxt("XML:com.adobe.xmp", xmp)
+    return info
+
+
+def _as_bytes(value: Any) -> bytes | None:
+    if isinstance(value, tuple) and len(value) == 1:  # as Pillow gives some tags of a TIFF
+        value = value[0]
+    if isinstance(value, str):
+        value = value.encode()
+    return bytes(value) or None if isinstance(value, bytes | bytearray) else None
+
+
+def _upright_xmp(packet: Any) -> bytes | None:
+    xmp = _as_bytes(packet)
+    return None if xmp is None else _with_number(xmp, b"tiff:Orientation", 1)
+
+
+def _sized_xmp(xmp: bytes, size: tuple[int, int]) -> bytes:
+    """The packet with the size of the picture where it names one."""
+    names = ((b"exif:PixelXDimension", b"tiff:ImageWidth"), (b"exif:PixelYDimension", b"tiff:ImageLength"))
+    for side, pair in zip(size, names, strict=True):
+        for name in pair:
+            xmp = _with_number(xmp, name, side)
+    return xmp
+
+
+def _with_number(xmp: bytes, name: bytes, number: int) -> bytes:
+    """The packet with another number as the property ``name``, which is an attribute or an element."""
+    return re.sub(name + rb"(\s*=\s*[\"']|>)\s*\d+", lambda found: name + found[1] + b"%d" % number, xmp)

@@ -1,0 +1,28 @@
+"""Lines that image libraries print by themselves, past Python's warnings: what matters in them is in our own errors."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from functools import cache
+
+from PIL import _imaging
+
+
+@cache
+def silence_libraries() -> None:
+    """Keep lines of libtiff, and log records of Pillow and tifffile that nobody has asked for, off stderr from now on.
+
+    libtiff tells its errors to a handler of the process, which by default prints; Pillow raises them as well. Where the
+    library cannot be reached (it may be linked statically), it goes on printing.
+    """
+    for name in ("PIL", "tifffile"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    try:
+        library = ctypes.CDLL(_imaging.__file__)  # whose dependencies are searched, too
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            set_handler = getattr(library, name)
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
+    except (OSError, AttributeError):
+        return

@@ -1,0 +1,142 @@
+"""From pixels to the bytes of a file and back again, to see that they say the same."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from priorpaint.imaging.arrays import ArrayImage, image_of, read_npy, write_values
+from priorpaint.imaging.deep_tiff import read_deep_tiff
+from priorpaint.imaging.silence import silence_libraries
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True, "exact": True},
+}
+_ROWS = 256  # compared at a time: pictures may have 40 megapixels
+_BLUE_OF_CB = 1.772  # the largest weight of a chroma value in a colour, ITU-R BT.601
+
+
+def storable(image: Image.Image, file_format: str, *, opaque: bool) -> Image.Image:
+    """The image in a mode that the format holds without losing a value, and in which it comes back.
+
+    Args:
+        opaque: whether no pixel of the whole picture is transparent.
+    """
+    mode = image.mode
+    if isinstance(image, ArrayImage):
+        return image
+    if file_format == "NPY":
+        if opaque and mode != "RGBA":
+            return _without_alpha(image, {"1": "L", "LA": "L", "P": "RGB"}.get(mode, mode))
+        return image.convert("RGBA")
+    if file_format in ("JPEG", "BMP"):
+        mode = {"P": "RGB", "1": "L"}.get(mode, mode) if file_format == "JPEG" else mode
+        return _without_alpha(image, {"RGBA": "RGB", "LA": "L"}.get(mode, mode))
+    if file_format == "WEBP":
+        return _without_alpha(image, "RGB") if opaque else _with_alpha(image).convert("RGBA")
+    if file_format == "TIFF" and "transparency" in image.info:
+        return _without_alpha(image, mode) if opaque else _with_alpha(image)
+    return image
+
+
+def encoded(image: Image.Image, file_format: str, options: Mapping[str, Any], file: BinaryIO | None = None) -> bytes:
+    """The image as a file, in memory, or written into ``file``."""
+    silence_libraries()
+    target = io.BytesIO() if file is None else file
+    if file_format == "NPY" or isinstance(image, ArrayImage):
+        write_values(target, image, file_format, options.get("icc_profile"))
+    else:
+        image.save(target, format=file_format, **_OPTIONS.get(file_format, {}), **options)
+    return target.getvalue() if isinstance(target, io.BytesIO) else b""
+
+
+def opened(data: bytes | BinaryIO, file_format: str, stored: Image.Image) -> Image.Image:
+    """A written file, loaded, as the image that was stored in it: an `ArrayImage` where that is one."""
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    file.seek(0)
+    if file_format == "NPY":
+        return image_of(read_npy(file.read(), "it"), "it")
+    if isinstance(stored, ArrayImage):
+        deep = read_deep_tiff(file.read(), "it", None, stored.width * stored.height)
+        deep.image.info["icc_profile"] = deep.icc
+        return deep.image
+    image = Image.open(file, formats=[file_format])
+    image.load()
+    return image
+
+
+def how_it_reads_back(file: bytes | BinaryIO, file_format: str, stored: Image.Image) -> str | None:
+    """What is wrong with a written file, in a few words; None where it says the picture that was to be stored."""
+    try:
+        return what_differs(opened(file, file_format, stored), stored)
+    except Exception as error:  # every decoder has its own kinds of error
+        return str(error) or type(error).__name__
+
+
+def what_differs(back: Image.Image, stored: Image.Image) -> str | None:
+    """How a picture that was read back differs from the one that was written, in a few words; None where it does not.
+
+    In a JPEG every coefficient of the orthonormal transform of 8x8 values is off by half of its quantisation step at
+    most, so the mean square of the differences is no larger than that of half of the steps; the way from luma and
+    chroma to colours, and the rounding to whole values before and after, widen it.
+    """
+    if back.size != stored.size:
+        return f"{back.width}x{back.height} pixels for {stored.width}x{stored.height}"
+    if isinstance(back, ArrayImage) or isinstance(stored, ArrayImage):
+        values, wanted = np.asarray(back), np.asarray(stored)
+        if (values.dtype, values.shape) != (wanted.dtype, wanted.shape):
+            return f"values of {values.dtype}, {values.shape}, for {wanted.dtype}, {wanted.shape}"
+        return None if values.tobytes() == wanted.tobytes() else "other values"
+    if back.mode != stored.mode:
+        if back.format != "BMP" or stored.mode != "P":
+            return f"mode {back.mode} for {stored.mode}"
+        stored, back = stored.convert("RGB"), back.convert("RGB")  # a palette of greys is read as grey
+    if back.format == "JPEG":
+        return None if _rms(back, stored) <= _jpeg_tolerance(back) else "other pixels"
+    if stored.mode == "P":
+        same = _same(back, stored) and _same(back.convert("RGBA"), stored.convert("RGBA"))
+    else:
+        same = _same(back, stored) and back.info.get("transparency") == stored.info.get("transparency")
+    return None if same else "other pixels"
+
+
+def _same(a: Image.Image, b: Image.Image) -> bool:
+    return all(
+        a.crop(rows).tobytes() == b.crop(rows).tobytes()
+        for rows in ((0, top, a.width, min(top + _ROWS, a.height)) for top in range(0, a.height, _ROWS))
+    )
+
+
+def _rms(a: Image.Image, b: Image.Image) -> float:
+    """Root of the mean square of the differences."""
+    total, count = 0.0, 0
+    for top in range(0, a.height, _ROWS):
+        rows = (0, top, a.width, min(top + _ROWS, a.height))
+        difference = np.asarray(a.crop(rows), dtype=np.float32) - np.asarray(b.crop(rows), dtype=np.float32)
+        total += float((difference**2).sum())
+        count += difference.size
+    return math.sqrt(total / count)
+
+
+def _jpeg_tolerance(image: Image.Image) -> float:
+    tables = [np.array(table, dtype=np.float64) for table in getattr(image, "quantization", {}).values()]
+    steps = [math.sqrt(float((table**2).mean())) / 2 for table in tables]
+    return steps[0] + _BLUE_OF_CB * (steps[1] if len(steps) > 1 else 0.0) + 2.0
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    if "transparency" not in image.info:
+        return image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
+    return image.convert("RGBA" if image.mode in ("P", "RGB") else "LA")
+
+
+def _without_alpha(image: Image.Image, mode: str) -> Image.Image:
+    out = image.copy()
+    out.info.pop("transparency", None)
+    return out if out.mode == mode else out.convert(mode)

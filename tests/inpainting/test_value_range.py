@@ -1,0 +1,284 @@
+"""The main job on values of any type and range, and callers' numbers of any library."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from priorpaint import DenoiserPrior, PriorError, UsageError, inpaint, plan
+from priorpaint.diffusion.schedules import VP
+from priorpaint.inpainting.restoration import plan_restoration, restore
+from priorpaint.operators import operator
+from tests.command_line import exit_code
+
+FAST: dict[str, Any] = {"method": "replacement", "steps": 3, "num_samples": 2}
+HOLE = np.zeros((30, 40), dtype=bool)
+HOLE[8:20, 10:25] = True
+
+
+def flat_prior(value: float = 0.5, classes: int = 0) -> DenoiserPrior:
+    """Every picture has this one value."""
+    prior = DenoiserPrior(lambda x, t: torch.full_like(x, value), VP(), (3, None, None), multiple=8, data_std=0.5)
+    prior.classes = classes
+    return prior
+
+
+def smooth(low: float, high: float, dtype: str, channels: int = 0) -> np.ndarray:
+    rows, columns = np.indices(HOLE.shape)
+    plane = low + (high - low) * (rows / 29 + columns / 39) / 2
+    return (np.stack([plane] * channels, axis=-1) if channels else plane).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [("uint16", 100, 700), ("float32", 290, 310), ("float64", -1e-6, 2e-6), ("int16", -30, 40), ("float32", 0.4, 0.5)],
+)
+@pytest.mark.parametrize("channels", [0, 3, 4])
+def test_auto_shows_the_prior_the_span_and_fills_in_units_of_the_picture(
+    dtype: str, low: float, high: float, channels: int
+) -> None:
+    values = smooth(low, high, dtype, channels)
+    if channels == 4:
+        values[..., 3] = 1 if dtype.startswith("f") else np.iinfo(dtype).max
+    result = inpaint(values, HOLE, flat_prior(0.5), **FAST)
+    bottom, top = result.info["image"]["range"]
+    assert low - 1 <= bottom < top <= high + 1 and top - bottom > 0.9 * (high - low)
+    assert result.info["call"]["value_range"] == "auto" and result.info["image"]["dtype"] == dtype
+    assert len(result.warnings) == 1 and "which the prior sees as black to white" in result.warnings[0]
+    for image in (*result.images, result.mean):
+        filled = np.asarray(image)
+        assert filled.dtype == values.dtype and filled.shape == values.shape
+        np.testing.assert_array_equal(filled[~HOLE], values[~HOLE])
+        colours = filled[..., :3] if channels else filled
+        assert abs(colours[HOLE] - (bottom + 0.75 * (top - bottom))).max() <= (
+            0.51 if dtype[0] != "f" else 1e-5 * abs(high)
+        )
+    json.dumps(result.info)
+
+
+def test_the_prior_sees_the_span_as_minus_1_to_1_and_a_hot_pixel_as_white() -> None:
+    values = smooth(100, 700, "uint16")
+    values[0, 0] = 65535
+    ready = plan(values, HOLE, flat_prior(0), value_range=(100, 700), **FAST)
+    y = ready._job._frame_values()[0]  # type: ignore[attr-defined]
+    unit = np.clip((values - 100.0) / 300 - 1, -1, 1)
+    frame = y.shape[1:] == HOLE.shape
+    assert frame and y.shape[0] == 3
+    np.testing.assert_allclose(y.numpy(), np.stack([unit] * 3), atol=1e-6)
+    filled = np.asarray(ready.run().images[0])
+    assert filled[0, 0] == 65535 and abs(filled[HOLE] - 400.0).max() <= 1
+    full = inpaint(values, HOLE, flat_prior(0), value_range="full", **FAST)
+    assert full.info["image"]["range"] == [0, 65535] and full.warnings == ()
+    assert abs(np.asarray(full.images[0])[HOLE] - 32768.0).max() <= 1
+
+
+def test_a_dim_micrograph_is_filled_with_its_own_values_and_not_with_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole command on a 16-bit file: far away where the prior sees the lowest hundredth of its values."""
+    rows, columns = np.indices((48, 64))
+    values = (400 + 250 * np.sin(rows / 11) * np.cos(columns / 13)).astype(np.uint16)
+    hole = np.zeros((48, 64), np.uint8)
+    hole[20:28, 28:36] = 255
+    Image.fromarray(values).save(tmp_path / "cells.png")
+    Image.fromarray(hole).save(tmp_path / "mask.png")
+    out = tmp_path / "out"
+    command = ["inpaint", str(tmp_path / "cells.png"), str(tmp_path / "mask.png"), "-o", str(out), "-n", "1"]
+    errors: list[float] = []
+    for options in ((), ("--range", "full", "--overwrite")):
+        assert exit_code(monkeypatch, *command, "--set", "steps=10", "--quiet", *options) == 0
+        filled = np.asarray(Image.open(out / "cells_0.png"))
+        assert filled.dtype == np.uint16
+        np.testing.assert_array_equal(filled[hole == 0], values[hole == 0])
+        errors.append(float(np.sqrt(np.mean((filled[hole > 0] - values[hole > 0].astype(float)) ** 2))))
+    assert errors[0] < 60 < 100 < errors[1], errors
+    assert json.loads((out / "run.json").read_text())["image"]["range"] == [0, 65535]
+    sheet = np.asarray(Image.open(out / "cells_sheet.png"))
+    assert sheet.shape[2] == 3
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".tif"])
+def test_nan_says_where_the_hole_is_at_the_command_line(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = smooth(290, 310, "float32")
+    values[HOLE] = np.nan
+    source, out = tmp_path / f"warm{suffix}", tmp_path / "out"
+    np.save(source, values) if suffix == ".npy" else Image.fromarray(values).save(source)
+    command = ["inpaint", str(source), "-o", str(out), "-n", "2", "--set", "steps=2", "--quiet"]
+    assert exit_code(monkeypatch, *command, "--box", "0,0,4,4") == 2
+    assert (
+        "has 180 pixels outside the mask that are not numbers; repaint them with --mask-from nan"
+        in capsys.readouterr().err
+    )
+    assert exit_code(monkeypatch, *command, "--mask-from", "nan") == 0
+    assert "uses the values 290" in capsys.readouterr().err
+    for k in range(2):
+        path = out / f"warm_{k}{suffix}"
+        filled = np.load(path) if suffix == ".npy" else np.asarray(Image.open(path))
+        np.testing.assert_array_equal(filled[~HOLE], values[~HOLE])
+        assert filled.dtype == np.float32 and (289 < filled).all() and (filled < 311).all()
+    run = json.loads((out / "run.json").read_text())
+    assert run["mask"]["nan"] is True and run["image"]["range"][0] > 289 and run["outputs"][0] == f"warm_0{suffix}"
+    assert exit_code(monkeypatch, *command, "--mask-from", "nan", "--format", "png", "--overwrite") == 2
+    assert "write TIFF or .npy instead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--mask-from", "alpha", "--box", "0,0,4,4"], "--mask-from takes nan, not 'alpha'"),
+        (["MASK", "--mask-from", "nan"], "--mask-from nan takes the place of a mask file"),
+        (["--mask-from", "nan", "--mask-from-alpha"], "choose one"),
+        (["--mask-from", "nan"], "has no value that is NaN, so nothing to repaint"),
+        (["--box", "0,0,4,4", "--range", "9"], "a value range is auto, full or min,max"),
+        (["--box", "0,0,4,4", "--page", "2"], "is no TIFF, and only a TIFF has pages"),
+    ],
+)
+def test_wrong_use(
+    tmp_path: Path,
+    options: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Image.fromarray(smooth(0, 255, "uint8", 3)).save(tmp_path / "a.png")
+    assert exit_code(monkeypatch, "inpaint", tmp_path / "a.png", *options, "-o", tmp_path / "out") == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_results_of_arrays_are_written_by_save_where_nothing_is_said(tmp_path: Path) -> None:
+    values = smooth(0, 1000, "uint16", 3)
+    result = inpaint(values, HOLE, flat_prior(), **FAST)
+    files = result.save(tmp_path)
+    assert [file.name for file in files[:2]] == ["picture_0.npy", "picture_1.npy"]
+    np.testing.assert_array_equal(np.load(files[0]), np.asarray(result.images[0]))
+    inpaint(values[..., 0], HOLE, flat_prior(), **FAST).save(tmp_path / "grey")
+    assert (tmp_path / "grey" / "picture_0.png").exists(), "PNG holds 16-bit grey"
+
+
+@pytest.mark.parametrize("asked", ["full", "auto", (0, 1000)])
+def test_restoring_takes_a_range_too(asked: Any) -> None:
+    y = (210 + 100 * np.sin(np.indices((16, 20)).sum(0) / 9)).astype(np.uint16)
+    result = restore(y, "downsampling", flat_prior(), "diffpir", 1, value_range=asked, steps=2)
+    out = np.asarray(result.images[0])
+    assert out.dtype == np.uint16 and out.shape == (64, 80)
+    assert result.info["call"]["value_range"] == (asked if isinstance(asked, str) else list(asked))
+    again = operator("downsampling")(torch.from_numpy(out.astype(np.float64))[None, None]).numpy()
+    np.testing.assert_allclose(again[0, 0], y, atol=3)  # clipping a corner apart, exact; in the own units
+    floating = restore(y / 65535, "downsampling", flat_prior(), "diffpir", 1, steps=2)
+    assert np.asarray(floating.images[0]).dtype == np.float64
+    with pytest.raises(UsageError, match="a tensor has its values on"):
+        plan_restoration(torch.zeros(1, 3, 16, 20), "downsampling", flat_prior(), value_range="auto")
+
+
+@pytest.mark.parametrize("channels", [0, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float64"])
+def test_extended_and_feathered_pictures_of_any_type_keep_their_values(dtype: str, channels: int) -> None:
+    values = smooth(100, 700, dtype, channels)
+    if channels == 4:
+        values[..., 3] = 1 if dtype.startswith("f") else 65535
+    result = inpaint(values, HOLE, flat_prior(0.5), extend=np.array([4, 0, 6, 2]), grow=1, feather=2, **FAST)
+    out = np.asarray(result.images[0])
+    assert out.dtype == values.dtype and out.shape[:2] == (32, 50) and result.known.shape == (32, 50)
+    wide = np.zeros_like(out)
+    wide[:30, 4:44] = values
+    np.testing.assert_array_equal(out[result.known], wide[result.known])
+    assert 100 <= out[..., :3].min() and out[..., :3].max() <= 700
+    if channels == 4:
+        assert (out[..., 3] == values[0, 0, 3]).all()
+
+
+def test_a_seam_does_not_blend_with_what_is_no_number() -> None:
+    values = smooth(290, 310, "float32")
+    values[HOLE] = np.nan
+    with pytest.raises(UsageError, match="there is nothing to blend with"):
+        plan(values, "nan", flat_prior(), feather=2, **FAST)
+    ready = plan(values, "nan", flat_prior(), grow=3, feather=2, **FAST)
+    assert ready.weight is not None and (ready.weight[HOLE] == 1).all()
+    assert np.isfinite(np.asarray(ready.run().images[0])).all()
+    assert ready.preview().mode == "RGB"
+
+
+@pytest.mark.parametrize("other", [{"mask_color": "#ffffff"}, {"mask_diff": np.zeros((30, 40), np.float32)}])
+@pytest.mark.parametrize("channels", [0, 3])
+def test_colours_and_differences_are_for_pictures_that_the_eye_sees(other: dict[str, Any], channels: int) -> None:
+    with pytest.raises(UsageError, match="has values of float32, which have no colours to compare"):
+        plan(smooth(290, 310, "float32", channels), None, flat_prior(), **other, **FAST)
+
+
+# -- callers' numbers --------------------------------------------------------------------------------------------------
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    image, prior = smooth(0, 255, "uint8", 3), flat_prior(classes=10)
+    plain = inpaint(image, None, prior, boxes=[(2, 3, 8, 9)], seed=5, label=3, batch_size=1, **FAST)
+    same = inpaint(
+        image,
+        None,
+        prior,
+        boxes=np.array([[2, 3, 8, 9]]),
+        seed=np.int64(5),
+        label=np.int32(3),
+        batch_size=np.int64(1),
+        guidance_scale=np.float32(1),
+        **FAST | {"num_samples": np.int64(2)},
+    )
+    assert same.info["call"] == plain.info["call"] == json.loads(json.dumps(same.info["call"]))
+    for a, b in zip(plain.images, same.images, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    seeds = plain.info["sample_seeds"]
+    for given in (seeds, tuple(seeds), np.array(seeds)):
+        again = inpaint(image, None, prior, boxes=[(2, 3, 8, 9)], seed=given, **FAST)
+        assert again.info["sample_seeds"] == seeds == again.info["call"]["seed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seed": None}, "a seed is a whole number, or a list with one for each sample, not None"),
+        ({"seed": 1.5}, "a seed is a whole number"),
+        ({"seed": "12"}, "a seed is a whole number"),
+        ({"seed": np.float64(3)}, "a seed is a whole number"),
+        ({"seed": np.array(3.0)}, "a seed is a whole number"),
+        ({"seed": [1, None]}, "each seed is one whole number, not None"),
+        ({"seed": [1, 2, 3]}, "3 seeds were given for 2 samples"),
+        ({"boxes": np.array([1, 2, 3, 4])}, r"boxes is a list of \(x, y, width, height\) in whole pixels, not array"),
+        ({"boxes": (1, 2, 3, 4)}, "boxes is a list of"),
+        ({"boxes": [(1, 2, 3)]}, "boxes is a list of"),
+        ({"boxes": [(1, 2, 3, 4.5)]}, "boxes is a list of"),
+        ({"boxes": np.zeros((1, 4))}, "boxes is a list of"),
+        ({"boxes": ["1,2,3,4"]}, "boxes is a list of"),
+        ({"boxes": 7}, "boxes is a list of"),
+        ({"label": 10**20}, "knows the classes 0 to 9, not 100000000000000000000"),
+        ({"label": -1}, "knows the classes 0 to 9, not -1"),
+        ({"label": 2.0}, "label is one whole number, not 2.0"),
+        ({"label": True}, "label is one whole number, not True"),
+        ({"num_samples": 2.0}, "num_samples is one whole number"),
+        ({"num_samples": None}, "num_samples is one whole number"),
+        ({"batch_size": "2"}, "batch_size is one whole number"),
+        ({"guidance_scale": "2"}, "guidance_scale is a number"),
+        ({"guidance_scale": None}, "guidance_scale is a number"),
+        ({"page": "1"}, "page is one whole number"),
+        ({"image": torch.zeros(3, 30, 40)}, "and Tensor was given; convert it"),
+        ({"image": [[1, 2], [3, 4]]}, "and list was given"),
+        ({"mask": torch.zeros(30, 40)}, "The mask is a path, bytes, .* and Tensor was given"),
+        ({"mask": [[True]]}, "The mask is a path, bytes, .* and list was given"),
+    ],
+)
+def test_other_things_are_one_sentence(change: dict[str, Any], sentence: str) -> None:
+    arguments = {"image": smooth(0, 255, "uint8", 3), "mask": HOLE, "prior": flat_prior(classes=10), **FAST, **change}
+    with pytest.raises(UsageError, match=sentence) as error:
+        plan(**arguments)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 220
+
+
+def test_a_prior_that_fails_is_still_told(tmp_path: Path) -> None:
+    with pytest.raises(PriorError):
+        inpaint(smooth(290, 310, "float32"), HOLE, flat_prior(float("nan")), **FAST)
