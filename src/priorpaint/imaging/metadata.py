@@ -119,7 +119,7 @@ def survives(key: str, said: Any, back: Image.Image) -> bool:
     if key == "texts":
         return bool(fields["texts"] == said)
     if key == "comment":
-        return said == fields["comment"] or _decoded(said) == fields["texts"].get(COMMENT)
+        return bool(said == fields["comment"] or _decoded(said) == fields["texts"].get(COMMENT))
     if key == "exif":
         return fields["exif"] is not None and _tables(said).items() <= _tables(fields["exif"]).items()
     if key == "xmp":

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from functools import cache
-
-from PIL import Image
+from importlib.util import find_spec
 
 
 @cache
@@ -17,8 +16,9 @@ def silence_libraries() -> None:
     library cannot be reached (it may be linked statically), it goes on printing.
     """
     logging.getLogger("PIL").addHandler(logging.NullHandler())
+    core = find_spec("PIL._imaging")
     try:
-        library = ctypes.CDLL(Image.core.__file__)  # whose dependencies are searched, too
+        library = ctypes.CDLL(None if core is None else core.origin)  # whose dependencies are searched, too
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             set_handler = getattr(library, name)
             set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p

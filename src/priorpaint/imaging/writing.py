@@ -129,7 +129,7 @@ def _opaque(image: Image.Image) -> bool:
 
 def _corner(image: Image.Image) -> Image.Image:
     """A part that is quickly written, and in all but its size like the whole."""
-    return image.crop((0, 0, *(min(side, _CORNER) for side in image.size)))
+    return image.crop((0, 0, min(image.width, _CORNER), min(image.height, _CORNER)))
 
 
 def _said(picture: Picture) -> dict[str, Any]:
