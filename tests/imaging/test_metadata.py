@@ -138,7 +138,21 @@ def test_texts_of_a_png_are_kept_in_png_and_named_elsewhere(tmp_path: Path) -> N
         assert (image.text["Title"].lang, image.text["Title"].tkey) == ("de", "Titel")
     for suffix in (".jpg", ".tif", ".webp"):
         (sentence,) = check_output(f"out{suffix}", picture)
-        assert "cannot keep the PNG texts of" in sentence and "the results are without" in sentence
+        lost = "PNG texts" if suffix == ".jpg" else "comment and PNG texts"
+        assert f"cannot keep the {lost} of" in sentence and "the results are without" in sentence
+
+
+@pytest.mark.parametrize("comment", ["grün".encode(), "grün".encode("latin-1")])
+def test_a_comment_goes_from_jpeg_to_png_and_back(tmp_path: Path, comment: bytes) -> None:
+    photo().save(tmp_path / "in.jpg", comment=comment)
+    picture = read_picture(tmp_path / "in.jpg")
+    assert check_output("out.png", picture) == ()
+    save_picture(picture.image, tmp_path / "out.png", picture)
+    again = read_picture(tmp_path / "out.png")
+    assert again.texts == {"Comment": "grün"}
+    assert check_output("out.jpg", again) == ()
+    save_picture(again.image, tmp_path / "out.jpg", again)
+    assert read_picture(tmp_path / "out.jpg").comment == "grün".encode()
 
 
 def test_what_is_too_long_for_a_format_is_named_and_not_an_error(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ NAMES = {
     "texts": "PNG texts",
     "dpi": "resolution",
 }
+COMMENT = "Comment"  # the keyword of a PNG text that is what JPEG calls its comment
 _ORIENTATION, _EXIF_TABLE, _GPS_TABLE, _XMP_TAG = 274, 34665, 34853, 700
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH = 282, 283, 296, 2
 _PIXEL_X, _PIXEL_Y = 40962, 40963
@@ -89,11 +90,11 @@ def save_options(said: Mapping[str, Any], file_format: str, size: tuple[int, int
     if file_format in ("JPEG", "WEBP") and xmp is not None:
         options["xmp"] = xmp
     texts = dict(said.get("texts", {}))
-    if file_format == "JPEG" and ("comment" in said or "Comment" in texts):
-        options["comment"] = said["comment"] if "comment" in said else texts["Comment"]
+    if file_format == "JPEG" and "comment" in said:
+        options["comment"] = said["comment"]
     if file_format == "PNG":
         if "comment" in said:
-            texts.setdefault("Comment", said["comment"].decode("utf-8", "replace"))
+            texts[COMMENT] = _decoded(said["comment"])
         options["pnginfo"] = _png_info(texts, xmp)
     return options
 
@@ -123,10 +124,9 @@ def survives(key: str, said: Any, back: Image.Image) -> bool:
         return found is not None and all(math.isclose(a, b, rel_tol=0.01) for a, b in zip(found, said, strict=True))
     fields, _ = read(back, "")
     if key == "texts":
-        return bool(said == fields["texts"])
+        return bool(fields["texts"] == said)
     if key == "comment":
-        text = fields["texts"].get("Comment")
-        return said in (fields["comment"], None if text is None else text.encode("utf-8", "replace"))
+        return bool(said == fields["comment"] or _decoded(said) == fields["texts"].get(COMMENT))
     if key == "exif":
         return fields["exif"] is not None and _tables(said).items() <= _tables(fields["exif"]).items()
     if key == "xmp":
@@ -188,6 +188,14 @@ def _png_info(texts: Mapping[str, str], xmp: bytes | None) -> PngInfo:
     if xmp is not None:
         info.add_itxt("XML:com.adobe.xmp", xmp)
     return info
+
+
+def _decoded(comment: bytes) -> str:
+    """A comment of a JPEG, which does not say how it is encoded."""
+    try:
+        return comment.decode("utf-8")
+    except UnicodeDecodeError:
+        return comment.decode("latin-1")
 
 
 def _as_bytes(value: Any) -> bytes | None:

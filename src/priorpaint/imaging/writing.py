@@ -140,15 +140,16 @@ def _opaque(image: Image.Image) -> bool:
 
 def _corner(image: Image.Image) -> Image.Image:
     """A part that is quickly written, and in all but its size like the whole."""
-    width, height = image.size
-    return image.crop((0, 0, min(width, _CORNER), min(height, _CORNER)))
+    return image.crop((0, 0, min(image.width, _CORNER), min(image.height, _CORNER)))
 
 
 def _said(picture: Picture) -> dict[str, Any]:
-    """What a picture says besides its pixels, by the keys of `metadata.NAMES`."""
-    said = {key: getattr(picture, key, None) for key in metadata.NAMES if key != "dpi"}
-    said["dpi"] = metadata.resolution(picture.image.info)
-    return {key: value for key, value in said.items() if value}
+    """What a picture says besides its pixels, keys of `metadata.NAMES`; a PNG's "Comment" is one."""
+    texts = dict(picture.texts)
+    comment = picture.comment or texts.pop(metadata.COMMENT, "").encode()
+    said = {"icc": picture.icc, "exif": picture.exif, "xmp": picture.xmp, "comment": comment, "texts": texts}
+    dpi = metadata.resolution(picture.image.info)
+    return {key: value for key, value in {**said, "dpi": dpi}.items() if value}
 
 
 def _kept(picture: Picture, corner: Image.Image, file_format: str) -> dict[str, Any]:
