@@ -35,7 +35,7 @@ def picture(side: tuple[int, int], seed: int = 0) -> Image.Image:
 
 
 def pictures(side: tuple[int, int]) -> Callable[[Path], None]:
-    """Every photo that the text names, a mask with a small hole, and a picture that is transparent there."""
+    """Every photo that the text names, a mask with a small hole, one that is transparent there, and deep ones."""
 
     def write(folder: Path) -> None:
         hole = np.zeros(side[::-1], dtype=np.uint8)
@@ -43,6 +43,9 @@ def pictures(side: tuple[int, int]) -> Callable[[Path], None]:
         Image.fromarray(hole).save(folder / "mask.png")
         for name in PHOTOS:
             picture(side).save(folder / name)
+        deep = np.linspace(100, 700, side[0] * side[1]).reshape(hole.shape)
+        Image.fromarray(deep.astype(np.uint16)).save(folder / "cells.png")
+        np.save(folder / "warm.npy", np.where(hole > 0, np.nan, deep).astype(np.float32))
         cutout = picture(side).convert("RGBA")
         cutout.putalpha(Image.fromarray(255 - hole))
         cutout.save(folder / "cutout.png")
