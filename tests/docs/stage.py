@@ -35,7 +35,7 @@ def picture(side: tuple[int, int], seed: int = 0) -> Image.Image:
 
 
 def pictures(side: tuple[int, int]) -> Callable[[Path], None]:
-    """Every photo that the text names, a mask with a small hole, and pictures that are transparent or yellow there."""
+    """Photos that the text names, a mask with a small hole, pictures that are transparent or yellow there, deep ones."""
 
     def write(folder: Path) -> None:
         hole = np.zeros(side[::-1], dtype=np.uint8)
@@ -49,6 +49,9 @@ def pictures(side: tuple[int, int]) -> Callable[[Path], None]:
         marked = picture(side)
         marked.paste("#ffff00", mask=Image.fromarray(hole))
         marked.save(folder / "marked.png")
+        deep = np.linspace(100, 700, side[0] * side[1]).reshape(hole.shape)
+        Image.fromarray(deep.astype(np.uint16)).save(folder / "cells.png")
+        np.save(folder / "warm.npy", np.where(hole > 0, np.nan, deep).astype(np.float32))
         cutout = picture(side).convert("RGBA")
         cutout.putalpha(Image.fromarray(255 - hole))
         cutout.save(folder / "cutout.png")

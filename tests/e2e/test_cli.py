@@ -208,7 +208,7 @@ def test_errors_are_one_sentence_and_an_exit_code(photo: Path, mask: Path, prior
         (["{tmp}/gone.png", "{mask}", "--set", "speed=3"], 2, "its settings are steps"),
         (["{photo}", "{mask}", "--prior", "magic"], 2, "no prior and no file"),
         (["{photo}", "{mask}", "--prior", "hf:owner/name", "--offline"], 1, "not in the cache"),
-        (["{photo}", "{mask}", "--format", "gif"], 2, "png, jpg, webp, tiff or same"),
+        (["{photo}", "{mask}", "--format", "gif"], 2, "png, jpg, webp, tiff, npy or same"),
         (["{photo}", "{mask}", "-o", "{tmp}/result.png"], 2, "-o takes a folder"),
         (["{photo}", "{mask}", "-o", "{mask}"], 2, "-o takes a folder|is a file"),
         (["{photo}", "{mask}", "--samples", "0"], 2, "samples"),

@@ -26,6 +26,16 @@ def like(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient if coefficient.ndim in (0, x.ndim) else coefficient.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def row_sum(x: Tensor) -> Tensor:
+    """The sum over the elements of each row of x (N, ...), (N,), the same alone as in any batch.
+
+    A single long row torch would add up in parts, one a thread, and rows of a batch each in one go, which rounds
+    differently; so a single row is added up beside itself.
+    """
+    flat = x.flatten(1)
+    return flat.sum(1) if len(flat) != 1 else flat.expand(2, -1).sum(1)[:1]
+
+
 def forward(schedule: Schedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """(alpha_{t|s}, var_{t|s}) of x_t | x_s for s < t, float64."""
     before, after = schedule.level(s), schedule.level(t)

@@ -41,6 +41,7 @@ from .masking import Masking, about_mask, resolve_mask
 from .memory import parse_bytes
 from .method import choose_solver, for_width, method_name, sample_seeds
 from .result import Result
+from .rowwise import rowwise
 from .windows import thickness
 
 __all__ = ["Completion", "Event", "Loading", "Plan", "Step", "Stopped", "inpaint", "plan"]
@@ -349,7 +350,7 @@ def planned(
         warnings = (*warnings, *doubts(loaded))
     guided, classifier = _classified(loaded, options)
     cancellable = CancellablePrior(guided)
-    ready = _conditioned(fitted(cancellable, options.fit, size), options)
+    ready = _conditioned(fitted(rowwise(cancellable), options.fit, size), options)
     job = job_of(prior=ready, cancellable=cancellable, seeds=seeds)
     batch_size = options.batch_size
     if options.max_memory is not None:

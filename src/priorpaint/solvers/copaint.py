@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, row_sum
 from .base import STRICT, Cost, Field, GridSolver, Task, settings
 from .repaint import jump_levels
 
@@ -185,7 +185,7 @@ class _Loss:
     def __init__(self, task: Task, x_t: Tensor, t: Tensor, weight: float, clip: bool) -> None:
         self.task, self.x_t, self.t, self.weight, self.clip = task, x_t, t, weight, clip
         informative = task.operator.measured(torch.ones_like(task.y)) != 0
-        self.noise = task.sigma_y**2 * informative.flatten(1).sum(1)  # E ||sigma_y n||^2, (N,)
+        self.noise = task.sigma_y**2 * row_sum(informative)  # E ||sigma_y n||^2, (N,)
 
     def __call__(self, move: Tensor, *, gradient: bool) -> _Point:
         """The point x_t^0 + move; without ``gradient`` that of the point is 0."""
@@ -194,9 +194,9 @@ class _Loss:
             move = move.detach().requires_grad_(gradient)
             x_0 = task.prior.denoise(self.x_t + move, self.t)
             image = task.prior.decode(x_0)
-            residual = (task.y - task.operator(image.clamp(-1, 1) if self.clip else image)).flatten(1)
-            data = (residual.square().sum(1) - self.noise).clamp(min=0)  # y is met once what is left is its noise
-            loss = data + self.weight * move.square().flatten(1).sum(1)
+            residual = task.y - task.operator(image.clamp(-1, 1) if self.clip else image)
+            data = (row_sum(residual.square()) - self.noise).clamp(min=0)  # y is met once what is left is its noise
+            loss = data + self.weight * row_sum(move.square())
             slope = torch.autograd.grad(loss.sum(), move)[0] if gradient else torch.zeros_like(move)
         return _Point(move.detach(), loss.detach(), slope, x_0.detach())
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..diffusion.coordinates import Normalised
 from ..diffusion.rng import Streams
 from ..diffusion.schedules import Schedule
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, row_sum
 from ..errors import UsageError
 from ..operators.base import Operator
 from ..priors.base import Denoising, Prior
@@ -125,8 +125,8 @@ class PointLikelihood(Likelihood):
         with torch.enable_grad():
             x_0 = at.graph.clamp(-1, 1) if self.clip and not self.prior.latent else at.graph
             image = self.prior.decode(x_0)
-            residual = (self.y - self.operator(image.clamp(-1, 1) if self.clip else image)).flatten(1)
-            square = residual.square().sum(1) / like(variance, residual).flatten()
+            residual = self.y - self.operator(image.clamp(-1, 1) if self.clip else image)
+            square = row_sum(residual.square()) / like(variance, residual).flatten()
             (gradient,) = torch.autograd.grad(-0.5 * square.sum(), at.x_t)
         if not density:
             return Evaluation(x_0.detach(), gradient, None, at.variance_share)

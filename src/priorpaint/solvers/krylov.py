@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, row_sum
 
 Apply = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -104,7 +104,7 @@ def log_quadratic(space: Krylov, floor: float) -> Tensor:
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """The inner product of each row, (N,)."""
-    return (a * b).flatten(1).sum(1)
+    return row_sum(a * b)
 
 
 def sum_of(weights: Tensor, vectors: list[Tensor]) -> Tensor:

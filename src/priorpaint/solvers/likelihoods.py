@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..diffusion.transitions import row_sum
 from ..errors import PriorError
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
@@ -67,7 +68,7 @@ class Likelihood(ABC):
 
     def exact(self, x_0: Tensor) -> Tensor:
         """log N(y; A x_0, sigma_y^2 I) for x_0 (N, C, H, W) in the prior's space; sigma_y > 0. (N,) float64, CPU."""
-        square = (self.y - self.operator(self.prior.decode(x_0))).square().flatten(1).sum(1)
+        square = row_sum((self.y - self.operator(self.prior.decode(x_0))).square())
         variance = self.sigma_y**2
         return gaussian_log_density(square / variance, self.count * math.log(variance), self.count)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.rng import Streams
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, row_sum
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Denoising, Prior
 from .base import STRICT, Cost, Field, Problem, settings
@@ -79,7 +79,7 @@ class WhiteLikelihood(Likelihood):
         gradient = at.vjp(self.operator.adjoint(solved))
         if not density:
             return Evaluation(at.x_0, gradient, None, at.variance_share)
-        square = (residual * solved).flatten(1).sum(1)
+        square = row_sum(residual * solved)
         log_density = self._log_density(at.x_0, square, variance)
         return Evaluation(at.x_0, gradient, log_density, at.variance_share)
 

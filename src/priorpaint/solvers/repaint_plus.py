@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.schedules import Schedule
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, row_sum
 from ..errors import PriorError, UsageError
 from ..priors.base import Prior
 from .base import STRICT, Cost, Field, GridSolver, Task, settings
@@ -146,7 +146,7 @@ class RePaintPlus(GridSolver, name="repaint_plus"):
 
 def _rms(x: Tensor) -> Tensor:
     """Root mean square of each row, (N,)."""
-    return x.flatten(1).square().mean(1).sqrt()
+    return (row_sum(x.square()) / x[0].numel()).sqrt()
 
 
 def _size(task: Task) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..diffusion import transitions
 from ..diffusion.schedules import Schedule
-from ..diffusion.transitions import like
+from ..diffusion.transitions import like, row_sum
 from ..operators.base import LinearOperator
 from .base import STRICT, Cost, Field, Solver, Task, settings
 from .dps import norm
@@ -151,7 +151,7 @@ class ReSample(Solver, name="resample"):
         if self.preset == "corrected":
             counted = (task.operator.measured(counted) != 0).to(counted)
         count = counted.flatten(1).sum(1).clamp(min=1)
-        return lambda x: (task.y - task.operator(decode(x))).square().flatten(1).sum(1) / count
+        return lambda x: row_sum((task.y - task.operator(decode(x))).square()) / count
 
     def _optimised(
         self,

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..diffusion.transitions import like, tweedie_scale
+from ..diffusion.transitions import like, row_sum, tweedie_scale
 from ..operators.base import LinearOperator, Operator
 from ..priors.base import Prior
 from .base import STRICT, Cost, Field, settings
@@ -85,6 +85,6 @@ class RowSumLikelihood(Likelihood):
             gradient, length = like(step, gradient) * gradient, step * length
         if not density:
             return Evaluation(at.x_0, gradient, None, at.variance_share)
-        log_det = torch.where(informative != 0, variance.log(), 0).flatten(1).sum(1).cpu().double()
+        log_det = row_sum(torch.where(informative != 0, variance.log(), 0)).cpu().double()
         log_density = gaussian_log_density(length, log_det, self.count)
         return Evaluation(at.x_0, gradient, log_density, at.variance_share)

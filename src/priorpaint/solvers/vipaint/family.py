@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...diffusion import transitions
 from ...diffusion.schedules import Schedule
-from ...diffusion.transitions import like
+from ...diffusion.transitions import like, row_sum
 from ...priors.base import Prior
 from .presets import Rules
 from .variables import Ladder, Mixture, Path, Variational
@@ -35,7 +35,7 @@ def log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
 def over_elements(x: Tensor) -> Tensor:
     """The sum over the elements of each row, (R,)."""
-    return x.flatten(1).sum(1)
+    return row_sum(x)
 
 
 def per_level(values: Tensor, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...diffusion.transitions import row_sum
 from ...errors import UsageError
 from ...operators.base import LinearOperator
 from ...operators.inpainting import Inpainting
@@ -88,11 +89,11 @@ class Likelihood:
 
     def _elementwise(self, residual: Tensor, r: float) -> Tensor:
         if self.kind == "laplace":
-            return residual.flatten(1).abs().sum(1) / self._width(r)
+            return row_sum(residual.abs()) / self._width(r)
         if r == 0:
-            return 0.5 * residual.flatten(1).square().sum(1) / self.sigma_y**2
+            return 0.5 * row_sum(residual.square()) / self.sigma_y**2
         weighted = self.operator.solve(residual, (self.sigma_y / r) ** 2) / r**2
-        return 0.5 * (residual * weighted).flatten(1).sum(1)
+        return 0.5 * row_sum(residual * weighted)
 
     def explained(self, x_0: Tensor, t: Tensor) -> Tensor:
         """The mean of x_0' given y under N(x_0', x_0, r_t^2 I), for images x_0 (R, C, H, W): with sigma_y = 0, the
