@@ -128,8 +128,8 @@ class Output:
         there = interrupted(read_record(self._run_file()))
         if there is not None and there[0] and not overwrite:
             raise UsageError(
-                f"{self.folder} holds {there[0]} of {there[1]} samples of an interrupted run of {self.stem}; go on with "
-                "it by --resume, replace it by --overwrite, or choose another folder."
+                f"{self.folder} holds {there[0]} of {there[1]} samples of an interrupted run of {self.stem}; go on "
+                "with it by --resume, replace it by --overwrite, or choose another folder."
             )
         files = [*self.files(max(num_samples, 2)), self.path(RUN_FILE)]
         if there is not None:  # a run that died before its first sample left its run.json only
