@@ -166,6 +166,12 @@ def test_a_killed_run_leaves_a_record_and_is_gone_on_with(
     mean, alone = pixels(out / "photo_mean.png"), pixels(undisturbed / "photo_mean.png")
     assert np.abs(mean.astype(int) - alone.astype(int)).max() <= 1  # of rounded samples
 
+    # There is nothing more to do, and nothing is written anew.
+    before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in out.iterdir()}
+    assert exit_code(monkeypatch, *run, "--resume") == 0
+    assert capsys.readouterr().out == told.out
+    assert {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in out.iterdir()} == before
+
 
 def test_going_on_draws_what_is_damaged_again_and_needs_a_run(
     run: list[object],
