@@ -58,7 +58,7 @@ def test_a_name_that_is_not_utf_8_comes_out_as_it_went_in(tmp_path: Path, prior:
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
     names = done.stdout.splitlines()
     assert names[0] == os.fsencode(out) + b"/caf\xe9 \xe7\x8c\xab_0.png"
-    assert all(os.path.exists(file) for file in names) and len(names) == 6
+    assert all(os.path.exists(file) for file in names) and len(names) == 4  # one sample has no uncertainty
     about = json.loads((out / "run.json").read_text())
     assert os.fsencode(about["image"]["path"]) == os.fsencode(name)
 
@@ -110,6 +110,25 @@ def test_opaque_rgba_goes_into_a_jpeg(tmp_path: Path, prior: Path, monkeypatch: 
     for ending in ("0", "mean"):
         with Image.open(tmp_path / "o" / f"a_{ending}.jpg") as image:
             assert (image.mode, image.size) == ("RGB", SIZE)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_hole_that_becomes_opaque_goes_into_a_jpeg(
+    tmp_path: Path, prior: Path, mode: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open(photo(tmp_path / "a.png", mode)) as image:
+        alpha = Image.new("L", SIZE, 255)
+        alpha.paste(0, (8, 8, 18, 18))
+        image.putalpha(alpha)
+        image.save(tmp_path / "a.png")
+    options = [option for option in FAST if option not in ("--box", "8,8,10,10")]
+    run = ["inpaint", tmp_path / "a.png", "--mask-from-alpha", "-o", tmp_path / "o", "--prior", prior, *options]
+    assert exit_code(monkeypatch, *run, "--format", "jpg", "--no-read-back") == 0
+    with Image.open(tmp_path / "o" / "a_0.jpg") as image:
+        assert (image.mode, image.size) == (mode[:-1], SIZE)
+    run[2:3] = ["--box", "20,20,9,9"]  # the transparent pixels stay
+    assert exit_code(monkeypatch, *run, "--format", "jpg", "--overwrite") == 2
+    assert "cannot keep the picture's transparency; write PNG, WebP or TIFF instead" in capsys.readouterr().err
 
 
 CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"

@@ -41,7 +41,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _LONG_SECONDS = 3600.0
 _WRITING = 0.02, 1e-7  # seconds that a file takes, and a byte of pixels
 # Fields of `JobOptions` that say what becomes of the results; the others are arguments of a plan.
-_OWN = ("out", "settings", "format", "overwrite", "resume", "yes", "threads", "quiet", "as_json")
+_OWN = ("out", "settings", "format", "overwrite", "resume", "yes", "read_back", "threads", "quiet", "as_json")
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,14 @@ class JobOptions:
         str, Option(metavar="FORMAT", help="png, jpg, webp (lossless), tiff, or same (as the picture).")
     ] = "png"
     overwrite: Annotated[bool, Option("--overwrite", help="Replace results that exist already.")] = False
+    read_back: Annotated[
+        bool,
+        Option(
+            " /--no-read-back",
+            show_default=False,
+            help="Do not decode and compare what was written; saves time on large pictures.",
+        ),
+    ] = True
     batch_size: Annotated[int | None, Option(metavar="N", min=1, help="Results computed together.")] = None
     max_memory: Annotated[
         str | None, Option(metavar="SIZE", help="Limit for weights and activations, such as 4GB.")
@@ -147,13 +155,13 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
     elif format.lower() != "same":  # all but that is told before a prior is loaded, which may take long
         Output(out, image.stem, suffix_for(format)).check(samples, overwrite=overwrite)
     ready = plan(**arguments, **settings)
-    output = Output(out, image.stem, suffix_for(format, ready.picture))
+    output = Output(out, image.stem, suffix_for(format, ready.picture), options.read_back)
     with ExitStack() as stack:
         signals = stack.enter_context(taken_signals())
         if options.resume:
-            record, finished = stack.enter_context(output.resumed(samples, ready.info, ready.picture))
+            record, finished = stack.enter_context(output.resumed(samples, ready.info, ready.looks))
         else:
-            reserved = output.reserved(samples, ready.info, overwrite=overwrite, picture=ready.picture)
+            reserved = output.reserved(samples, ready.info, overwrite=overwrite, picture=ready.looks)
             record, finished = stack.enter_context(reserved), []
         display = stack.enter_context(Display(samples, quiet=options.quiet))
         _Run(ready, output, record, signals, display, options)(finished)

@@ -165,12 +165,12 @@ def difference(picture: Picture, other: Picture) -> NDArray[np.uint8]:
     """
     shape = picture.size[::-1]
     off: NDArray[np.uint8] = np.zeros(shape, dtype=np.uint8)
-    for first, second in zip(_rgb(picture.image).split(), _rgb(other.image).split(), strict=True):
-        np.maximum(off, np.asarray(ImageChops.difference(first, second)), out=off)
-    alphas = [255 if one.alpha is None else one.alpha.astype(np.int16) for one in (picture, other)]
-    if all(isinstance(alpha, int) for alpha in alphas):
+    for one, two in zip(_rgb(picture.image).split(), _rgb(other.image).split(), strict=True):
+        np.maximum(off, np.asarray(ImageChops.difference(one, two)), out=off)
+    if picture.alpha is None and other.alpha is None:
         return off
-    first, second = (np.broadcast_to(alpha, shape) for alpha in alphas)
+    opaque = np.full(shape, 255, dtype=np.int16)
+    first, second = (opaque if alpha is None else alpha.astype(np.int16) for alpha in (picture.alpha, other.alpha))
     off[(first == 0) & (second == 0)] = 0
     return np.maximum(off, np.abs(first - second)).astype(np.uint8)
 

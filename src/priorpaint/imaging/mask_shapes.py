@@ -181,7 +181,8 @@ def _around(mask: Bools, margin: int) -> tuple[slice, slice]:
     rows, columns = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (1, 0))
     if not rows:
         return slice(None), slice(None)
-    return tuple(slice(max(line[0] - margin, 0), line[-1] + margin + 1) for line in (rows, columns))
+    first, second = (slice(max(line[0] - margin, 0), line[-1] + margin + 1) for line in (rows, columns))
+    return first, second
 
 
 def _along_columns(mask: Bools, far: int) -> NDArray[np.int32]:

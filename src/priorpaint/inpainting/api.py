@@ -87,6 +87,11 @@ class Plan:
         return self._job.weight
 
     @property
+    def looks(self) -> Picture:
+        """What a writer has to hold: the picture, opaque where the hole will be."""
+        return self._job.looks()
+
+    @property
     def windows(self) -> list[dict[str, Any]]:
         """What the prior will see, in order; boxes are (x, y, width, height) in pixels of their scale in the frame."""
         return self._job.windows()

@@ -270,6 +270,14 @@ class PictureJob(ABC):
         frame[:, rows, columns] = part
         return self._compose(frame[:, self.hole])
 
+    def looks(self) -> Picture:
+        """What a writer has to hold: the picture, opaque where the hole will be."""
+        if not self.opaque_holes or self.picture.mode not in ("LA", "RGBA") or self.picture.alpha is None:
+            return self.picture
+        image = self.picture.image.copy()
+        image.putalpha(Image.fromarray(np.where(self.known, self.picture.alpha, np.uint8(255))))
+        return replace(self.picture, image=image)
+
     def result(self, info: dict[str, Any], warnings: tuple[str, ...]) -> Result:
         """The result so far."""
         count, uncertainty = len(self.images), None

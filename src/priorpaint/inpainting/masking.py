@@ -64,13 +64,14 @@ class Masking(Keywords):
 
     def call(self) -> dict[str, Any]:
         """These arguments again, for run.json."""
-        lists = {"boxes": self.boxes and [[int(side) for side in box] for box in self.boxes]}
-        lists["extend"] = self.extend and [int(side) for side in self.extend]
-        color = self.mask_color
-        several = list(color) if color is not None and not isinstance(color, str | int) else color
-        other = str(self.mask_diff) if isinstance(self.mask_diff, str | Path) else None
-        own = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {**own, **lists, "mask_color": several, "mask_diff": other}
+        color, other = self.mask_color, self.mask_diff
+        plain = {
+            "boxes": [[int(side) for side in box] for box in self.boxes] if self.boxes else None,
+            "mask_color": color if color is None or isinstance(color, str | int) else list(color),
+            "mask_diff": str(other) if isinstance(other, str | Path) else None,
+            "extend": None if self.extend is None else [int(side) for side in self.extend],
+        }
+        return {one.name: getattr(self, one.name) for one in fields(self)} | plain
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,13 @@ class Result:
     warnings: tuple[str, ...] = ()
 
     def save(
-        self, folder: str | Path, stem: str | None = None, *, format: str = "png", overwrite: bool = False
+        self,
+        folder: str | Path,
+        stem: str | None = None,
+        *,
+        format: str = "png",
+        overwrite: bool = False,
+        read_back: bool = True,
     ) -> list[Path]:
         """Write the completions, mean, uncertainty, contact sheet and run.json into a folder, each file atomically.
 
@@ -70,19 +76,22 @@ class Result:
             stem: start of the names (see ``Output``); by default the input's, or "picture" for one made in memory.
             format: png, jpg, webp, tiff, or same (as the input).
             overwrite: whether files of these names may be replaced.
+            read_back: whether each picture is decoded and compared before its file takes its name (`save_picture`).
 
         Returns:
             The files.
 
         Raises:
             UsageError: a file exists already or cannot be written, or the format cannot hold the picture.
+            PriorpaintError: a file read back as something else.
 
         Warns:
             UserWarning: what the format cannot keep of the picture's metadata.
         """
         stem = stem or Path(self.info["image"]["path"] or "picture").stem
-        output = Output(folder, stem, suffix_for(format, self.picture))
-        with output.reserved(len(self.images), self.info, overwrite=overwrite, picture=self.picture) as record:
+        output = Output(folder, stem, suffix_for(format, self.picture), read_back)
+        made = replace(self.picture, image=self.images[0])
+        with output.reserved(len(self.images), self.info, overwrite=overwrite, picture=made) as record:
             for sentence in record.lost:
                 warnings.warn(sentence, stacklevel=2)
             completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
@@ -93,12 +102,18 @@ class Result:
 class Output:
     """The names of a run's files: STEM_0.png, STEM_1.png, ... (completions), STEM_mean.png, STEM_uncertainty.png and
     .npy (of two samples or more), STEM_sheet.png and run.json, or STEM_run.json in a folder that holds another
-    picture's run.json. Completions and mean have ``suffix``, the other pictures are PNG.
+    picture's run.json. Completions and mean have ``suffix``, the other pictures are PNG. ``read_back`` as for
+    `save_picture`.
     """
 
     folder: str | Path
     stem: str
     suffix: str = ".png"
+    read_back: bool = True
+
+    def __post_init__(self) -> None:
+        if any(mark in self.stem for mark in (os.sep, os.altsep, "\0") if mark):
+            raise UsageError(f"a stem is the start of a file's name and has no {os.sep}, but this one is {self.stem!r}")
 
     def path(self, ending: str) -> Path:
         """FOLDER/STEM_ENDING."""
@@ -111,10 +126,6 @@ class Output:
     def files(self, num_samples: int) -> list[Path]:
         """All files of a run."""
         return [*(self.completion(k) for k in range(num_samples)), *self._summary(num_samples)]
-
-    def __post_init__(self) -> None:
-        if any(mark in self.stem for mark in (os.sep, os.altsep, "\0") if mark):
-            raise UsageError(f"a stem is the start of a file's name and has no {os.sep}, but this one is {self.stem!r}")
 
     def check(self, num_samples: int, *, overwrite: bool, picture: Picture | None = None) -> tuple[str, ...]:
         """Say before the work starts that the files cannot be written.
@@ -244,20 +255,20 @@ class Output:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{self.folder} cannot be made ({error.strerror}); choose another folder.") from None
-        save_picture(image, path, picture)
+        save_picture(image, path, picture, read_back=self.read_back)
         return path
 
     def write_summary(self, result: Result, record: Record) -> list[Path]:
         """Write everything but the completions, at last run.json, and remove what a replaced run left."""
         count, heat = len(result.images), None
-        save_picture(result.mean, self.path(f"mean{self.suffix}"), result.picture)
+        save_picture(result.mean, self.path(f"mean{self.suffix}"), result.picture, read_back=self.read_back)
         if result.uncertainty is not None:
             heat = uncertainty_picture(result.uncertainty, result.known, background=result.picture.image)
-            save_picture(heat, self.path("uncertainty.png"))
+            save_picture(heat, self.path("uncertainty.png"), read_back=self.read_back)
             write_array_atomic(self.path("uncertainty.npy"), result.uncertainty)
         tinted = result.known if result.known.any() else ~result.known  # a whole picture is not shown as a hole
         page = contact_sheet(result.picture.image, tinted, result.images, mean=result.mean, uncertainty=heat)
-        save_picture(page, self.path("sheet.png"))
+        save_picture(page, self.path("sheet.png"), read_back=self.read_back)
         names = [file.name for file in self.files(count)]
         record.info, record.finished = {**result.info, "outputs": names}, count
         record.write()
