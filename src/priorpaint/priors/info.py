@@ -86,6 +86,8 @@ class RunNFE(NFE):
         total: of the prior; what is added to this share from outside a call is added there, too.
     """
 
+    total: NFE
+
     def __init__(self, total: NFE) -> None:
         self.__dict__["total"] = total
         super().__init__()
