@@ -35,7 +35,7 @@ def picture(side: tuple[int, int], seed: int = 0) -> Image.Image:
 
 
 def pictures(side: tuple[int, int]) -> Callable[[Path], None]:
-    """Photos that the text names, a mask with a small hole, pictures that are transparent or yellow there, deep ones."""
+    """Photos that the text names, a mask with a small hole, pictures transparent or yellow there, and deep ones."""
 
     def write(folder: Path) -> None:
         hole = np.zeros(side[::-1], dtype=np.uint8)

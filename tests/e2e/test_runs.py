@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny network with random weights."""
     network = UNet(UNetConfig((8, 8), (1, 1), 8), seed=0)
@@ -65,23 +66,39 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
+    return picture(tmp_path)
+
+
+def picture(folder: Path) -> Path:
     values = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    Image.fromarray(values).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
+    Image.fromarray(values).save(folder / "photo.png")
+    return folder / "photo.png"
 
 
 @pytest.fixture
 def run(photo: Path, prior: Path, tmp_path: Path) -> list[object]:
+    return command(photo, prior, tmp_path / "out")
+
+
+def command(photo: Path, prior: Path, out: Path) -> list[object]:
     """The command, of 6 samples of several steps each."""
-    method = ["--method", "replacement", "--set", "steps=60", "--threads", "1", "--batch-size", "1"]
-    return ["inpaint", photo, "--box", "10,12,9,8", "-o", tmp_path / "out", "--prior", prior, "-n", "6", *method]
+    method = ["--method", "replacement", "--set", "steps=30", "--threads", "1", "--batch-size", "1"]
+    return ["inpaint", photo, "--box", "10,12,9,8", "-o", out, "--prior", prior, "-n", "6", *method]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prior: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        assert exit_code(patch, *command(picture(folder), prior, folder / "out"), "--quiet") == 0
+    return folder / "out"
 
 
 @pytest.fixture
-def whole(run: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """The completions of a run that nothing disturbs."""
-    assert exit_code(monkeypatch, *run, "-o", tmp_path / "whole", "--quiet") == 0
-    return {file.name: file.read_bytes() for file in completions(tmp_path / "whole")}
+def whole(undisturbed: Path) -> dict[str, bytes]:
+    """Its completions."""
+    return {file.name: file.read_bytes() for file in completions(undisturbed)}
 
 
 def completions(folder: Path) -> list[Path]:
@@ -104,6 +121,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_a_killed_run_leaves_a_record_and_is_gone_on_with(
     run: list[object],
     whole: dict[str, bytes],
+    undisturbed: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -115,7 +133,7 @@ def test_a_killed_run_leaves_a_record_and_is_gone_on_with(
     finish(process)
     record = json.loads((out / "run.json").read_text())
     kept = record["finished_samples"]
-    assert 2 <= kept <= 6 and len(record["sample_seeds"]) == 6 and record["call"]["steps"] == 60
+    assert 2 <= kept <= 6 and len(record["sample_seeds"]) == 6 and record["call"]["steps"] == 30
     assert "nfe" not in record  # it did not come to its end
     for file in completions(out)[:kept]:
         assert file.read_bytes() == whole[file.name]
@@ -129,7 +147,7 @@ def test_a_killed_run_leaves_a_record_and_is_gone_on_with(
     for other, difference in [
         (["--seed", "7"], r"seed \(0 there, 7 now\)"),
         (["--box", "30,20,5,5"], "the mask"),
-        (["--set", "steps=61"], r"steps \(60 there, 61 now\)"),
+        (["--set", "steps=31"], r"steps \(30 there, 31 now\)"),
         (["--prior", "photos"], "the prior"),
         (["--format", "tiff"], "the format"),
     ]:
@@ -145,13 +163,20 @@ def test_a_killed_run_leaves_a_record_and_is_gone_on_with(
     info = json.loads((out / "run.json").read_text())
     assert info["finished_samples"] == 6 and info.get("resumed_after", 6) == kept and "nfe" in info
     assert told.out.split() == [str(out / name) for name in info["outputs"]]
-    mean, alone = pixels(out / "photo_mean.png"), pixels(tmp_path / "whole" / "photo_mean.png")
+    mean, alone = pixels(out / "photo_mean.png"), pixels(undisturbed / "photo_mean.png")
     assert np.abs(mean.astype(int) - alone.astype(int)).max() <= 1  # of rounded samples
+
+    # There is nothing more to do, and nothing is written anew.
+    before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in out.iterdir()}
+    assert exit_code(monkeypatch, *run, "--resume") == 0
+    assert capsys.readouterr().out == told.out
+    assert {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in out.iterdir()} == before
 
 
 def test_going_on_draws_what_is_damaged_again_and_needs_a_run(
     run: list[object],
     whole: dict[str, bytes],
+    undisturbed: Path,
     tmp_path: Path,
     photo: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -160,7 +185,8 @@ def test_going_on_draws_what_is_damaged_again_and_needs_a_run(
     assert exit_code(monkeypatch, *run, "--resume") == 2
     assert "holds no run of photo to go on with" in capsys.readouterr().err
     assert exit_code(monkeypatch, *run, "--resume", "--overwrite") == 2
-    finished = tmp_path / "whole"
+    finished = tmp_path / "finished"
+    shutil.copytree(undisturbed, finished)
     (finished / "photo_4.png").write_bytes(whole["photo_4.png"][:1000])
     assert exit_code(monkeypatch, *run, "-o", finished, "--resume") == 0
     assert {file.name: file.read_bytes() for file in completions(finished)} == whole

@@ -114,6 +114,7 @@ def test_mode_and_size_stay_and_known_pixels_are_bit_identical(mode: str, size: 
         assert filled.mode == mode and filled.size == size
         assert np.array_equal(raw(filled)[~hole], raw(image)[~hole])
         assert not np.array_equal(raw(filled)[hole], raw(image)[hole])
+    assert result.uncertainty is not None
     assert result.uncertainty.shape == hole.shape and result.uncertainty.dtype == np.float32
     assert (result.uncertainty[~hole] == 0).all()
 
@@ -132,6 +133,7 @@ def test_samples_mean_and_uncertainty_have_the_law_of_the_prior() -> None:
     assert values.mean() == pytest.approx(MEAN, abs=5 * std / np.sqrt(count * number))
     spread = 5 * np.sqrt(2 / (count - 1) / number)
     assert values.var(axis=0, ddof=1).mean() == pytest.approx(variance, rel=spread)
+    assert result.uncertainty is not None
     assert result.uncertainty[hole] == pytest.approx(values.std(axis=0, ddof=1).mean(axis=-1), abs=0.004)
     assert raw(result.mean)[hole] / 127.5 - 1 == pytest.approx(values.mean(axis=0), abs=2 / 255)
 
@@ -266,6 +268,7 @@ def test_grey_pictures_take_the_average_of_the_channels() -> None:
     grey = inpaint(picture("L"), hole, prior, method, num_samples=count)
     # The average of three independent channels has a third of the variance.
     variance = ancestral_std(method, prior, STD**2) ** 2 / 3
+    assert grey.uncertainty is not None
     measured = float((grey.uncertainty[hole].astype(np.float64) ** 2).mean())
     assert measured == pytest.approx(variance, rel=5 * np.sqrt(2 / (count - 1) / hole.sum()))
 

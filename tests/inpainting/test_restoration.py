@@ -90,6 +90,7 @@ def test_a_photo_agrees_with_its_measurement_and_is_nearer_to_the_truth(operator
         assert float((operator(tensor(image)) - tensor(damaged)).square().mean().sqrt()) < 0.004
         assert psnr(image, truth) > plain + 0.3
     assert psnr(result.mean, truth) > max(plain + 0.5, *(psnr(image, truth) for image in result.images))
+    assert result.uncertainty is not None
     assert result.uncertainty.min() >= 0 < result.uncertainty.mean() and not result.known.any()
 
 
@@ -111,6 +112,7 @@ def test_samples_have_the_mean_and_variance_of_an_exact_posterior(sigma_y: float
     assert np.asarray(result.mean, dtype=float) / 127.5 - 1 == pytest.approx(
         exact.mean[0].numpy(), abs=float(5 * std.max() / np.sqrt(count) + 1 / 255)
     )
+    assert result.uncertainty is not None
     assert result.uncertainty == pytest.approx(std, rel=5 / np.sqrt(2 * count))
 
 

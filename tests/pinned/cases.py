@@ -177,6 +177,7 @@ def filled(size: tuple[int, int, int], hole: tuple[slice, slice], prior: str = "
         smooth_picture(*size), mask, prior=prior, num_samples=2, seed=3, batch_size=2, device="cpu", **settings
     )
     shown = [np.asarray(image)[mask].ravel() / 255 for image in (*result.images, result.mean)]
+    assert result.uncertainty is not None
     return np.concatenate([*shown, result.uncertainty[mask]])
 
 

@@ -191,6 +191,9 @@ class _Run:
         """Draw what is missing behind the completions that are finished."""
         from priorpaint.inpainting.api import Stopped
 
+        if self.record.complete:
+            self._show(self.output.files(len(finished)))
+            return
         self._tell()
         self._plan(len(finished))
         try:
@@ -201,7 +204,8 @@ class _Run:
                 self._finish(stopped.result)
             raise typer.Exit(self.signals.exit_code) from None
         except PriorpaintError as error:
-            self._say_count("Failed")
+            if self.record.finished:
+                self._say_count("Failed")
             # Where a completion could not be written, the summary cannot be either.
             if error.result is not None and self.record.finished == len(error.result.images):
                 self._finish(error.result)
@@ -265,7 +269,9 @@ class _Run:
     def _finish(self, result: Result) -> None:
         """Write the summary and say on stdout what there is."""
         files = [*self.output.files(len(result.images))[: len(result.images)]]
-        files += self.output.write_summary(result, self.record)
+        self._show(files + self.output.write_summary(result, self.record))
+
+    def _show(self, files: list[Path]) -> None:
         if self.options.as_json:
             print(self.record.text().rstrip())
         else:

@@ -112,6 +112,7 @@ class PictureJob(ABC):
     weight: NDArray[np.float32] | None = None
     frame: Box = field(init=False)
     expected: int | None = field(init=False, default=None)
+    _warm: bool = field(init=False, default=False, repr=False)
     _masked: ClassVar[bool] = False  # whether what is measured is the pixels outside a mask
 
     def __post_init__(self) -> None:
@@ -177,6 +178,7 @@ class PictureJob(ABC):
         if expected is None:
             graph = self.solver.graph if self._gradient else None
             footprint = measure(self.prior, box.height, box.width, gradient=graph is not None)
+            self._warm = True
             rows = min(max(batch_size, self.solver.shared_rows), len(self.seeds) * max(1, self.solver.shared_rows))
             expected = footprint.needs(rows, graph, checkpoint=False)
         channels = self.prior.image_shape[0]
@@ -201,7 +203,8 @@ class PictureJob(ABC):
         box = self._largest
         x_t = torch.zeros(1, *self.prior.latent_shape(box.height, box.width), device=self.prior.device)
         with self.prior.nfe.uncounted():
-            self.prior.denoise(x_t, 0.5)  # the first call also plans and allocates
+            if not self._warm:  # the first call also plans and allocates
+                self.prior.denoise(x_t, 0.5)
             begun = time.monotonic()
             self.prior.denoise(x_t, 0.5)
             spent = time.monotonic() - begun

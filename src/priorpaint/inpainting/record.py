@@ -38,6 +38,7 @@ class Record:
         finished: samples whose files are in place, from the first one on.
         earlier: names of files that a replaced run left.
         lost: what the files do not keep of the picture's metadata, one sentence.
+        complete: all files are in place already, those of the summary too.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Record:
     finished: int = 0
     earlier: frozenset[str] = frozenset()
     lost: tuple[str, ...] = ()
+    complete: bool = False
 
     def sample(self) -> None:
         """One more sample is in place.

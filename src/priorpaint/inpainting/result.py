@@ -30,6 +30,7 @@ from ..imaging import (
     write_bytes_atomic,
 )
 from ..imaging.arrays import is_array
+from .method import MAX_SAMPLES
 from .record import RUN_FILE, Record, check_same, clear_parts, created, interrupted, locked, read_record
 
 SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "npy": ".npy"}
@@ -209,18 +210,30 @@ class Output:
             if old is None:
                 raise UsageError(f"{path} is gone; leave --resume out to begin anew.")
             check_same(path, old, info, self.suffix)
-            images: list[Image.Image] = []
-            for index in range(min(old.get("finished_samples") or 0, num_samples)):
-                try:
-                    images.append(read_picture(self.completion(index)).image)
-                except UsageError:  # removed or damaged meanwhile: it and those behind it are drawn again
-                    break
+            images = self._finished(old, picture.size)
+            there = all(map(Path.exists, self.files(num_samples)))
+            if there and len(images) == num_samples and interrupted(old) is None:
+                yield Record(path, old, num_samples, complete=True), images
+                return
             names = [file.name for file in self.files(num_samples)]
             lost = check_output(self.completion(0), picture)
             check_space(self.folder, self.size(num_samples - len(images), picture))
             record = Record(path, {**info, "outputs": names}, len(images), self._own_names(old), lost)
             record.write()
             yield record, images
+
+    def _finished(self, record: Mapping[str, Any], size: tuple[int, int]) -> list[Image.Image]:
+        """The completions of a run up to the first one that was removed or damaged since."""
+        said, images = record.get("finished_samples"), []
+        for index in range(min(said, MAX_SAMPLES) if isinstance(said, int) else 0):
+            try:
+                image = read_picture(self.completion(index)).image
+            except UsageError:
+                break
+            if image.size != size:
+                break
+            images.append(image)
+        return images
 
     def check_resumable(self) -> None:
         """Say before the work starts that there is no run to go on with.
