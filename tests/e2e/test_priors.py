@@ -83,7 +83,7 @@ def test_flags_travel_with_the_name(shell: Shell, tmp_path: Path) -> None:
     code, out, _ = shell("add", "adm", spec, "--no-check", "--flags", "--image_size 64 --class_cond True")
     assert code == 0 and out == f"adm is {spec} --image_size 64 --class_cond True\n"
     saved = json.loads((tmp_path / "home" / "priors.json").read_text())["priors"]["adm"]
-    assert saved == {"spec": str(spec), "flags": {"image_size": 64, "class_cond": True}, "sha256": None}
+    assert saved == {"spec": str(spec), "flags": {"image_size": 64, "class_cond": True}}
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,30 @@ def test_embedded_names_are_taken() -> None:
         add("photos", Entry("x"), taken=("photos",))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "priors": {"a": 3}}', "[" * 100000])
+DIGEST = "ab" * 32
+DEEP = '{"a":' * 900 + "1" + "}" * 900
+
+
+def one(sha256: str = f'"{DIGEST}"', flags: str = "{}", name: str = "a", spec: str = '"x"') -> str:
+    entry = f'{{"spec": {spec}, "flags": {flags}, "sha256": {sha256}}}'
+    return f'{{"format": 1, "priors": {{"{name}": {entry}}}}}'
+
+
+def test_the_entry_that_the_cases_below_spoil_is_whole(own_home: Path) -> None:
+    own_home.mkdir()
+    (own_home / FILE).write_text(one(flags='{"channel_mult": [1, 2], "class_cond": true}'))
+    assert entries() == {"a": Entry("x", {"channel_mult": [1, 2], "class_cond": True}, DIGEST)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", '{"format": 1}', '{"format": 1, "priors": {"a": 3}}', "[" * 100000, DEEP,
+        one(sha256="null"), one(sha256='""'), one(sha256=f'"{DIGEST[:-1]}"'), one(sha256="7"), one(flags=DEEP),
+        one(flags='{"a": ' + "[" * 900 + "]" * 900 + "}"), one(name="../a"), one(spec="null"), one(flags="null"),
+    ],
+    ids=lambda text: text[:60],
+)  # fmt: skip
 def test_a_damaged_file_is_named(own_home: Path, text: str) -> None:
     own_home.mkdir()
     (own_home / FILE).write_text(text)

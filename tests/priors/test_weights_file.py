@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from priorpaint.errors import PriorError, UsageError
+from priorpaint.errors import CheckpointError, PriorError, UsageError
+from priorpaint.priors.loading import load_prior
+from priorpaint.priors.native.mlp import MLPConfig
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, read_weights, save_weights
 
@@ -123,3 +125,46 @@ def test_pictures_that_do_not_fit_are_refused(network: UNet, shape: tuple[int, .
 
 def test_grey_pictures() -> None:
     assert UNet(UNetConfig((4,), (1,), in_channels=1))(torch.zeros(2, 1, 6, 4), torch.zeros(2)).shape == (2, 1, 6, 4)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry.update(format=2, size=[10**9, 10**9]),
+        lambda entry: entry.update(format=2, size=[65536, 65536]),  # more than any picture has
+        lambda entry: entry.update(format=2, size=[30, 30]),  # not a multiple of 4
+        *(lambda entry, value=value: entry.update(sigma_data=value) for value in (float("nan"), 0, -1, 1e-300)),
+        lambda entry: entry.update(schedule={"sigma_min": 9, "sigma_max": 1}),
+        lambda entry: entry["config"].update(channels=[1] * 10**5, blocks=[1] * 10**5),
+        lambda entry: entry["config"].update(blocks=[10**5, 10**5]),
+        lambda entry: entry["config"].update(channels=[10**400, 1]),
+        lambda entry: entry.update(training=nested(500)),
+    ],
+)
+def test_what_a_file_claims_is_refused_before_time_or_memory_is_taken(
+    network: UNet, tmp_path: Path, change: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the file is large enough for what it claims: a network of 10^5 levels takes minutes to build."""
+    path = tmp_path / "w.safetensors"
+    save_weights(path, network, WeightsMetadata())
+    rewrite(path, lambda tensors, entry: (change(entry), tensors.update(more=torch.zeros(10**7, dtype=torch.float16))))
+    monkeypatch.setattr("priorpaint.priors.native.weights_file.check_fit", lambda *_: None)
+    monkeypatch.setattr(UNet, "load_state_dict", lambda *_: None)
+    with pytest.raises(CheckpointError, match=r"w(\.safetensors)?\b") as caught:
+        load_prior(path, device="cpu")
+    assert len(str(caught.value)) < 700
+
+
+def test_no_network_is_deeper_than_any_that_is_of_use() -> None:
+    for shape in ((8,) * 17, (1,) * 17), ((8,), (1001,)):
+        with pytest.raises(UsageError, match="at most 16 levels and 1000 blocks"):
+            UNetConfig(*shape)
+    with pytest.raises(UsageError, match="at most 16 levels and 1000 blocks"):
+        MLPConfig(8, hidden=(8,) * 1001)

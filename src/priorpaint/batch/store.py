@@ -98,7 +98,7 @@ def records(path: Path) -> Iterator[Record]:
         for line in file:
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict) and isinstance(record.get("key"), str):
                 yield record

@@ -53,7 +53,7 @@ def read_settings(texts: Sequence[str] | None, option: str = "--set", example: s
         if value.startswith("["):
             try:
                 settings[key] = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise UsageError(f"{option} {text}: a list is written like [3, 4] or [[1, 2], [2, 1]].") from None
     return settings
 

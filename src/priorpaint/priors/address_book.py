@@ -20,6 +20,7 @@ from ..imaging.writing import write_text_atomic
 FILE = "priors.json"
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Entry:
     Attributes:
         spec: what ``load_prior`` takes; paths are absolute.
         flags: what the format cannot say about itself.
-        sha256: of the files when the name was given; None where they were not read.
+        sha256: of the files when the name was given, in hexadecimal; None where they were not read (``--no-check``).
     """
 
     spec: str
@@ -66,11 +67,27 @@ def entries() -> dict[str, Entry]:
         table = json.loads(text)
         if table["format"] != FORMAT:
             raise PriorError(f"{path} has format {table['format']}, this version reads {FORMAT}; update priorpaint.")
-        return {
-            name: Entry(str(one["spec"]), dict(one["flags"]), one["sha256"]) for name, one in table["priors"].items()
-        }
+        return {str(name): _entry(str(name), one) for name, one in table["priors"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise PriorError(f"{path} is damaged; repair or remove it.") from None
+
+
+def _entry(name: str, one: Mapping[str, Any]) -> Entry:
+    """An entry of the file. Without a SHA-256 it was never read; a value that is none, such as null, is no such wish.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is none.
+    """
+    digest, flags = one.get("sha256", "0" * 64), dict(one["flags"])
+    if not isinstance(one["spec"], str) or not _NAME.fullmatch(name) or not _DIGEST.fullmatch(digest):
+        raise ValueError("a name, spec or SHA-256 of another form")
+    if any(isinstance(part, (dict, list)) for value in flags.values() for part in _parts(value)):
+        raise ValueError("a flag is a value or a list of values")
+    return Entry(one["spec"], flags, digest if "sha256" in one else None)
+
+
+def _parts(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def add(name: str, entry: Entry, *, taken: tuple[str, ...] = (), overwrite: bool = False) -> None:
@@ -111,7 +128,11 @@ def remove(name: str) -> None:
 
 def _write(table: Mapping[str, Entry]) -> None:
     path = home() / FILE
-    value = {"format": FORMAT, "priors": {name: asdict(entry) for name, entry in sorted(table.items())}}
+    priors = {name: asdict(entry) for name, entry in sorted(table.items())}
+    for one in priors.values():
+        if one["sha256"] is None:
+            del one["sha256"]
+    value = {"format": FORMAT, "priors": priors}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text_atomic(path, json.dumps(value, indent=1) + "\n")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, PriorError, UsageError
+from ..imaging.reading import MAX_PIXELS
 from .address_book import entries
 from .base import Prior
 from .flag_words import parse_flags
@@ -87,9 +88,20 @@ def load_prior(
         prior.name = name
         return prior
     prior = _load(name, parsed, device, dtype or torch.float32, offline)
+    _check_size(prior)
     told = replace(prior.info.provenance, spec=name, flags=parsed, dtype=dtype, load=_load_again)
     prior.info = replace(prior.info, provenance=told)
     return prior
+
+
+def _check_size(prior: Prior) -> None:
+    """That a picture of the prior's size can be held; a file can claim any size that its weights do not depend on."""
+    _, height, width = prior.image_shape
+    if (height or 1) * (width or 1) > MAX_PIXELS:
+        raise CheckpointError(
+            f"{prior.name} is said to be for pictures of {width}x{height}; at most {MAX_PIXELS // 10**6} megapixels "
+            "are read; download or export it again."
+        )
 
 
 def _load_again(

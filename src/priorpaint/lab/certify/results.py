@@ -147,7 +147,7 @@ class Certificate:
             if data["version"] != _VERSION:
                 raise UsageError(f"this certificate has version {data['version']}, not {_VERSION}; run certify again")
             return Certificate(tuple(_cell(cell) for cell in data["cells"]), data["about"], data["setup"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, UsageError):
                 raise
             raise UsageError(f"this is not a certificate ({error}); run certify again") from None

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priorpaint.errors import UsageError
-from priorpaint.priors.native.layers import ResidualBlock, kaiming, new, residual_weights
+from priorpaint.priors.native.layers import ResidualBlock, check_depth, kaiming, new, residual_weights
 
 _SMALLEST = 1e-4  # standard deviation of a channel that says something
 _TAIL_GAIN = 0.1  # first pictures are nearly grey
@@ -58,6 +58,7 @@ class AutoencoderConfig:
                 f"The autoencoder has {len(self.channels)} channel counts and {len(self.blocks)} block counts; "
                 "give one of each per level."
             )
+        check_depth(len(self.channels), sum(self.blocks))
         if min(*self.channels, *self.blocks, self.latent_channels, self.in_channels) < 1:
             raise UsageError("Channel counts and block counts of an autoencoder must be positive.")
         if self.factor < 2 or self.factor & (self.factor - 1) or self.factor < 2 ** (len(self.channels) - 1):

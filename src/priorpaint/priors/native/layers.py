@@ -12,6 +12,8 @@ from torch.nn.utils import skip_init
 
 from priorpaint.errors import UsageError
 
+# More levels than a side of 65536 pixels can be halved, and more blocks than anybody trains, are not built.
+MOST_LEVELS, MOST_BLOCKS = 16, 1000
 _FREQUENCIES = 16
 _MAX_LOG_FREQUENCY = 4.0
 # Blocks start close to the identity; without normalisation this keeps activations of order one at any depth.
@@ -121,3 +123,11 @@ def zero(layer: Any) -> None:
 def residual_weights(channels: Iterable[int], blocks: Iterable[int]) -> int:
     """Weights in the residual blocks of a network, without biases and embeddings: ``blocks`` at each width."""
     return sum(18 * width**2 * count for width, count in zip(channels, blocks, strict=True))
+
+
+def check_depth(levels: int, blocks: int) -> None:
+    """Raise UsageError where a network is deeper than any that is of use, before time is taken to build it."""
+    if levels > MOST_LEVELS or blocks > MOST_BLOCKS:
+        raise UsageError(
+            f"A network has at most {MOST_LEVELS} levels and {MOST_BLOCKS} blocks; got {levels} and {blocks}."
+        )

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priorpaint.errors import UsageError
-from priorpaint.priors.native.layers import ToldNetwork, kaiming, new, zero
+from priorpaint.priors.native.layers import ToldNetwork, check_depth, kaiming, new, zero
 
 _BRANCH_GAIN = 0.2
 _EPSILON = 1e-4
@@ -55,6 +55,7 @@ class MLPConfig:
         object.__setattr__(self, "hidden", tuple(int(count) for count in self.hidden))
         if not self.hidden or min(self.side, self.width, *self.hidden, self.embedding, self.in_channels) < 1:
             raise UsageError("A dense network needs at least one block, and its side and widths must be positive.")
+        check_depth(1, len(self.hidden))
         if self.cell < 1 or self.side % self.cell:
             raise UsageError(f"Cells of {self.cell} pixels do not fill pictures of {self.side}x{self.side}.")
         if self.classes < 0:

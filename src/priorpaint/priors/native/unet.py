@@ -21,7 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priorpaint.errors import UsageError
-from priorpaint.priors.native.layers import ResidualBlock, ToldNetwork, kaiming, new, residual_weights, zero
+from priorpaint.priors.native.layers import (
+    ResidualBlock,
+    ToldNetwork,
+    check_depth,
+    kaiming,
+    new,
+    residual_weights,
+    zero,
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ class UNetConfig:
                 f"The network has {len(self.channels)} channel counts and {len(self.blocks)} block counts; "
                 "give one of each per level."
             )
+        check_depth(len(self.channels), sum(self.blocks) + len(self.dense))
         if min(*self.channels, *self.blocks, *self.dense, self.embedding, self.in_channels) < 1:
             raise UsageError("Channel counts, block counts and the other widths of a network must be positive.")
         if self.side < 0 or self.side % self.multiple or bool(self.side) != bool(self.dense):

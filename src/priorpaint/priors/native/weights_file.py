@@ -38,8 +38,9 @@ Config = UNetConfig | MLPConfig | AutoencoderConfig
 Network = Denoiser | ConvAutoencoder
 _UNETS, _MLPS, _AUTOENCODERS = TypeAdapter(UNetConfig), TypeAdapter(MLPConfig), TypeAdapter(AutoencoderConfig)
 _Side = Annotated[int, Field(ge=1, le=65536, strict=True)]
-_Sigma = Annotated[float, Field(gt=0, le=10**6)]
+_Sigma = Annotated[float, Field(ge=1e-6, le=10**6)]
 _ENTRY = "priorpaint"
+_DEEPEST = 20
 # Options of a network that format 1 does not know.
 _LATER = {"classes", "learned_variance", "dense", "side", "hidden"}
 
@@ -60,7 +61,7 @@ class WeightsMetadata:
         autoencoder_training: as ``training``, of the autoencoder that comes with a denoiser of its latents.
     """
 
-    sigma_data: Annotated[float, Field(gt=0, le=1000)] = 0.5
+    sigma_data: Annotated[float, Field(ge=1e-6, le=1000)] = 0.5
     sigma_min: _Sigma = 0.01
     sigma_max: _Sigma = 8.0
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -188,6 +189,7 @@ def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], We
     try:
         entry = json.loads(header[_ENTRY])
         version, architecture = entry["format"], entry["architecture"]
+        _check_depth(entry)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"The description inside {path} is damaged; download or export the file again.") from None
     if version not in FORMATS or architecture not in ARCHITECTURES:
@@ -201,6 +203,10 @@ def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], We
             return {"": autoencoder}, WeightsMetadata(training=dict(entry.get("training", {})))
         denoiser = (_MLPS if architecture == "mlp" else _UNETS).validate_python(entry["config"])
         metadata = _metadata(entry)
+        if not metadata.sigma_min < metadata.sigma_max:
+            raise ValueError(f"sigma_min is {metadata.sigma_min} and sigma_max {metadata.sigma_max}")
+        if any(side % denoiser.multiple for side in metadata.size or ()):
+            raise ValueError(f"size is {metadata.size}, not a multiple of {denoiser.multiple}")
         if "autoencoder" not in entry:
             return {"": denoiser}, metadata
         autoencoder = _AUTOENCODERS.validate_python(entry["autoencoder"]["config"])
@@ -216,6 +222,21 @@ def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], We
             f"{autoencoder.latent_channels}; export the file again."
         )
     return {_DENOISER: denoiser, _AUTOENCODER: autoencoder}, metadata
+
+
+def _check_depth(entry: Any) -> None:
+    """Raise ValueError where values lie deeper in each other than any program writes them: facts go on to other files.
+
+    Level by level, without recursion.
+    """
+    level = [entry]
+    for _ in range(_DEEPEST):
+        below = [
+            value.values() if isinstance(value, dict) else value for value in level if isinstance(value, (dict, list))
+        ]
+        level = [one for values in below for one in values]
+    if level:
+        raise ValueError("it is nested too deeply")
 
 
 def _metadata(entry: Mapping[str, Any]) -> WeightsMetadata:

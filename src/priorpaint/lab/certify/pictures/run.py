@@ -166,7 +166,7 @@ class PictureReport:
             kind = _subject(data["setup"].get("subject", "avatars"))
             floors = {mask: _measures(kind, values) for mask, values in data["floors"].items()}
             cells = [PictureCell(**{**cell, "measures": _measures(kind, cell["measures"])}) for cell in data["cells"]]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, UsageError):
                 raise
             raise UsageError(f"this is not a report of pictures ({error}); run certify again") from None
