@@ -202,6 +202,14 @@ def _shown(y: Tensor, operator: Operator, shape: tuple[int, int, int], picture: 
         blank = blank.ranged(picture.scale)
     if picture is not None:
         icc = picture.icc if picture.grey == blank.grey else None  # a profile for grey means nothing for colours
-        said = {"exif": picture.exif, "xmp": picture.xmp, "comment": picture.comment, "texts": picture.texts}
-        blank = replace(blank, format=picture.format, name=picture.name, icc=icc, **said)
+        blank = replace(
+            blank,
+            format=picture.format,
+            name=picture.name,
+            icc=icc,
+            exif=picture.exif,
+            xmp=picture.xmp,
+            comment=picture.comment,
+            texts=picture.texts,
+        )
     return replace(blank, image=compose(blank, image[0], np.zeros((height, width), dtype=bool)))
