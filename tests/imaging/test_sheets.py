@@ -138,3 +138,9 @@ def test_the_sheet_of_one_sample_has_a_blank_for_the_uncertainty_and_that_of_man
     assert (one == 214).all(axis=2).sum() == 80 * 60 * scale**2
     sixty, many = (contact_sheet(picture, known, [picture] * n, mean=picture, uncertainty=picture) for n in (60, 500))
     assert many.width == sixty.width and many.height - sixty.height < 100  # for a second line in the label
+
+
+def test_the_letters_below_a_strip_do_not_grow_with_its_length() -> None:
+    known = np.ones((16, 40_000), dtype=bool)
+    known[4:8, 4:8] = False
+    assert uncertainty_picture(np.zeros(known.shape), known).height < 16 + 100
