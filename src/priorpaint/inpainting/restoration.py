@@ -187,6 +187,11 @@ def _shown(y: Tensor, operator: Operator, shape: tuple[int, int, int], picture: 
     blank = Picture(Image.new(mode, (width, height)))
     if picture is not None:
         icc = picture.icc if picture.grey == blank.grey else None  # a profile for grey means nothing for colours
-        said = {"exif": picture.exif, "xmp": picture.xmp, "comment": picture.comment, "texts": picture.texts}
+        said: dict[str, Any] = {
+            "exif": picture.exif,
+            "xmp": picture.xmp,
+            "comment": picture.comment,
+            "texts": picture.texts,
+        }
         blank = replace(blank, format=picture.format, name=picture.name, icc=icc, **said)
     return replace(blank, image=compose(blank, image[0], np.zeros((height, width), dtype=bool)))
