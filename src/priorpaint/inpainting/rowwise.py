@@ -46,4 +46,4 @@ def rowwise(prior: Prior) -> Prior:
 
 
 def _apart(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return call(x) if len(x) <= 1 else torch.cat([call(row) for row in x.split(1)])
+    return call(x) if len(x) <= 1 else torch.cat([call(row) for row in torch.split(x, 1)])
