@@ -41,7 +41,7 @@ class RowwisePrior(WrappedPrior):
 
 
 def rowwise(prior: Prior) -> Prior:
-    """A network on a CPU, one row at a time; as it is one on a GPU, which small calls leave idle, or without weights."""
+    """A network on a CPU, one row at a time; other priors, and networks on a GPU, as they are: small calls idle it."""
     weights = next(prior.parameters(), None) is not None
     return RowwisePrior(prior) if weights and prior.device.type == "cpu" else prior
 
