@@ -148,6 +148,10 @@ def test_a_page_of_several(tmp_path: Path, dtype: str) -> None:
     for wrong in (0, 4, -1):
         with pytest.raises(UsageError, match=f"has 3 pages, counted from 1, and no page {wrong}"):
             read_picture(tmp_path / "stack.tif", page=wrong)
+    np.save(tmp_path / "a.npy", pages[0])
+    for source in (pages[0], Image.new("RGB", (20, 20)), tmp_path / "a.npy"):
+        with pytest.raises(UsageError, match="page is for a TIFF file|only a TIFF has pages"):
+            read_picture(source, page=1)
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     with pytest.raises(UsageError, match="is no TIFF, and only a TIFF has pages"):
         read_picture(tmp_path / "a.png", page=1)

@@ -178,6 +178,8 @@ def load_upright(source: Source, *, picture: bool = True, page: int | None = Non
     label = "The picture" if picture else "The mask"
     silence_libraries()
     with _quiet():
+        if page is not None and isinstance(source, np.ndarray | Image.Image):
+            raise UsageError(f"{label} is one page already; page is for a TIFF file.")
         if isinstance(source, np.ndarray):
             source = image_of(source, label) if picture else mask_image(source)
         if isinstance(source, Image.Image) and not _unread_tiff(source):
@@ -216,6 +218,8 @@ def _from_data(name: str, data: bytes, *, picture: bool, page: int | None) -> Pi
     if page is not None and not data.startswith(TIFF_MAGIC):
         raise UsageError(f"{name} is no TIFF, and only a TIFF has pages; leave the page out.")
     if data.startswith(NPY_MAGIC):
+        if page is not None:
+            raise UsageError(f"{name} is a NumPy file, and only a TIFF has pages; leave the page out.")
         values = read_npy(data, name)
         image = image_of(values, name) if picture else mask_image(values)
         return replace(_finish(name, image, picture=picture), format="NPY")

@@ -41,8 +41,9 @@ class RowwisePrior(WrappedPrior):
 
 
 def rowwise(prior: Prior) -> Prior:
-    """The prior, one row at a time on a CPU; on a GPU, which small calls leave idle, as it is."""
-    return RowwisePrior(prior) if prior.device.type == "cpu" else prior
+    """A network on a CPU, one row at a time; other priors, and networks on a GPU, as they are: small calls idle it."""
+    weights = next(prior.parameters(), None) is not None
+    return RowwisePrior(prior) if weights and prior.device.type == "cpu" else prior
 
 
 def _apart(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
