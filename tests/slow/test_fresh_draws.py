@@ -24,9 +24,9 @@ def test_particles_reach_the_floor(budget: int, median: float) -> None:
 
 
 def test_vipaint_by_its_own_choice_is_among_the_solvers_of_small_problems() -> None:
-    """Measured: 1.19, and the worst of 20 draws 3.57."""
+    """Measured: 1.18, and the worst of 20 draws 2.21."""
     cell = run("vipaint", 200)
-    assert cell.median <= 1.4 and cell.worst <= 4
+    assert cell.median <= 1.4 and cell.worst <= 2.5
 
 
 def test_without_weights_it_is_not() -> None:

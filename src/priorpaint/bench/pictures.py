@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..imaging.arrays import is_array
-from ..imaging.reading import on_white, read_picture
+from ..imaging.picture import on_white
+from ..imaging.reading import read_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 Shape = tuple[int, int, int]

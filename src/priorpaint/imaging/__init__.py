@@ -16,7 +16,8 @@ from priorpaint.imaging.masks import (
     parse_box,
     read_mask,
 )
-from priorpaint.imaging.reading import Picture, read_picture
+from priorpaint.imaging.picture import Picture
+from priorpaint.imaging.reading import read_picture
 from priorpaint.imaging.sheets import contact_sheet, hole_overlay, uncertainty_picture
 from priorpaint.imaging.writing import (
     check_output,

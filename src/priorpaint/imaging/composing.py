@@ -11,8 +11,8 @@ from torch import Tensor
 
 from priorpaint.errors import PriorError, UsageError
 from priorpaint.imaging.arrays import ArrayImage, value_type
+from priorpaint.imaging.picture import Picture, transparent_value
 from priorpaint.imaging.ranges import full_range
-from priorpaint.imaging.reading import Picture, transparent_value
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's own conversion to L
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageColor
 
 from priorpaint.errors import UsageError
-from priorpaint.imaging.reading import Picture, opacity_of
+from priorpaint.imaging.picture import Picture, opacity_of
 
 Bools = NDArray[np.bool_]
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.arrays import ArrayImage
+from priorpaint.imaging.picture import Picture, opacity_of
 from priorpaint.imaging.ranges import full_range
-from priorpaint.imaging.reading import MAX_PIXELS, Picture, opacity_of
+from priorpaint.imaging.reading import MAX_PIXELS
 
 Bools = NDArray[np.bool_]
 

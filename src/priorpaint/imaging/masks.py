@@ -31,7 +31,8 @@ from priorpaint.imaging.mask_shapes import (
     grow,
     parse_sides,
 )
-from priorpaint.imaging.reading import Picture, Source, load_upright
+from priorpaint.imaging.picture import Picture
+from priorpaint.imaging.reading import Source, load_upright
 
 __all__ = [
     "THRESHOLD",

@@ -18,7 +18,7 @@ from PIL import Image
 from priorpaint.errors import PriorpaintError, UsageError
 from priorpaint.imaging import metadata
 from priorpaint.imaging.arrays import check_tiff, is_array, value_type
-from priorpaint.imaging.reading import Picture, opacity_of
+from priorpaint.imaging.picture import Picture, opacity_of
 from priorpaint.imaging.storing import encoded, how_it_reads_back, opened, storable, what_differs
 
 FORMATS = {

@@ -16,8 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.idx import Pixels, is_idx, labels_file, padded, read_idx_pictures, read_labels
+from priorpaint.imaging.picture import on_white
 from priorpaint.imaging.reading import FILE_FORMATS as PICTURE_FORMATS
-from priorpaint.imaging.reading import on_white
 
 _BROKEN = (EOFError, OSError, lzma.LZMAError, zlib.error, tarfile.TarError)
 # What Pillow may take a file for, whatever its name says: others have decoders that start programs (EPS: Ghostscript).
