@@ -202,8 +202,8 @@ def painted(shell: Shell, photo: tuple[Path, Path], prior: str | Path, *more: st
     out = photo[0].parent / f"out{len(list(photo[0].parent.glob('out*')))}"
     steps = ("--method", method, "--set", "steps=2", "--samples", "1", "--quiet")
     code, files, err = shell("inpaint", *photo, "--prior", prior, "-o", out, *steps, *more)
-    assert (code, err) == (0, "")
-    assert [Path(file).is_file() for file in files.splitlines()] == [True] * 6
+    assert code == 0 and all("does not find noise as a trained denoiser does" in line for line in err.splitlines()), err
+    assert [Path(file).is_file() for file in files.splitlines()] == [True] * 4
     before, after = (np.asarray(Image.open(path)) for path in (photo[0], out / "photo_0.png"))
     known = np.asarray(Image.open(photo[1])) == 0
     assert before.shape == after.shape and np.array_equal(before[known], after[known])
@@ -292,7 +292,8 @@ def test_what_does_not_fit_is_one_sentence(
     (tmp_path / "model").mkdir()
     model, photo = CASES[name].write(tmp_path / "model"), picture(tmp_path)
     found, out, err = shell("inpaint", *photo, "--prior", model, "-o", tmp_path / "out", "--quiet", *arguments)
-    assert (found, out) == (code, "") and message in err and len(err.splitlines()) == 1
+    *warnings, last = err.splitlines()
+    assert (found, out) == (code, "") and message in last and all("untrained" in line for line in warnings)
     assert not (tmp_path / "out").exists()
 
 
@@ -362,7 +363,9 @@ def test_vipaint_without_lpips_says_so_once(shell: Shell, tmp_path: Path) -> Non
     models().latent_vq(tmp_path / "model")
     photo = picture(tmp_path, size=(40, 40))
     code, _, err = shell("inpaint", *photo, "--prior", tmp_path / "model", "-o", tmp_path / "out", *VIPAINT)
-    assert code == 0 and err.startswith("Warning: the published VIPaint adds LPIPS") and len(err.splitlines()) == 1
+    *warnings, last = err.splitlines()
+    assert code == 0 and last.startswith("Warning: the published VIPaint adds LPIPS")
+    assert all("untrained" in line for line in warnings)
 
 
 def test_lpips_without_its_file_is_one_sentence(shell: Shell, tmp_path: Path) -> None:
@@ -370,7 +373,9 @@ def test_lpips_without_its_file_is_one_sentence(shell: Shell, tmp_path: Path) ->
     models().latent_vq(tmp_path / "model")
     more = (*VIPAINT, "--set", "perceptual=vgg.safetensors")
     code, _, err = shell("inpaint", *picture(tmp_path), "--prior", tmp_path / "model", "-o", tmp_path / "out", *more)
-    assert code == 1 and "python -m priorpaint.metrics.lpips_weights" in err and len(err.splitlines()) == 1
+    *warnings, last = err.splitlines()
+    assert code == 1 and "python -m priorpaint.metrics.lpips_weights" in last
+    assert all("untrained" in line for line in warnings)
 
 
 # -- what the libraries print ------------------------------------------------------------------------------------------
@@ -384,4 +389,4 @@ def test_a_process_prints_no_line_of_the_libraries(tmp_path: Path, name: str) ->
     command = [sys.executable, "-m", "priorpaint", "inpaint", *photo, "--prior", model, "-o", tmp_path / "out"]
     more = ["--method", "replacement", "--set", "steps=2", "--samples", "1", "--quiet", *CASES[name].words]
     done = subprocess.run([*map(str, command), *more, *CASES[name].wishes], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0 and all("untrained" in line for line in done.stderr.splitlines()), done.stderr

@@ -145,7 +145,8 @@ class Output:
                 f"{self.folder} holds {there[0]} of {there[1]} samples of an interrupted run of {self.stem}; go on "
                 "with it by --resume, replace it by --overwrite, or choose another folder."
             )
-        files = [*self.files(max(num_samples, 2)), self.path(RUN_FILE)]
+        completions = (self.completion(k) for k in range(num_samples))
+        files = [*completions, *self._summary(2), self.path(RUN_FILE)]
         if there is not None:  # a run that died before its first sample left its run.json only
             files = [file for file in files if file != self._run_file()]
         check_results(self.folder, files, overwrite=overwrite)
