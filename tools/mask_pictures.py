@@ -18,7 +18,9 @@ STROKES = [((40, 108), (90, 120), (130, 112)), ((150, 30), (175, 60))]
 
 def cases() -> list[tuple[str, Image.Image, dict[str, Any]]]:
     """What stands above each column, the input, and the arguments of the run."""
-    photo = Image.open(ROOT / "examples/chelsea.png").convert("RGB").resize(SIZE, Image.Resampling.LANCZOS)
+    photo = (
+        Image.open(ROOT / "examples/chelsea.png", formats=["PNG"]).convert("RGB").resize(SIZE, Image.Resampling.LANCZOS)
+    )
     marked, erased = photo.copy(), photo.copy()
     draw, opacity = ImageDraw.Draw(marked), np.full(SIZE[::-1], 255.0)
     rows, columns = np.indices(SIZE[::-1])
