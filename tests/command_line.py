@@ -1,13 +1,17 @@
-"""The command line in this process, for tests that need no process of its own."""
+"""The command line, in this process and in one of its own."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+import priorpaint
 from priorpaint.cli import main
 
 
@@ -21,3 +25,16 @@ def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: object, program: Call
     finally:
         torch.set_num_threads(threads)
     return int(caught.value.code or 0)
+
+
+def start(*arguments: object, program: tuple[str, ...] = ("-m", "priorpaint")) -> subprocess.Popen[str]:
+    """``priorpaint ARGUMENTS``, or another program of Python, as a process."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(priorpaint.__file__).parents[1]), "NO_COLOR": "1"}
+    command = [sys.executable, *program, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a process when it has ended."""
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err

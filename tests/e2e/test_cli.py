@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,32 +22,10 @@ from priorpaint.cli import main
 from priorpaint.imaging.writing import FORMATS
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
-from tests.command_line import exit_code
+from tests.command_line import exit_code, finish, start
 
 FAST = ["--method", "replacement", "--set", "steps=3", "--threads", "1"]
 OUTPUTS = ["mean.png", "uncertainty.png", "uncertainty.npy", "sheet.png"]
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(priorpaint.__file__).parents[1]), "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "priorpaint", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-@pytest.fixture(scope="session")
-def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny network with random weights."""
-    network = UNet(UNetConfig((8, 8), (1, 1), 8), seed=0)
-    with torch.no_grad():
-        network.tail.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
-    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
-    save_weights(path, network, WeightsMetadata())
-    return path
 
 
 @pytest.fixture

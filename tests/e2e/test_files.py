@@ -10,28 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import priorpaint
 from priorpaint.cli.terminal import echo
-from priorpaint.priors.native.unet import UNet, UNetConfig
-from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
 from tests.command_line import exit_code
 
 FAST = ["-n", "1", "--box", "8,8,10,10", "--method", "replacement", "--set", "steps=2", "--threads", "1"]
 SIZE = (40, 32)
-
-
-@pytest.fixture(scope="session")
-def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny network with random weights."""
-    network = UNet(UNetConfig((8, 8), (1, 1), 8), seed=0)
-    with torch.no_grad():
-        network.tail.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
-    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
-    save_weights(path, network, WeightsMetadata())
-    return path
 
 
 def photo(path: Path, mode: str = "RGB", **saved: object) -> Path:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.command_line import exit_code
-from tests.e2e.test_cli import FAST, finish, hole, mask, photo, prior, start
+from tests.command_line import exit_code, finish, start
+from tests.e2e.test_cli import FAST, hole, mask, photo
 
-__all__ = ["mask", "photo", "prior"]  # fixtures
+__all__ = ["mask", "photo"]  # fixtures
 
 
 class Piped(io.TextIOWrapper):

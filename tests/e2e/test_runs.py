@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-import priorpaint
-from priorpaint.priors.native.unet import UNet, UNetConfig
-from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
-from tests.command_line import exit_code
+from tests import command_line
+from tests.command_line import exit_code, start
 
 resource = pytest.importorskip("resource")
+finish = partial(command_line.finish, seconds=240)
 
 # What a process does before the command line: a limit on file size or on memory, set when everything is imported.
 LIMITED = """
@@ -40,28 +37,6 @@ else:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 main()
 """
-
-
-def start(*arguments: object, program: tuple[str, ...] = ("-m", "priorpaint")) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(priorpaint.__file__).parents[1]), "NO_COLOR": "1"}
-    command = [sys.executable, *program, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
-
-
-@pytest.fixture(scope="module")
-def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny network with random weights."""
-    network = UNet(UNetConfig((8, 8), (1, 1), 8), seed=0)
-    with torch.no_grad():
-        network.tail.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
-    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
-    save_weights(path, network, WeightsMetadata())
-    return path
 
 
 @pytest.fixture

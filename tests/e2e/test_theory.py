@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.command_line import exit_code
-from tests.e2e.test_cli import finish, start
+from tests.command_line import exit_code, finish, start
 
 FAST = ["theory", "--samples", "20", "--seeds", "2", "--rounds", "12"]
 
