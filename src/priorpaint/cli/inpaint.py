@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from typer import Option
 
 from .options import MaskOptions, use_threads, with_options
 from .running import JobOptions, PageOption, RangeOption, plan_arguments, run
+from .terminal import echo, echo_files
 
 if TYPE_CHECKING:
     from priorpaint.inpainting.api import Plan
@@ -69,6 +69,6 @@ def show(plan: Callable[..., Plan], image: Path, options: JobOptions, own: dict[
     make_folder(options.out)
     save_picture(ready.preview(), file)
     for warning in ready.warnings:
-        print(f"Warning: {warning}", file=sys.stderr)
-    print(file)
-    print(ready.about_hole())
+        echo(f"Warning: {warning}", err=True)
+    echo_files([file])
+    echo(ready.about_hole())
