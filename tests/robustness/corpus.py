@@ -106,4 +106,5 @@ def cases(draw: st.DrawFn) -> Case:
         left, top = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
         wide, high = draw(st.integers(1, width)), draw(st.integers(1, height))
         hidden[top : top + high, left : left + wide] = True
+    hidden[draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))] = False  # something is known
     return Case(buffer.getvalue(), SUFFIXES[file_format], hidden, draw(st.sampled_from(_targets(file_format, mode))))
