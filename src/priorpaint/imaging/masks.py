@@ -311,9 +311,11 @@ def _check_size(name: str, mask: tuple[int, int], picture: tuple[int, int], turn
     if mask == picture:
         return
     mask_size, picture_size = (f"{width}x{height}" for width, height in (mask, picture))
-    turned = " upright (with its EXIF orientation)" if mask == picture[::-1] else ""
-    stored = " (or, if it was painted on the picture as it is stored, add --turn-mask)"
-    advice = stored if turned and turn in _SIDEWAYS and own_turn == 1 else ""
+    turned, advice = "", ""
+    if mask == picture[::-1]:
+        turned = " upright (with its EXIF orientation)" if turn != 1 else ""
+        stored = " (or, if it was painted on the picture as it is stored, add --turn-mask)"
+        advice = stored if turn in _SIDEWAYS and own_turn == 1 else " (turn it)"
     raise UsageError(
         f"{name} is {mask_size} but the picture is {picture_size}{turned}; make the mask {picture_size}{advice}."
     )
