@@ -176,6 +176,7 @@ class Output:
             UsageError: as `check`, or another run is writing the same files.
         """
         lost = self.check(num_samples, overwrite=overwrite, picture=picture)  # before a folder is made
+        self._spare_inputs(num_samples, info)
         with locked(Path(self.folder), self.stem):
             self._clear_parts()
             self.check(num_samples, overwrite=overwrite)
@@ -278,6 +279,19 @@ class Output:
         for name in record.earlier.difference(names):
             (Path(self.folder) / name).unlink(missing_ok=True)
         return self._summary(count)
+
+    def _spare_inputs(self, num_samples: int, info: Mapping[str, Any]) -> None:
+        """Say that a file of the run would replace one that it reads, whatever may be overwritten.
+
+        Raises:
+            UsageError: it would.
+        """
+        picture, mask, call = (info.get(part) or {} for part in ("image", "mask", "call"))
+        inputs = [Path(path) for path in (picture.get("path"), mask.get("path"), call.get("mask_diff")) if path]
+        inputs = [path for path in inputs if path.is_file()]
+        for file in filter(Path.is_file, self.files(num_samples)):
+            if any(file.samefile(path) for path in inputs):
+                raise UsageError(f"{file} is an input of this run, which would replace it; choose another folder.")
 
     def _summary(self, num_samples: int) -> list[Path]:
         uncertainty = ("uncertainty.png", "uncertainty.npy") if num_samples > 1 else ()
