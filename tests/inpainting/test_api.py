@@ -174,6 +174,13 @@ def test_a_run_never_replaces_what_it_reads(tmp_path: Path, option: str) -> None
     assert len(result.save(tmp_path, "b", overwrite=True)) == 7
 
 
+def test_a_name_that_is_too_long_is_told_in_a_folder_with_results_too(tmp_path: Path) -> None:
+    result = inpaint(picture(), hole_in((64, 48)), white_prior(), num_samples=1, **FAST)
+    result.save(tmp_path, "a")
+    with pytest.raises(UsageError, match=r"has 25\d bytes, and .* allows 255; give the picture"):
+        result.save(tmp_path, "b" * 249)
+
+
 def test_a_sample_depends_on_its_seed_and_not_on_its_company() -> None:
     hole = hole_in((64, 48))
     four = inpaint(picture(), hole, white_prior(), num_samples=4, seed=7, batch_size=4, **FAST)

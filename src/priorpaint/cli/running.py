@@ -218,7 +218,7 @@ class _Run:
 
         if self.plan.known.any() and lossy(self.output.completion(0)):
             self.display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
-        for sentence in self.record.lost:
+        for sentence in self.record.told:
             self.display.say(f"Note: {sentence}")
         for warning in self.plan.warnings:
             self.display.say(f"Warning: {warning}")

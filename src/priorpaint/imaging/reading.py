@@ -74,6 +74,8 @@ def load_upright(source: Source, *, picture: bool = True, page: int | None = Non
     with quiet():
         if page is not None and isinstance(source, np.ndarray | Image.Image):
             raise UsageError(f"{label} is one page already; page is for a TIFF file.")
+        if isinstance(source, np.ma.MaskedArray):  # whose own mask nobody would look at
+            raise UsageError(f"{label} is a masked array; give array.data, and np.ma.getmaskarray(array) as the mask.")
         if isinstance(source, np.ndarray):
             source = image_of(source, label) if picture else mask_image(source)
         if isinstance(source, Image.Image) and not _unread_tiff(source):
@@ -94,7 +96,9 @@ def _contents(source: Any, label: str) -> tuple[str | None, bytes]:
     data = source.read() if callable(getattr(source, "read", None)) else source
     if not isinstance(data, (bytes, bytearray, memoryview)):
         kind = "text" if isinstance(data, str) else type(source).__name__
-        turn = ": tensor.permute(1, 2, 0).numpy()" if isinstance(source, Tensor) else ""
+        turn = ""
+        if isinstance(source, Tensor):
+            turn = ": tensor.permute(1, 2, 0).numpy()" if source.ndim == 3 else ": tensor.numpy()"
         raise UsageError(
             f"{label} is a path, bytes, a file opened with 'rb', a PIL image or a NumPy array (H, W[, channels]), and "
             f"{kind} was given; convert it{turn}."

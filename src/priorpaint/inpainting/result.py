@@ -31,7 +31,7 @@ from ..imaging import (
 )
 from ..imaging.arrays import is_array
 from .method import MAX_SAMPLES
-from .record import RUN_FILE, Record, check_same, clear_parts, created, interrupted, locked, read_record
+from .record import RUN_FILE, Record, check_same, clear_parts, created, interrupted, locked, other_versions, read_record
 
 SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "npy": ".npy"}
 _ALIASES = {"jpeg": "jpg", "tif": "tiff"}
@@ -94,7 +94,7 @@ class Result:
         output = Output(folder, stem, suffix_for(format, self.picture), read_back)
         made = replace(self.picture, image=self.images[0])
         with output.reserved(len(self.images), self.info, overwrite=overwrite, picture=made) as record:
-            for sentence in record.lost:
+            for sentence in record.told:
                 warnings.warn(sentence, stacklevel=2)
             completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
             return completions + output.write_summary(self, record)
@@ -220,7 +220,8 @@ class Output:
             names = [file.name for file in self.files(num_samples)]
             lost = check_output(self.completion(0), picture)
             check_space(self.folder, self.size(num_samples - len(images), picture))
-            record = Record(path, {**info, "outputs": names}, len(images), self._own_names(old), lost)
+            told = other_versions(path, old, info) if images else ()
+            record = Record(path, {**info, "outputs": names}, len(images), self._own_names(old), (*lost, *told))
             record.write()
             yield record, images
 
@@ -314,9 +315,9 @@ class Output:
 
     def _run_file(self) -> Path:
         shared = Path(self.folder) / RUN_FILE
-        if self.path(RUN_FILE).exists():
+        if os.path.exists(self.path(RUN_FILE)):  # False of a name that is too long, which is told later
             return self.path(RUN_FILE)
-        if not shared.exists():
+        if not os.path.exists(shared):
             return shared
         record = read_record(shared)
         others = record is not None and self.path("sheet.png").name not in record["outputs"]
