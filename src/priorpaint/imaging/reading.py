@@ -124,6 +124,7 @@ def _from_data(name: str, data: bytes, *, picture: bool, page: int | None) -> Pi
     if picture and data.startswith(TIFF_MAGIC) and (page is not None or not _pillow_reads(data)):
         return _from_deep_tiff(name, data, page)
     with _open_image(name, io.BytesIO(data)) as image:
+        image.info |= {metadata.CICP: True} if png.has_chunk(data, b"cICP") else {}
         return _finish(name, image, picture=picture)
 
 
