@@ -168,7 +168,7 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
     with ExitStack() as stack:
         signals = stack.enter_context(taken_signals())
         if options.resume:
-            record, finished = stack.enter_context(output.resumed(samples, ready.info, ready.looks))
+            record, finished = stack.enter_context(output.resumed(samples, ready.info, ready.looks, ready.known))
         else:
             reserved = output.reserved(samples, ready.info, overwrite=overwrite, picture=ready.looks)
             record, finished = stack.enter_context(reserved), []

@@ -22,6 +22,7 @@ from ..imaging import (
     check_results,
     check_space,
     contact_sheet,
+    lossy,
     read_picture,
     save_picture,
     size_on_disk,
@@ -197,9 +198,12 @@ class Output:
 
     @contextmanager
     def resumed(
-        self, num_samples: int, info: Mapping[str, Any], picture: Picture
+        self, num_samples: int, info: Mapping[str, Any], picture: Picture, known: NDArray[np.bool_]
     ) -> Iterator[tuple[Record, list[Image.Image]]]:
         """As `reserved`, for a run that goes on with an interrupted one, whose completions come with it.
+
+        Args:
+            known: (H, W), True where a completion has the pixels of ``picture``.
 
         Raises:
             UsageError: there is none, it is a run of something else, or it is still under way.
@@ -212,7 +216,7 @@ class Output:
             if old is None:
                 raise UsageError(f"{path} is gone; leave --resume out to begin anew.")
             check_same(path, old, info, self.suffix)
-            images = self._finished(old, picture.size)
+            images = self._finished(old, picture, known)
             there = all(map(Path.exists, self.files(num_samples)))
             if there and len(images) == num_samples and interrupted(old) is None:
                 yield Record(path, old, num_samples, complete=True), images
@@ -225,17 +229,18 @@ class Output:
             record.write()
             yield record, images
 
-    def _finished(self, record: Mapping[str, Any], size: tuple[int, int]) -> list[Image.Image]:
-        """The completions of a run up to the first one that was removed or damaged since."""
+    def _finished(self, record: Mapping[str, Any], picture: Picture, known: NDArray[np.bool_]) -> list[Image.Image]:
+        """The completions of a run up to the first one that was removed, damaged or replaced since."""
         said, images = record.get("finished_samples"), []
         for index in range(min(said, MAX_SAMPLES) if isinstance(said, int) else 0):
+            path = self.completion(index)
             try:
-                image = read_picture(self.completion(index)).image
+                there = read_picture(path)
             except UsageError:
                 break
-            if image.size != size:
+            if there.size != picture.size or not (lossy(path) or _same_where(known, there, picture)):
                 break
-            images.append(image)
+            images.append(there.image)
         return images
 
     def check_resumable(self) -> None:
@@ -322,6 +327,12 @@ class Output:
         record = read_record(shared)
         others = record is not None and self.path("sheet.png").name not in record["outputs"]
         return self.path(RUN_FILE) if others else shared
+
+
+def _same_where(known: NDArray[np.bool_], there: Picture, picture: Picture) -> bool:
+    """Whether a file has the known pixels of a picture; a format without grey has them three times."""
+    values, wanted = there.values(), picture.values()
+    return values.dtype == wanted.dtype and bool((values == wanted)[known].all())
 
 
 def suffix_for(format: str | None, picture: Picture | None = None) -> str:
