@@ -97,6 +97,12 @@ def printable(text: object) -> str:
     )
 
 
+def short(name: object) -> str:
+    """The ends of a name that is long."""
+    text = str(name)
+    return text if len(text) < 120 else f"{text[:40]}...{text[-40:]}"
+
+
 def invalid(name: str, error: Any) -> UsageError:
     """What pydantic found wrong with the settings of ``name`` (its ``ValidationError``), in one sentence."""
     first = error.errors()[0]

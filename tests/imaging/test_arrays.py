@@ -157,6 +157,31 @@ def test_a_page_of_several(tmp_path: Path, dtype: str) -> None:
         read_picture(tmp_path / "a.png", page=1)
 
 
+def test_a_tiff_that_pillow_takes_for_something_else_is_read_right_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    below = np.linspace(-100, 100, 1200).astype(np.int8).reshape(30, 40)
+    tifffile.imwrite(path, below)
+    assert np.asarray(read_picture(path).image).dtype == np.int8
+    np.testing.assert_array_equal(np.asarray(read_picture(path).image), below)
+    with pytest.raises(UsageError, match="has values below 0; save it as grey"):
+        read_mask(path, (40, 30))
+    white = np.full((30, 40), 65535, np.uint16)
+    white[5:9, 5:9] = 0
+    tifffile.imwrite(path, white, photometric="miniswhite")  # the square is white
+    with pytest.raises(UsageError, match="channels of the kind MINISWHITE.*; save it as grey"):
+        read_picture(path)
+    with pytest.raises(
+        UsageError, match="has 16 bits with white as 0; save it as grey of 8 or 16 bits with black as 0"
+    ):
+        read_mask(path, (40, 30))
+
+
+def test_several_pages_of_a_mask_have_no_option(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "masks.tif", values("uint8", (3, 30, 40)), photometric="minisblack")
+    with pytest.raises(UsageError, match="has several frames or pages; save the one that you want by itself"):
+        read_mask(tmp_path / "masks.tif", (40, 30))
+
+
 def test_deep_tiffs_of_other_kinds_and_damaged_ones(tmp_path: Path) -> None:
     tifffile.imwrite(
         tmp_path / "five.tif", values("uint16", (5, 30, 40)), planarconfig="separate", photometric="minisblack"

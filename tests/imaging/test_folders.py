@@ -106,3 +106,11 @@ def test_the_size_of_a_file_is_judged_by_its_middle(tmp_path: Path, suffix: str)
     save_picture(noise, tmp_path / f"a{suffix}")
     size = (tmp_path / f"a{suffix}").stat().st_size
     assert size_on_disk(f"a{suffix}", noise) == pytest.approx(size, rel=0.03)
+
+
+def test_a_link_to_nothing_is_not_replaced_unasked(tmp_path: Path) -> None:
+    link = tmp_path / "a_0.png"
+    link.symlink_to(tmp_path / "elsewhere" / "a.png")
+    with pytest.raises(UsageError, match="a_0.png exists already; choose another folder"):
+        check_results(tmp_path, [link], overwrite=False)
+    check_results(tmp_path, [link], overwrite=True)

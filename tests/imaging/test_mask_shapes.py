@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -140,3 +143,22 @@ def test_a_picture_is_not_extended_beyond_the_limit() -> None:
     picture = read_picture(Image.new("L", (30, 20)))
     with pytest.raises(UsageError, match="would become 30x10000020, more than 40 megapixels; extend it less"):
         extended_picture(picture, (0, 0, 0, 10**7))
+
+
+@pytest.mark.parametrize("step", [grow, feather])
+@pytest.mark.parametrize("wrong", [None, [[True]], np.ones((20, 30), np.uint8), np.ones((2, 20, 30), bool)])
+def test_what_is_no_mask_is_one_sentence(step: Callable[..., object], wrong: Any) -> None:
+    with pytest.raises(UsageError, match="a mask here is an array .H, W. of bool, True where known"):
+        step(wrong, 2)
+
+
+@pytest.mark.parametrize("step", [grow, feather])
+@pytest.mark.parametrize("pixels", ["2", 1.5, None])
+def test_pixels_are_whole(step: Callable[..., object], pixels: Any) -> None:
+    known = np.ones((20, 30), bool)
+    known[3:9, 3:9] = False
+    with pytest.raises(UsageError, match="takes a whole number of pixels, not"):
+        step(known, pixels)
+    np.testing.assert_array_equal(step(known, np.int64(2)), step(known, 2))
+    with pytest.raises(UsageError, match="is extended by whole numbers of pixels, not by"):
+        extended_known(known, [pixels, 0, 0, 0])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging import mask_from_alpha, mask_from_boxes, parse_box, read_mask, read_picture
+from priorpaint.imaging.masks import mask_from_color, mask_from_difference, mask_from_nan
 
 SIZE = (40, 30)
 
@@ -127,11 +128,22 @@ def test_mask_from_boxes() -> None:
         ([(37, 0, 4, 4)], "reaches outside"),
         ([(0, 27, 4, 4)], "reaches outside"),
         ([(0, 0, 40, 30)], "cover the whole picture"),
+        ([(1, 2, 3)], r"The box \(1, 2, 3\) is not \(x, y, width, height\) in whole pixels"),
+        ([(1.5, 2, 3, 4)], "The box .* is not"),
     ],
 )
 def test_boxes_that_cannot_be_used(boxes: list[tuple[int, int, int, int]], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         mask_from_boxes(boxes, SIZE)
+
+
+def test_masks_from_a_picture_take_one_that_was_read() -> None:
+    image = Image.new("RGB", SIZE)
+    for make in (mask_from_alpha, mask_from_nan, lambda one: mask_from_color(one, "red")):
+        with pytest.raises(UsageError, match="a picture here is what `read_picture` gives, and Image was given"):
+            make(image)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="is what `read_picture` gives, and str was given"):
+        mask_from_difference(read_picture(image), "a.png")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1.5,2,3,4"])

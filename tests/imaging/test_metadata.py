@@ -247,6 +247,39 @@ def test_a_resolution_out_of_a_formats_range_is_named(tmp_path: Path, dpi: tuple
         assert read_picture(tmp_path / f"out{suffix}").size == SIZE
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "told"),
+    [
+        (b"gAMA", struct.pack(">I", 100_000), True),
+        (b"gAMA", struct.pack(">I", 45_455), False),
+        (b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000), True),  # Display P3
+        (b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000), False),
+        (b"cICP", bytes([9, 16, 0, 1]), True),  # BT.2100 PQ
+        (b"sRGB", b"\0", False),
+    ],
+)
+def test_colours_that_only_a_chunk_describes_are_said_to_be_left_out(
+    tmp_path: Path, kind: bytes, data: bytes, told: bool
+) -> None:
+    path, info = tmp_path / "a.png", PngInfo()
+    info.add(kind, data)
+    photo().save(path, pnginfo=info)
+    sentence = f"The description of the colours (gAMA, cHRM or cICP) of {path} will not be in the results."
+    assert read_picture(path).warnings == ((sentence,) if told else ())
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo().save(path, pnginfo=info, icc_profile=profile)
+    assert read_picture(path).warnings == ()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+def test_a_georeference_is_said_to_be_left_out(tmp_path: Path, dtype: str) -> None:
+    tifffile, path = pytest.importorskip("tifffile"), tmp_path / "a.tif"
+    tags = [(33550, "d", 3, (1.0, 1.0, 0.0), True), (34735, "H", 4, (1, 1, 0, 0), True), (42113, "s", 0, "-9999", True)]
+    tifffile.imwrite(path, np.zeros((20, 30), dtype), extratags=tags, metadata=None)
+    for words in ("georeference (GeoTIFF)", "no-data value (GDAL)"):
+        assert f"The {words} of {path} will not be in the results." in read_picture(path).warnings
+
+
 def test_iptc_is_said_to_be_left_out(tmp_path: Path) -> None:
     data = io.BytesIO()
     photo().save(data, "JPEG")

@@ -61,14 +61,50 @@ def test_floating_values_are_mapped_where_they_leave_0_to_1_or_use_little_of_it(
 
 def test_full_and_equal_values() -> None:
     dim = np.full(KNOWN.shape, 7, np.uint16)
-    assert chosen(dim) == chosen(dim, "full") == (ValueRange(0, 65535), None)
-    assert chosen(np.full(KNOWN.shape, 0.25)) == (ValueRange(0, 1), None)
+    assert chosen(dim, "full") == (ValueRange(0, 65535), None)
+    for level, span in ((dim, ValueRange(0, 65535)), (np.full(KNOWN.shape, 0.25), ValueRange(0, 1))):
+        told = f"a.tif is {level[0, 0]} in every known pixel, and the prior sees {span} as black to white"
+        assert chosen(level) == (span, f"{told}; the range min,max sets others.")
     with pytest.raises(UsageError, match=r"is 37 in every known pixel; give the range as min,max"):
         chosen(np.full(KNOWN.shape, 37.0))
     with pytest.raises(UsageError, match="has values from 0 to 2, and floating values are full from 0 to 1"):
         chosen(np.linspace(0, 2, KNOWN.size).reshape(KNOWN.shape), "full")
     with pytest.raises(UsageError, match="holds values from 0 to 65535; give a range inside, not -1,70000"):
         chosen(dim, (-1, 70000))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nothing"),
+    [("int16", -9999), ("int16", -32768), ("uint16", 65535), ("float32", -3.4e38), ("float64", -32767.0)],
+)
+@pytest.mark.parametrize("count", [1, 300])
+def test_a_number_for_no_data_that_widens_the_range_is_named(dtype: str, nothing: float, count: int) -> None:
+    values = RNG.integers(200, 3001, KNOWN.shape).astype(dtype)
+    values[0, 0], values[0, 1] = 200, 3000
+    values[20:].flat[:count] = nothing
+    span, told = chosen(values)
+    if (span.low, span.high) == (200, 3000) or span.high - span.low < 2801:  # one of 1900 may lie beyond the range
+        assert count == 1 and "no data" not in (told or "")
+    else:
+        word = f"{np.dtype(dtype).type(nothing):.6g}"
+        assert told is not None and told.endswith(
+            f", but all except {word} lie in 200,3000; if that means no data, give 200,3000 as the range."
+        )
+    assert chosen(values, "200,3000") == (ValueRange(200, 3000), None)
+
+
+def test_two_levels_and_a_smooth_tail_are_no_missing_data() -> None:
+    two = np.where(np.arange(KNOWN.size).reshape(KNOWN.shape) % 2, 0, 65535).astype(np.uint16)
+    assert chosen(two) == (full_range(two.dtype), None)
+    sky = (RNG.pareto(2, KNOWN.shape) * 100).clip(0, 9000).astype(np.uint16)
+    assert "no data" not in (chosen(sky)[1] or "")
+
+
+def test_values_that_no_range_can_span_are_one_sentence() -> None:
+    values = np.where(np.arange(KNOWN.size).reshape(KNOWN.shape) % 2, -1.7e308, 1.7e308)
+    with pytest.raises(UsageError, match=r"values from -1.7e\+308 to 1.7e\+308, too far apart; give the range min,max"):
+        chosen(values)
+    assert full_range(values.dtype).to_unit(values).tolist() == np.sign(values).tolist()
 
 
 @pytest.mark.parametrize("wrong", ["Auto", "1", "1,2,3", "5,5", "9,1", "a,b", "nan,1", "0,inf", 3, None, [1], object()])

@@ -155,6 +155,32 @@ def test_replacing_a_run_leaves_none_of_its_files(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(["a_notes.txt", *(file.name for file in files)])
 
 
+@pytest.mark.parametrize("option", ["mask", "mask_diff"])
+def test_a_run_never_replaces_what_it_reads(tmp_path: Path, option: str) -> None:
+    image, own = picture(), tmp_path / "a_1.png"
+    image.save(tmp_path / "a.png")
+    marked = image.copy()
+    marked.paste("red", (8, 8, 20, 20))
+    other = Image.fromarray(hole_in(image.size)) if option == "mask" else marked
+    other.save(own)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a_mean.png").symlink_to(own)
+    before = own.read_bytes()
+    result = inpaint(tmp_path / "a.png", prior=white_prior(), num_samples=2, **{option: own}, **FAST)
+    for folder in (tmp_path, tmp_path / "links"):
+        with pytest.raises(UsageError, match="is an input of this run, which would replace it; choose another folder"):
+            result.save(folder, overwrite=True)
+    assert own.read_bytes() == before and len(list(tmp_path.iterdir())) == 3
+    assert len(result.save(tmp_path, "b", overwrite=True)) == 7
+
+
+def test_a_name_that_is_too_long_is_told_in_a_folder_with_results_too(tmp_path: Path) -> None:
+    result = inpaint(picture(), hole_in((64, 48)), white_prior(), num_samples=1, **FAST)
+    result.save(tmp_path, "a")
+    with pytest.raises(UsageError, match=r"has 25\d bytes, and .* allows 255; give the picture"):
+        result.save(tmp_path, "b" * 249)
+
+
 def test_a_sample_depends_on_its_seed_and_not_on_its_company() -> None:
     hole = hole_in((64, 48))
     four = inpaint(picture(), hole, white_prior(), num_samples=4, seed=7, batch_size=4, **FAST)

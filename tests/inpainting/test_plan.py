@@ -6,6 +6,7 @@ import builtins
 import hashlib
 import inspect
 import io
+import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ import priorpaint
 from priorpaint import CancelToken, Completion, DenoiserPrior, Loading, Solver, Step, Stopped, UsageError
 from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.errors import NotEnoughMemory, out_of_memory
+from priorpaint.imaging import save_picture
 from priorpaint.inpainting import api, levels
+from priorpaint.inpainting.result import SUFFIXES, Output
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.solvers import Cost
 from priorpaint.solvers.base import Task
@@ -361,3 +364,46 @@ def test_too_little_memory_is_a_sentence_and_keeps_what_is_finished() -> None:
 )
 def test_what_tells_a_lack_of_memory(error: Exception, expected: bool) -> None:
     assert out_of_memory(error) is expected
+
+
+def test_going_on_in_other_versions_is_told(tmp_path: Path) -> None:
+    ready = priorpaint.plan(PICTURE, hole(), half(), num_samples=2, **FAST)
+    ready.run().save(tmp_path, "a")
+    path = tmp_path / "run.json"
+    record = json.loads(path.read_text())
+    record |= {"finished_samples": 1, "versions": {**record["versions"], "torch": "1.0"}}
+    del record["nfe"]
+    path.write_text(json.dumps(record))
+    with Output(tmp_path, "a").resumed(2, ready.info, ready.looks, ready.known) as (going_on, finished):
+        assert len(finished) == going_on.finished == 1
+        now = ready.info["versions"]["torch"]
+        told = f"{path} was begun with torch 1.0 (now {now}); the samples that it has may be others than these versions"
+        assert going_on.told == (f"{told} draw.",)
+    with Output(tmp_path, "a").resumed(2, ready.info, ready.looks, ready.known) as (going_on, _):
+        assert going_on.told == ()
+
+
+@pytest.mark.parametrize(
+    ("mode", "format"),
+    [(mode, format) for mode in ("RGB", "L", "P") for format in ("png", "webp", "tiff", "jpg")]
+    + [(mode, format) for mode in ("RGBA", "I;16") for format in ("png", "tiff")]
+    + [("RGBA", "webp")],
+)
+def test_a_completion_that_was_replaced_is_drawn_again(mode: str, format: str, tmp_path: Path) -> None:
+    grey = PICTURE.convert("L")
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else PICTURE.convert(mode)
+    if mode == "RGBA":
+        image.putalpha(grey)
+    ready = priorpaint.plan(image, hole(), half(), num_samples=3, **FAST)
+    ready.run().save(tmp_path, "a", format=format)
+    path = tmp_path / "run.json"
+    record = json.loads(path.read_text())
+    del record["nfe"]
+    path.write_text(json.dumps(record))
+    output = Output(tmp_path, "a", SUFFIXES[format])
+    with output.resumed(3, ready.info, ready.looks, ready.known) as (_, finished):
+        assert len(finished) == 3
+    if format != "jpg":  # which keeps no pixels to compare
+        save_picture(ready.looks.image.transpose(Image.Transpose.ROTATE_180), output.completion(1))
+        with output.resumed(3, ready.info, ready.looks, ready.known) as (_, finished):
+            assert len(finished) == 1

@@ -278,6 +278,7 @@ def test_the_default_method_follows_the_measurement(operator: Operator, sigma_y:
         ({"operator": Downsampling(2), "y": torch.zeros(1, 2, 8, 8)}, "1 or 3 channels, not 2"),
         ({"operator": Downsampling(300)}, "at most 16 megapixels"),
         ({"operator": Downsampling(2), "fit": "resize"}, "leave fit='resize' out"),
+        ({"operator": None}, r"an operator is a name \(`priorpaint operators`\) or an Operator, not None"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(arguments: dict[str, Any], message: str) -> None:

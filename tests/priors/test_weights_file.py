@@ -91,6 +91,18 @@ def test_a_file_that_contradicts_itself_is_refused(network: UNet, tmp_path: Path
         read_weights(path)
 
 
+def test_weights_of_8_bits_are_read_and_checked(network: UNet, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, network, WeightsMetadata())
+    rewrite(path, lambda t, e: t.update({key: value.to(torch.float8_e4m3fn) for key, value in t.items()}))
+    loaded = read_weights(path).denoiser.state_dict()
+    torch.testing.assert_close(loaded, dict(network.state_dict()), atol=1e-3, rtol=2**-4)  # 3 bits after the first
+    damaged = torch.full((3,), float("nan")).to(torch.float8_e4m3fn)
+    rewrite(path, lambda t, e: t.update({"tail.bias": damaged}))
+    with pytest.raises(PriorError, match="tail.bias holds values that are not finite"):
+        read_weights(path)
+
+
 def test_weights_that_are_not_finite_are_not_written(network: UNet, tmp_path: Path) -> None:
     with torch.no_grad():
         network.tail.bias[0] = 1e6  # finite in float32, infinite in float16

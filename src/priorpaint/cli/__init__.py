@@ -6,13 +6,14 @@ keeping what is finished.
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from priorpaint.errors import NO_MEMORY, PriorpaintError, UsageError, out_of_memory
+from priorpaint.errors import NO_MEMORY, PriorpaintError, UsageError, out_of_memory, short
 
 from .bench import bench
 from .certify import certify
@@ -29,6 +30,8 @@ from .theory import theory
 from .train import train
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+# What is wrong with a path that was given, whatever looked at it first.
+_PATH_ERRORS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
 _DEBUG = "--debug"
 
 app = typer.Typer(
@@ -84,6 +87,8 @@ def _run() -> None:
     except Exception as error:
         if out_of_memory(error):
             _fail(NO_MEMORY, FAILED)
+        if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
+            _fail(f"{short(error.filename)} cannot be used ({error.strerror}); choose another path.", WRONG_USE)
         _fail(f"{type(error).__name__}: {error} (run again with {_DEBUG} to see where).", FAILED)
 
 

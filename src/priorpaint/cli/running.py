@@ -168,7 +168,7 @@ def run(plan: Callable[..., Plan], image: Path, options: JobOptions, /, **own: A
     with ExitStack() as stack:
         signals = stack.enter_context(taken_signals())
         if options.resume:
-            record, finished = stack.enter_context(output.resumed(samples, ready.info, ready.looks))
+            record, finished = stack.enter_context(output.resumed(samples, ready.info, ready.looks, ready.known))
         else:
             reserved = output.reserved(samples, ready.info, overwrite=overwrite, picture=ready.looks)
             record, finished = stack.enter_context(reserved), []
@@ -218,7 +218,7 @@ class _Run:
 
         if self.plan.known.any() and lossy(self.output.completion(0)):
             self.display.say("Note: JPEG cannot keep the known pixels bit-identical; --format png does.")
-        for sentence in self.record.lost:
+        for sentence in self.record.told:
             self.display.say(f"Note: {sentence}")
         for warning in self.plan.warnings:
             self.display.say(f"Warning: {warning}")

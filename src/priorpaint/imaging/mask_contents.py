@@ -205,7 +205,9 @@ def _planes(
         return [_stored(image)], [number]
     code = f"#{text}" if len(text) == 6 and not set(text.lower()) - set("0123456789abcdef") else text
     try:
-        red, green, blue, *_ = ImageColor.getrgb(code)
+        red, green, blue, *opacity = ImageColor.getrgb(code)
+        if opacity not in ([], [255]):
+            raise ValueError("pixels are compared by colour alone")
     except ValueError:
         raise UsageError(
             f'{text!r} is not a colour; give one such as "#ffff00" or yellow, or a stored value such as 15.'

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +32,10 @@ def grow(known: Bools, pixels: int) -> Bools:
         pixels: radius, from -10,000 to 10,000; a negative one makes the hole smaller.
 
     Raises:
-        UsageError: the radius is too large, or nothing would be left to repaint, or nothing known.
+        UsageError: no such mask, the radius is too large, or nothing would be left to repaint, or nothing known.
     """
-    _check_distance("grow", abs(pixels))
+    _check_mask(known)
+    _check_distance("grow", pixels)
     if pixels == 0:
         return known
     out, part = known.copy(), _around(~known, abs(pixels) + 1)
@@ -58,11 +61,12 @@ def feather(known: Bools, pixels: int, own: Bools | None = None) -> NDArray[np.f
         own: (H, W), False where the picture has nothing of its own to show; there the weight is 1.
 
     Raises:
-        UsageError: the width is negative or too large, or there is no seam because the picture has nothing to show.
+        UsageError: no such mask, a width that is negative or too large, or nothing of the picture's own to blend with.
     """
+    _check_mask(known)
+    _check_distance("feather", pixels)
     if pixels < 0:
         raise UsageError(f"a seam has a width of at least 0 pixels, not {pixels}.")
-    _check_distance("feather", pixels)
     weight, part = np.zeros(known.shape, dtype=np.float32), _around(~known, pixels + 1)
     weight[part] = np.minimum(distance_to(known[part], pixels) / (pixels + 1), 1)
     if own is not None:
@@ -122,7 +126,9 @@ def checked_sides(sides: Sequence[int]) -> tuple[int, int, int, int]:
     Raises:
         UsageError: one is missing or negative, or all are 0.
     """
-    numbers = [int(side) for side in sides]
+    numbers = list(sides)
+    if not all(isinstance(side, Integral) for side in numbers):
+        raise UsageError(f"a picture is extended by whole numbers of pixels, not by {sides!r}.")
     if len(numbers) != 4 or min(numbers) < 0 or not any(numbers):
         text = ",".join(map(str, numbers))
         raise UsageError(f"a picture is extended by left,top,right,bottom pixels, such as 0,0,64,0, not by {text}.")
@@ -210,6 +216,13 @@ def _along_rows(seeds: Bools, inside: Bools) -> Bools:
     return inside & chosen[runs]
 
 
-def _check_distance(name: str, pixels: int) -> None:
-    if pixels > MAX_DISTANCE:
-        raise UsageError(f"--{name} takes at most {MAX_DISTANCE} pixels, not {pixels}.")
+def _check_mask(known: Any) -> None:
+    if not (isinstance(known, np.ndarray) and known.dtype == np.bool_ and known.ndim == 2):
+        raise UsageError("a mask here is an array (H, W) of bool, True where known, as `read_mask` gives it.")
+
+
+def _check_distance(name: str, pixels: Any) -> None:
+    if not isinstance(pixels, Integral):
+        raise UsageError(f"--{name} takes a whole number of pixels, not {pixels!r}.")
+    if abs(pixels) > MAX_DISTANCE:
+        raise UsageError(f"--{name} takes at most {MAX_DISTANCE} pixels, not {abs(pixels)}.")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,6 +153,7 @@ def mask_from_alpha(picture: Picture) -> Mask:
     Raises:
         UsageError: the picture has no transparency, no transparent pixel, or no opaque one.
     """
+    _check_read(picture)
     if picture.alpha is None:
         raise UsageError(f"{picture.name} has no transparency to take the mask from; give a mask file or a box.")
     clear = picture.alpha < THRESHOLD
@@ -183,6 +186,7 @@ def mask_from_color(picture: Picture, color: Colors, tolerance: int | None = Non
     Raises:
         UsageError: there is no such colour, or no pixel has it, or every pixel.
     """
+    _check_read(picture)
     _check_shallow(picture)
     return _checked(~_matching(picture.name, picture.image, color, tolerance))
 
@@ -195,6 +199,8 @@ def mask_from_difference(picture: Picture, other: Picture, tolerance: int | None
     Raises:
         UsageError: the sizes differ, or the pictures do nowhere, or everywhere.
     """
+    for one in (picture, other):
+        _check_read(one)
     if picture.size != other.size:
         sizes = " but ".join(f"{one.name} is {one.size[0]}x{one.size[1]}" for one in (other, picture))
         raise UsageError(f"{sizes}; a difference needs pictures of one size.")
@@ -222,6 +228,7 @@ def mask_from_nan(picture: Picture) -> Mask:
     Raises:
         UsageError: the picture has no such pixel, or no other.
     """
+    _check_read(picture)
     known = np.isfinite(picture.values()).all(axis=2)
     if known.all():
         raise UsageError(f"{picture.name} has no value that is NaN, so nothing to repaint; give a mask file or a box.")
@@ -240,7 +247,10 @@ def mask_from_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Mask:
         raise UsageError("There is no box to repaint; give at least one as x,y,width,height.")
     width, height = size
     known = np.ones((height, width), dtype=np.bool_)
-    for x, y, w, h in boxes:
+    for box in boxes:
+        if len(box) != 4 or not all(isinstance(side, Integral) for side in box):
+            raise UsageError(f"The box {box!r} is not (x, y, width, height) in whole pixels, such as (40, 30, 64, 64).")
+        x, y, w, h = box
         text = f"{x},{y},{w},{h}"
         if w <= 0 or h <= 0:
             raise UsageError(f"The box {text} is empty; its width and height must be at least 1.")
@@ -287,6 +297,11 @@ def _matching(name: str, image: Image.Image, colors: Colors, tolerance: int | No
     return np.asarray(out)
 
 
+def _check_read(picture: Any) -> None:
+    if not isinstance(picture, Picture):
+        raise UsageError(f"a picture here is what `read_picture` gives, and {type(picture).__name__} was given.")
+
+
 def _check_shallow(picture: Picture) -> None:
     """Colours and differences are told in values of 255."""
     if is_array(picture.image):
@@ -311,9 +326,11 @@ def _check_size(name: str, mask: tuple[int, int], picture: tuple[int, int], turn
     if mask == picture:
         return
     mask_size, picture_size = (f"{width}x{height}" for width, height in (mask, picture))
-    turned = " upright (with its EXIF orientation)" if mask == picture[::-1] else ""
-    stored = " (or, if it was painted on the picture as it is stored, add --turn-mask)"
-    advice = stored if turned and turn in _SIDEWAYS and own_turn == 1 else ""
+    turned, advice = "", ""
+    if mask == picture[::-1]:
+        turned = " upright (with its EXIF orientation)" if turn != 1 else ""
+        stored = " (or, if it was painted on the picture as it is stored, add --turn-mask)"
+        advice = stored if turn in _SIDEWAYS and own_turn == 1 else " (turn it)"
     raise UsageError(
         f"{name} is {mask_size} but the picture is {picture_size}{turned}; make the mask {picture_size}{advice}."
     )

@@ -19,11 +19,22 @@ NAMES = {
     "texts": "PNG texts",
     "dpi": "resolution",
 }
+CICP = "cicp"  # in `Image.info`: a PNG has such a chunk, of which Pillow says nothing
 COMMENT = "Comment"  # the keyword of a PNG text that is what JPEG calls its comment
 _ORIENTATION, _EXIF_TABLE, _GPS_TABLE, _XMP_TAG = 274, 34665, 34853, 700
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH = 282, 283, 296, 2
 _PIXEL_X, _PIXEL_Y = 40962, 40963
-_IPTC_TAGS, _IPTC_RESOURCE = (33723, 34377), 0x0404
+_IPTC, _IPTC_RESOURCE = "IPTC data", 0x0404
+# Tags of a TIFF that no result has, by what they hold.
+_LEFT_OUT = {
+    _IPTC: (33723, 34377),
+    "georeference (GeoTIFF)": (33550, 33922, 34264, 34735),
+    "no-data value (GDAL)": (42113,),
+    "metadata of GDAL": (42112,),
+    "metadata of ImageJ": (50838, 50839),
+}
+_COLOURS = "description of the colours (gAMA, cHRM or cICP)"
+_SRGB_GAMMA, _SRGB_CHROMATICITY = 1 / 2.2, (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 # The table of an EXIF block is that of a TIFF, where the same tags say how the pixels are laid out; phones write some
 # of those too. Only tags of this list, the description, may travel: a TIFF would take the others for its own layout.
 _DESCRIPTION = {269, 270, 271, 272, 282, 283, 285, 296, 305, 306, 315, 316, 18246, 18249, 33432, _EXIF_TABLE,
@@ -39,8 +50,7 @@ def read(image: Image.Image, name: str) -> tuple[dict[str, Any], tuple[str, ...]
     exif, complaints = _exif_block(image, name)
     if "dpi" in image.info and resolution(image.info) is None:
         complaints += (f"The resolution of {name} is not a number and will not be in the results.",)
-    if _has_iptc(image):
-        complaints += (f"The IPTC data of {name} will not be in the results.",)
+    complaints += tuple(f"The {words} of {name} will not be in the results." for words in _left_out(image))
     fields = {
         "icc": image.info.get("icc_profile") or None,
         "exif": exif,
@@ -166,9 +176,27 @@ def _tables(block: bytes) -> dict[int, str]:
     return tables
 
 
-def _has_iptc(image: Image.Image) -> bool:
+def _left_out(image: Image.Image) -> list[str]:
+    """What a file says that no result does."""
     tags = getattr(image, "tag_v2", {})
-    return _IPTC_RESOURCE in image.info.get("photoshop", {}) or any(tag in tags for tag in _IPTC_TAGS)
+    words = [words for words, those in _LEFT_OUT.items() if any(tag in tags for tag in those)]
+    if _IPTC not in words and _IPTC_RESOURCE in image.info.get("photoshop", {}):
+        words.append(_IPTC)
+    return [*words, _COLOURS] if _other_colours(image) else words
+
+
+def _other_colours(image: Image.Image) -> bool:
+    """Whether a PNG says without an ICC profile that its colours are not those of sRGB."""
+    info = image.info
+    if image.format != "PNG" or info.get("icc_profile"):
+        return False
+    if CICP in info:
+        return True
+    if "srgb" in info:
+        return False
+    gamma, points = info.get("gamma", _SRGB_GAMMA), info.get("chromaticity", _SRGB_CHROMATICITY)
+    off = [abs(a - b) for a, b in zip(points, _SRGB_CHROMATICITY, strict=True)]
+    return abs(gamma - _SRGB_GAMMA) > 0.01 or max(off) > 0.005
 
 
 def _texts(image: Image.Image) -> dict[str, str]:

@@ -33,6 +33,11 @@ def damage(data: bytes) -> str | None:
     return None
 
 
+def has_chunk(data: bytes, kind: bytes) -> bool:
+    """Whether a file is a PNG with a chunk of this kind."""
+    return data.startswith(_SIGNATURE) and any(found == kind for found, _, _ in _chunks(data))
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
     """Kind, body and checksum of each whole chunk."""
     view, at = memoryview(data), len(_SIGNATURE)

@@ -18,6 +18,8 @@ Asked = str | Sequence[float]
 _PERCENTILES = (0.1, 99.9)
 _USED = 0.5  # a picture that uses a smaller part of the values is stretched
 _ENOUGH = 2_000_000  # values settle a percentile
+_SEEN = ", which the prior sees as black to white"
+_OTHERS = "; the range min,max sets others."
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ class ValueRange:
         """Stored values on [-1, 1], clipped; a value that is not finite becomes 0."""
         wide = values.dtype.itemsize > 2 or values.dtype.kind == "f"  # float32 holds 8 and 16 bits exactly
         planes: NDArray[Any] = values.astype(np.float64 if wide else np.float32)
-        planes -= self.low
-        planes /= (self.high - self.low) / 2
-        planes -= 1
+        with np.errstate(over="ignore", invalid="ignore"):  # far outside, or not finite
+            planes -= self.low
+            planes /= (self.high - self.low) / 2
+            planes -= 1
         if values.dtype.kind == "f":
             planes[~np.isfinite(values)] = 0
         return np.clip(planes, -1, 1, out=planes).astype(np.float32, copy=False)
@@ -82,7 +85,8 @@ def choose_range(
 
     "auto" takes the .1 and 99.9 percentiles of the known values where they span less than half of what the type holds,
     and where floating values leave 0 to 1. Pictures of 8 bits are never stretched: a step of theirs is as small as a
-    prior gets.
+    prior gets. The sentence says so where the lowest or highest value stands alone: programs write -9999 or 65535 for
+    "no data".
 
     Args:
         values: (H, W, C), without alpha.
@@ -115,15 +119,37 @@ def choose_range(
             )
         return full, None
     flat = seen.reshape(-1)
+    if not math.isfinite(highest - lowest):
+        raise UsageError(
+            f"{name} has values from {lowest:.6g} to {highest:.6g}, too far apart; give the range min,max."
+        )
     low, high = (float(v) for v in np.percentile(flat[:: 1 + flat.size // _ENOUGH], _PERCENTILES))
     if low == high:  # nearly all values are equal, so the others are what there is to see
         low, high = lowest, highest
+    alone = _alone(flat, low, high)
     if inside and (low == high or high - low >= _USED * (full.high - full.low)):
-        return full, None
+        level = f"{name} is {low:.6g} in every known pixel, and the prior sees {full} as black to white{_OTHERS}"
+        return full, f"{name} uses the values {full}{_SEEN}{alone}" if alone else level if low == high else None
     if values.dtype.kind != "f":
         low, high = math.floor(low), math.ceil(high)
     if low == high:
         raise UsageError(f"{name} is {low:.6g} in every known pixel; give the range as min,max.")
     span = ValueRange(low, high)
-    told = f"{name} uses the values {span}, which the prior sees as black to white; the range min,max sets others."
-    return span, told
+    return span, f"{name} uses the values {span}{_SEEN}{alone or _OTHERS}"
+
+
+def _alone(values: NDArray[Any], low: float, high: float) -> str | None:
+    """What is to be said of a lowest or highest value that is farther from all others than these are from each other.
+
+    Args:
+        values: (N,).
+        low, high: of the range; a value beyond them does no harm.
+    """
+    for extreme in (values.min(), values.max()):
+        others = values[values != extreme]
+        first, last = (float(others.min()), float(others.max())) if others.size else (0.0, 0.0)
+        gap = max(first - float(extreme), float(extreme) - last)
+        if gap > last - first > 0 and (low < first or high > last):
+            inside = f"{first:.6g},{last:.6g}"
+            return f", but all except {extreme:.6g} lie in {inside}; if that means no data, give {inside} as the range."
+    return None

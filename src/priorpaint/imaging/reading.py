@@ -36,7 +36,8 @@ MAX_PIXELS = 40_000_000
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F")
 FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # for Pillow, MPO is a JPEG
 
-_BITS_PER_SAMPLE = 258
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_0, _SIGNED = 0, 2
 
 
 def read_picture(source: Source, *, page: int | None = None) -> Picture:
@@ -73,6 +74,8 @@ def load_upright(source: Source, *, picture: bool = True, page: int | None = Non
     with quiet():
         if page is not None and isinstance(source, np.ndarray | Image.Image):
             raise UsageError(f"{label} is one page already; page is for a TIFF file.")
+        if isinstance(source, np.ma.MaskedArray):  # whose own mask nobody would look at
+            raise UsageError(f"{label} is a masked array; give array.data, and np.ma.getmaskarray(array) as the mask.")
         if isinstance(source, np.ndarray):
             source = image_of(source, label) if picture else mask_image(source)
         if isinstance(source, Image.Image) and not _unread_tiff(source):
@@ -93,7 +96,9 @@ def _contents(source: Any, label: str) -> tuple[str | None, bytes]:
     data = source.read() if callable(getattr(source, "read", None)) else source
     if not isinstance(data, (bytes, bytearray, memoryview)):
         kind = "text" if isinstance(data, str) else type(source).__name__
-        turn = ": tensor.permute(1, 2, 0).numpy()" if isinstance(source, Tensor) else ""
+        turn = ""
+        if isinstance(source, Tensor):
+            turn = ": tensor.permute(1, 2, 0).numpy()" if source.ndim == 3 else ": tensor.numpy()"
         raise UsageError(
             f"{label} is a path, bytes, a file opened with 'rb', a PIL image or a NumPy array (H, W[, channels]), and "
             f"{kind} was given; convert it{turn}."
@@ -119,6 +124,7 @@ def _from_data(name: str, data: bytes, *, picture: bool, page: int | None) -> Pi
     if picture and data.startswith(TIFF_MAGIC) and (page is not None or not _pillow_reads(data)):
         return _from_deep_tiff(name, data, page)
     with _open_image(name, io.BytesIO(data)) as image:
+        image.info |= {metadata.CICP: True} if png.has_chunk(data, b"cICP") else {}
         return _finish(name, image, picture=picture)
 
 
@@ -174,7 +180,7 @@ def _pillow_reads(data: bytes) -> bool:
     """Whether Pillow opens a TIFF and reads all bits of its values."""
     try:
         with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-            return not _deep_colour(image)
+            return not _deep_colour(image) and _misread(image) is None
     except UnidentifiedImageError:
         return False
     except Exception:  # damaged: told by the one that reads it
@@ -186,12 +192,16 @@ def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
     try:
         several = several_frames(image)
         deep = picture and _deep_colour(image)
+        misread = _misread(image)
     except Exception as error:  # the table of a frame may be damaged
         raise _damaged(name, error) from error
     # MPO is what phones write: a JPEG whose further frames are previews or gain maps.
     if several and image.format != "MPO":
-        choose = "choose one with --page N" if image.format == "TIFF" else "save the one that you want by itself"
+        pages = picture and image.format == "TIFF"  # --page is about the picture
+        choose = "choose one with --page N" if pages else "save the one that you want by itself"
         raise UsageError(f"{name} has several frames or pages; {choose}.")
+    if misread is not None:
+        raise UsageError(f"{name} has {misread}; save it as grey of 8 or 16 bits with black as 0.")
     if deep:
         raise UsageError(
             f"{name} has 16 bits a channel, of which 8 would be read; save it as TIFF, .npy or with 8 bits."
@@ -256,6 +266,16 @@ def _deep_colour(image: Image.Image) -> bool:
         return False
     with open(filename, "rb") as file:
         return file.read(25)[24:] == b"\x10"  # IHDR: the byte after width and height is the bit depth
+
+
+def _misread(image: Image.Image) -> str | None:
+    """What a TIFF has that Pillow takes for something else, in words; its pixels need not be decoded for it."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    if image.mode == "L" and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        return "values below 0"
+    if image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_0:
+        return "16 bits with white as 0"
+    return None
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.errors import PriorpaintError, UsageError, short
 from priorpaint.imaging import metadata
 from priorpaint.imaging.arrays import check_tiff, is_array, value_type
 from priorpaint.imaging.picture import Picture, opacity_of
@@ -194,7 +194,7 @@ def check_results(folder: str | Path, files: Sequence[Path], *, overwrite: bool)
     blocked = next((file for file in files if file.is_dir()), None)
     if blocked is not None:
         raise UsageError(f"{blocked} is a folder, where a result would go; choose another folder for the results.")
-    existing = [file for file in dict.fromkeys(files) if file.exists()]
+    existing = [file for file in dict.fromkeys(files) if os.path.lexists(file)]  # a link to nothing is somebody's, too
     if existing and not overwrite:
         rest = len(existing) - 1
         more = f" and {rest} more file{'s' * (rest > 1)} exist" if rest else " exists"
@@ -244,14 +244,8 @@ def _nearest(folder: Path) -> Path:
                 raise UsageError(f"{path} is a link to nothing; remove it, or choose another folder.") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"the folder {_short(path)} cannot be used ({reason}); choose another one.") from None
+            raise UsageError(f"the folder {short(path)} cannot be used ({reason}); choose another one.") from None
     raise UsageError(f"the folder {folder} cannot be used; choose another one.")
-
-
-def _short(name: str | Path) -> str:
-    """The ends of a name that is long."""
-    text = str(name)
-    return text if len(text) < 120 else f"{text[:40]}...{text[-40:]}"
 
 
 def _check_names(folder: Path, files: Sequence[Path], there: Path) -> None:
@@ -263,7 +257,7 @@ def _check_names(folder: Path, files: Sequence[Path], there: Path) -> None:
         size = len(os.fsencode(part))
         if size > longest:
             raise UsageError(
-                f"the name {_short(part)} has {size} bytes, and {there} allows {longest}; give the picture "
+                f"the name {short(part)} has {size} bytes, and {there} allows {longest}; give the picture "
                 "or the folder a shorter name."
             )
 

@@ -340,8 +340,8 @@ def planned(
         raise UsageError(f"batch_size must be at least 1, not {options.batch_size}")
     flags = parse_flags(options.prior_flags)
     if isinstance(prior, Prior):
-        if flags or options.offline:
-            raise UsageError("prior_flags and offline are for a prior by name or path; a ready prior takes none.")
+        if flags or options.offline or options.device is not None:
+            raise UsageError("prior_flags, offline and device are for a prior by name or path, not a ready one.")
         loaded = prior
     else:
         if on_event is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -63,6 +63,40 @@ def number(value: Any, name: str) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise UsageError(f"{name} is a number, not {_shown(value)}")
     return float(value)
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or False, of Python or NumPy.
+
+    Raises:
+        UsageError: anything else, such as "no", which Python takes for true.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise UsageError(f"{name} is True or False, not {_shown(value)}")
+    return bool(value)
+
+
+def as_sides(sides: Any) -> list[int]:
+    """Sides of a picture in a list or an array.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if isinstance(sides, str) or not isinstance(sides, Iterable):
+        raise UsageError(f"extend is (left, top, right, bottom) in whole pixels, not {_shown(sides)}")
+    return [whole(side, "each side of extend") for side in sides]
+
+
+def as_colors(colors: Any) -> list[str | int]:
+    """Colours and stored values, one or several.
+
+    Raises:
+        UsageError: anything else.
+    """
+    several = [colors] if isinstance(colors, str) or not isinstance(colors, Iterable) else list(colors)
+    if isinstance(colors, bytes) or not all(isinstance(one, str | Integral) for one in several):
+        raise UsageError(f'mask_color is a colour such as "#ffff00", a stored value, or several, not {_shown(colors)}')
+    return [one if isinstance(one, str) else whole(one, "each stored value") for one in several]
 
 
 def as_boxes(boxes: Any) -> list[Box]:

@@ -29,7 +29,7 @@ from ..imaging.masks import (
     read_mask,
     share_warning,
 )
-from .inputs import Keywords, Source, about, as_boxes, as_picture, whole
+from .inputs import Keywords, Source, about, as_boxes, as_colors, as_picture, as_sides, flag, whole
 
 _OWN = ("alpha", "nan")  # masks that the picture itself has
 
@@ -71,13 +71,14 @@ class Masking(Keywords):
         Raises:
             UsageError: what should be a whole number is none.
         """
-        extend = self.extend
-        if extend is not None:
-            extend = [whole(side, "each side of extend") for side in extend]
+        color = self.mask_color
         return replace(
             self,
             boxes=as_boxes(self.boxes),
-            extend=extend,
+            mask_color=None if color is None else as_colors(color),
+            extend=None if self.extend is None else as_sides(self.extend),
+            turn_mask=flag(self.turn_mask, "turn_mask"),
+            invert=flag(self.invert, "invert"),
             grow=whole(self.grow, "grow"),
             feather=whole(self.feather, "feather"),
             tolerance=None if self.tolerance is None else whole(self.tolerance, "tolerance"),

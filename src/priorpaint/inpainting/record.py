@@ -37,7 +37,8 @@ class Record:
         info: what is known of the run before its first sample.
         finished: samples whose files are in place, from the first one on.
         earlier: names of files that a replaced run left.
-        lost: what the files do not keep of the picture's metadata, one sentence.
+        told: what the user should hear about before the work, one sentence each: what the files do not keep of the
+            picture's metadata; that the samples which are finished come from other versions.
         complete: all files are in place already, those of the summary too.
     """
 
@@ -45,7 +46,7 @@ class Record:
     info: dict[str, Any]
     finished: int = 0
     earlier: frozenset[str] = frozenset()
-    lost: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
     complete: bool = False
 
     def sample(self) -> None:
@@ -120,6 +121,17 @@ def check_same(path: Path, record: Mapping[str, Any], info: Mapping[str, Any], s
             f"{path} is of another run: {', '.join(different)} differ{'s' * (len(different) == 1)}; repeat the command "
             "of that run with --resume, or choose another folder."
         )
+
+
+def other_versions(path: Path, record: Mapping[str, Any], info: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is to be said of a run, read from ``path``, that other versions began than now go on with it: a seed gives
+    the same picture only in the same ones."""
+    old, new = _part(record, "versions"), _part(info, "versions")
+    names = [name for name in ("priorpaint", "torch") if old.get(name) != new[name]]
+    if not names:
+        return ()
+    both = " and ".join(f"{name} {old.get(name)} (now {new[name]})" for name in names)
+    return (f"{path} was begun with {both}; the samples that it has may be others than these versions draw.",)
 
 
 def _part(record: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -112,6 +112,8 @@ def plan_restoration(
         operator = make_operator(operator, **(operator_settings or {}))
     elif operator_settings:
         raise UsageError("operator_settings are for an operator by name; a ready operator takes none.")
+    if not isinstance(operator, Operator):
+        raise UsageError(f"an operator is a name (`priorpaint operators`) or an Operator, not {operator!r}.")
     common, params = Options.split(options)
     solver = choose_solver(method, params, restoration_default(operator, sigma_y))
     solver.check(operator)

@@ -22,6 +22,7 @@ from ..imaging import (
     check_results,
     check_space,
     contact_sheet,
+    lossy,
     read_picture,
     save_picture,
     size_on_disk,
@@ -31,7 +32,7 @@ from ..imaging import (
 )
 from ..imaging.arrays import is_array
 from .method import MAX_SAMPLES
-from .record import RUN_FILE, Record, check_same, clear_parts, created, interrupted, locked, read_record
+from .record import RUN_FILE, Record, check_same, clear_parts, created, interrupted, locked, other_versions, read_record
 
 SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "npy": ".npy"}
 _ALIASES = {"jpeg": "jpg", "tif": "tiff"}
@@ -94,7 +95,7 @@ class Result:
         output = Output(folder, stem, suffix_for(format, self.picture), read_back)
         made = replace(self.picture, image=self.images[0])
         with output.reserved(len(self.images), self.info, overwrite=overwrite, picture=made) as record:
-            for sentence in record.lost:
+            for sentence in record.told:
                 warnings.warn(sentence, stacklevel=2)
             completions = [output.write_completion(k, image, self.picture) for k, image in enumerate(self.images)]
             return completions + output.write_summary(self, record)
@@ -176,6 +177,7 @@ class Output:
             UsageError: as `check`, or another run is writing the same files.
         """
         lost = self.check(num_samples, overwrite=overwrite, picture=picture)  # before a folder is made
+        self._spare_inputs(num_samples, info)
         with locked(Path(self.folder), self.stem):
             self._clear_parts()
             self.check(num_samples, overwrite=overwrite)
@@ -196,9 +198,12 @@ class Output:
 
     @contextmanager
     def resumed(
-        self, num_samples: int, info: Mapping[str, Any], picture: Picture
+        self, num_samples: int, info: Mapping[str, Any], picture: Picture, known: NDArray[np.bool_]
     ) -> Iterator[tuple[Record, list[Image.Image]]]:
         """As `reserved`, for a run that goes on with an interrupted one, whose completions come with it.
+
+        Args:
+            known: (H, W), True where a completion has the pixels of ``picture``.
 
         Raises:
             UsageError: there is none, it is a run of something else, or it is still under way.
@@ -211,7 +216,7 @@ class Output:
             if old is None:
                 raise UsageError(f"{path} is gone; leave --resume out to begin anew.")
             check_same(path, old, info, self.suffix)
-            images = self._finished(old, picture.size)
+            images = self._finished(old, picture, known)
             there = all(map(Path.exists, self.files(num_samples)))
             if there and len(images) == num_samples and interrupted(old) is None:
                 yield Record(path, old, num_samples, complete=True), images
@@ -219,21 +224,23 @@ class Output:
             names = [file.name for file in self.files(num_samples)]
             lost = check_output(self.completion(0), picture)
             check_space(self.folder, self.size(num_samples - len(images), picture))
-            record = Record(path, {**info, "outputs": names}, len(images), self._own_names(old), lost)
+            told = other_versions(path, old, info) if images else ()
+            record = Record(path, {**info, "outputs": names}, len(images), self._own_names(old), (*lost, *told))
             record.write()
             yield record, images
 
-    def _finished(self, record: Mapping[str, Any], size: tuple[int, int]) -> list[Image.Image]:
-        """The completions of a run up to the first one that was removed or damaged since."""
+    def _finished(self, record: Mapping[str, Any], picture: Picture, known: NDArray[np.bool_]) -> list[Image.Image]:
+        """The completions of a run up to the first one that was removed, damaged or replaced since."""
         said, images = record.get("finished_samples"), []
         for index in range(min(said, MAX_SAMPLES) if isinstance(said, int) else 0):
+            path = self.completion(index)
             try:
-                image = read_picture(self.completion(index)).image
+                there = read_picture(path)
             except UsageError:
                 break
-            if image.size != size:
+            if there.size != picture.size or not (lossy(path) or _same_where(known, there, picture)):
                 break
-            images.append(image)
+            images.append(there.image)
         return images
 
     def check_resumable(self) -> None:
@@ -279,6 +286,19 @@ class Output:
             (Path(self.folder) / name).unlink(missing_ok=True)
         return self._summary(count)
 
+    def _spare_inputs(self, num_samples: int, info: Mapping[str, Any]) -> None:
+        """Say that a file of the run would replace one that it reads, whatever may be overwritten.
+
+        Raises:
+            UsageError: it would.
+        """
+        picture, mask, call = (info.get(part) or {} for part in ("image", "mask", "call"))
+        inputs = [Path(path) for path in (picture.get("path"), mask.get("path"), call.get("mask_diff")) if path]
+        inputs = [path for path in inputs if path.is_file()]
+        for file in filter(Path.is_file, self.files(num_samples)):
+            if any(file.samefile(path) for path in inputs):
+                raise UsageError(f"{file} is an input of this run, which would replace it; choose another folder.")
+
     def _summary(self, num_samples: int) -> list[Path]:
         uncertainty = ("uncertainty.png", "uncertainty.npy") if num_samples > 1 else ()
         return [*map(self.path, (f"mean{self.suffix}", *uncertainty, "sheet.png")), self._run_file()]
@@ -300,13 +320,19 @@ class Output:
 
     def _run_file(self) -> Path:
         shared = Path(self.folder) / RUN_FILE
-        if self.path(RUN_FILE).exists():
+        if os.path.exists(self.path(RUN_FILE)):  # False of a name that is too long, which is told later
             return self.path(RUN_FILE)
-        if not shared.exists():
+        if not os.path.exists(shared):
             return shared
         record = read_record(shared)
         others = record is not None and self.path("sheet.png").name not in record["outputs"]
         return self.path(RUN_FILE) if others else shared
+
+
+def _same_where(known: NDArray[np.bool_], there: Picture, picture: Picture) -> bool:
+    """Whether a file has the known pixels of a picture; a format without grey has them three times."""
+    values, wanted = there.values(), picture.values()
+    return values.dtype == wanted.dtype and bool((values == wanted)[known].all())
 
 
 def suffix_for(format: str | None, picture: Picture | None = None) -> str:

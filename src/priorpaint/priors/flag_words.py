@@ -22,10 +22,12 @@ def parse_flags(flags: Mapping[str, Any] | str | None) -> dict[str, Any]:
         Values as int, float, bool, None or str.
 
     Raises:
-        UsageError: the text cannot be taken apart.
+        UsageError: the text cannot be taken apart, or it is something else.
     """
     if flags is None:
         return {}
+    if not isinstance(flags, str | Mapping):
+        raise UsageError(f"flags are a mapping of names to values, or text such as '--image_size 64', not {flags!r}.")
     if not isinstance(flags, str):
         return {str(key): value for key, value in flags.items()}
     try:

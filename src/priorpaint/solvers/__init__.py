@@ -94,7 +94,7 @@ def solver(name: str, **params: Any) -> Solver:
     Raises:
         UsageError: an unknown name or hyper-parameter, or a value out of range; the message lists what exists.
     """
-    if name not in SOLVERS:
+    if not isinstance(name, str) or name not in SOLVERS:
         raise UsageError(f"there is no method {name!r}; the methods are {', '.join(sorted(SOLVERS))}")
     cls = SOLVERS[name]
     known = explain(cls)

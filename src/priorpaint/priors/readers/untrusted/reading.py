@@ -209,7 +209,10 @@ def check_floating(state: Mapping[str, Tensor], path: Path) -> None:
 def check_finite(state: Mapping[str, Tensor], path: Path, advice: str = _AGAIN) -> None:
     """Raise CheckpointError where a tensor holds NaN or infinity, naming it."""
     for key, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not value.is_floating_point():
+            continue
+        wide = value if value.element_size() > 1 else value.float()  # torch asks 8-bit numbers nothing
+        if not bool(torch.isfinite(wide).all()):
             raise CheckpointError(f"{path}: the tensor {key} holds values that are not finite; {advice}.")
 
 
