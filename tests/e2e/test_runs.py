@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from priorpaint.imaging import Picture
+from priorpaint.inpainting.record import Record
+from priorpaint.inpainting.result import Output
 from tests import command_line
 from tests.command_line import exit_code, start
 
@@ -36,6 +39,33 @@ else:
     limit = pages * resource.getpagesize() + amount
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 main()
+"""
+
+# A process that has imported everything, and for each line of its input makes a run that a signal ends.
+FORKED = """
+import json, os, signal, sys, time
+import priorpaint.inpainting.api, priorpaint.inpainting.result
+from priorpaint.__main__ import _interrupted, main
+for line in sys.stdin:
+    arguments, signum, seconds, stderr = json.loads(line)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        signal.signal(signal.SIGINT, _interrupted)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
+        sys.argv = ["priorpaint", *arguments]
+        main()
+    end = time.monotonic() + seconds
+    ended = os.waitpid(child, os.WNOHANG)
+    while not ended[0] and time.monotonic() < end:
+        time.sleep(min(0.005, max(0, end - time.monotonic())))
+        ended = os.waitpid(child, os.WNOHANG)
+    if not ended[0]:
+        os.kill(child, signum)
+        ended = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(ended[1]), flush=True)
 """
 
 
@@ -251,25 +281,96 @@ def test_ctrl_c_while_libraries_are_imported_is_no_traceback(library: str, run: 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_signals_at_any_moment(
-    signum: signal.Signals, run: list[object], whole: dict[str, bytes], tmp_path: Path
+    signum: signal.Signals, photo: Path, prior: Path, run: list[object], tmp_path: Path
 ) -> None:
-    """What is under a final name is whole, exit codes are right, and the run is gone on with until it is finished."""
-    random, out = np.random.default_rng(int(signum)), tmp_path / "out"
-    for _ in range(12):
+    """What is under a final name is whole, exit codes are right, and runs are gone on with until they are finished.
+
+    Of 34 runs for each signal 4 begin with the imports, and 30 behind them.
+    """
+    random, rounds = np.random.default_rng(int(signum)), 0
+    process = start(program=("-c", FORKED), stdin=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+
+    def forked(folder: Path, seconds: float, *options: str) -> tuple[int, str]:
+        arguments = [*run, "-o", folder, "--set", "steps=8", *options]
+        order = list(map(str, arguments)), int(signum), seconds, str(tmp_path / "stderr")
+        print(json.dumps(order), file=process.stdin, flush=True)
+        return int(process.stdout.readline()), (tmp_path / "stderr").read_text()
+
+    forked(tmp_path / "first", 240)
+    begun = time.monotonic()
+    assert forked(tmp_path / "whole", 240)[0] == 0
+    usual = time.monotonic() - begun
+    whole = {file.name: file.read_bytes() for file in completions(tmp_path / "whole")}
+    assert len(whole) == 6
+    for index in range(34):
+        out = tmp_path / f"out{rounds}"
         resumed = ["--resume"] if (out / "run.json").exists() else []
-        process = start(*run, *resumed)
-        time.sleep(random.uniform(1, 6))
-        process.send_signal(signum)
-        code, _, stderr = finish(process)
+        if index < 4:
+            running = start(*run, "-o", out, "--set", "steps=8", *resumed)
+            time.sleep(random.uniform(0.2, 6))
+            running.send_signal(signum)
+            code, _, stderr = finish(running)
+        else:
+            code, stderr = forked(out, random.uniform(0, usual), *resumed)
         assert code in {0, 128 + signum, -signum}, stderr
         assert "Traceback" not in stderr
         for file in completions(out):
             assert file.read_bytes() == whole[file.name]
-    code, _, stderr = finish(start(*run, *(["--resume"] if (out / "run.json").exists() else [])))
+        if code == 0:
+            check_finished(out, whole)
+            rounds += 1
+    out = tmp_path / f"out{rounds}"
+    code, stderr = forked(out, 240, *(["--resume"] if (out / "run.json").exists() else []))
     assert code == 0, stderr
+    check_finished(out, whole)
+    process.stdin.close()
+    assert finish(process)[0] == 0
+
+
+def check_finished(out: Path, whole: dict[str, bytes]) -> None:
+    """All files of a run are there, and no others."""
     assert {file.name: file.read_bytes() for file in completions(out)} == whole
     info = json.loads((out / "run.json").read_text())
     assert sorted(file.name for file in out.iterdir()) == sorted(info["outputs"])
+
+
+def test_what_is_removed_meanwhile_is_written_again(
+    run: list[object], whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, sample = tmp_path / "out", Record.sample
+
+    def removed(record: Record) -> None:
+        sample(record)
+        if record.finished in (2, 6):
+            shutil.rmtree(out)
+
+    monkeypatch.setattr(Record, "sample", removed)
+    assert exit_code(monkeypatch, *run, "--quiet") == 0
+    check_finished(out, whole)
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_a_folder_that_becomes_a_file_is_a_sentence(
+    finished: int,
+    run: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, write = tmp_path / "out", Output.write_completion
+
+    def replaced(output: Output, index: int, image: Image.Image, picture: Picture) -> Path:
+        if index == finished:
+            shutil.rmtree(out)
+            out.write_bytes(b"mine")
+        return write(output, index, image, picture)
+
+    monkeypatch.setattr(Output, "write_completion", replaced)
+    assert exit_code(monkeypatch, *run, "--quiet") == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err == f"priorpaint: {out} cannot be made (File exists); choose another folder.\n"
+    assert out.read_bytes() == b"mine"
 
 
 def test_a_long_run_asks_first(
