@@ -27,11 +27,14 @@ def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: object, program: Call
     return int(caught.value.code or 0)
 
 
-def start(*arguments: object, program: tuple[str, ...] = ("-m", "priorpaint")) -> subprocess.Popen[str]:
-    """``priorpaint ARGUMENTS``, or another program of Python, as a process."""
+def start(
+    *arguments: object, program: tuple[str, ...] = ("-m", "priorpaint"), stdin: int | None = None
+) -> subprocess.Popen[str]:
+    """``priorpaint ARGUMENTS``, or another program of Python, as a process; ``stdin`` as for `subprocess.Popen`."""
     environment = {**os.environ, "PYTHONPATH": str(Path(priorpaint.__file__).parents[1]), "NO_COLOR": "1"}
     command = [sys.executable, *program, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 import priorpaint
 from priorpaint.cli.terminal import echo
-from tests.command_line import exit_code
+from tests.command_line import exit_code, finish, start
 
 FAST = ["-n", "1", "--box", "8,8,10,10", "--method", "replacement", "--set", "steps=2", "--threads", "1"]
 SIZE = (40, 32)
@@ -133,3 +133,19 @@ def test_cases_of_others(name: str, format: str, tmp_path: Path, prior: Path, mo
         turned = given.getexif().get(274, 1) > 4
         assert image.size == (given.size[::-1] if turned else given.size)
         assert (b"GRAY" in image.info.get("icc_profile", b"")[:20]) == (name.startswith("grey") and format != "webp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("box", ["600000,4,8,8", "4,600000,8,8"])
+def test_a_strip_takes_little_more_memory_than_its_pixels(box: str, prior: Path, tmp_path: Path) -> None:
+    """The libraries take 0.25 GB. Pillow holds 4 bytes of a pixel for each picture, of which there are six at the end:
+    the input, two completions, the mean, and uncertainty as numbers and colours.
+    """
+    size = (1_250_000, 16) if box.startswith("6") else (16, 1_250_000)
+    Image.new("RGB", size, (9, 90, 200)).save(tmp_path / "strip.tif")
+    few = ["--prior", prior, "-n", "2", "--method", "replacement", "--set", "steps=2", "--threads", "1", "--quiet"]
+    process = start("inpaint", tmp_path / "strip.tif", "--box", box, "-o", tmp_path / "out", *few)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert finish(process)[0] == 0
+    assert usage.ru_maxrss * 1024 < 0.4e9 + 40 * size[0] * size[1]

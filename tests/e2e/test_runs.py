@@ -1,13 +1,11 @@
-"""Runs as processes: kills at any moment, a full disk, too little memory, several at once, and going on afterwards."""
+"""Several runs, and runs that go on: one folder at once, what a kill leaves, what a long run asks."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-import signal
 import subprocess
-import time
 from functools import partial
 from pathlib import Path
 
@@ -17,67 +15,10 @@ from PIL import Image
 
 from tests import command_line
 from tests.command_line import exit_code, start
+from tests.e2e.several import completions
 
 resource = pytest.importorskip("resource")
 finish = partial(command_line.finish, seconds=240)
-
-# What a process does before the command line: a limit on file size or on memory, set when everything is imported.
-LIMITED = """
-import resource, sys
-from priorpaint.cli import main
-import priorpaint.inpainting.api
-kind, amount = sys.argv.pop(1), int(sys.argv.pop(1))
-if kind == "file":
-    import signal
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails as on a full disk
-    resource.setrlimit(resource.RLIMIT_FSIZE, (amount, amount))
-else:
-    pages = int(open("/proc/self/statm").read().split()[0])
-    limit = pages * resource.getpagesize() + amount
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-main()
-"""
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    return picture(tmp_path)
-
-
-def picture(folder: Path) -> Path:
-    values = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    Image.fromarray(values).save(folder / "photo.png")
-    return folder / "photo.png"
-
-
-@pytest.fixture
-def run(photo: Path, prior: Path, tmp_path: Path) -> list[object]:
-    return command(photo, prior, tmp_path / "out")
-
-
-def command(photo: Path, prior: Path, out: Path) -> list[object]:
-    """The command, of 6 samples of several steps each."""
-    method = ["--method", "replacement", "--set", "steps=30", "--threads", "1", "--batch-size", "1"]
-    return ["inpaint", photo, "--box", "10,12,9,8", "-o", out, "--prior", prior, "-n", "6", *method]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(prior: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing disturbs."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        assert exit_code(patch, *command(picture(folder), prior, folder / "out"), "--quiet") == 0
-    return folder / "out"
-
-
-@pytest.fixture
-def whole(undisturbed: Path) -> dict[str, bytes]:
-    """Its completions."""
-    return {file.name: file.read_bytes() for file in completions(undisturbed)}
-
-
-def completions(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("photo_*.png") if re.fullmatch(r"photo_\d+\.png", file.name))
 
 
 def until_sample(process: subprocess.Popen[str], count: int) -> None:
@@ -196,80 +137,6 @@ def test_runs_of_different_pictures_share_a_folder_at_once(run: list[object], ph
     for name, (_, out, _) in zip(names, ended, strict=True):
         info = json.loads(Path(out.split()[-1]).read_text())
         assert info["outputs"][0] == f"{name}_0.png" and info["finished_samples"] == 6
-
-
-def test_a_full_disk_leaves_whole_files_and_a_record(
-    run: list[object], whole: dict[str, bytes], tmp_path: Path
-) -> None:
-    """No file may be larger than the smaller completions, so that one of the later ones cannot be written."""
-    sizes = [len(whole[f"photo_{k}.png"]) for k in range(6)]
-    first = next(k for k in range(6) if sizes[k] == max(sizes))
-    limit = max(sizes) - 1
-    out = tmp_path / "out"
-    code, stdout, stderr = finish(start("file", limit, *run, program=("-c", LIMITED)))
-    failed = next(k for k in range(6) if sizes[k] > limit)
-    assert code == 2 and stdout == "" and f"photo_{failed}.png cannot be written" in stderr and failed == first
-    assert "Traceback" not in stderr and len(stderr.split("priorpaint: ")[-1].splitlines()) == 1
-    if not failed:
-        assert not out.exists()
-        return
-    assert json.loads((out / "run.json").read_text())["finished_samples"] == failed
-    assert {file.name: file.read_bytes() for file in completions(out)} == {
-        f"photo_{k}.png": whole[f"photo_{k}.png"] for k in range(failed)
-    }
-    assert not list(out.glob(".*"))
-    code, stdout, stderr = finish(start(*run, "--resume"))  # once there is room
-    assert code == 0, stderr
-    assert {file.name: file.read_bytes() for file in completions(out)} == whole
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of a process is known on Linux only")
-def test_too_little_memory_is_a_sentence(run: list[object], prior: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (1200, 1200), (9, 90, 200)).save(tmp_path / "large.png")
-    large = ["inpaint", tmp_path / "large.png", "--box", "100,100,1000,1000", *run[4:], "--set", "steps=2"]
-    code, stdout, stderr = finish(start("memory", 150_000_000, *large, program=("-c", LIMITED)))
-    assert (code, stdout) == (1, ""), stderr
-    last = stderr.splitlines()[-1]
-    assert last.startswith("priorpaint: there is not enough memory; use --batch-size 1") and "--max-memory" in last
-    assert "Traceback" not in stderr
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the libraries of a process are known on Linux only")
-@pytest.mark.parametrize("library", ["libtorch", "pydantic_core", "PIL/_imaging"])
-def test_ctrl_c_while_libraries_are_imported_is_no_traceback(library: str, run: list[object], tmp_path: Path) -> None:
-    process = start(*run)
-    while library not in Path(f"/proc/{process.pid}/maps").read_text():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    code, _, stderr = finish(process)
-    # Python ends itself by the signal where it came while a text was evaluated; shells say 130 of both.
-    assert code in (130, -signal.SIGINT), stderr
-    assert "Traceback" not in stderr and not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_signals_at_any_moment(
-    signum: signal.Signals, run: list[object], whole: dict[str, bytes], tmp_path: Path
-) -> None:
-    """What is under a final name is whole, exit codes are right, and the run is gone on with until it is finished."""
-    random, out = np.random.default_rng(int(signum)), tmp_path / "out"
-    for _ in range(12):
-        resumed = ["--resume"] if (out / "run.json").exists() else []
-        process = start(*run, *resumed)
-        time.sleep(random.uniform(1, 6))
-        process.send_signal(signum)
-        code, _, stderr = finish(process)
-        assert code in {0, 128 + signum, -signum}, stderr
-        assert "Traceback" not in stderr
-        for file in completions(out):
-            assert file.read_bytes() == whole[file.name]
-    code, _, stderr = finish(start(*run, *(["--resume"] if (out / "run.json").exists() else [])))
-    assert code == 0, stderr
-    assert {file.name: file.read_bytes() for file in completions(out)} == whole
-    info = json.loads((out / "run.json").read_text())
-    assert sorted(file.name for file in out.iterdir()) == sorted(info["outputs"])
 
 
 def test_a_long_run_asks_first(

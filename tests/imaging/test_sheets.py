@@ -65,6 +65,13 @@ def test_uncertainty_is_coloured_in_the_hole_only() -> None:
     assert pixels[0, 79, 0] > pixels[0, 0, 0] + 50
 
 
+@pytest.mark.parametrize("size", [(400_000, 16), (16, 300_000)])
+def test_a_long_strip_does_not_grow_by_a_scale(size: tuple[int, int]) -> None:
+    known = np.ones(size[::-1], dtype=bool)
+    known[4:8, 4:8] = False
+    assert uncertainty_picture(np.full(known.shape, 0.1), known).size == size
+
+
 @pytest.mark.parametrize("size", [(16, 16), (400, 300), (1500, 300)])
 def test_the_scale_is_added_below(size: tuple[int, int]) -> None:
     known = np.ones(size[::-1], dtype=bool)

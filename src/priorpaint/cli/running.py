@@ -267,8 +267,11 @@ class _Run:
         self.display.say(f"{word}: {count} of {len(self.plan.seeds)} completions are finished{where}")
 
     def _finish(self, result: Result) -> None:
-        """Write the summary and say on stdout what there is."""
-        files = [*self.output.files(len(result.images))[: len(result.images)]]
+        """Write the summary, and again what somebody removed meanwhile; say on stdout what there is."""
+        files = self.output.files(len(result.images))[: len(result.images)]
+        for index, file in enumerate(files):
+            if not file.exists():
+                self.output.write_completion(index, result.images[index], self.plan.picture)
         self._show(files + self.output.write_summary(result, self.record))
 
     def _show(self, files: list[Path]) -> None:

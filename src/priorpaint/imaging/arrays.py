@@ -105,9 +105,11 @@ def image_of(values: NDArray[Any], name: str) -> Image.Image:
         first = values.ndim == 3 and values.shape[0] in (1, 3, 4)
         turn = "; put the channels last with array.transpose(1, 2, 0)" if first else ""
         raise UsageError(f"{name} is an array of the shape {values.shape}, and {_ARRAY}{turn}.")
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]  # which a TIFF would hold as pages
     values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
     if values.dtype == np.uint8:
-        return Image.fromarray(values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values)
+        return Image.fromarray(values)
     if values.ndim == 2 and str(values.dtype) in _PILLOW:
         mode, (height, width) = _PILLOW[str(values.dtype)], values.shape
         return Image.frombytes(mode, (width, height), values.tobytes())

@@ -147,8 +147,11 @@ def survives(key: str, said: Any, back: Image.Image) -> bool:
 def _exif_block(image: Image.Image, name: str) -> tuple[bytes | None, tuple[str, ...]]:
     """The EXIF bytes without orientation, pixel layout, preview, and a resolution that means nothing."""
     try:
+        found = image.getexif()
+        if not found:
+            return None, ()
         exif = Image.Exif()
-        exif.load(image.getexif().tobytes())
+        exif.load(found.tobytes())
         for tag in set(exif) - _DESCRIPTION:
             del exif[tag]
         axes = (_X_RESOLUTION, _Y_RESOLUTION)

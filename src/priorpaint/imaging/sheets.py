@@ -37,6 +37,7 @@ _SMALLEST_CELL = 160
 _LARGEST_CELL = 512
 _WIDEST = 2200
 _MOST = 60
+_MOST_SCALE = 4_000_000  # pixels that a scale may add to a picture that has fewer
 _BLANK = (214, 214, 214)
 _NO_UNCERTAINTY = "no uncertainty: one sample\nhas nothing to differ from;\ntake 2 samples or more"
 
@@ -59,7 +60,7 @@ def uncertainty_picture(
     """The standard deviation between completions as colours in the hole, with a scale below.
 
     The brightest colour is a round number at or above the 99.5th percentile in the hole. Where the picture is small, it
-    is enlarged by a whole factor.
+    is enlarged by a whole factor. A long strip has no scale, which would make it many times as large.
 
     Args:
         std: (H, W), in units of pixel values on the scale [-1, 1], at least 0.
@@ -206,7 +207,10 @@ def _dimmed(background: Image.Image | None, shape: tuple[int, ...]) -> NDArray[n
 
 
 def _with_legend(picture: Image.Image, top: float) -> Image.Image:
-    """The picture with a scale below, whose letters grow with the picture so that they survive a reduction."""
+    """The picture with a scale below, whose letters grow with the picture so that they survive a reduction.
+
+    Alone where that would add more than `_MOST_SCALE` pixels, and more than it has.
+    """
     factor = max(1, round(_cell_scale(picture.size)))
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
@@ -216,7 +220,11 @@ def _with_legend(picture: Image.Image, top: float) -> Image.Image:
     caption = "standard deviation (values from -1 to 1)"
     text_height = round(18 * unit)
     width = max(picture.width, math.ceil(font.getlength(caption)) + 2 * pad)
-    canvas = Image.new("RGB", (width, picture.height + 3 * pad + bar + 2 * text_height), _PAPER)
+    height = picture.height + 3 * pad + bar + 2 * text_height
+    own = picture.width * picture.height
+    if width * height - own > max(own, _MOST_SCALE):
+        return picture
+    canvas = Image.new("RGB", (width, height), _PAPER)
     canvas.paste(picture, ((width - picture.width) // 2, 0))
     length = min(width - 2 * pad, round(400 * unit))
     left, upper = (width - length) // 2, picture.height + pad

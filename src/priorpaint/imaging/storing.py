@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,7 +18,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},
 }
-_ROWS = 256  # compared at a time: pictures may have 40 megapixels
+_COMPARED = 2**19  # pixels at a time: pictures may have 40 megapixels, in rows of a million
 _BLUE_OF_CB = 1.772  # the largest weight of a chroma value in a colour, ITU-R BT.601
 
 
@@ -107,18 +107,21 @@ def what_differs(back: Image.Image, stored: Image.Image) -> str | None:
 
 
 def _same(a: Image.Image, b: Image.Image) -> bool:
-    return all(
-        a.crop(rows).tobytes() == b.crop(rows).tobytes()
-        for rows in ((0, top, a.width, min(top + _ROWS, a.height)) for top in range(0, a.height, _ROWS))
-    )
+    return all(a.crop(part).tobytes() == b.crop(part).tobytes() for part in _parts(a))
+
+
+def _parts(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes (left, top, right, bottom) of whole rows that together are the image."""
+    rows = max(1, _COMPARED // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
 
 
 def _rms(a: Image.Image, b: Image.Image) -> float:
     """Root of the mean square of the differences."""
     total, count = 0.0, 0
-    for top in range(0, a.height, _ROWS):
-        rows = (0, top, a.width, min(top + _ROWS, a.height))
-        difference = np.asarray(a.crop(rows), dtype=np.float32) - np.asarray(b.crop(rows), dtype=np.float32)
+    for part in _parts(a):
+        difference = np.asarray(a.crop(part), dtype=np.float32) - np.asarray(b.crop(part), dtype=np.float32)
         total += float((difference**2).sum())
         count += difference.size
     return math.sqrt(total / count)

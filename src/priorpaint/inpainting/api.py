@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
@@ -47,6 +47,7 @@ from .windows import thickness
 __all__ = ["Completion", "Event", "Loading", "Plan", "Step", "Stopped", "inpaint", "plan"]
 
 _LIBRARIES = ("torch", "numpy", "pillow", "safetensors", "pydantic")
+_version = cache(version)  # each call parses the metadata of a package
 
 
 class Stopped(Cancelled):
@@ -136,7 +137,7 @@ class Plan:
     def info(self) -> dict[str, Any]:
         """What run.json says before the first sample: everything that reproduces the run."""
         libraries = [*_LIBRARIES, *(name for name in ("diffusers", "transformers") if name in sys.modules)]
-        versions = {name: version(name) for name in libraries}  # the last two have networks of published priors
+        versions = {name: _version(name) for name in libraries}  # the last two have networks of published priors
         return {
             **self._about,
             "sample_seeds": self.seeds,

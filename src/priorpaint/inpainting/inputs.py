@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from ..errors import UsageError
 from ..imaging import Box, Picture, read_picture
+from ..imaging.arrays import value_type
 from ..imaging.ranges import Asked, choose_range, parse_range
 from ..imaging.reading import Source as Source
 
@@ -153,7 +154,7 @@ def about_picture(picture: Picture) -> dict[str, Any]:
     source = about(picture.path, picture.sha256, picture.image)
     facts = {"size": list(picture.size), "mode": picture.mode, "format": picture.format}
     span = picture.scale
-    return {**source, **facts, "dtype": str(picture.values().dtype), "range": [span.low, span.high]}
+    return {**source, **facts, "dtype": str(value_type(picture.image)), "range": [span.low, span.high]}
 
 
 def about(path: str | Path | None, sha256: str | None, values: Any) -> dict[str, Any]:

@@ -206,7 +206,8 @@ def locked(folder: Path, stem: str) -> Iterator[None]:
     finally:
         if sys.platform == "win32":  # which removes no open file
             file.close()
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be gone, with its folder
+            path.unlink()
         file.close()
         with suppress(OSError):  # folders that were made for nothing
             for one in new:

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,8 @@ class Output:
                 yield record
             except BaseException:
                 if not record.finished:  # a run without a sample leaves nothing
-                    record.path.unlink() if before is None else write_bytes_atomic(record.path, before)
+                    with suppress(OSError, UsageError):  # the folder may be gone, which is told already
+                        record.path.unlink() if before is None else write_bytes_atomic(record.path, before)
                 raise
 
     @contextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -390,7 +391,8 @@ def _reporter(callback: Callback | None, before: int, total: int) -> Callable[[i
     return report
 
 
-def explain(cls: type[Solver]) -> dict[str, tuple[str, Any, str]]:
+@cache
+def explain(cls: type[Solver]) -> Mapping[str, tuple[str, Any, str]]:
     """Each hyper-parameter of a solver: name -> (type, default, meaning)."""
     schema = TypeAdapter(cls).json_schema()["properties"]
     return {
