@@ -154,6 +154,7 @@ def test_colours_of_a_picture(tmp_path: Path) -> None:
         ("#0000ff", None, r"no pixel .* has the colour #0000ff \(tolerance 20\); the nearest is #\w{6}, off by \d+"),
         ("#000000", 255, "every pixel .* has the colour"),
         ("nonsense", None, "'nonsense' is not a colour"),
+        ("#ffff0080", None, "'#ffff0080' is not a colour"),
         ("15", None, "has colours and not single values"),
         ("#ffff00", -1, "at least 0, not -1"),
         ([], None, "at least one colour"),

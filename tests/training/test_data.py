@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tarfile
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import torch
 from PIL import Image
 
 from priorpaint.errors import UsageError
+from priorpaint.training.checks import remarks
+from priorpaint.training.config import TrainConfig
 from priorpaint.training.data import Pictures, centre_crops, to_float
 from tests.training.conftest import draw_pictures
 
@@ -62,6 +66,34 @@ def test_too_few_pictures_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a folder"):
         (tmp_path / "notes.txt").write_text("words")
         Pictures([tmp_path / "notes.txt"], 16)
+
+
+@pytest.mark.parametrize("locked", ["", "inner"])
+def test_a_folder_that_cannot_be_read_is_no_empty_one(
+    pictures: Path, locked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pictures / "inner").mkdir()
+    enter = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path) == pictures / locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return enter(path)
+
+    assert len(Pictures([pictures], 16).names) == 10
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UsageError, match="cannot be read .Permission denied.; change its permissions, or leave it out"):
+        Pictures([pictures], 16)
+
+
+@pytest.mark.parametrize(("top", "told"), [(4095, True), (65535, False)])
+def test_pictures_of_12_bits_in_files_of_16_are_told(tmp_path: Path, top: int, told: bool) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(10):
+        Image.fromarray(rng.integers(0, top, (20, 20)).astype(np.uint16)).save(tmp_path / f"{k}.png")
+    stream = Pictures([tmp_path], 16, channels=1)
+    said = " ".join(remarks(TrainConfig((str(tmp_path),), str(tmp_path / "out"), crops=1), stream))
+    assert ("10 of 10 pictures that were looked at use less than an eighth of the way" in said) is told
 
 
 def test_a_tar_file_gives_the_same_pictures_as_its_folder(pictures: Path, tmp_path: Path) -> None:

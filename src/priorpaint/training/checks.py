@@ -18,6 +18,7 @@ FEW = 500
 _LOOKED_AT = 256
 _SHOWN = 6
 _GREY = 2
+_DIM = 32  # of 255; a camera of 12 bits uses 16 of them in a file of 16
 
 
 def remarks(config: TrainConfig, pictures: Pictures) -> tuple[str, ...]:
@@ -63,9 +64,15 @@ def _doubts(config: TrainConfig, pictures: Pictures) -> Iterator[str]:
     if same:
         yield f"{', '.join(sorted(same))} is both trained on and held out, so its PSNR will not show overfitting."
     looked = pictures.some(_LOOKED_AT)
-    flat = sum(int(p.max()) - int(p.min()) < _GREY for p in looked)
+    spans = [int(p.max()) - int(p.min()) for p in looked]
+    flat, dim = sum(span < _GREY for span in spans), sum(_GREY <= span < _DIM for span in spans)
     if flat > len(looked) / 10:
         yield f"{flat} of {len(looked)} pictures that were looked at have one colour only; check the files."
+    if dim > len(looked) / 10:
+        yield (
+            f"{dim} of {len(looked)} pictures that were looked at use less than an eighth of the way from black to "
+            "white (12 bits in files of 16?); stretch them, or the prior learns to paint the like."
+        )
     if pictures.channels == 3 and config.latent is None and all(_grey(p) for p in looked):
         yield "The pictures are grey; --grey trains a network for grey pictures, which is better at them."
     cell = config.network.cell if isinstance(config.network, MLPConfig) and config.latent is None else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -138,10 +140,11 @@ def _opened(source: Path) -> Iterator[list[tuple[str, Callable[[], Path | bytes]
     """The pictures of a folder, file or tar file in a fixed order, also those not read here: names, and what is there.
 
     Raises:
-        UsageError: there is no such source, it is of another kind, or it is damaged.
+        UsageError: there is no such source, it is of another kind, it is damaged, or a folder in it cannot be read.
     """
     if source.is_dir():
-        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
+        every = (Path(folder, name) for folder, _, names in os.walk(source, onerror=_locked) for name in names)
+        paths = sorted(path for path in every if path.suffix.lower() in _PICTURES and path.is_file())
         yield [(str(path), partial(Path, path)) for path in paths]
         return
     if not source.is_file():
@@ -163,6 +166,10 @@ def _opened(source: Path) -> Iterator[list[tuple[str, Callable[[], Path | bytes]
             yield [(f"{source}:{member.name}", partial(_content, tar, member)) for member in members]
     except _BROKEN as error:
         raise UsageError(f"{source} is damaged ({error}); pack or download it again.") from None
+
+
+def _locked(error: OSError) -> NoReturn:
+    raise UsageError(f"{error.filename} cannot be read ({error.strerror}); change its permissions, or leave it out.")
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
