@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
-from priorpaint.imaging.arrays import ArrayImage, image_of, read_npy, write_values
+from priorpaint.imaging.arrays import DEEP, ArrayImage, image_of, read_npy, write_values
 from priorpaint.imaging.deep_tiff import read_deep_tiff
 from priorpaint.imaging.silence import silence_libraries
 
@@ -18,7 +18,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},
 }
-_ROWS = 256  # compared at a time: pictures may have 40 megapixels
+_ROWS = 64  # compared at a time: what fits a cache, and pictures may have 40 megapixels
 _BLUE_OF_CB = 1.772  # the largest weight of a chroma value in a colour, ITU-R BT.601
 
 
@@ -89,39 +89,50 @@ def what_differs(back: Image.Image, stored: Image.Image) -> str | None:
     if back.size != stored.size:
         return f"{back.width}x{back.height} pixels for {stored.width}x{stored.height}"
     if isinstance(back, ArrayImage) or isinstance(stored, ArrayImage):
-        values, wanted = np.asarray(back), np.asarray(stored)
+        values, wanted = (one.values if isinstance(one, ArrayImage) else np.asarray(one) for one in (back, stored))
         if (values.dtype, values.shape) != (wanted.dtype, wanted.shape):
             return f"values of {values.dtype}, {values.shape}, for {wanted.dtype}, {wanted.shape}"
-        return None if values.tobytes() == wanted.tobytes() else "other values"
+        same = all(one.tobytes() == two.tobytes() for one, two in zip(values, wanted, strict=True))  # NaN is NaN
+        return None if same else "other values"
     if back.mode != stored.mode:
         if back.format != "BMP" or stored.mode != "P":
             return f"mode {back.mode} for {stored.mode}"
         stored, back = stored.convert("RGB"), back.convert("RGB")  # a palette of greys is read as grey
     if back.format == "JPEG":
         return None if _rms(back, stored) <= _jpeg_tolerance(back) else "other pixels"
+    same = _same(back, stored)
     if stored.mode == "P":
-        same = _same(back, stored) and _same(back.convert("RGBA"), stored.convert("RGBA"))
+        same = same and _colours(back).tobytes() == _colours(stored).tobytes()
     else:
-        same = _same(back, stored) and back.info.get("transparency") == stored.info.get("transparency")
+        same = same and back.info.get("transparency") == stored.info.get("transparency")
     return None if same else "other pixels"
 
 
+def _strips(a: Image.Image, b: Image.Image) -> Iterator[tuple[Image.Image, Image.Image]]:
+    """Some rows of two pictures of one size at a time."""
+    for top in range(0, a.height, _ROWS):
+        rows = (0, top, a.width, min(top + _ROWS, a.height))
+        yield a.crop(rows), b.crop(rows)
+
+
 def _same(a: Image.Image, b: Image.Image) -> bool:
-    return all(
-        a.crop(rows).tobytes() == b.crop(rows).tobytes()
-        for rows in ((0, top, a.width, min(top + _ROWS, a.height)) for top in range(0, a.height, _ROWS))
-    )
+    if a.mode in DEEP:
+        return all(one.tobytes() == two.tobytes() for one, two in _strips(a, b))
+    return all(ImageChops.difference(*pair).getbbox(alpha_only=False) is None for pair in _strips(a, b))
+
+
+def _colours(image: Image.Image) -> Image.Image:
+    """The entries of a palette up to the last one in use."""
+    entries = int(np.asarray(image.getextrema()).max()) + 1
+    strip = image.crop((0, 0, entries, 1))
+    strip.frombytes(bytes(range(entries)))
+    return strip.convert("RGBA")
 
 
 def _rms(a: Image.Image, b: Image.Image) -> float:
     """Root of the mean square of the differences."""
-    total, count = 0.0, 0
-    for top in range(0, a.height, _ROWS):
-        rows = (0, top, a.width, min(top + _ROWS, a.height))
-        difference = np.asarray(a.crop(rows), dtype=np.float32) - np.asarray(b.crop(rows), dtype=np.float32)
-        total += float((difference**2).sum())
-        count += difference.size
-    return math.sqrt(total / count)
+    counts = sum(np.reshape(ImageChops.difference(*pair).histogram(), (-1, 256)).sum(axis=0) for pair in _strips(a, b))
+    return math.sqrt(float(np.average(np.arange(256.0) ** 2, weights=counts)))
 
 
 def _jpeg_tolerance(image: Image.Image) -> float:
