@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from priorpaint.errors import UsageError
-from priorpaint.imaging.arrays import is_array, value_type
 from priorpaint.imaging.mask_contents import (
     THRESHOLD,
     TOLERANCE,
+    check_depth,
     difference,
     in_between,
     matching,
@@ -132,6 +132,7 @@ def read_mask(
             "on the upright picture (if on the picture as it is stored, add --turn-mask)."
         )
     if color is not None:
+        check_depth(image)
         white = _matching(name, image, color, tolerance)
         return _checked(white if means == "keep" else ~white, warnings, loaded.sha256)
     found = whiteness(name, image)
@@ -183,7 +184,6 @@ def mask_from_color(picture: Picture, color: Colors, tolerance: int | None = Non
     Raises:
         UsageError: there is no such colour, or no pixel has it, or every pixel.
     """
-    _check_shallow(picture)
     return _checked(~_matching(picture.name, picture.image, color, tolerance))
 
 
@@ -191,6 +191,7 @@ def mask_from_difference(picture: Picture, other: Picture, tolerance: int | None
     """The pixels of a picture that differ from another picture of its size are to be repainted.
 
     A pixel differs where a channel, or its opacity, is off by more than the tolerance, in values of 255; None is 20.
+    How values of more than 8 bits become values of 255, says `ranges.view_range`.
 
     Raises:
         UsageError: the sizes differ, or the pictures do nowhere, or everywhere.
@@ -198,8 +199,6 @@ def mask_from_difference(picture: Picture, other: Picture, tolerance: int | None
     if picture.size != other.size:
         sizes = " but ".join(f"{one.name} is {one.size[0]}x{one.size[1]}" for one in (other, picture))
         raise UsageError(f"{sizes}; a difference needs pictures of one size.")
-    for one in (picture, other):
-        _check_shallow(one)
     off = difference(picture, other)
     width = TOLERANCE if tolerance is None else tolerance
     if width < 0:
@@ -285,15 +284,6 @@ def _matching(name: str, image: Image.Image, colors: Colors, tolerance: int | No
     if out.all():
         raise UsageError(f"every pixel of {name} has one of these colours, so nothing is known; name fewer.")
     return np.asarray(out)
-
-
-def _check_shallow(picture: Picture) -> None:
-    """Colours and differences are told in values of 255."""
-    if is_array(picture.image):
-        raise UsageError(
-            f"{picture.name} has values of {value_type(picture.image)}, which have no colours to compare; give a mask "
-            "file or a box."
-        )
 
 
 def _turned(mask: Picture, orientation: int) -> Image.Image:

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageChops
 
-from priorpaint.imaging.arrays import DEEP, ArrayImage, image_of, read_npy, write_values
-from priorpaint.imaging.deep_tiff import read_deep_tiff
+from priorpaint.imaging.arrays import DEEP, ArrayImage, image_of, read_npy
+from priorpaint.imaging.deep_tiff import read_deep_tiff, write_deep_tiff
 from priorpaint.imaging.silence import silence_libraries
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -49,8 +49,10 @@ def encoded(image: Image.Image, file_format: str, options: Mapping[str, Any], fi
     """The image as a file, in memory, or written into ``file``."""
     silence_libraries()
     target = io.BytesIO() if file is None else file
-    if file_format == "NPY" or isinstance(image, ArrayImage):
-        write_values(target, image, file_format, options.get("icc_profile"))
+    if file_format == "NPY":
+        np.save(target, np.asarray(image), allow_pickle=False)
+    elif isinstance(image, ArrayImage):
+        write_deep_tiff(target, image.values, options)
     else:
         image.save(target, format=file_format, **_OPTIONS.get(file_format, {}), **options)
     return target.getvalue() if isinstance(target, io.BytesIO) else b""
@@ -63,9 +65,7 @@ def opened(data: bytes | BinaryIO, file_format: str, stored: Image.Image) -> Ima
     if file_format == "NPY":
         return image_of(read_npy(file.read(), "it"), "it")
     if isinstance(stored, ArrayImage):
-        deep = read_deep_tiff(file.read(), "it", None, stored.width * stored.height)
-        deep.image.info["icc_profile"] = deep.icc
-        return deep.image
+        return read_deep_tiff(file.read(), "it", None, stored.width * stored.height).image
     image = Image.open(file, formats=[file_format])
     image.load()
     return image

@@ -82,7 +82,7 @@ def save_picture(
     `lossy`) and is written with quality 95 and full colour resolution (4:4:4). WebP has no grey and no palette mode, so
     those come back as equal RGB(A) colours; so do palette and single-colour transparency in TIFF. Opacity that is full
     everywhere is left out where a format has none. A .npy file holds the array of values alone (of a palette picture
-    its colours), and so does a TIFF, but for the ICC profile, where Pillow has no mode for them.
+    its colours).
 
     Args:
         image: what to write.
