@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from priorpaint.errors import NO_MEMORY, PriorpaintError, UsageError, out_of_memory
+from priorpaint.errors import NO_MEMORY, PriorpaintError, UsageError, out_of_memory, run_commands
 
 from .bench import bench
 from .certify import certify
@@ -73,10 +73,9 @@ def main() -> None:
 def _run() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != _DEBUG]
     if len(arguments) < len(sys.argv) - 1:
-        app(arguments, prog_name="priorpaint")
-        return
+        run_commands(app, args=arguments, prog_name="priorpaint")
     try:
-        app(arguments, prog_name="priorpaint")
+        run_commands(app, args=arguments, prog_name="priorpaint")
     except KeyboardInterrupt:
         _fail("stopped.", INTERRUPTED)
     except PriorpaintError as error:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.errors import PriorpaintError, UsageError, shortened
 from priorpaint.imaging import metadata
 from priorpaint.imaging.arrays import check_tiff, is_array, value_type
 from priorpaint.imaging.picture import Picture, opacity_of
@@ -244,14 +244,8 @@ def _nearest(folder: Path) -> Path:
                 raise UsageError(f"{path} is a link to nothing; remove it, or choose another folder.") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"the folder {_short(path)} cannot be used ({reason}); choose another one.") from None
+            raise UsageError(f"the folder {shortened(path)} cannot be used ({reason}); choose another one.") from None
     raise UsageError(f"the folder {folder} cannot be used; choose another one.")
-
-
-def _short(name: str | Path) -> str:
-    """The ends of a name that is long."""
-    text = str(name)
-    return text if len(text) < 120 else f"{text[:40]}...{text[-40:]}"
 
 
 def _check_names(folder: Path, files: Sequence[Path], there: Path) -> None:
@@ -263,7 +257,7 @@ def _check_names(folder: Path, files: Sequence[Path], there: Path) -> None:
         size = len(os.fsencode(part))
         if size > longest:
             raise UsageError(
-                f"the name {_short(part)} has {size} bytes, and {there} allows {longest}; give the picture "
+                f"the name {shortened(part)} has {size} bytes, and {there} allows {longest}; give the picture "
                 "or the folder a shorter name."
             )
 
