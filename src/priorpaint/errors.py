@@ -5,11 +5,13 @@ Imports neither torch nor anything else that takes time: the command line reads 
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 NO_MEMORY = (
     "there is not enough memory; use --batch-size 1 (batch_size=1), set a limit below what is free, such as "
@@ -97,12 +99,6 @@ def printable(text: object) -> str:
     )
 
 
-def short(name: object) -> str:
-    """The ends of a name that is long."""
-    text = str(name)
-    return text if len(text) < 120 else f"{text[:40]}...{text[-40:]}"
-
-
 def invalid(name: str, error: Any) -> UsageError:
     """What pydantic found wrong with the settings of ``name`` (its ``ValidationError``), in one sentence."""
     first = error.errors()[0]
@@ -138,10 +134,43 @@ def memory_shortage_told() -> Iterator[None]:
         raise NotEnoughMemory(NO_MEMORY) from error
 
 
+def shortened(name: object) -> str:
+    """The ends of a name or path that is long."""
+    text = str(name)
+    return text if len(text) < 120 else f"{text[:40]}...{text[-40:]}"
+
+
+def path_too_long(error: BaseException) -> UsageError | None:
+    """The sentence for a path that no system call takes; None for other errors."""
+    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        return None
+    length = len(os.fsencode(error.filename or ""))
+    return UsageError(
+        f"the path {shortened(error.filename)} ({length} bytes) is longer than the system allows; give a shorter one."
+    )
+
+
+def run_commands(app: Callable[..., Any], **how: Any) -> NoReturn:
+    """Run the commands of a Typer app and exit; a wrong command line is told in characters that a terminal can show.
+
+    Args:
+        how: arguments of Click's ``main``.
+    """
+    try:
+        sys.exit(app(standalone_mode=False, **how) or 0)
+    except Exception as error:
+        show = getattr(error, "show", None)  # of a ClickException, of whatever copy of Click
+        if show is None:
+            raise (path_too_long(error) or error) from None
+        error.message = "\n".join(map(printable, str(error.message).split("\n")))  # type: ignore[attr-defined]
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+
+
 def run_module(app: Callable[..., object], module: str) -> None:
     """Run the commands of ``python -m module``; an error is one sentence, and exit code 2 (wrong use) or 1."""
     try:
-        app(prog_name=f"python -m {module}")
+        run_commands(app, prog_name=f"python -m {module}")
     except PriorpaintError as error:
         print(f"{module}: {printable(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)

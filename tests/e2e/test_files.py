@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import priorpaint
 from priorpaint.cli.terminal import echo
+from priorpaint.lab.certify.report import Grid, print_grid
 from tests.command_line import exit_code, finish, start
 
 FAST = ["-n", "1", "--box", "8,8,10,10", "--method", "replacement", "--set", "steps=2", "--threads", "1"]
@@ -149,3 +151,51 @@ def test_a_strip_takes_little_more_memory_than_its_pixels(box: str, prior: Path,
     process.returncode = os.waitstatus_to_exitcode(status)
     assert finish(process)[0] == 0
     assert usage.ru_maxrss * 1024 < 0.4e9 + 40 * size[0] * size[1]
+
+
+EVIL = "\x1b[2J\x9b1m\u202egpj[red]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [EVIL],
+        ["inpaint", "a.png", "m.png", EVIL],
+        ["inpaint", "a.png", f"--{EVIL}"],
+        ["inpaint", "a.png", "--box", EVIL],
+        ["priors", "info", "a", EVIL],
+        ["masks", "--kind", EVIL, "a.png"],
+    ],
+)
+def test_a_wrong_command_line_is_told_without_orders_to_a_terminal(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(monkeypatch, *command) == 2
+    told = capsys.readouterr()
+    assert not set("\x1b\x9b\u202e") & set(told.out + told.err) and "\\x1b" in told.err
+
+
+@pytest.mark.parametrize("place", ["picture", "mask", "difference", "folder"])
+def test_a_path_that_the_system_does_not_take_is_one_short_sentence_before_the_work(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long, name = "a/" * 2500 + "b", photo(tmp_path / "a.png")
+    command: dict[str, list[object]] = {
+        "picture": [long, "--box", "8,8,10,10"],
+        "mask": [name, long],
+        "difference": [name, "--mask-diff", long],
+        "folder": [name, "--box", "8,8,10,10", "-o", long],
+    }
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(monkeypatch, "inpaint", *command[place]) == 2
+    told = capsys.readouterr().err
+    assert "(5001 bytes) is longer than the system allows; give a shorter one." in told and len(told) < 250
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_tables_and_bars_show_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["[red]dps[/red]", EVIL]
+    print_grid(Grid(EVIL, names, [names, names]), Console(width=200))
+    told = capsys.readouterr().out
+    assert told.count("[red]dps[/red]") == 3 and told.count("\\x1b[2J\\x9b1m\\u202egpj[red]") == 4
+    assert not set("\x1b\x9b\u202e") & set(told)

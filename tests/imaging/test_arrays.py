@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from priorpaint import PriorpaintError, UsageError
 from priorpaint.errors import MissingExtra
-from priorpaint.imaging import check_output, compose, read_mask, read_picture, save_picture, storing
+from priorpaint.imaging import check_output, compose, read_mask, read_picture, save_picture, storing, writing
 from priorpaint.imaging.arrays import ArrayImage
 from priorpaint.imaging.ranges import ValueRange
 
@@ -280,29 +280,118 @@ def test_values_that_read_back_as_something_else_are_not_kept(
     image, path = read_picture(values("float64", shape)).image, tmp_path / f"a{suffix}"
     save_picture(image, path)
     old = path.read_bytes()
-    write = storing.write_values
+    write = storing.encoded
 
-    def other(file: Any, image: Any, *rest: Any) -> None:
-        write(file, image.holding(np.nextafter(image.values, 9)), *rest)
+    def other(image: Any, *rest: Any) -> bytes:
+        return write(image.holding(np.nextafter(image.values, 9)), *rest)
 
-    monkeypatch.setattr(storing, "write_values", other)
+    monkeypatch.setattr(writing, "encoded", other)
     with pytest.raises(PriorpaintError, match="read back as something else .other values"):
         save_picture(image, path)
     assert path.read_bytes() == old and [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_what_a_deep_tiff_says_is_kept_or_said_to_be_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("shape", [(30, 40), (30, 40, 3), (30, 40, 4)])
+def test_what_a_deep_tiff_says_is_kept(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    """All at once, EXIF with its inner tables included, in a file that other programs read."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    tags = [(700, "B", 6, b"<xmp/>", True)]
-    options = {"iccprofile": profile, "resolution": (300, 300), "resolutionunit": "INCH", "extratags": tags}
-    tifffile.imwrite(tmp_path / "a.tif", values("uint16", (30, 40, 3)), photometric="rgb", metadata=None, **options)
+    before = values(dtype, shape)
+    said = Image.Exif()
+    said[270], said[271], said[33432] = "the yard", "a camera", "mine"
+    said[34665] = {33434: 0.5, 36867: "2026:11:30 12:00:00", 40962: 40}
+    said[34853] = {1: "N", 2: (52.0, 30.0, 1.5)}
+    said[700] = b"<xmp/>"
+    image = ArrayImage(before)
+    with open(tmp_path / "a.tif", "w+b") as file:
+        options = {"exif": said.tobytes(), "dpi": (300, 150)} | ({"icc_profile": profile} if len(shape) == 3 else {})
+        storing.encoded(image, "TIFF", options, file)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), before)
     picture = read_picture(tmp_path / "a.tif")
-    said = (*picture.warnings, *check_output(tmp_path / "b.tif", picture))
-    assert picture.icc == profile and len(said) == 1 and "XMP packet" in said[0] and "resolution" in said[0]
+    assert picture.warnings == () and check_output(tmp_path / "b.tif", picture) == ()
     save_picture(picture.image, tmp_path / "b.tif", picture)
-    assert read_picture(tmp_path / "b.tif").icc == profile
+    again = read_picture(tmp_path / "b.tif")
+    np.testing.assert_array_equal(np.asarray(again.image), before)
+    assert again.warnings == () and again.icc == picture.icc == (profile if len(shape) == 3 else None)
+    assert again.xmp == b"<xmp/>" and again.image.info["dpi"] == pytest.approx((300, 150))
+    exif = Image.Exif()
+    assert again.exif is not None
+    exif.load(again.exif)
+    assert (exif[270], exif[271], exif[33432]) == ("the yard", "a camera", "mine")
+    inner, place = exif.get_ifd(34665), exif.get_ifd(34853)
+    assert inner[33434] == 0.5 and inner[36867] == "2026:11:30 12:00:00" and inner[40962] == 40
+    assert place[1] == "N" and place[2] == (52.0, 30.0, 1.5)
     (lost,) = check_output(tmp_path / "b.npy", picture)
-    assert lost.startswith(".npy cannot keep the ICC profile")
+    assert all(word in lost for word in ("EXIF block", "XMP packet", "resolution"))
+
+
+@pytest.mark.parametrize("options", [{"byteorder": ">"}, {"bigtiff": True}, {"resolutionunit": "CENTIMETER"}])
+def test_what_a_page_of_a_deep_stack_says(tmp_path: Path, options: dict[str, Any]) -> None:
+    file_options = {key: options[key] for key in ("byteorder", "bigtiff") if key in options}
+    page_options: dict[str, Any] = {"resolutionunit": options.get("resolutionunit", "INCH"), "resolution": (118, 59)}
+    with tifffile.TiffWriter(tmp_path / "a.tif", **file_options) as file:
+        for k in range(3):
+            tags = [(315, "s", 0, f"artist {k}", True), (33723, "B", 4, b"iptc", True)]
+            file.write(
+                values("uint16", (30, 40, 3)) + k, photometric="rgb", metadata=None, extratags=tags, **page_options
+            )
+    picture = read_picture(tmp_path / "a.tif", page=2)
+    assert picture.warnings == (f"The IPTC data of {tmp_path / 'a.tif'} will not be in the results.",)
+    exif = Image.Exif()
+    exif.load(picture.exif or b"")
+    factor = 2.54 if "resolutionunit" in options else 1
+    assert exif[315] == "artist 1" and picture.image.info["dpi"] == pytest.approx((118 * factor, 59 * factor))
+
+
+def test_a_resolution_that_is_no_number_does_not_take_the_rest_along(tmp_path: Path) -> None:
+    tags = [(315, "s", 0, "an artist", True)]
+    options: dict[str, Any] = {"photometric": "rgb", "metadata": None, "extratags": tags, "resolution": (300, 300)}
+    tifffile.imwrite(tmp_path / "a.tif", values("uint16", (30, 40, 3)), **options)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        for tag, value in ((282, (0, 0)), (283, (1, 0))):
+            file.pages[0].tags[tag].overwrite(value)
+    picture = read_picture(tmp_path / "a.tif")
+    assert any("The resolution of" in warning for warning in picture.warnings) and "dpi" not in picture.image.info
+    assert picture.exif is not None and b"an artist" in picture.exif
+
+
+def test_descriptions_of_pages_and_channels_do_not_travel(tmp_path: Path) -> None:
+    """A result has one page, and other programs believe what is said about more."""
+    stack = values("uint16", (3, 30, 40))
+    tifffile.imwrite(tmp_path / "j.tif", stack, imagej=True)
+    tifffile.imwrite(tmp_path / "o.ome.tif", stack, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "s.tif", stack, photometric="minisblack")
+    for name, count in (("j.tif", 1), ("o.ome.tif", 1), ("s.tif", 0)):
+        picture = read_picture(tmp_path / name, page=1)
+        told = [warning for warning in picture.warnings if "of its pages and channels" in warning]
+        assert len(told) == count == len(picture.warnings), name
+        save_picture(picture.image, tmp_path / "out.tif", picture)
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), stack[0])
+
+
+@pytest.mark.parametrize("page", [None, 2])
+@pytest.mark.parametrize("shape", [(16, 16, 3), (16, 16)])
+def test_pages_behind_the_one_that_is_needed_are_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int | None, shape: tuple[int, ...]
+) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for _ in range(300):
+            file.write(values("uint16", shape), metadata=None, photometric="rgb" if len(shape) == 3 else "minisblack")
+    data, seeks = (tmp_path / "a.tif").read_bytes(), 0
+
+    class Counted(io.BytesIO):
+        def seek(self, *where: int) -> int:
+            nonlocal seeks
+            seeks += 1
+            return super().seek(*where)
+
+    monkeypatch.setattr(io, "BytesIO", Counted)
+    if page is None:
+        with pytest.raises(UsageError, match="has several frames or pages; choose one with --page N"):
+            read_picture(data)
+    else:
+        assert np.asarray(read_picture(data, page=page).image).shape == shape
+    assert 0 < seeks < 150, "half of the pages"
 
 
 def test_a_page_of_8_bits_keeps_what_it_says(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from priorpaint.errors import PriorpaintError, UsageError
 from priorpaint.imaging import check_output, read_picture, save_picture
+from priorpaint.imaging.arrays import ArrayImage
 from priorpaint.imaging.storing import what_differs
 
 SIZE = (120, 80)
@@ -367,3 +368,43 @@ def test_the_tolerance_for_jpeg_is_above_its_worst_and_far_below_another_picture
     with Image.open(data) as back:
         back.load()
         assert what_differs(back, photo(mode, seed=1)) == "other pixels"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F", "array"])
+def test_one_other_value_in_a_channel_or_opacity_is_seen_wherever_it_is(mode: str) -> None:
+    rng, size = np.random.default_rng(0), (33, 130)
+    if mode == "array":
+        values = rng.random((130, 33, 4))
+        values[5, 5, 1] = np.nan
+        images = [ArrayImage(values.copy()) for _ in range(2)]
+    elif mode in ("I;16", "I", "F"):
+        images = [photo("L", size).convert(mode) for _ in range(2)]
+    else:
+        images = [photo("RGBA", size).convert({"P": "RGB"}.get(mode, mode)).convert(mode) for _ in range(2)]
+    one, other = images
+    assert what_differs(one, other) is None
+    for x, y in ((0, 0), (32, 63), (7, 64), (32, 129)):
+        for band in range(4 if mode == "array" else len(one.getbands())):
+            if isinstance(other, ArrayImage):
+                changed: Image.Image = other.holding(other.values.copy())
+                np.asarray(changed.values)[y, x, band] += 1e-9  # type: ignore[attr-defined]
+            else:
+                changed, pixel = other.copy(), other.getpixel((x, y))
+                parts = list(pixel) if isinstance(pixel, tuple) else [pixel]
+                parts[band] = 255 - parts[band] if mode == "1" else parts[band] + (1 if parts[band] < 255 else -1)
+                changed.putpixel((x, y), tuple(parts) if isinstance(pixel, tuple) else parts[0])
+            assert what_differs(changed, other) in ("other pixels", "other values"), (x, y, band)
+
+
+def test_another_colour_or_opacity_of_a_palette_is_seen_where_it_is_in_use() -> None:
+    image = Image.frombytes("P", (16, 16), bytes(range(200)).ljust(256, b"\7"))
+    image.putpalette(bytes(range(256)) * 3)
+    for entry, differs in ((0, True), (199, True), (200, False), (255, False)):
+        other = image.copy()
+        colours = bytearray(bytes(range(256)) * 3)
+        colours[3 * entry + 1] ^= 1
+        other.putpalette(bytes(colours))
+        assert (what_differs(other, image) == "other pixels") == differs
+        other = image.copy()
+        other.info["transparency"] = bytes(255 - (k == entry) for k in range(256))
+        assert (what_differs(other, image) == "other pixels") == differs

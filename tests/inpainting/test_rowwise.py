@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from priorpaint import SOLVERS, NetworkPrior, inpaint
+from priorpaint import SOLVERS, NetworkPrior, inpaint, load_prior
 from priorpaint.diffusion.schedules import VP
 from priorpaint.diffusion.transitions import row_sum
 from priorpaint.inpainting.rowwise import RowwisePrior
@@ -61,6 +61,25 @@ def test_a_sample_is_the_same_to_the_bit_alone_and_in_any_batch(name: str, threa
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     np.testing.assert_array_equal(np.asarray(one.images[0]), np.asarray(together.images[1]))
     np.testing.assert_array_equal(together.uncertainty, apart.uncertainty)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("name", ["photos", "fashion", "avatars"])
+def test_four_samples_of_deep_values_are_the_same_for_any_batch_size(name: str, dtype: str) -> None:
+    """The priors of the package, on a picture that is larger than those of a fixed size, and in its own units."""
+    prior = load_prior(name, device="cpu")
+    side, grey = 36, prior.image_shape[0] == 1
+    rows, columns = np.indices((side, side))
+    values = 0.5 + 0.4 * np.sin(rows / 9)[..., None] * np.cos(columns[..., None] / (7, 11, 13))
+    values = values[..., 0] if grey else values
+    stored = (values * 65535).astype(np.uint16) if dtype == "uint16" else values.astype(np.float32)
+    hole = np.zeros((side, side), dtype=bool)
+    hole[9:-9, 12:-9] = True
+    first, *others = (inpaint(stored, hole, prior, num_samples=4, batch_size=size, steps=3) for size in (1, 2, 4))
+    for other in others:
+        for one, two in zip(first.images, other.images, strict=True):
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
+        np.testing.assert_array_equal(np.asarray(first.mean), np.asarray(other.mean))
 
 
 def test_the_wrapper_counts_and_differentiates_as_the_prior_inside() -> None:

@@ -206,11 +206,65 @@ def test_a_seam_does_not_blend_with_what_is_no_number() -> None:
     assert ready.preview().mode == "RGB"
 
 
-@pytest.mark.parametrize("other", [{"mask_color": "#ffffff"}, {"mask_diff": np.zeros((30, 40), np.float32)}])
 @pytest.mark.parametrize("channels", [0, 3])
-def test_colours_and_differences_are_for_pictures_that_the_eye_sees(other: dict[str, Any], channels: int) -> None:
-    with pytest.raises(UsageError, match="has values of float32, which have no colours to compare"):
-        plan(smooth(290, 310, "float32", channels), None, flat_prior(), **other, **FAST)
+@pytest.mark.parametrize(
+    ("dtype", "low", "high", "mark"),
+    [
+        ("uint16", 9000, 40000, 65535),
+        ("float32", 0.1, 0.6, 1.0),
+        ("float64", 290.0, 310.0, 900.0),
+        ("int16", -9, 9, 32767),
+    ],
+)
+def test_a_colour_and_a_difference_are_found_in_deep_values(
+    dtype: str, low: float, high: float, mark: float, channels: int
+) -> None:
+    """The marks are white: the highest value of the type, or of floating values above 1 the highest there is."""
+    clean = smooth(low, high, dtype, channels)
+    marked = clean.copy()
+    marked[HOLE] = mark
+    for other in ({"mask_color": "#ffffff"}, {"mask_diff": clean}):
+        ready = plan(marked, None, flat_prior(), **other, **FAST)
+        np.testing.assert_array_equal(ready.known, ~HOLE)
+        np.testing.assert_array_equal(np.asarray(ready.run().images[0])[~HOLE], marked[~HOLE])
+    if not channels:
+        text = str(mark).removesuffix(".0")
+        np.testing.assert_array_equal(plan(marked, None, flat_prior(), mask_color=text, **FAST).known, ~HOLE)
+    with pytest.raises(UsageError, match="no pixel of The picture has the colour #ff0000"):
+        plan(marked, None, flat_prior(), mask_color="#ff0000", **FAST)
+    with pytest.raises(UsageError, match="differ nowhere at all"):
+        plan(marked, None, flat_prior(), mask_diff=marked, **FAST)
+
+
+def test_a_coloured_mark_is_found_in_16_bit_colours() -> None:
+    image = smooth(9000, 40000, "uint16", 3)
+    image[HOLE] = (65535, 65535 - 257 * 10, 257 * 20)
+    np.testing.assert_array_equal(plan(image, None, flat_prior(), mask_color="#ffff00", **FAST).known, ~HOLE)
+    with pytest.raises(UsageError, match="the nearest is #fff514, off by 20"):
+        plan(image, None, flat_prior(), mask_color="#ffff00", tolerance=19, **FAST)
+    with pytest.raises(UsageError, match="has colours and not single values"):
+        plan(image, None, flat_prior(), mask_color="15", **FAST)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_the_least_difference_of_deep_values_counts_without_a_tolerance(dtype: str) -> None:
+    clean = smooth(0.1, 0.6, "float32") if dtype == "float32" else smooth(9000, 40000, "uint16")
+    changed = clean.copy()
+    changed[HOLE] = np.nextafter(clean[HOLE], 2) if dtype == "float32" else clean[HOLE] + 1
+    np.testing.assert_array_equal(plan(changed, None, flat_prior(), mask_diff=clean, tolerance=0, **FAST).known, ~HOLE)
+    with pytest.raises(UsageError, match="differ nowhere by more than 1; add --tolerance 0"):
+        plan(changed, None, flat_prior(), mask_diff=clean, **FAST)
+
+
+def test_nan_is_no_colour_and_equals_nan() -> None:
+    clean = smooth(0.0, 1.0, "float32")
+    clean[0, 0] = clean[1, 1] = np.nan
+    other = clean.copy()
+    other[1, 1], other[2, 2] = 0.5, np.nan
+    with pytest.raises(UsageError, match="1 pixels outside the mask that are not numbers"):  # 0, 0 differs nowhere
+        plan(clean, None, flat_prior(), mask_diff=other, **FAST)
+    known = plan(clean, "nan", flat_prior(), mask_color="#808080", **FAST).known
+    assert not known[0, 0] and not known[1, 1] and known[29, 39] and not known[15, 20]
 
 
 # -- callers' numbers --------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from priorpaint.errors import NO_MEMORY, PriorpaintError, UsageError, out_of_memory, short
+from priorpaint.errors import NO_MEMORY, PriorpaintError, UsageError, out_of_memory, run_commands, shortened
 
 from .bench import bench
 from .certify import certify
@@ -31,7 +31,7 @@ from .train import train
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 # What is wrong with a path that was given, whatever looked at it first.
-_PATH_ERRORS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
+_PATH_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
 _DEBUG = "--debug"
 
 app = typer.Typer(
@@ -76,10 +76,9 @@ def main() -> None:
 def _run() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != _DEBUG]
     if len(arguments) < len(sys.argv) - 1:
-        app(arguments, prog_name="priorpaint")
-        return
+        run_commands(app, args=arguments, prog_name="priorpaint")
     try:
-        app(arguments, prog_name="priorpaint")
+        run_commands(app, args=arguments, prog_name="priorpaint")
     except KeyboardInterrupt:
         _fail("stopped.", INTERRUPTED)
     except PriorpaintError as error:
@@ -88,7 +87,7 @@ def _run() -> None:
         if out_of_memory(error):
             _fail(NO_MEMORY, FAILED)
         if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
-            _fail(f"{short(error.filename)} cannot be used ({error.strerror}); choose another path.", WRONG_USE)
+            _fail(f"{shortened(error.filename)} cannot be used ({error.strerror}); choose another path.", WRONG_USE)
         _fail(f"{type(error).__name__}: {error} (run again with {_DEBUG} to see where).", FAILED)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from priorpaint.errors import Cancelled, CancelToken, UsageError
+from priorpaint.errors import Cancelled, CancelToken, UsageError, printable
 
 from .conditions import PriorOptions
 from .options import Quiet, Threads, use_threads, with_options
@@ -179,16 +179,17 @@ def _tell(report: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
 def _show(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     unit = "latent value" if report["space"] == "latents" else "value"
-    table = Table(title=f"{report['prior']['name']}: bits a {unit}, fewer is likelier")
+    table = Table(title=Text(printable(f"{report['prior']['name']}: bits a {unit}, fewer is likelier")))
     table.add_column("picture", overflow="fold")
     headings = {"bound": ["L_T", "sum L_(t-1)", "L_0", "bound"], "ode": ["ODE"]}
     for key in (key for key in headings if key in report):
         for heading in headings[key]:
             table.add_column(heading, justify="right")
     for row in report["rows"]:
-        cells = [Path(row["picture"]).name]
+        cells: list[str | Text] = [Text(printable(Path(row["picture"]).name))]
         if "bound" in row:
             terms = row["bound"]
             cells += [f"{terms[key]:.4f}" for key in ("L_T", "L_diffusion", "L_0")] + [_with_error(terms)]

@@ -26,7 +26,12 @@ class _Shown:
 
     def __init__(self, description: str, total: float | None, *, quiet: bool) -> None:
         self.quiet, self.console = quiet, Console(stderr=True, highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
         self._bar = Progress(*columns, console=self.console, disable=quiet or not self.console.is_terminal)
         self._task = self._bar.add_task(description, total=total)
 

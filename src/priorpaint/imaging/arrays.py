@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,11 @@ def range_of(image: Image.Image) -> ValueRange:
     return full_range(value_type(image)) if shown is None else ValueRange(*shown)
 
 
+def is_deep(image: Image.Image) -> bool:
+    """Whether its values are not of 8 bits or fewer."""
+    return isinstance(image, ArrayImage) or image.mode[:4] in DEEP
+
+
 def is_array(image: Image.Image) -> bool:
     """Whether only TIFF and .npy hold these values."""
     return isinstance(image, ArrayImage) or image.mode in ("I", "F")
@@ -143,34 +148,13 @@ def read_npy(data: bytes, name: str) -> NDArray[Any]:
         raise UsageError(f"{name} is not an array of numbers that can be read ({error}); save it again.") from None
 
 
-def write_values(file: BinaryIO, image: Image.Image, file_format: str, icc: bytes | None) -> None:
-    """Write any image as NPY, or an `ArrayImage` as TIFF.
-
-    Raises:
-        MissingExtra: tifffile is needed.
-    """
-    values = np.asarray(image)
-    if file_format == "NPY":
-        np.save(file, values, allow_pickle=False)
-        return
-    colours = values.ndim == 3 and values.shape[2] > 1
-    check_tiff(image).imwrite(
-        file,
-        values,
-        photometric="rgb" if colours else "minisblack",
-        extrasamples=["unassalpha"] if colours and values.shape[2] == 4 else None,
-        iccprofile=icc,
-        metadata=None,
-    )
-
-
 def check_tiff(image: Image.Image) -> Any:
-    """What writes this image as TIFF, where Pillow does not.
+    """What reads this image back from a TIFF, where Pillow does not.
 
     Raises:
         MissingExtra: tifffile is needed.
     """
-    return import_tifffile("writing such a TIFF") if isinstance(image, ArrayImage) else None
+    return import_tifffile("a TIFF of such values") if isinstance(image, ArrayImage) else None
 
 
 def import_tifffile(what: str) -> Any:

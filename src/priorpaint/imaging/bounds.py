@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from priorpaint.errors import UsageError
+from priorpaint.errors import UsageError, path_too_long
 
 # The largest picture has 320 MB without compression; a file that is larger holds something else.
 MAX_BYTES = 2**30
@@ -41,7 +41,9 @@ def read_file(name: str) -> bytes:
     except FileNotFoundError as error:
         raise UsageError(f"{name} does not exist; check the path.") from error
     except OSError as error:
-        raise UsageError(f"{name} cannot be opened ({error.strerror}); check the file.") from error
+        raise path_too_long(error) or UsageError(
+            f"{name} cannot be opened ({error.strerror}); check the file."
+        ) from error
 
 
 def _read_pipe(name: str) -> bytes:

@@ -1,39 +1,40 @@
-"""TIFF files that Pillow reads in part or not at all, through tifffile: deep colours, odd number types, pages."""
+"""TIFF files that Pillow reads in part or not at all: deep colours, odd number types, pages. tifffile reads them."""
 
 from __future__ import annotations
 
 import io
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging import metadata
 from priorpaint.imaging.arrays import image_of, import_tifffile
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _ORIENTATION = 274
-_SAYING = {282: "resolution", 700: "XMP packet", 34665: "EXIF block", 34853: "GPS position", 33723: "IPTC data"}
 _BLACK_IS_0, _RGB = 1, 2  # of PhotometricInterpretation
 _UNASSOCIATED = 2  # of ExtraSamples: colours are not multiplied by the opacity
+_SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
+_EXIF = b"Exif\0\0"
 
 
 class DeepTiff(NamedTuple):
     """One page.
 
     Attributes:
-        image: upright.
-        icc: the bytes of its ICC profile.
+        image: upright; its ``info`` has what the page says, as Pillow would give it.
         orientation: by which it was turned, 1 to 8.
-        said: what else the page says, in words.
+        complaints: about what it says and cannot be read, one sentence each.
     """
 
     image: Image.Image
-    icc: bytes | None
     orientation: int
-    said: str
+    complaints: tuple[str, ...]
 
 
 def read_deep_tiff(data: bytes, name: str, page: int | None, largest: int) -> DeepTiff:
@@ -56,8 +57,7 @@ def read_deep_tiff(data: bytes, name: str, page: int | None, largest: int) -> De
             _check(chosen, name, largest)
             values = _channels_last(chosen, np.asarray(chosen.asarray()), name)
             tag = chosen.tags.get(_ORIENTATION)
-            icc = chosen.iccprofile
-            said = ", ".join(word for code, word in _SAYING.items() if chosen.tags.get(code) is not None)
+            icc, offset = chosen.iccprofile, chosen.offset
     except UsageError:
         raise
     except Exception as error:  # damaged anywhere: as many kinds of errors as there are fields
@@ -66,15 +66,63 @@ def read_deep_tiff(data: bytes, name: str, page: int | None, largest: int) -> De
         raise UsageError(f"{name} is damaged or incomplete ({error}); copy or export it again.") from error
     turn = 1 if tag is None else int(tag.value)
     orientation = turn if turn in range(2, 9) else 1
-    return DeepTiff(image_of(_upright(values, orientation), name), icc or None, orientation, said)
+    image, complaints = image_of(_upright(values, orientation), name), ()
+    try:
+        image.info |= metadata.of_tiff(data, offset)
+    except Exception as error:  # a broken metadata block is no reason to refuse the picture
+        complaints = (metadata.unreadable(name, error),)
+    image.info["icc_profile"] = icc or None
+    return DeepTiff(image, orientation, complaints)
+
+
+def write_deep_tiff(file: BinaryIO, values: NDArray[Any], options: Mapping[str, Any]) -> None:
+    """Write values (H, W[, 1, 3 or 4]) of any number type as one uncompressed strip; Pillow makes the table of tags.
+
+    Args:
+        options: of `metadata.save_options`.
+    """
+    values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    height, width, channels = (*values.shape, 1)[:3]
+    table = Image.Exif()
+    if "exif" in options:
+        table.load(options["exif"])
+        for inner in metadata.INNER_TABLES & set(table):
+            table[inner] = table.get_ifd(inner)
+    table.endian = "<"
+    # Pillow takes StripOffsets (273) as counted from the end of the table.
+    table.update({
+        256: width, 257: height, 258: (8 * values.itemsize,) * channels, 259: 1,
+        262: _RGB if channels > 1 else _BLACK_IS_0, 273: 0, 277: channels, 278: height, 279: values.nbytes,
+        339: (_SAMPLE_FORMAT[values.dtype.kind],) * channels,
+    })  # fmt: skip
+    if channels == 4:
+        table[338] = _UNASSOCIATED
+    if "dpi" in options:
+        table[282], table[283], table[296] = *options["dpi"], 2
+    if options.get("icc_profile"):
+        table[34675] = options["icc_profile"]
+    file.write(table.tobytes()[len(_EXIF) :])  # a whole TIFF without its strip
+    file.write(values.data)
 
 
 def _page(pages: Any, name: str, page: int | None) -> Any:
-    if page is None and len(pages) > 1:
-        raise UsageError(f"{name} has {len(pages)} frames or pages; choose one with --page N (page=N in Python).")
-    if page is not None and not 1 <= page <= len(pages):
-        raise UsageError(f"{name} has {len(pages)} page{'s' * (len(pages) > 1)}, counted from 1, and no page {page}.")
-    return pages[(page or 1) - 1].aspage()
+    """The page; those behind it, or behind the second, are not looked for."""
+    if page is None:
+        if _has(pages, 1):
+            raise UsageError(f"{name} has several frames or pages; choose one with --page N (page=N in Python).")
+        return pages[0]
+    if page < 1 or not _has(pages, page - 1):
+        count = len(pages)
+        raise UsageError(f"{name} has {count} page{'s' * (count > 1)}, counted from 1, and no page {page}.")
+    return pages[page - 1].aspage()
+
+
+def _has(pages: Any, index: int) -> bool:
+    try:
+        pages[index]
+    except IndexError:
+        return False
+    return True
 
 
 def _check(page: Any, name: str, largest: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageColor
 
 from priorpaint.errors import UsageError
+from priorpaint.imaging.arrays import eight_bits, is_deep, value_type
 from priorpaint.imaging.picture import Picture, opacity_of
+from priorpaint.imaging.ranges import view_range
 
 Bools = NDArray[np.bool_]
 
@@ -133,7 +136,8 @@ def matching(name: str, image: Image.Image, colour: str | int, tolerance: int | 
     Args:
         name: how messages call it.
         image: upright and loaded.
-        colour: "#ffff00" or another name of a colour, or a stored value (of grey or of a palette), such as 15.
+        colour: "#ffff00" or another name of a colour, or a stored value (of grey or of a palette), such as 15. Colours
+            are of 255, and values of more than 8 bits are compared with them as `view_range` says.
         tolerance: in values of 255, or for a stored value in its own; None is 20, or 0 for a stored value.
 
     Raises:
@@ -142,15 +146,17 @@ def matching(name: str, image: Image.Image, colour: str | int, tolerance: int | 
     if tolerance is not None and tolerance < 0:
         raise UsageError(f"a tolerance is at least 0, not {tolerance}.")
     text = str(colour).strip()
-    number = int(text) if text.isdigit() and len(text) < 6 else None
+    number = _number(text, value_type(image).kind)
     planes, wanted = _planes(name, image, text, number, tolerance)
     width = tolerance if tolerance is not None else 0 if number is not None else TOLERANCE
     out: Bools = np.ones((image.height, image.width), dtype=np.bool_)
     for plane, value in zip(planes, wanted, strict=True):
-        out &= (plane >= max(value - width, 0)) & (plane <= value + width)
+        out &= (plane >= value - width) & (plane <= value + width)
     alpha = _opacity(image)
     if alpha is not None:
         out &= alpha >= THRESHOLD
+    if value_type(image).kind == "f":
+        out &= np.isfinite(np.asarray(image)).reshape(*out.shape, -1).all(axis=2)
     if not out.any():
         raise UsageError(_absent(name, image, text, planes, wanted, width))
     if out.all():
@@ -161,12 +167,17 @@ def matching(name: str, image: Image.Image, colour: str | int, tolerance: int | 
 def difference(picture: Picture, other: Picture) -> NDArray[np.uint8]:
     """By how much (H, W) two pictures of one size differ, in the channel or opacity where it is most, of 255.
 
+    Of values with more than 8 bits, which are compared as `view_range` says, a part of 1 is 1; NaN equals NaN alone.
     Where both are transparent, they are the same whatever their colours.
     """
     shape = picture.size[::-1]
-    off: NDArray[np.uint8] = np.zeros(shape, dtype=np.uint8)
-    for one, two in zip(_rgb(picture.image).split(), _rgb(other.image).split(), strict=True):
-        np.maximum(off, np.asarray(ImageChops.difference(one, two)), out=off)
+    images = picture.image, other.image
+    if any(map(is_deep, images)):
+        off = _deep_difference(picture, other)
+    else:
+        off = np.zeros(shape, dtype=np.uint8)
+        for one, two in zip(_rgb(picture.image).split(), _rgb(other.image).split(), strict=True):
+            np.maximum(off, np.asarray(ImageChops.difference(one, two)), out=off)
     if picture.alpha is None and other.alpha is None:
         return off
     opaque = np.full(shape, 255, dtype=np.int16)
@@ -175,30 +186,54 @@ def difference(picture: Picture, other: Picture) -> NDArray[np.uint8]:
     return np.maximum(off, np.abs(first - second)).astype(np.uint8)
 
 
+def _deep_difference(picture: Picture, other: Picture) -> NDArray[np.uint8]:
+    values = [one.values() for one in (picture, other)]
+    alike = values[0].dtype == values[1].dtype
+    shown = [view_range(*values)] * 2 if alike else [view_range(one) for one in values]
+    first, second = (
+        (one.astype(np.float64) - span.low) * (255 / (span.high - span.low))
+        for one, span in zip(values, shown, strict=True)
+    )
+    with np.errstate(invalid="ignore"):  # of infinities
+        off = np.abs(first - second)
+    off[(first == second) | (np.isnan(first) & np.isnan(second))] = 0
+    off[np.isnan(off)] = 255
+    out: NDArray[np.uint8] = np.ceil(np.minimum(off.max(axis=2), 255)).astype(np.uint8)
+    return out
+
+
 def _absent(
-    name: str, image: Image.Image, text: str, planes: list[NDArray[Any]], wanted: list[int], tolerance: int
+    name: str, image: Image.Image, text: str, planes: list[NDArray[Any]], wanted: list[float], tolerance: int
 ) -> str:
     """The sentence for a colour that no pixel has."""
     if image.mode == "P" and len(planes) == 1:
         values, counts = stored_values(image)
         found = _listed(list(zip(_labels(image, values), counts.tolist(), strict=True)))
         return f"no pixel of {name} has the number {text} of its palette; there are {found}."
-    off = np.max([np.abs(plane.astype(np.int32) - value) for plane, value in zip(planes, wanted, strict=True)], axis=0)
+    pairs = zip(planes, wanted, strict=True)
+    off = np.max([np.abs(np.nan_to_num(plane.astype(np.float64)) - value) for plane, value in pairs], axis=0)
     i = np.unravel_index(off.argmin(), off.shape)
     nearest = _name(np.array([plane[i] for plane in planes]))
     return (
         f"no pixel of {name} has the colour {text} (tolerance {tolerance}); the nearest is {nearest}, off by "
-        f"{off[i]}: name that one, or raise --tolerance."
+        f"{off[i]:.6g}: name that one, or raise --tolerance."
     )
 
 
+def _number(text: str, kind: str) -> float | None:
+    """The stored value that a text names; ``kind`` as NumPy calls that of the values."""
+    if text.isdigit() and len(text) < 6:
+        return int(text)
+    pattern = {"i": r"-\d{1,5}", "f": r"-?\d{1,5}(\.\d*)?"}.get(kind)
+    return float(text) if pattern and re.fullmatch(pattern, text) else None
+
+
 def _planes(
-    name: str, image: Image.Image, text: str, number: int | None, tolerance: int | None
-) -> tuple[list[NDArray[Any]], list[int]]:
+    name: str, image: Image.Image, text: str, number: float | None, tolerance: int | None
+) -> tuple[list[NDArray[Any]], list[float]]:
     """Arrays (H, W) to compare, and the value that each is to have."""
-    _check_depth(image)
     if number is not None:
-        if not (image.mode in ("1", "L", "LA", "P") or image.mode.startswith("I;16")):
+        if not (image.mode in ("1", "L", "LA", "P") or is_deep(image)) or len(image.getbands()) > 2:
             raise UsageError(f'{name} has colours and not single values; give one such as --mask-color "#ffff00".')
         if image.mode == "P" and tolerance:
             raise UsageError("numbers of a palette have no tolerance; leave it out, or give the colour as #rrggbb.")
@@ -218,20 +253,23 @@ def _planes(
 def _stored(image: Image.Image) -> NDArray[Any]:
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8) * 255
-    return np.asarray(image.getchannel("L") if image.mode == "LA" else image)
+    return np.asarray(image.getchannel("L") if image.mode == "LA" else image).reshape(image.height, image.width)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """In 8 bits a channel, the colours of transparent pixels as they are stored."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray(np.rint(np.asarray(image) / (_WHITE_16 / 255)).astype(np.uint8)).convert("RGB")
+    if is_deep(image):
+        values = np.asarray(image)
+        planes = values.reshape(*values.shape[:2], -1)[..., :3]
+        levels = eight_bits(planes, view_range(planes))
+        return Image.fromarray(levels[..., 0] if planes.shape[2] == 1 else levels).convert("RGB")
     return (image.convert("RGBA") if image.has_transparency_data else image).convert("RGB")
 
 
 def _luminance(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
         return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-    _check_depth(image)
+    check_depth(image)
     return np.asarray(_rgb(image).convert("L")).astype(np.uint8)
 
 
@@ -239,7 +277,7 @@ def _opacity(image: Image.Image) -> NDArray[np.uint8] | None:
     return opacity_of(image.convert("RGBA") if image.mode == "PA" else image)
 
 
-def _check_depth(image: Image.Image) -> None:
+def check_depth(image: Image.Image) -> None:
     if image.mode in ("I", "F"):
         raise UsageError(f"The mask is in mode {image.mode}; save it as an 8-bit black and white picture.")
 
@@ -278,7 +316,7 @@ def _name(value: NDArray[Any]) -> str:
     """As `matching` takes it: a stored value, or #rrggbb."""
     if len(value) == 3:
         return "#" + "".join(f"{int(part):02x}" for part in value)
-    return str(int(value[0]))
+    return f"{value[0]:.6g}" if value.dtype.kind == "f" else str(int(value[0]))
 
 
 def _labels(image: Image.Image, values: NDArray[np.int64]) -> list[str]:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from priorpaint.errors import UsageError
-from priorpaint.imaging.arrays import is_array, value_type
 from priorpaint.imaging.mask_contents import (
     THRESHOLD,
     TOLERANCE,
+    check_depth,
     difference,
     in_between,
     matching,
@@ -134,6 +134,7 @@ def read_mask(
             "on the upright picture (if on the picture as it is stored, add --turn-mask)."
         )
     if color is not None:
+        check_depth(image)
         white = _matching(name, image, color, tolerance)
         return _checked(white if means == "keep" else ~white, warnings, loaded.sha256)
     found = whiteness(name, image)
@@ -187,7 +188,6 @@ def mask_from_color(picture: Picture, color: Colors, tolerance: int | None = Non
         UsageError: there is no such colour, or no pixel has it, or every pixel.
     """
     _check_read(picture)
-    _check_shallow(picture)
     return _checked(~_matching(picture.name, picture.image, color, tolerance))
 
 
@@ -195,6 +195,7 @@ def mask_from_difference(picture: Picture, other: Picture, tolerance: int | None
     """The pixels of a picture that differ from another picture of its size are to be repainted.
 
     A pixel differs where a channel, or its opacity, is off by more than the tolerance, in values of 255; None is 20.
+    How values of more than 8 bits become values of 255, says `ranges.view_range`.
 
     Raises:
         UsageError: the sizes differ, or the pictures do nowhere, or everywhere.
@@ -204,8 +205,6 @@ def mask_from_difference(picture: Picture, other: Picture, tolerance: int | None
     if picture.size != other.size:
         sizes = " but ".join(f"{one.name} is {one.size[0]}x{one.size[1]}" for one in (other, picture))
         raise UsageError(f"{sizes}; a difference needs pictures of one size.")
-    for one in (picture, other):
-        _check_shallow(one)
     off = difference(picture, other)
     width = TOLERANCE if tolerance is None else tolerance
     if width < 0:
@@ -300,15 +299,6 @@ def _matching(name: str, image: Image.Image, colors: Colors, tolerance: int | No
 def _check_read(picture: Any) -> None:
     if not isinstance(picture, Picture):
         raise UsageError(f"a picture here is what `read_picture` gives, and {type(picture).__name__} was given.")
-
-
-def _check_shallow(picture: Picture) -> None:
-    """Colours and differences are told in values of 255."""
-    if is_array(picture.image):
-        raise UsageError(
-            f"{picture.name} has values of {value_type(picture.image)}, which have no colours to compare; give a mask "
-            "file or a box."
-        )
 
 
 def _turned(mask: Picture, orientation: int) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Mapping
@@ -19,10 +20,11 @@ NAMES = {
     "texts": "PNG texts",
     "dpi": "resolution",
 }
+TAGS = "tags"  # in `Image.info`: the tags of a TIFF that Pillow did not open
 CICP = "cicp"  # in `Image.info`: a PNG has such a chunk, of which Pillow says nothing
 COMMENT = "Comment"  # the keyword of a PNG text that is what JPEG calls its comment
 _ORIENTATION, _EXIF_TABLE, _GPS_TABLE, _XMP_TAG = 274, 34665, 34853, 700
-_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH = 282, 283, 296, 2
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH, _CENTIMETRE = 282, 283, 296, 2, 3
 _PIXEL_X, _PIXEL_Y = 40962, 40963
 _IPTC, _IPTC_RESOURCE = "IPTC data", 0x0404
 # Tags of a TIFF that no result has, by what they hold.
@@ -39,6 +41,12 @@ _SRGB_GAMMA, _SRGB_CHROMATICITY = 1 / 2.2, (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6,
 # of those too. Only tags of this list, the description, may travel: a TIFF would take the others for its own layout.
 _DESCRIPTION = {269, 270, 271, 272, 282, 283, 285, 296, 305, 306, 315, 316, 18246, 18249, 33432, _EXIF_TABLE,
                 _GPS_TABLE, *range(40091, 40096)}  # fmt: skip
+INNER_TABLES = {_EXIF_TABLE, _GPS_TABLE}
+_IMAGE_DESCRIPTION = 270
+# What programs for microscopes write there about pages, channels and axes, of which a result has others; and tifffile
+# about the shape, which every file says anyhow.
+_LAYOUT_TEXT = re.compile(r"ImageJ=|.{0,2000}<(\w+:)?OME\b", re.DOTALL)
+_SHAPE_TEXT = re.compile(r'\{"shape": ')
 # Other programs' EXIF and XMP in disguise, which would bring the old orientation back.
 _RAW_PROFILE = "Raw profile type"
 # Pillow, and with it this package, opens no PNG whose profile is larger.
@@ -59,6 +67,25 @@ def read(image: Image.Image, name: str) -> tuple[dict[str, Any], tuple[str, ...]
         "texts": _texts(image),
     }
     return fields, complaints
+
+
+def of_tiff(data: bytes, offset: int) -> dict[str, Any]:
+    """What the page of a TIFF whose table of tags is at ``offset`` says, as Pillow gives it in the info of an image.
+
+    Raises:
+        Exception: of any kind, where it is damaged.
+    """
+    table = Image.Exif()
+    table.endian = "<" if data.startswith(b"II") else ">"
+    table.bigtiff = 43 in data[2:4]
+    table.load_from_fp(io.BytesIO(data), offset)
+    info: dict[str, Any] = {"xmp": table.get(_XMP_TAG), TAGS: frozenset(table)}
+    per_inch = {_INCH: 1, _CENTIMETRE: 2.54}.get(table.get(_RESOLUTION_UNIT, _INCH))
+    if per_inch and _X_RESOLUTION in table and _Y_RESOLUTION in table:
+        info["dpi"] = tuple(table[tag] * per_inch for tag in (_X_RESOLUTION, _Y_RESOLUTION))
+    exif = Image.Exif()
+    exif.update({tag: table.get_ifd(tag) if tag in INNER_TABLES else table[tag] for tag in _DESCRIPTION & set(table)})
+    return info | ({"exif": exif.tobytes()} if len(exif) else {})
 
 
 def unreadable(name: str, error: Exception) -> str:
@@ -95,7 +122,7 @@ def save_options(said: Mapping[str, Any], file_format: str, size: tuple[int, int
         exif[_RESOLUTION_UNIT] = _INCH
     if len(exif):
         options["exif"] = exif.tobytes()
-    if file_format == "TIFF" and not {_EXIF_TABLE, _GPS_TABLE} & set(exif):
+    if file_format == "TIFF" and not INNER_TABLES & set(exif):
         options["compression"] = "tiff_adobe_deflate"  # libtiff cannot write the sub-tables of an EXIF block
     if file_format in ("JPEG", "WEBP") and xmp is not None:
         options["xmp"] = xmp
@@ -154,11 +181,16 @@ def _exif_block(image: Image.Image, name: str) -> tuple[bytes | None, tuple[str,
         exif.load(found.tobytes())
         for tag in set(exif) - _DESCRIPTION:
             del exif[tag]
+        description, complaints = str(exif.get(_IMAGE_DESCRIPTION, "")), ()
+        if _LAYOUT_TEXT.match(description) or _SHAPE_TEXT.match(description):
+            del exif[_IMAGE_DESCRIPTION]
+        if _LAYOUT_TEXT.match(description):
+            complaints = (f"What {name} says of its pages and channels (ImageJ, OME) will not be in the results.",)
         axes = (_X_RESOLUTION, _Y_RESOLUTION)
         if resolution({"dpi": [exif.get(tag, 1) for tag in axes]}) is None:
             for tag in {*axes, _RESOLUTION_UNIT} & set(exif):
                 del exif[tag]
-        return (exif.tobytes() if len(exif) else None), ()
+        return (exif.tobytes() if len(exif) else None), complaints
     except Exception as error:  # a broken metadata block is no reason to refuse the picture
         return None, (unreadable(name, error),)
 
@@ -172,8 +204,8 @@ def _tables(block: bytes) -> dict[int, str]:
     """The description in an EXIF block: what each tag says, and each tag of its inner tables."""
     exif = Image.Exif()
     exif.load(block)
-    tables = {tag: str(exif[tag]) for tag in exif if tag not in (_EXIF_TABLE, _GPS_TABLE)}
-    for table in (_EXIF_TABLE, _GPS_TABLE):
+    tables = {tag: str(exif[tag]) for tag in exif if tag not in INNER_TABLES}
+    for table in INNER_TABLES:
         inner = exif.get_ifd(table)
         tables |= {table << 16 | tag: str(inner[tag]) for tag in inner if tag not in (_PIXEL_X, _PIXEL_Y)}
     return tables
@@ -182,6 +214,7 @@ def _tables(block: bytes) -> dict[int, str]:
 def _left_out(image: Image.Image) -> list[str]:
     """What a file says that no result does."""
     tags = getattr(image, "tag_v2", {})
+    tags = image.info.get(TAGS, getattr(image, "tag_v2", {}))
     words = [words for words, those in _LEFT_OUT.items() if any(tag in tags for tag in those)]
     if _IPTC not in words and _IPTC_RESOURCE in image.info.get("photoshop", {}):
         words.append(_IPTC)

@@ -61,6 +61,19 @@ def full_range(dtype: np.dtype[Any]) -> ValueRange:
     return ValueRange(int(limits.min), int(limits.max))
 
 
+def view_range(*planes: NDArray[Any]) -> ValueRange:
+    """Which values are 0 and 255 where colours of pictures of one type are named or compared.
+
+    All that the type holds; of floating values 0 to 1, or where they leave that, from the lowest to the highest.
+    """
+    full = full_range(planes[0].dtype)
+    if planes[0].dtype.kind != "f":
+        return full
+    seen = [plane[np.isfinite(plane)] for plane in planes]
+    low, high = min(float(one.min(initial=1)) for one in seen), max(float(one.max(initial=0)) for one in seen)
+    return full if full.low <= low and high <= full.high else ValueRange(low, max(high, low + 1))
+
+
 def parse_range(asked: Asked) -> str | tuple[float, float]:
     """What was asked for: "auto", "full", or (min, max), also as the text "min,max".
 

@@ -129,18 +129,11 @@ def _from_data(name: str, data: bytes, *, picture: bool, page: int | None) -> Pi
 
 
 def _from_deep_tiff(name: str, data: bytes, page: int | None) -> Picture:
-    """One page of a TIFF that Pillow does not read in full; what it says besides its pixels, as far as Pillow does."""
+    """One page of a TIFF that Pillow does not read in full."""
     deep = read_deep_tiff(data, name, page, MAX_PIXELS)
-    said: dict[str, Any] = {}
-    try:
-        with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-            image.seek((page or 1) - 1)
-            said, complaints = metadata.read(image, name)
-            deep.image.info.update({"dpi": image.info["dpi"]} if "dpi" in image.info else {})
-    except Exception:  # a layout that Pillow does not know
-        complaints = (f"The metadata of {name} ({deep.said}) will not be in the results.",) if deep.said else ()
-    said |= {"icc": deep.icc, "format": "TIFF", "orientation": deep.orientation}
-    return replace(_finish(name, deep.image, picture=True), **said, warnings=complaints)
+    found = _finish(name, deep.image, picture=True)
+    warnings = tuple(dict.fromkeys((*deep.complaints, *found.warnings)))
+    return replace(found, format="TIFF", orientation=deep.orientation, warnings=warnings)
 
 
 def _unread_tiff(image: Image.Image) -> bool:

@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
-from priorpaint.imaging.arrays import ArrayImage, image_of, read_npy, write_values
-from priorpaint.imaging.deep_tiff import read_deep_tiff
+from priorpaint.imaging.arrays import DEEP, ArrayImage, image_of, read_npy
+from priorpaint.imaging.deep_tiff import read_deep_tiff, write_deep_tiff
 from priorpaint.imaging.silence import silence_libraries
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},
 }
-_COMPARED = 2**19  # pixels at a time: pictures may have 40 megapixels, in rows of a million
+_COMPARED = 2**17  # pixels at a time: what fits a cache; rows may have a million
 _BLUE_OF_CB = 1.772  # the largest weight of a chroma value in a colour, ITU-R BT.601
 
 
@@ -49,8 +49,10 @@ def encoded(image: Image.Image, file_format: str, options: Mapping[str, Any], fi
     """The image as a file, in memory, or written into ``file``."""
     silence_libraries()
     target = io.BytesIO() if file is None else file
-    if file_format == "NPY" or isinstance(image, ArrayImage):
-        write_values(target, image, file_format, options.get("icc_profile"))
+    if file_format == "NPY":
+        np.save(target, np.asarray(image), allow_pickle=False)
+    elif isinstance(image, ArrayImage):
+        write_deep_tiff(target, image.values, options)
     else:
         image.save(target, format=file_format, **_OPTIONS.get(file_format, {}), **options)
     return target.getvalue() if isinstance(target, io.BytesIO) else b""
@@ -63,9 +65,7 @@ def opened(data: bytes | BinaryIO, file_format: str, stored: Image.Image) -> Ima
     if file_format == "NPY":
         return image_of(read_npy(file.read(), "it"), "it")
     if isinstance(stored, ArrayImage):
-        deep = read_deep_tiff(file.read(), "it", None, stored.width * stored.height)
-        deep.image.info["icc_profile"] = deep.icc
-        return deep.image
+        return read_deep_tiff(file.read(), "it", None, stored.width * stored.height).image
     image = Image.open(file, formats=[file_format])
     image.load()
     return image
@@ -89,42 +89,51 @@ def what_differs(back: Image.Image, stored: Image.Image) -> str | None:
     if back.size != stored.size:
         return f"{back.width}x{back.height} pixels for {stored.width}x{stored.height}"
     if isinstance(back, ArrayImage) or isinstance(stored, ArrayImage):
-        values, wanted = np.asarray(back), np.asarray(stored)
+        values, wanted = (one.values if isinstance(one, ArrayImage) else np.asarray(one) for one in (back, stored))
         if (values.dtype, values.shape) != (wanted.dtype, wanted.shape):
             return f"values of {values.dtype}, {values.shape}, for {wanted.dtype}, {wanted.shape}"
-        return None if values.tobytes() == wanted.tobytes() else "other values"
+        same = all(one.tobytes() == two.tobytes() for one, two in zip(values, wanted, strict=True))  # NaN is NaN
+        return None if same else "other values"
     if back.mode != stored.mode:
         if back.format != "BMP" or stored.mode != "P":
             return f"mode {back.mode} for {stored.mode}"
         stored, back = stored.convert("RGB"), back.convert("RGB")  # a palette of greys is read as grey
     if back.format == "JPEG":
         return None if _rms(back, stored) <= _jpeg_tolerance(back) else "other pixels"
+    same = _same(back, stored)
     if stored.mode == "P":
-        same = _same(back, stored) and _same(back.convert("RGBA"), stored.convert("RGBA"))
+        same = same and _colours(back).tobytes() == _colours(stored).tobytes()
     else:
-        same = _same(back, stored) and back.info.get("transparency") == stored.info.get("transparency")
+        same = same and back.info.get("transparency") == stored.info.get("transparency")
     return None if same else "other pixels"
 
 
+def _strips(a: Image.Image, b: Image.Image) -> Iterator[tuple[Image.Image, Image.Image]]:
+    """Some rows of two pictures of one size at a time."""
+    count = max(1, _COMPARED // a.width)
+    for top in range(0, a.height, count):
+        rows = (0, top, a.width, min(top + count, a.height))
+        yield a.crop(rows), b.crop(rows)
+
+
 def _same(a: Image.Image, b: Image.Image) -> bool:
-    return all(a.crop(part).tobytes() == b.crop(part).tobytes() for part in _parts(a))
+    if a.mode in DEEP:
+        return all(one.tobytes() == two.tobytes() for one, two in _strips(a, b))
+    return all(ImageChops.difference(*pair).getbbox(alpha_only=False) is None for pair in _strips(a, b))
 
 
-def _parts(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes (left, top, right, bottom) of whole rows that together are the image."""
-    rows = max(1, _COMPARED // image.width)
-    for top in range(0, image.height, rows):
-        yield 0, top, image.width, min(top + rows, image.height)
+def _colours(image: Image.Image) -> Image.Image:
+    """The entries of a palette up to the last one in use."""
+    entries = int(np.asarray(image.getextrema()).max()) + 1
+    strip = image.crop((0, 0, entries, 1))
+    strip.frombytes(bytes(range(entries)))
+    return strip.convert("RGBA")
 
 
 def _rms(a: Image.Image, b: Image.Image) -> float:
     """Root of the mean square of the differences."""
-    total, count = 0.0, 0
-    for part in _parts(a):
-        difference = np.asarray(a.crop(part), dtype=np.float32) - np.asarray(b.crop(part), dtype=np.float32)
-        total += float((difference**2).sum())
-        count += difference.size
-    return math.sqrt(total / count)
+    counts = sum(np.reshape(ImageChops.difference(*pair).histogram(), (-1, 256)).sum(axis=0) for pair in _strips(a, b))
+    return math.sqrt(float(np.average(np.arange(256.0) ** 2, weights=counts)))
 
 
 def _jpeg_tolerance(image: Image.Image) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from priorpaint.errors import PriorpaintError, UsageError, short
+from priorpaint.errors import PriorpaintError, UsageError, shortened
 from priorpaint.imaging import metadata
 from priorpaint.imaging.arrays import check_tiff, is_array, value_type
 from priorpaint.imaging.picture import Picture, opacity_of
@@ -82,7 +82,7 @@ def save_picture(
     `lossy`) and is written with quality 95 and full colour resolution (4:4:4). WebP has no grey and no palette mode, so
     those come back as equal RGB(A) colours; so do palette and single-colour transparency in TIFF. Opacity that is full
     everywhere is left out where a format has none. A .npy file holds the array of values alone (of a palette picture
-    its colours), and so does a TIFF, but for the ICC profile, where Pillow has no mode for them.
+    its colours).
 
     Args:
         image: what to write.
@@ -244,7 +244,7 @@ def _nearest(folder: Path) -> Path:
                 raise UsageError(f"{path} is a link to nothing; remove it, or choose another folder.") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"the folder {short(path)} cannot be used ({reason}); choose another one.") from None
+            raise UsageError(f"the folder {shortened(path)} cannot be used ({reason}); choose another one.") from None
     raise UsageError(f"the folder {folder} cannot be used; choose another one.")
 
 
@@ -257,7 +257,7 @@ def _check_names(folder: Path, files: Sequence[Path], there: Path) -> None:
         size = len(os.fsencode(part))
         if size > longest:
             raise UsageError(
-                f"the name {short(part)} has {size} bytes, and {there} allows {longest}; give the picture "
+                f"the name {shortened(part)} has {size} bytes, and {there} allows {longest}; give the picture "
                 "or the folder a shorter name."
             )
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from priorpaint.errors import printable
 
 from .calibration import FUNCTIONS, SAMPLES, TRUTHS
 from .measures import REPLICATES
@@ -124,7 +127,7 @@ def show(certificate: Certificate, console: Console) -> None:
     if len(certificate.problems) == 1:
         print_grid(details(certificate, certificate.problems[0], main_budget(certificate)), console)
     for line in notes(certificate, failures_only=True):
-        console.print(line, markup=False, highlight=False)
+        console.print(printable(line), markup=False, highlight=False)
 
 
 def notes(certificate: Certificate, *, failures_only: bool = False) -> list[str]:
@@ -242,12 +245,17 @@ def _budget(budget: int | None) -> str:
 
 def print_grid(grid: Grid, console: Console) -> None:
     """As a table on a terminal."""
-    table = Table(title=grid.title, title_justify="left")
+    table = Table(title=_plain(grid.title), title_justify="left")
     for i, column in enumerate(grid.header):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        table.add_column(_plain(column), justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in grid.rows:
-        table.add_row(*row)
+        table.add_row(*map(_plain, row))
     console.print(table)
+
+
+def _plain(text: str) -> Text:
+    """For a terminal: names may hold markup, or what steers one."""
+    return Text(printable(text))
 
 
 def markdown_table(grid: Grid) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ....errors import printable
 from ....imaging.writing import make_folder, write_text_atomic
 from ..report import Grid, markdown_table, print_grid
 from ..results import DONE, FAILED
@@ -57,7 +58,8 @@ def show(report: PictureReport, console: Console) -> None:
         print_grid(Grid(f"{mask}: {about(mask)}", header(report), table(report, mask)), console)
     for cell in report.cells:
         if cell.status == FAILED:
-            console.print(f"{cell.method} failed on {cell.mask}: {cell.note}", markup=False, highlight=False)
+            sentence = printable(f"{cell.method} failed on {cell.mask}: {cell.note}")
+            console.print(sentence, markup=False, highlight=False)
 
 
 def markdown(report: PictureReport, *, pictures: str = "") -> str:
