@@ -88,7 +88,7 @@ def test_a_number_for_no_data_that_widens_the_range_is_named(dtype: str, nothing
     else:
         word = f"{np.dtype(dtype).type(nothing):.6g}"
         assert told is not None and told.endswith(
-            f", but all except {word} lie in 200,3000; if that means no data, give 200,3000 as the range."
+            f", but all but {word} lie from 200 to 3000; if that means no data, give the range 200,3000."
         )
     assert chosen(values, "200,3000") == (ValueRange(200, 3000), None)
 
@@ -107,7 +107,9 @@ def test_values_that_no_range_can_span_are_one_sentence() -> None:
     assert full_range(values.dtype).to_unit(values).tolist() == np.sign(values).tolist()
 
 
-@pytest.mark.parametrize("wrong", ["Auto", "1", "1,2,3", "5,5", "9,1", "a,b", "nan,1", "0,inf", 3, None, [1], object()])
+@pytest.mark.parametrize(
+    "wrong", ["Auto", "1", "1,2,3", "5,5", "9,1", "a,b", "nan,1", "0,inf", "-1e308,1e308", 3, None, [1], object()]
+)
 def test_what_is_no_range_is_one_sentence(wrong: Any) -> None:
     with pytest.raises(UsageError, match=r"^a value range (is auto, full or min,max|goes from a smaller)"):
         parse_range(wrong)

@@ -129,6 +129,7 @@ def checked_sides(sides: Sequence[int]) -> tuple[int, int, int, int]:
     numbers = list(sides)
     if not all(isinstance(side, Integral) for side in numbers):
         raise UsageError(f"a picture is extended by whole numbers of pixels, not by {sides!r}.")
+    numbers = [int(side) for side in numbers]
     if len(numbers) != 4 or min(numbers) < 0 or not any(numbers):
         text = ",".join(map(str, numbers))
         raise UsageError(f"a picture is extended by left,top,right,bottom pixels, such as 0,0,64,0, not by {text}.")
@@ -224,5 +225,6 @@ def _check_mask(known: Any) -> None:
 def _check_distance(name: str, pixels: Any) -> None:
     if not isinstance(pixels, Integral):
         raise UsageError(f"--{name} takes a whole number of pixels, not {pixels!r}.")
-    if abs(pixels) > MAX_DISTANCE:
-        raise UsageError(f"--{name} takes at most {MAX_DISTANCE} pixels, not {abs(pixels)}.")
+    distance = abs(int(pixels))
+    if distance > MAX_DISTANCE:
+        raise UsageError(f"--{name} takes at most {MAX_DISTANCE} pixels, not {distance}.")

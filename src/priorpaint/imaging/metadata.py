@@ -232,7 +232,7 @@ def _other_colours(image: Image.Image) -> bool:
         return False
     gamma, points = info.get("gamma", _SRGB_GAMMA), info.get("chromaticity", _SRGB_CHROMATICITY)
     off = [abs(a - b) for a, b in zip(points, _SRGB_CHROMATICITY, strict=True)]
-    return abs(gamma - _SRGB_GAMMA) > 0.01 or max(off) > 0.005
+    return bool(abs(gamma - _SRGB_GAMMA) > 0.01 or max(off) > 0.005)
 
 
 def _texts(image: Image.Image) -> dict[str, str]:

@@ -86,8 +86,9 @@ def parse_range(asked: Asked) -> str | tuple[float, float]:
         low, high = (float(part) for part in (asked.split(",") if isinstance(asked, str) else asked))
     except (TypeError, ValueError):
         raise UsageError(f"a value range is auto, full or min,max, such as 0,4095, and not {asked!r}.") from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UsageError(f"a value range goes from a smaller number to a larger one, and {low:g},{high:g} does not.")
+    if not (math.isfinite(high - low) and low < high):
+        rule = "goes from a smaller number to a larger one, at most 1e308 apart"
+        raise UsageError(f"a value range {rule}, and {low:g},{high:g} does not.")
     return low, high
 
 
@@ -163,6 +164,6 @@ def _alone(values: NDArray[Any], low: float, high: float) -> str | None:
         first, last = (float(others.min()), float(others.max())) if others.size else (0.0, 0.0)
         gap = max(first - float(extreme), float(extreme) - last)
         if gap > last - first > 0 and (low < first or high > last):
-            inside = f"{first:.6g},{last:.6g}"
-            return f", but all except {extreme:.6g} lie in {inside}; if that means no data, give {inside} as the range."
+            others_lie, span = f"all but {extreme:.6g} lie from {first:.6g} to {last:.6g}", f"{first:.6g},{last:.6g}"
+            return f", but {others_lie}; if that means no data, give the range {span}."
     return None
