@@ -11,7 +11,7 @@ from torch import Tensor
 
 from priorpaint.errors import PriorError, UsageError
 from priorpaint.imaging.arrays import ArrayImage, value_type
-from priorpaint.imaging.picture import Picture, transparent_value
+from priorpaint.imaging.picture import OPAQUE, Picture, transparent_value
 from priorpaint.imaging.ranges import full_range
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's own conversion to L
@@ -48,7 +48,7 @@ def compose(
         raise UsageError(f"The mask must be ({height}, {width}) for this picture, but it is {known.shape}.")
     hole: NDArray[np.bool_] = ~known
     if picture.alpha is not None and not opaque_holes and picture.mode not in ("LA", "RGBA"):
-        hole &= picture.alpha >= 128  # the others say by their colour that they are transparent
+        hole &= picture.alpha >= OPAQUE  # the others say by their colour that they are transparent
     pixels = np.array(picture.image)
     fill = completion.detach().cpu().numpy()[:, hole].T.astype(np.float64)  # (pixels of the hole, C)
     if not np.isfinite(fill).all():

@@ -66,9 +66,10 @@ def read_deep_tiff(data: bytes, name: str, page: int | None, largest: int) -> De
         raise UsageError(f"{name} is damaged or incomplete ({error}); copy or export it again.") from error
     turn = 1 if tag is None else int(tag.value)
     orientation = turn if turn in range(2, 9) else 1
-    image, complaints = image_of(_upright(values, orientation), name), ()
+    image = image_of(_upright(values, orientation), name)
+    complaints: tuple[str, ...] = ()
     try:
-        image.info |= metadata.of_tiff(data, offset)
+        image.info.update(metadata.of_tiff(data, offset))
     except Exception as error:  # a broken metadata block is no reason to refuse the picture
         complaints = (metadata.unreadable(name, error),)
     image.info["icc_profile"] = icc or None
@@ -82,7 +83,8 @@ def write_deep_tiff(file: BinaryIO, values: NDArray[Any], options: Mapping[str, 
         options: of `metadata.save_options`.
     """
     values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    height, width, channels = (*values.shape, 1)[:3]
+    height, width = values.shape[:2]
+    channels = values.shape[2] if values.ndim == 3 else 1
     table = Image.Exif()
     if "exif" in options:
         table.load(options["exif"])
@@ -98,7 +100,8 @@ def write_deep_tiff(file: BinaryIO, values: NDArray[Any], options: Mapping[str, 
     if channels == 4:
         table[338] = _UNASSOCIATED
     if "dpi" in options:
-        table[282], table[283], table[296] = *options["dpi"], 2
+        table[282], table[283] = options["dpi"]
+        table[296] = 2  # inches
     if options.get("icc_profile"):
         table[34675] = options["icc_profile"]
     file.write(table.tobytes()[len(_EXIF) :])  # a whole TIFF without its strip

@@ -12,7 +12,7 @@ from PIL import Image, ImageChops, ImageColor
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.arrays import eight_bits, is_deep, value_type
-from priorpaint.imaging.picture import Picture, opacity_of
+from priorpaint.imaging.picture import OPAQUE, Picture, opacity_of
 from priorpaint.imaging.ranges import view_range
 
 Bools = NDArray[np.bool_]
@@ -52,7 +52,7 @@ def whiteness(name: str, image: Image.Image) -> Whiteness:
     alpha = _opacity(image)
     if alpha is None or alpha.min() == alpha.max():
         return Whiteness(light, _coloured(name, image, light))
-    solid = alpha >= THRESHOLD
+    solid = alpha >= OPAQUE
     if solid.all():
         return Whiteness(light, _coloured(name, image, light))
     if not solid.any():
@@ -154,7 +154,7 @@ def matching(name: str, image: Image.Image, colour: str | int, tolerance: int | 
         out &= (plane >= value - width) & (plane <= value + width)
     alpha = _opacity(image)
     if alpha is not None:
-        out &= alpha >= THRESHOLD
+        out &= alpha >= OPAQUE
     if value_type(image).kind == "f":
         out &= np.isfinite(np.asarray(image)).reshape(*out.shape, -1).all(axis=2)
     if not out.any():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging.arrays import ArrayImage
-from priorpaint.imaging.picture import Picture, opacity_of
+from priorpaint.imaging.picture import OPAQUE, Picture, opacity_of
 from priorpaint.imaging.ranges import full_range
 from priorpaint.imaging.reading import MAX_PIXELS
 
@@ -21,7 +21,6 @@ Bools = NDArray[np.bool_]
 MAX_DISTANCE = 10_000
 _STRIP = 1024  # columns at a time
 _ROWS = 32
-_OPAQUE = 128
 
 
 def grow(known: Bools, pixels: int) -> Bools:
@@ -101,9 +100,9 @@ def extended_picture(picture: Picture, sides: Sequence[int]) -> Picture:
     new = extended_known(np.ones(pixels.shape[:2], dtype=np.bool_), sides)
     if picture.mode in ("LA", "RGBA"):
         canvas[..., -1][~new] = full_range(pixels.dtype).high
-    elif alpha is not None and (alpha >= _OPAQUE).any():
-        clear = np.pad(alpha, margin[:2], mode="edge") < _OPAQUE
-        canvas[~new & clear] = pixels[alpha >= _OPAQUE][0]
+    elif alpha is not None and (alpha >= OPAQUE).any():
+        clear = np.pad(alpha, margin[:2], mode="edge") < OPAQUE
+        canvas[~new & clear] = pixels[alpha >= OPAQUE][0]
     if isinstance(picture.image, ArrayImage):
         wide = picture.image.holding(canvas)
         return replace(picture, image=wide, alpha=opacity_of(wide))

@@ -33,7 +33,7 @@ from priorpaint.imaging.mask_shapes import (
     grow,
     parse_sides,
 )
-from priorpaint.imaging.picture import Picture
+from priorpaint.imaging.picture import OPAQUE, Picture
 from priorpaint.imaging.reading import Source, load_upright
 
 __all__ = [
@@ -157,11 +157,11 @@ def mask_from_alpha(picture: Picture) -> Mask:
     _check_read(picture)
     if picture.alpha is None:
         raise UsageError(f"{picture.name} has no transparency to take the mask from; give a mask file or a box.")
-    clear = picture.alpha < THRESHOLD
+    clear = picture.alpha < OPAQUE
     if clear.all():
         raise UsageError(f"{picture.name} is transparent everywhere, so nothing is known; erase only the part to fill.")
     counts = Image.fromarray(picture.alpha).histogram()
-    usual = THRESHOLD + int(np.argmax(counts[THRESHOLD:]))
+    usual = OPAQUE + int(np.argmax(counts[OPAQUE:]))
     if not clear.any():
         least = next(value for value, count in enumerate(counts) if count)
         faint = f" (its opacity is {least} of 255 or more)" if least < usual else ""

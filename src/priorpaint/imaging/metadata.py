@@ -181,7 +181,8 @@ def _exif_block(image: Image.Image, name: str) -> tuple[bytes | None, tuple[str,
         exif.load(found.tobytes())
         for tag in set(exif) - _DESCRIPTION:
             del exif[tag]
-        description, complaints = str(exif.get(_IMAGE_DESCRIPTION, "")), ()
+        description = str(exif.get(_IMAGE_DESCRIPTION, ""))
+        complaints: tuple[str, ...] = ()
         if _LAYOUT_TEXT.match(description) or _SHAPE_TEXT.match(description):
             del exif[_IMAGE_DESCRIPTION]
         if _LAYOUT_TEXT.match(description):

@@ -20,6 +20,8 @@ from priorpaint.imaging.ranges import ValueRange, full_range
 
 _TOO_DEEP = "its values are not of 8 or 16 bits; save it with 8 bits"
 _WHITE_16 = 65535
+OPAQUE = 128
+"""The opacity, of 255, from which a pixel counts as opaque."""
 
 
 @dataclass(frozen=True, eq=False)

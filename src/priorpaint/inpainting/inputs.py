@@ -16,6 +16,7 @@ from typing_extensions import Self
 from ..errors import UsageError
 from ..imaging import Box, Picture, read_picture
 from ..imaging.arrays import value_type
+from ..imaging.picture import OPAQUE
 from ..imaging.ranges import Asked, choose_range, parse_range
 from ..imaging.reading import Source as Source
 
@@ -132,7 +133,7 @@ def in_range(picture: Picture, known: NDArray[np.bool_], asked: Asked) -> tuple[
     Raises:
         UsageError: the range cannot be used, or a known pixel is not finite.
     """
-    seen = known if picture.alpha is None else known & (picture.alpha >= 128)
+    seen = known if picture.alpha is None else known & (picture.alpha >= OPAQUE)
     values = picture.values()
     if values.dtype.kind == "f" and (count := int((~np.isfinite(values).all(axis=2) & known).sum())):
         raise UsageError(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import CancelToken, UsageError
 from ..imaging import Picture, compose
+from ..imaging.picture import OPAQUE
 from ..priors import Prior, TiledPrior
 from ..priors.base import Denoising, WrappedPrior
 from ..priors.info import RunNFE
@@ -33,7 +34,6 @@ from .windows import Bools, Box, Window
 _CANVAS_BYTES = 512 * 2**20
 # Pixels times samples that keep a CPU busy; larger chunks are not faster and finish their first sample later.
 _CPU_AREA = 256 * 256
-_OPAQUE = 128
 # Most pixels that are shown to a prior of a fixed size at once, made small.
 MAX_RESIZED = 16_000_000
 # Progress is told in this many parts of a sample.
@@ -170,6 +170,7 @@ class PictureJob(ABC):
         rows = max(self.rows(batch_size), self.solver.shared_rows)
         plan = plan_for(limit, self.prior, self.solver, height=box.height, width=box.width, rows=rows)
         self.prior, self.shared_rows, self.expected = plan.applied(self.prior), plan.rows, plan.expected
+        self._warm = True  # by the measurement
         return plan.rows
 
     def memory(self, batch_size: int) -> int:
@@ -326,7 +327,7 @@ class InpaintJob(PictureJob):
     def _plan(self) -> tuple[Box, Sequence[Window]]:
         todo, trusted = ~self.known, self.known
         if self.picture.alpha is not None:  # the colour of a transparent pixel means nothing
-            trusted = trusted & (self.picture.alpha >= _OPAQUE)
+            trusted = trusted & (self.picture.alpha >= OPAQUE)
         height, width = self.prior.info.window
         size = None if height is None or width is None else (height, width)  # that a fixed-size prior knows
         whole = size is not None and self.prior.info.fit == "resize"

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..imaging import Picture
 from ..imaging.masks import (
-    THRESHOLD,
     Colors,
     Mask,
     extended_known,
@@ -29,6 +28,7 @@ from ..imaging.masks import (
     read_mask,
     share_warning,
 )
+from ..imaging.picture import OPAQUE
 from .inputs import Keywords, Source, about, as_boxes, as_colors, as_picture, as_sides, flag, whole
 
 _OWN = ("alpha", "nan")  # masks that the picture itself has
@@ -180,7 +180,7 @@ def _masks(picture: Picture, mask: Source | None, masking: Masking) -> list[Mask
 
 def _own(picture: Picture, known: NDArray[np.bool_], masking: Masking) -> NDArray[np.bool_]:
     """Where (H, W) a picture has something of its own to show."""
-    own = np.ones_like(known) if picture.alpha is None else picture.alpha >= THRESHOLD
+    own = np.ones_like(known) if picture.alpha is None else picture.alpha >= OPAQUE
     own &= np.isfinite(picture.values()).all(axis=2)
     if masking.extend is not None:
         left, top, right, bottom = masking.extend
