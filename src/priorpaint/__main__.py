@@ -19,7 +19,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupted)
     from priorpaint.cli import main as run
 
-    run()
+    try:
+        run()
+    finally:  # what is left is Python's own end, in which it would print tracebacks
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _interrupted(signum: int, frame: FrameType | None) -> None:

@@ -152,6 +152,17 @@ def test_ctrl_c_while_libraries_are_imported_is_no_traceback(library: str, run: 
     assert "Traceback" not in stderr and not (tmp_path / "out").exists()
 
 
+def test_ctrl_c_while_python_ends_is_no_traceback() -> None:
+    ending = """
+import atexit, os, signal
+from priorpaint.__main__ import main
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+main()
+"""
+    code, stdout, stderr = finish(start("--version", program=("-c", ending)))
+    assert (code, stderr) == (0, "") and stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_signals_at_any_moment(
