@@ -339,7 +339,8 @@ def test_numbers_of_numpy_are_numbers() -> None:
         ({"invert": "no"}, "invert is True or False, not 'no'"),
         ({"turn_mask": None}, "turn_mask is True or False, not None"),
         ({"prior_flags": 5}, "flags are a mapping of names to values, or text such as"),
-        ({"device": "cpu"}, "prior_flags, offline and device are for a prior by name or path"),
+        ({"device": "cuda"}, "the prior is on cpu, not on cuda; load it there, or name neither"),
+        ({"prior_flags": {"a": 1}}, "prior_flags and offline are for a prior by name or path"),
     ],
 )
 def test_other_things_are_one_sentence(change: dict[str, Any], sentence: str) -> None:

@@ -341,8 +341,10 @@ def planned(
         raise UsageError(f"batch_size must be at least 1, not {options.batch_size}")
     flags = parse_flags(options.prior_flags)
     if isinstance(prior, Prior):
-        if flags or options.offline or options.device is not None:
-            raise UsageError("prior_flags, offline and device are for a prior by name or path, not a ready one.")
+        if flags or options.offline:
+            raise UsageError("prior_flags and offline are for a prior by name or path, not a ready one.")
+        if options.device is not None and str(options.device) not in (str(prior.device), prior.device.type):
+            raise UsageError(f"the prior is on {prior.device}, not on {options.device}; load it there, or name neither.")
         loaded = prior
     else:
         if on_event is not None:
