@@ -16,9 +16,11 @@ from priorpaint import PriorpaintError, UsageError
 from priorpaint.errors import MissingExtra
 from priorpaint.imaging import check_output, compose, read_mask, read_picture, save_picture, storing, writing
 from priorpaint.imaging.arrays import ArrayImage
+from priorpaint.imaging.picture import Picture
 from priorpaint.imaging.ranges import ValueRange
 
 tifffile = pytest.importorskip("tifffile")
+cv2 = pytest.importorskip("cv2")
 
 DTYPES = ["uint8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64"]
 SHAPES = [(30, 40), (30, 40, 3), (30, 40, 4)]
@@ -289,6 +291,41 @@ def test_values_that_read_back_as_something_else_are_not_kept(
     with pytest.raises(PriorpaintError, match="read back as something else .other values"):
         save_picture(image, path)
     assert path.read_bytes() == old and [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("shape", [(300, 40, 3), (30, 40, 4)])
+def test_16_bit_colours_in_a_png_to_the_bit_and_with_all_that_they_say(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    before, path = values("uint16", shape), tmp_path / "a.png"
+    exif = Image.Exif()
+    exif[271] = "a camera"
+    picture = Picture(ArrayImage(before), "PNG", texts={"Title": "the yard"}, exif=exif.tobytes(), xmp=b"<xmp/>")
+    assert check_output(path, picture) == ()
+    save_picture(picture.image, path, picture)
+    other = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # another program reads what was written
+    order = [2, 1, 0, 3][: shape[2]]
+    np.testing.assert_array_equal(other[..., order], before)
+    cv2.imwrite(str(tmp_path / "b.png"), other)  # and writes what is read
+    for file in (path, tmp_path / "b.png"):
+        np.testing.assert_array_equal(np.asarray(read_picture(file).image), before)
+    again = read_picture(path)
+    assert again.warnings == () and again.format == "PNG" and again.grey is False and again.deep
+    assert again.texts == {"Title": "the yard"} and again.xmp == b"<xmp/>" and b"a camera" in (again.exif or b"")
+    known = np.random.default_rng(1).random(shape[:2]) < 0.6
+    filled = compose(again, torch.full((3, *shape[:2]), 0.5), known)
+    save_picture(filled, tmp_path / "c.png", again)
+    np.testing.assert_array_equal(np.asarray(read_picture(tmp_path / "c.png").image)[known], before[known])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_png_with_16_bit_colours_is_turned_as_one_of_8(tmp_path: Path, orientation: int) -> None:
+    before, exif = values("uint8", (30, 40, 3)), Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(before).save(tmp_path / "shallow.png", exif=exif)
+    with open(tmp_path / "deep.png", "w+b") as file:
+        storing.encoded(ArrayImage(before.astype(np.uint16) * 257), "PNG", {"exif": exif.tobytes()}, file)
+    shallow, deep = (read_picture(tmp_path / f"{name}.png") for name in ("shallow", "deep"))
+    assert deep.orientation == shallow.orientation == orientation
+    np.testing.assert_array_equal(np.asarray(deep.image), np.asarray(shallow.image).astype(np.uint16) * 257)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])

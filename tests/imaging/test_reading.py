@@ -243,14 +243,16 @@ def test_other_modes_are_refused(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize(("colour", "samples"), [(2, 3), (4, 2), (6, 4)])
-def test_16_bit_colour_is_refused_and_not_halved(tmp_path: Path, colour: int, samples: int) -> None:
+def test_16_bit_colour_is_never_halved(tmp_path: Path, colour: int, samples: int) -> None:
     path = png_file(tmp_path / "deep.png", 20, 20, 16, colour, 20 * samples * 2)
     opened = Image.open(path)
     loaded = Image.open(path)
     loaded.load()
-    for source in (path, opened, loaded):
-        with pytest.raises(UsageError, match="16 bits a channel, of which 8 would be read; save it as TIFF"):
+    for source in (opened, loaded, *[path][: colour == 4]):
+        with pytest.raises(UsageError, match="16 bits a channel, of which 8 would be read; give the path"):
             read_picture(source)
+    if colour != 4:
+        assert np.asarray(read_picture(path).image).dtype == np.uint16
     opened.close()
 
 

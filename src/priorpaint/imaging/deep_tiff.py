@@ -66,7 +66,7 @@ def read_deep_tiff(data: bytes, name: str, page: int | None, largest: int) -> De
         raise UsageError(f"{name} is damaged or incomplete ({error}); copy or export it again.") from error
     turn = 1 if tag is None else int(tag.value)
     orientation = turn if turn in range(2, 9) else 1
-    image = image_of(_upright(values, orientation), name)
+    image = image_of(turned(values, orientation), name)
     complaints: tuple[str, ...] = ()
     try:
         image.info.update(metadata.of_tiff(data, offset))
@@ -154,7 +154,7 @@ def _channels_last(page: Any, values: NDArray[Any], name: str) -> NDArray[Any]:
     return values
 
 
-def _upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+def turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     """As the tag says: which corner is the first, and whether rows are columns."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)

@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PALETTE_COLOUR = 3  # the colour type in IHDR whose pixels are indices
 _LARGEST_TEXT = 2**20  # of what is unpacked, in bytes: the limit of Pillow
 
@@ -17,10 +17,10 @@ def damage(data: bytes) -> str | None:
     Checksums are compared for the chunks that make the picture: Pillow skips those of the pixels (IDAT), and a picture
     whose bytes have changed would be taken as whole.
     """
-    if not data.startswith(_SIGNATURE):
+    if not data.startswith(SIGNATURE):
         return None
     palette = indexed = False
-    for kind, body, checksum in _chunks(data):
+    for kind, body, checksum in chunks(data):
         if kind[:1].isupper() and zlib.crc32(body, zlib.crc32(kind)) != checksum:
             return f"is damaged (the checksum of {kind.decode('latin-1')} is wrong); copy or export it again"
         if kind == b"IHDR":
@@ -35,12 +35,12 @@ def damage(data: bytes) -> str | None:
 
 def has_chunk(data: bytes, kind: bytes) -> bool:
     """Whether a file is a PNG with a chunk of this kind."""
-    return data.startswith(_SIGNATURE) and any(found == kind for found, _, _ in _chunks(data))
+    return data.startswith(SIGNATURE) and any(found == kind for found, _, _ in chunks(data))
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
+def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
     """Kind, body and checksum of each whole chunk."""
-    view, at = memoryview(data), len(_SIGNATURE)
+    view, at = memoryview(data), len(SIGNATURE)
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         body = view[at + 8 : at + 8 + length]

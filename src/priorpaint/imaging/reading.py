@@ -25,7 +25,8 @@ from priorpaint.imaging.arrays import (
     read_npy,
 )
 from priorpaint.imaging.bounds import check_scans, read_file, several_frames
-from priorpaint.imaging.deep_tiff import TIFF_MAGIC, read_deep_tiff
+from priorpaint.imaging.deep_png import is_deep_png, read_deep_png
+from priorpaint.imaging.deep_tiff import TIFF_MAGIC, read_deep_tiff, turned
 from priorpaint.imaging.picture import Picture, opacity_of, quiet
 from priorpaint.imaging.silence import silence_libraries
 
@@ -44,8 +45,9 @@ def read_picture(source: Source, *, page: int | None = None) -> Picture:
     """Read a picture: PNG, JPEG, WebP, TIFF, BMP or .npy from a path, bytes or open binary file; a PIL image; an array.
 
     The EXIF orientation is applied exactly once. Grey pictures may have 16 bits or floating values. Other deep ones,
-    such as 16-bit colours, are read from TIFF (with tifffile), .npy and arrays (H, W[, 1, 3 or 4]) of whole or floating
-    numbers, and become an `ArrayImage`. Of 16-bit colours in a PNG Pillow would drop a half, so these are refused.
+    such as 16-bit colours, are read from PNG, TIFF (with tifffile), .npy and arrays (H, W[, 1, 3 or 4]) of whole or
+    floating numbers, and become an `ArrayImage`. A PIL image of a PNG with 16-bit colours has lost half of the bits and
+    is refused, and so are grey with alpha and a transparent colour of 16 bits.
 
     Args:
         source: the picture.
@@ -125,7 +127,22 @@ def _from_data(name: str, data: bytes, *, picture: bool, page: int | None) -> Pi
         return _from_deep_tiff(name, data, page)
     with _open_image(name, io.BytesIO(data)) as image:
         image.info |= {metadata.CICP: True} if png.has_chunk(data, b"cICP") else {}
+        if picture and is_deep_png(image):
+            return _from_deep_png(name, image, data)
         return _finish(name, image, picture=picture)
+
+
+def _from_deep_png(name: str, image: Image.Image, data: bytes) -> Picture:
+    _check_size(name, image.size)
+    try:
+        deep = read_deep_png(image, data)
+    except Exception as error:  # damaged data
+        raise _damaged(name, error) from error
+    found = _finish(name, deep, picture=True)
+    if found.orientation == 1:
+        return found
+    upright = deep.holding(np.ascontiguousarray(turned(deep.values, found.orientation)))
+    return replace(found, image=upright)
 
 
 def _from_deep_tiff(name: str, data: bytes, page: int | None) -> Picture:
@@ -197,7 +214,8 @@ def _finish(name: str, image: Image.Image, *, picture: bool) -> Picture:
         raise UsageError(f"{name} has {misread}; save it as grey of 8 or 16 bits with black as 0.")
     if deep:
         raise UsageError(
-            f"{name} has 16 bits a channel, of which 8 would be read; save it as TIFF, .npy or with 8 bits."
+            f"{name} has 16 bits a channel, of which 8 would be read; give the path of an RGB or RGBA file, or save it "
+            "with 8 bits."
         )
     orientation, unread = 1, dict[str, None]()
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from priorpaint.imaging.arrays import DEEP, ArrayImage, image_of, read_npy
+from priorpaint.imaging.deep_png import is_deep_png, read_deep_png, write_deep_png
 from priorpaint.imaging.deep_tiff import read_deep_tiff, write_deep_tiff
 from priorpaint.imaging.silence import silence_libraries
 
@@ -51,6 +52,8 @@ def encoded(image: Image.Image, file_format: str, options: Mapping[str, Any], fi
     target = io.BytesIO() if file is None else file
     if file_format == "NPY":
         np.save(target, np.asarray(image), allow_pickle=False)
+    elif isinstance(image, ArrayImage) and file_format == "PNG":
+        write_deep_png(target, image.values, options)
     elif isinstance(image, ArrayImage):
         write_deep_tiff(target, image.values, options)
     else:
@@ -64,11 +67,18 @@ def opened(data: bytes | BinaryIO, file_format: str, stored: Image.Image) -> Ima
     file.seek(0)
     if file_format == "NPY":
         return image_of(read_npy(file.read(), "it"), "it")
-    if isinstance(stored, ArrayImage):
+    if isinstance(stored, ArrayImage) and file_format == "TIFF":
         return read_deep_tiff(file.read(), "it", None, stored.width * stored.height).image
-    image = Image.open(file, formats=[file_format])
+    image: Image.Image = Image.open(file, formats=[file_format])
+    if is_deep_png(image):
+        return read_deep_png(image, _all_of(file))
     image.load()
     return image
+
+
+def _all_of(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def how_it_reads_back(file: bytes | BinaryIO, file_format: str, stored: Image.Image) -> str | None:

@@ -18,6 +18,7 @@ from PIL import Image
 from priorpaint.errors import PriorpaintError, UsageError, shortened
 from priorpaint.imaging import metadata
 from priorpaint.imaging.arrays import check_tiff, is_array, value_type
+from priorpaint.imaging.deep_png import holds
 from priorpaint.imaging.picture import Picture, opacity_of
 from priorpaint.imaging.storing import encoded, how_it_reads_back, opened, storable, what_differs
 
@@ -114,6 +115,8 @@ def save_picture(
 def _check_pixels(path: str | Path, image: Image.Image) -> None:
     file_format = _format(path)
     if is_array(image):
+        if file_format == "PNG" and holds(image):
+            return
         if file_format not in ("TIFF", "NPY"):
             raise UsageError(f"{path} cannot keep values of {value_type(image)}; write TIFF or .npy instead.")
         if file_format == "TIFF":

@@ -344,7 +344,9 @@ def planned(
         if flags or options.offline:
             raise UsageError("prior_flags and offline are for a prior by name or path, not a ready one.")
         if options.device is not None and str(options.device) not in (str(prior.device), prior.device.type):
-            raise UsageError(f"the prior is on {prior.device}, not on {options.device}; load it there, or name neither.")
+            raise UsageError(
+                f"the prior is on {prior.device}, not on {options.device}; load it there, or name neither."
+            )
         loaded = prior
     else:
         if on_event is not None:
