@@ -193,7 +193,10 @@ def test_signals_at_any_moment(
         resumed = ["--resume"] if (out / "run.json").exists() else []
         if index < 4:
             running = start(*run, "-o", out, "--set", "steps=8", *resumed)
-            time.sleep(random.uniform(0.2, 6))
+            maps = Path(f"/proc/{running.pid}/maps")
+            while maps.exists() and "libtorch" not in maps.read_text():  # before, Python itself is being imported
+                time.sleep(0.01)
+            time.sleep(random.uniform(0, 6))
             running.send_signal(signum)
             code, _, stderr = finish(running)
         else:
