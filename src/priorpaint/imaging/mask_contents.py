@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -143,8 +144,7 @@ def matching(name: str, image: Image.Image, colour: str | int, tolerance: int | 
     Raises:
         UsageError: there is no such colour, or no pixel has it, or every pixel.
     """
-    if tolerance is not None and tolerance < 0:
-        raise UsageError(f"a tolerance is at least 0, not {tolerance}.")
+    check_tolerance(tolerance)
     text = str(colour).strip()
     number = _number(text, value_type(image).kind)
     planes, wanted = _planes(name, image, text, number, tolerance)
@@ -275,6 +275,11 @@ def _luminance(image: Image.Image) -> NDArray[np.uint8]:
 
 def _opacity(image: Image.Image) -> NDArray[np.uint8] | None:
     return opacity_of(image.convert("RGBA") if image.mode == "PA" else image)
+
+
+def check_tolerance(tolerance: Any) -> None:
+    if tolerance is not None and not (isinstance(tolerance, Real) and tolerance >= 0):
+        raise UsageError(f"a tolerance is at least 0, not {tolerance!r}.")
 
 
 def check_depth(image: Image.Image) -> None:

@@ -35,7 +35,21 @@ from ..priors.loading import load_prior
 from ..priors.verify import doubts
 from ..solvers import Cost, Solver
 from .events import Completion, Event, Loading, OnEvent, Step
-from .inputs import Keywords, Source, about_picture, as_picture, asked_range, in_range, number, whole
+from .inputs import (
+    Keywords,
+    Source,
+    about_picture,
+    as_picture,
+    asked_range,
+    check_callbacks,
+    check_finished,
+    flag,
+    in_range,
+    number,
+    path,
+    text,
+    whole,
+)
 from .job import CancellablePrior, InpaintJob, PictureJob, fitted
 from .masking import Masking, about_mask, resolve_mask
 from .memory import parse_bytes
@@ -171,10 +185,10 @@ class Plan:
 
         An error that comes after the first completion carries what was finished as ``error.result``.
         """
+        check_callbacks(on_event, cancel)
+        check_finished(finished, len(self.seeds), self.picture.size)
         started, nfe = time.time(), self.prior.nfe.copy()
         job = self._job
-        if len(finished) > len(self.seeds) or any(image.size != self.picture.size for image in finished):
-            raise UsageError("finished holds at most as many completions as the plan, each of the picture's size.")
         failure: PriorpaintError | None = None
         try:
             with memory_shortage_told():
@@ -241,15 +255,19 @@ class Options(Keywords):
         """The same in Python's own types.
 
         Raises:
-            UsageError: what should be a number is none.
+            UsageError: what should be a number, a text or a path is none.
         """
         return replace(
             self,
             batch_size=None if self.batch_size is None else whole(self.batch_size, "batch_size"),
             label=None if self.label is None else whole(self.label, "label"),
+            prompt=None if self.prompt is None else text(self.prompt, "prompt"),
+            negative_prompt=None if self.negative_prompt is None else text(self.negative_prompt, "negative_prompt"),
             guidance_scale=number(self.guidance_scale, "guidance_scale"),
+            classifier=None if self.classifier is None else path(self.classifier, "classifier"),
             classifier_scale=number(self.classifier_scale, "classifier_scale"),
             max_memory=int(self.max_memory) if isinstance(self.max_memory, Integral) else self.max_memory,
+            offline=flag(self.offline, "offline"),
         )
 
 
@@ -335,6 +353,7 @@ def planned(
         call, about: for run.json, to which this adds.
         size: see `fitted`.
     """
+    check_callbacks(on_event)
     num_samples, options = whole(num_samples, "num_samples"), options.checked()
     seeds = sample_seeds(seed, num_samples)
     if options.batch_size is not None and options.batch_size < 1:
@@ -360,14 +379,14 @@ def planned(
     batch_size = options.batch_size
     if options.max_memory is not None:
         batch_size = job.keep_below(parse_bytes(options.max_memory), batch_size)
-    path = None if options.classifier is None else str(options.classifier)
-    asked = asdict(replace(options, batch_size=job.rows(batch_size), prior_flags=flags or None, classifier=path))
+    asked = asdict(replace(options, batch_size=job.rows(batch_size), prior_flags=flags or None))
     call = {
         "method": method_name(job.solver),
         "num_samples": num_samples,
         "seed": [int(value) for value in seed] if isinstance(seed, Sequence | np.ndarray) else int(seed),
         **call,
         **{name: value for name, value in asked.items() if name not in ("device", "offline")},
+        "classifier": None if options.classifier is None else str(options.classifier),
         **(asdict(job.solver) if is_dataclass(job.solver) else {}),
     }
     condition = condition_inside(ready)
@@ -409,6 +428,7 @@ def inpaint(
     Raises:
         UsageError, PriorError, Stopped: as `plan` and `Plan.run`.
     """
+    check_callbacks(on_event, cancel)
     ready = plan(image, mask, prior, method, num_samples, seed, on_event=on_event, **options)
     return ready.run(on_event, cancel)
 

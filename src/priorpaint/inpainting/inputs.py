@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from typing_extensions import Self
 
-from ..errors import UsageError
+from ..errors import CancelToken, UsageError
 from ..imaging import Box, Picture, read_picture
 from ..imaging.arrays import value_type
 from ..imaging.picture import OPAQUE
@@ -76,6 +78,56 @@ def flag(value: Any, name: str) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise UsageError(f"{name} is True or False, not {_shown(value)}")
     return bool(value)
+
+
+def text(value: Any, name: str) -> str:
+    """A text.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is text, not {_shown(value)}")
+    return value
+
+
+def path(value: Any, name: str) -> str | Path:
+    """A path in the file system.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"{name} is a path, not {_shown(value)}")
+    return value if isinstance(value, str) else Path(value)
+
+
+def check_callbacks(on_event: Any, cancel: Any = None) -> None:
+    """Refuse what cannot be told of events, or asked whether to stop.
+
+    Raises:
+        UsageError: there is something, but no function and no `CancelToken`.
+    """
+    if on_event is not None and not callable(on_event):
+        raise UsageError(f"on_event is a function of one event, not {_shown(on_event)}")
+    if cancel is not None and not isinstance(cancel, CancelToken):
+        raise UsageError(f"cancel is a CancelToken, not {_shown(cancel)}")
+
+
+def check_finished(finished: Any, most: int, size: tuple[int, int]) -> None:
+    """Refuse what cannot be the first completions of a run.
+
+    Raises:
+        UsageError: no list of images, more than ``most``, or of another size than (width, height).
+    """
+    if (
+        not isinstance(finished, Sequence)
+        or len(finished) > most
+        or not all(isinstance(image, Image.Image) and image.size == size for image in finished)
+    ):
+        raise UsageError(
+            "finished is a list of images, at most as many as the plan has samples, each of the picture's size."
+        )
 
 
 def as_sides(sides: Any) -> list[int]:
