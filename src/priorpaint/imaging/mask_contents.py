@@ -84,6 +84,8 @@ def in_between(name: str, values: NDArray[np.uint8]) -> tuple[str, ...]:
     levels = np.flatnonzero(counts)
     if len(levels) > _FEW or counts[1:-1].sum() <= _NOTABLE * values.size:
         return ()
+    if counts[[1, 254]].all():  # the rings of a clean JPEG are at both ends; labels are somewhere
+        return ()
     found = _listed([(str(level), int(counts[level])) for level in levels])
     return (f"{name} has the values {found}; those from {THRESHOLD} count as white (--mask-color takes others).",)
 
