@@ -61,7 +61,7 @@ class CancellablePrior(WrappedPrior):
 
     def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
         self._token.check()
-        with self._spent.of_call():
+        with self._spent.listening():
             return self.inner.evaluate(x_t, t, given)
 
 
