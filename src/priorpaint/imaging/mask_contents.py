@@ -280,7 +280,7 @@ def _opacity(image: Image.Image) -> NDArray[np.uint8] | None:
 
 
 def check_tolerance(tolerance: Any) -> None:
-    if tolerance is not None and not (isinstance(tolerance, Real) and tolerance >= 0):
+    if tolerance is not None and not (isinstance(tolerance, Real) and float(tolerance) >= 0):
         raise UsageError(f"a tolerance is at least 0, not {tolerance!r}.")
 
 

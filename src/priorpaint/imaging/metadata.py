@@ -181,7 +181,9 @@ def _exif_block(image: Image.Image, name: str) -> tuple[bytes | None, tuple[str,
     try:
         cut = _cut_short(image.info.get("exif") or b"")
         found = image.getexif()
-        complaints = (unreadable(name, "they are cut short", part=bool(found)),) if cut else ()
+        complaints: tuple[str, ...] = ()
+        if cut:
+            complaints = (unreadable(name, "they are cut short", part=bool(found)),)
         if not found:
             return None, complaints
         found.bigtiff = False  # of what is written from here on

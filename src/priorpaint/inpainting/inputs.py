@@ -22,6 +22,8 @@ from ..imaging.picture import OPAQUE
 from ..imaging.ranges import Asked, choose_range, parse_range
 from ..imaging.reading import Source as Source
 
+_BOOL = bool | np.bool_
+
 
 class Keywords:
     """Dataclasses that take their fields out of the keyword arguments of a plan."""
@@ -53,9 +55,7 @@ def whole(value: Any, name: str) -> int:
     Raises:
         UsageError: anything else.
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
-        raise UsageError(f"{name} is one whole number, not {_shown(value)}")
-    return int(value)
+    return int(_of_kind(value, Integral, name, "one whole number"))
 
 
 def number(value: Any, name: str) -> float:
@@ -64,9 +64,7 @@ def number(value: Any, name: str) -> float:
     Raises:
         UsageError: anything else.
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise UsageError(f"{name} is a number, not {_shown(value)}")
-    return float(value)
+    return float(_of_kind(value, Real, name, "a number"))
 
 
 def flag(value: Any, name: str) -> bool:
@@ -75,9 +73,7 @@ def flag(value: Any, name: str) -> bool:
     Raises:
         UsageError: anything else, such as "no", which Python takes for true.
     """
-    if not isinstance(value, bool | np.bool_):
-        raise UsageError(f"{name} is True or False, not {_shown(value)}")
-    return bool(value)
+    return bool(_of_kind(value, _BOOL, name, "True or False"))
 
 
 def text(value: Any, name: str) -> str:
@@ -86,9 +82,7 @@ def text(value: Any, name: str) -> str:
     Raises:
         UsageError: anything else.
     """
-    if not isinstance(value, str):
-        raise UsageError(f"{name} is text, not {_shown(value)}")
-    return value
+    return str(_of_kind(value, str, name, "text"))
 
 
 def path(value: Any, name: str) -> str | Path:
@@ -97,8 +91,7 @@ def path(value: Any, name: str) -> str | Path:
     Raises:
         UsageError: anything else.
     """
-    if not isinstance(value, str | os.PathLike):
-        raise UsageError(f"{name} is a path, not {_shown(value)}")
+    _of_kind(value, str | os.PathLike, name, "a path")
     return value if isinstance(value, str) else Path(value)
 
 
@@ -166,6 +159,13 @@ def as_boxes(boxes: Any) -> list[Box]:
     if any(len(row) != 4 for row in rows):
         raise UsageError(f"boxes is a list of (x, y, width, height) in whole pixels, not {_shown(boxes)}")
     return [(x, y, w, h) for x, y, w, h in rows]
+
+
+def _of_kind(value: Any, kind: Any, name: str, words: str) -> Any:
+    """The value, where it is of a kind; True is no number here, though it is one in Python."""
+    if not isinstance(value, kind) or (isinstance(value, _BOOL) and kind is not _BOOL):
+        raise UsageError(f"{name} is {words}, not {_shown(value)}")
+    return value
 
 
 def _shown(value: Any) -> str:
