@@ -20,8 +20,9 @@ from ..errors import CancelToken, UsageError
 from ..imaging import Picture, compose
 from ..imaging.picture import OPAQUE
 from ..priors import Prior, TiledPrior
-from ..priors.base import Denoising, WrappedPrior
+from ..priors.base import Denoising
 from ..priors.info import RunNFE
+from ..priors.wrapped import WrappedPrior
 from ..solvers import Solver
 from .coarse_to_fine import CoarseToFine, Estimate, WindowSampler, Work
 from .events import Completion, Loading, OnEvent, Step

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .base import Denoising, Prior, WrappedPrior
+from .base import Denoising, Prior
 from .info import RunNFE
+from .wrapped import WrappedPrior
 
 Out = TypeVar("Out")
 
