@@ -52,8 +52,9 @@ __all__ = [
 # Where a public name is found when it is first asked for, so that `priorpaint --help` does not wait for torch, nor a
 # program that only wants solvers and priors for picture formats.
 _ROOMS = {
-    "inpainting.api": ("Plan", "Stopped", "inpaint", "plan"),
+    "inpainting.api": ("inpaint", "plan"),
     "inpainting.events": ("Completion", "Loading", "Step"),
+    "inpainting.plans": ("Plan", "Stopped"),
     "inpainting.restoration": ("restore",),
     "inpainting.result": ("Result",),
     "operators": (
@@ -70,8 +71,9 @@ _ROOMS = {
 
 if TYPE_CHECKING:
     from . import schedules
-    from .inpainting.api import Plan, Stopped, inpaint, plan
+    from .inpainting.api import inpaint, plan
     from .inpainting.events import Completion, Loading, Step
+    from .inpainting.plans import Plan, Stopped
     from .inpainting.restoration import restore
     from .inpainting.result import Result
     from .operators import (

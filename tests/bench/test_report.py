@@ -198,6 +198,29 @@ def test_what_failed_was_skipped_or_is_not_finished_is_said(tmp_path: Path) -> N
     assert "- text.png is not a picture.\n- b.png is the same picture as a.png." in text
 
 
+def test_names_and_errors_cannot_steer_a_terminal_or_break_a_page(tmp_path: Path) -> None:
+    evil = "\x1b[31mred\n\n# heading\u202e"
+    plan = make(tmp_path, pictures=2)
+    more = plan.model_copy(
+        update={
+            "title": f"title {evil}",
+            "name": f"name {evil}",
+            "methods": (*plan.methods, MethodSpec(label=f"late {evil}", name="dps")),
+            "left_out": (LeftOut(name=evil, error=f"{evil} is not a picture."),),
+        }
+    )
+    more.write(tmp_path)
+    late = [case for case in more.cells() if case.method.label.startswith("late")]
+    Store(tmp_path).fail(late[0].key, late[0].about, f"error {evil}")
+    shown = "\\x1b[31mred\\n\\n# heading\\u202e"
+    for file in write_report(tmp_path):
+        text = file.read_text(encoding="utf-8")
+        assert text.replace("\n", "").isprintable(), file
+        if file.suffix != ".json":
+            assert all(f"{word} {shown}" in text for word in ("name", "title", "late")), file
+            assert "error \\x1b[31mred" in text, file
+
+
 def test_what_is_damaged_leaves_its_place_empty(tmp_path: Path) -> None:
     plan = make(tmp_path, pictures=3)
     measure(tmp_path, features=MEANS)

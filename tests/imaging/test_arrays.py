@@ -221,6 +221,14 @@ def test_formats_that_cannot_hold_the_values(tmp_path: Path, suffix: str, shape:
         save_picture(read_picture(values("float32", shape)).image, tmp_path / f"a{suffix}")
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".bmp"])
+def test_png_is_named_where_it_holds_the_values(tmp_path: Path, suffix: str) -> None:
+    deep = read_picture(values("uint16", (30, 40, 3))).image
+    with pytest.raises(UsageError, match="cannot keep values of uint16; write PNG, TIFF or .npy instead"):
+        save_picture(deep, tmp_path / f"a{suffix}")
+    save_picture(deep, tmp_path / "a.png")
+
+
 def test_bytes_and_open_files_are_read_as_their_file_is(tmp_path: Path) -> None:
     Image.fromarray(values("uint8", (30, 40, 3))).save(tmp_path / "a.png")
     np.save(tmp_path / "a.npy", values("float64"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from priorpaint.errors import UsageError
 from priorpaint.imaging import mask_from_alpha, read_mask, read_picture
@@ -121,6 +122,34 @@ def test_black_and_white_that_is_transparent_in_part_is_told() -> None:
     (sentence,) = read_mask(image, SIZE).warnings
     assert "is transparent in 25% of its pixels; what is opaque counts as white" in sentence
     np.testing.assert_array_equal(read_mask(image, SIZE, color="#ffffff").known, ~HOLE)
+
+
+def drawn_as_jpeg(strength: int, quality: int) -> Image.Image:
+    strokes, file = Image.new("L", (160, 120)), io.BytesIO()
+    for k in range(12):
+        ImageDraw.Draw(strokes).line((10 + 10 * k, 10, 20 + 5 * k, 110), fill=strength, width=5)
+    ImageDraw.Draw(strokes).ellipse((120, 60, 150, 110), fill=255)
+    strokes.save(file, "JPEG", quality=quality)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize("quality", [95, 98, 100])
+def test_the_rings_of_a_clean_jpeg_are_not_worth_a_word(quality: int) -> None:
+    image = drawn_as_jpeg(255, quality)
+    counts = np.asarray(image.histogram())
+    assert counts[1:-1].sum() > 0.01 * counts.sum(), "there are rings"
+    for same in (image, Image.fromarray(np.asarray(image))):
+        assert read_mask(same, image.size).warnings == ()
+    (sentence,) = read_mask(drawn_as_jpeg(140, quality), image.size).warnings
+    assert "is grey in" in sentence
+
+
+@pytest.mark.parametrize("label", [1, 7, 248, 254])
+def test_a_label_beside_an_end_is_told(label: int) -> None:
+    values = np.where(HOLE, 255, 0).astype(np.uint8)
+    values[25:, :20] = label
+    (sentence,) = read_mask(Image.fromarray(values), SIZE).warnings
+    assert f" {label} (100 pixels)" in sentence
 
 
 def test_labels_beside_black_and_white_are_told() -> None:

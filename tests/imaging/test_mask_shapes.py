@@ -133,8 +133,8 @@ def test_an_extended_picture_keeps_its_pixels_and_is_opaque_beyond(image: Image.
         np.testing.assert_array_equal(larger.alpha[5:25, 3:], picture.alpha)
 
 
-@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "0,0,0,0", "-1,0,0,4", "1.5,2,3,4"])
-def test_sides_that_cannot_be_used(text: str) -> None:
+@pytest.mark.parametrize("text", [None, "", "1,2,3", "1,2,3,4,5", "a,b,c,d", "0,0,0,0", "-1,0,0,4", "1.5,2,3,4"])
+def test_sides_that_cannot_be_used(text: Any) -> None:
     with pytest.raises(UsageError, match="left,top,right,bottom"):
         parse_sides(text)
 

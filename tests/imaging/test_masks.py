@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,8 +147,32 @@ def test_masks_from_a_picture_take_one_that_was_read() -> None:
         mask_from_difference(read_picture(image), "a.png")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1.5,2,3,4"])
-def test_boxes_that_cannot_be_parsed(text: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"orientation": 9}, "an EXIF orientation is a number from 1 to 8, not 9"),
+        ({"orientation": 9, "turn": True}, "an EXIF orientation is a number from 1 to 8, not 9"),
+        ({"orientation": "6", "turn": True}, "an EXIF orientation is a number from 1 to 8, not '6'"),
+        ({"size": 5}, r"the size of a picture is \(width, height\) in pixels, not 5"),
+        ({"size": (20.0, 20)}, "the size of a picture is"),
+        ({"color": 5.5}, "'5.5' is not a colour"),
+        ({"color": "white", "tolerance": "a"}, "a tolerance is at least 0, not 'a'"),
+        ({"color": "white", "tolerance": float("nan")}, "a tolerance is at least 0, not nan"),
+    ],
+)
+def test_other_things_than_a_mask_asks_for(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        read_mask(**{"source": np.eye(20, dtype=bool), "size": (20, 20), **change})
+
+
+@pytest.mark.parametrize("boxes", [5, [5], [None]])
+def test_what_is_no_box(boxes: Any) -> None:
+    with pytest.raises(UsageError, match=r"is not \(x, y, width, height\) in whole pixels"):
+        mask_from_boxes(boxes, (20, 20))
+
+
+@pytest.mark.parametrize("text", [None, 5, "", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1.5,2,3,4"])
+def test_boxes_that_cannot_be_parsed(text: Any) -> None:
     with pytest.raises(UsageError, match="is not x,y,width,height in whole pixels"):
         parse_box(text)
 

@@ -295,6 +295,47 @@ def test_iptc_is_said_to_be_left_out(tmp_path: Path) -> None:
     )
 
 
+def several_tags() -> Image.Exif:
+    exif = Image.Exif()
+    exif.update({271: "maker", 272: "the name of a model", 274: 6, 315: "an artist"})
+    exif.get_ifd(EXIF_TABLE).update({36867: "2020:01:01 00:00:00", 37510: b"a comment of the user"})
+    return exif
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_a_tag_that_is_cut_off_is_not_lost_without_a_word(file_format: str) -> None:
+    block = several_tags().tobytes()
+    read = []
+    for length in [*range(7, len(block), 3), len(block)]:
+        file = io.BytesIO()
+        photo(size=(48, 32)).save(file, file_format, exif=block[:length])
+        read.append(read_picture(file.getvalue()))
+    for picture in read:
+        assert (picture.warnings == ()) == (picture.exif == read[-1].exif), picture.warnings
+    heard = {warning for picture in read for warning in picture.warnings}
+    name = "the EXIF data of The picture cannot be read (they are cut short) and will not be in the results."
+    assert {f"T{name[1:]}", f"Some of {name}"} <= heard
+
+
+def test_a_table_without_the_place_of_the_next_one_loses_nothing() -> None:
+    exif = Image.Exif()
+    exif[271] = "abc"  # which needs no place behind the table
+    block, file = exif.tobytes(), io.BytesIO()
+    photo(size=(48, 32)).save(file, "PNG", exif=block[: 6 + 8 + 2 + 12])
+    picture = read_picture(file.getvalue())
+    assert picture.warnings == () and picture.exif == block
+
+
+def test_a_big_tiff_says_what_a_tiff_does(tmp_path: Path) -> None:
+    for big in (False, True):
+        photo().save(tmp_path / f"{big}.tif", exif=several_tags().tobytes(), big_tiff=big, dpi=(72, 72))
+    plain, big_one = (read_picture(tmp_path / f"{big}.tif") for big in (False, True))
+    assert big_one.size == SIZE[::-1] and big_one.warnings == () and big_one.exif == plain.exif is not None
+    save_picture(big_one.image, tmp_path / "out.jpg", big_one)
+    assert exif_of(tmp_path / "out.jpg")[315] == "an artist"
+    assert exif_of(tmp_path / "out.jpg").get_ifd(EXIF_TABLE)[36867] == "2020:01:01 00:00:00"
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".webp", ".tif"])
 def test_transparency_that_no_pixel_has_is_no_reason_to_refuse(tmp_path: Path, mode: str, suffix: str) -> None:

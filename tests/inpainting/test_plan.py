@@ -318,7 +318,7 @@ def test_finished_completions_are_not_drawn_again() -> None:
     # Three of the four were rounded to 1/255, half a step off at most.
     assert whole.uncertainty is not None and again.uncertainty is not None
     assert np.abs(whole.uncertainty - again.uncertainty).max() <= 1 / 255
-    with pytest.raises(UsageError, match="as many completions as the plan"):
+    with pytest.raises(UsageError, match="finished is a list of images, at most as many as"):
         ready.run(finished=[PICTURE] * 5)
 
 

@@ -341,6 +341,13 @@ def test_numbers_of_numpy_are_numbers() -> None:
         ({"prior_flags": 5}, "flags are a mapping of names to values, or text such as"),
         ({"device": "cuda"}, "the prior is on cpu, not on cuda; load it there, or name neither"),
         ({"prior_flags": {"a": 1}}, "prior_flags and offline are for a prior by name or path"),
+        ({"offline": "no"}, "offline is True or False, not 'no'"),
+        ({"prior": "photos", "device": 5.5}, "torch cannot use the device '5.5' here"),
+        ({"on_event": 5}, "on_event is a function of one event, not 5"),
+        ({"prompt": 5}, "prompt is text, not 5"),
+        ({"negative_prompt": [b"x"]}, "negative_prompt is text, not"),
+        ({"classifier": 5, "label": 1}, "classifier is a path, not 5"),
+        ({"format": 5}, "replacement has no setting 'format'"),
     ],
 )
 def test_other_things_are_one_sentence(change: dict[str, Any], sentence: str) -> None:
@@ -348,6 +355,50 @@ def test_other_things_are_one_sentence(change: dict[str, Any], sentence: str) ->
     with pytest.raises(UsageError, match=sentence) as error:
         plan(**arguments)
     assert "\n" not in str(error.value) and len(str(error.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"on_event": 5}, "on_event is a function of one event, not 5"),
+        ({"cancel": 5}, "cancel is a CancelToken, not 5"),
+        ({"finished": 5}, "finished is a list of images"),
+        ({"finished": None}, "finished is a list of images"),
+        ({"finished": [5]}, "finished is a list of images"),
+        ({"finished": [Image.new("RGB", (9, 9))]}, "finished is a list of images"),
+        ({"finished": [Image.new("RGB", (40, 30))] * 3}, "finished is a list of images"),
+    ],
+)
+def test_what_runs_take_is_one_sentence(change: dict[str, Any], sentence: str) -> None:
+    ready = plan(smooth(0, 255, "uint8", 3), HOLE, flat_prior(), **FAST)
+    with pytest.raises(UsageError, match=sentence):
+        ready.run(**change)
+    if "finished" not in change:
+        calls: list[int] = []
+        prior = DenoiserPrior(lambda x, t: calls.append(1) or x, VP(), (3, None, None), multiple=8)
+        with pytest.raises(UsageError, match=sentence):
+            inpaint(smooth(0, 255, "uint8", 3), HOLE, prior, **FAST, **change)
+        with pytest.raises(UsageError, match=sentence):
+            restore(smooth(0, 255, "uint8", 3), "downsampling", prior, "diffpir", 1, **change)
+        assert not calls
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"folder": 5}, "folder is a path, not 5"),
+        ({"folder": None}, "folder is a path, not None"),
+        ({"stem": 5}, "stem is text, not 5"),
+        ({"format": 5}, "format is text, not 5"),
+        ({"overwrite": "no"}, "overwrite is True or False, not 'no'"),
+        ({"read_back": 2}, "read_back is True or False, not 2"),
+    ],
+)
+def test_what_saving_takes_is_one_sentence(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+    result = inpaint(smooth(0, 255, "uint8", 3), HOLE, flat_prior(), **FAST)
+    with pytest.raises(UsageError, match=sentence):
+        result.save(**{"folder": tmp_path / "out", **change})
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_prior_that_fails_is_still_told(tmp_path: Path) -> None:

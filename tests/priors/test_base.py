@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from priorpaint import DenoiserPrior, UsageError
 from priorpaint.diffusion.samplers import DDIM, DDPM
 from priorpaint.diffusion.schedules import EDM, VE, VP, Flow
 from priorpaint.priors import NFE
+from priorpaint.priors.info import RunNFE
 
 
 def shrink(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -61,6 +64,35 @@ def test_evaluations_are_counted_for_each_row() -> None:
         prior.denoise(y, 0.5)
     assert prior.nfe == NFE(6, 5) and start == NFE(3, 0)
     assert prior.nfe - start == NFE(3, 5)
+
+
+def test_each_run_has_its_share_of_the_counts() -> None:
+    total = NFE()
+    one, other = RunNFE(total), RunNFE(total)
+    total.add(1, 1)
+    one.add(backward=3)
+    with one.listening(), one.listening(), RunNFE(one).listening():
+        total.count(5, gradient=False)
+        thread = threading.Thread(target=total.add, args=(100, 0))  # of somebody else
+        thread.start()
+        thread.join()
+        with one.uncounted():
+            total.add(7, 7)
+            total_inside = total.copy()
+    other.add(2)
+    assert (one.forward, one.backward) == (5, 3) and (other.forward, other.backward) == (2, 0)
+    assert total_inside == NFE(113, 11) and total == NFE(108, 4)
+
+
+def test_what_is_uncounted_is_so_in_its_thread_alone() -> None:
+    total = NFE(1, 2)
+    with pytest.raises(ValueError, match="on the way"), total.uncounted():
+        total.add(4, 4)
+        thread = threading.Thread(target=total.add, args=(10, 20))
+        thread.start()
+        thread.join()
+        raise ValueError("on the way")
+    assert total == NFE(11, 22)
 
 
 def test_denoise_is_differentiable() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from priorpaint import ClassifierGuidedPrior, Inpainting, NetworkPrior, PriorError, UsageError, solver
 from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.priors.analytic import GaussianMixture
-from priorpaint.priors.base import normalised
+from priorpaint.priors.wrapped import normalised
 
 SCHEDULES = {"vp": VP("linear"), "ve": VE(), "edm": EDM(), "flow": Flow()}
 CLASS_OF = torch.tensor([0, 0, 1])  # of three components; class 0 has two

@@ -17,7 +17,7 @@ from priorpaint.diffusion.samplers import DDIM
 from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.operators.base import Operator
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.priors.base import normalised
+from priorpaint.priors.wrapped import normalised
 from priorpaint.solvers.base import Cost, Task
 from priorpaint.solvers.copaint import CoPaint, CoPaintTT, _Loss
 from tests.solvers import affine

@@ -11,7 +11,7 @@ from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.samplers import DDIM, EulerMaruyama, Sampler
 from priorpaint.diffusion.schedules import EDM, VP, Flow, Schedule
 from priorpaint.operators import Operator
-from priorpaint.priors.base import normalised
+from priorpaint.priors.wrapped import normalised
 from priorpaint.solvers.base import Cost, Problem
 from priorpaint.solvers.dps import DPS
 from priorpaint.solvers.guidance import GuidedSolver, towards

@@ -14,7 +14,7 @@ from priorpaint import Inpainting
 from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.schedules import EDM, VE, VP, Flow, Schedule
 from priorpaint.priors.analytic import Gaussian
-from priorpaint.priors.base import normalised
+from priorpaint.priors.wrapped import normalised
 from priorpaint.solvers.base import Cost, Task
 from priorpaint.solvers.langevin import Langevin, _Level, _Overdamped, _transition, _Underdamped
 from tests.solvers import affine

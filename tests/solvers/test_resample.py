@@ -13,8 +13,8 @@ from priorpaint import Inpainting, solver
 from priorpaint.diffusion.rng import Streams
 from priorpaint.diffusion.schedules import EDM, VP
 from priorpaint.operators import Operator
-from priorpaint.priors.base import normalised
 from priorpaint.priors.latent import LatentPrior
+from priorpaint.priors.wrapped import normalised
 from priorpaint.solvers.base import Task
 from priorpaint.solvers.resample import ReSample, stochastic_resample
 from tests.latent_toy import pictures

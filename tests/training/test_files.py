@@ -249,6 +249,32 @@ def test_other_formats_in_a_tar_file_are_named(pictures: Path, tmp_path: Path) -
     assert [line.split(" ")[0] for line in skipped] == [f"{tmp_path / 'all.tar'}:all/moving.gif"]
 
 
+def test_what_is_no_file_is_named_and_never_opened(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "a-gone.png").symlink_to(tmp_path / "nothing.png")
+    (pictures / "b-round.png").symlink_to("b-round.png")
+    os.mkfifo(pictures / "c-pipe.png")  # opening it would wait for a writer
+    (pictures / "d-pipe.png").symlink_to("c-pipe.png")
+    (tmp_path / "elsewhere").mkdir()
+    (pictures / "e-folder").symlink_to(tmp_path / "elsewhere")
+    (pictures / "f-link.png").symlink_to("00.png")
+    (pictures / "notes.txt").symlink_to("nothing")
+    skipped: list[str] = []
+    assert len(list(read_pictures([pictures], 3, skipped))) == 11
+    told = {Path(line.split(" ")[0]).name: line.split(" ", 1)[1] for line in skipped}
+    assert sorted(told) == ["a-gone.png", "b-round.png", "c-pipe.png", "d-pipe.png", "e-folder"]
+    assert told["a-gone.png"] == told["b-round.png"] == "is a link to a file that is not there; mend or remove it."
+    assert told["c-pipe.png"] == told["d-pipe.png"]
+    assert told["c-pipe.png"] == "is no file but a pipe, a socket or a device, and was not opened."
+    assert told["e-folder"] == "is a link to a folder, which is not followed; name that folder itself."
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        tar.add(pictures, "all")
+    skipped.clear()
+    assert len(list(read_pictures([tmp_path / "all.tar"], 3, skipped))) == 10
+    names = [line.split(" ")[0].rpartition("/")[2] for line in skipped]
+    assert names == ["a-gone.png", "b-round.png", "c-pipe.png", "d-pipe.png", "f-link.png"]
+    assert all("is no file but a link or a device" in line for line in skipped)
+
+
 def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """An EPS picture; a Ghostscript that is found first says on a file that it was started."""
     programs = tmp_path / "programs"

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
+from ..errors import printable
 from ..imaging import write_text_atomic
 from .results import Results, read_results
 from .tables import introduction, legend_of, tables, troubles
@@ -56,10 +57,11 @@ def to_json(results: Results) -> str:
 
 def markdown(results: Results) -> str:
     """report.md."""
-    parts = [f"# {results.plan.name}\n", *(f"{line}\n" for line in introduction(results))]
+    parts = [f"# {printable(results.plan.name)}\n", *(f"{line}\n" for line in introduction(results))]
     for case in results.cases:
-        parts.append(f"## {case.name}\n")
-        parts += [f"![Truth, {case.name}, and samples of each method]({sheet})\n" for sheet in case.sheets[:1]]
+        name = printable(case.name)
+        parts.append(f"## {name}\n")
+        parts += [f"![Truth, {name}, and samples of each method]({sheet})\n" for sheet in case.sheets[:1]]
         for title, rows in tables(case):
             parts.append(f"{title}\n\n{_table(rows)}")
     if legend := legend_of(results):
@@ -76,15 +78,16 @@ def _table(rows: list[list[str]]) -> str:
 
 def html(results: Results) -> str:
     """report.html: one file with relative links to the sheets, which asks for nothing from outside."""
-    name = escape(results.plan.name)
+    name = escape(printable(results.plan.name))
     parts = [f"<h1>{name}</h1>", *(f"<p>{escape(line)}</p>" for line in introduction(results))]
     for case in results.cases:
-        parts.append(f"<h2>{escape(case.name)}</h2>")
+        title = escape(printable(case.name))
+        parts.append(f"<h2>{title}</h2>")
         parts += [_html_table(title, rows) for title, rows in tables(case)]
         if any(entry.ranks for entry in case.entries):
             parts.append("<p>How many samples of a hidden value are below the truth; level is right, a U too sure.</p>")
             parts += [_histogram(entry.method, entry.ranks) for entry in case.entries if entry.ranks]
-        alt = escape(f"Truth, {case.name}, and samples of each method")
+        alt = f"Truth, {title}, and samples of each method"
         parts += [f'<div class="wide"><img src="{sheet}" alt="{alt}" loading="lazy"></div>' for sheet in case.sheets]
     if legend := legend_of(results):
         parts.append("<h2>Columns</h2>" + _html_list([f"**{title}**: {about}" for title, about in legend]))
@@ -105,7 +108,7 @@ def _histogram(method: str, shares: Sequence[float]) -> str:
     )
     level = f'<line x1="0" x2="{wide}" y1="{high / 2}" y2="{high / 2}" stroke="#888" stroke-dasharray="3"/>'
     picture = f'<svg width="{wide}" height="{high}" role="img">{bars}{level}</svg>'
-    return f"<figure>{picture}<figcaption>{escape(method)}</figcaption></figure>"
+    return f"<figure>{picture}<figcaption>{escape(printable(method))}</figcaption></figure>"
 
 
 def _html_table(title: str, rows: Sequence[Sequence[str]]) -> str:

@@ -1,7 +1,11 @@
-"""The tables of a report as text, for Markdown and HTML alike; ``**`` around a text is bold."""
+"""The tables of a report as text, for Markdown and HTML alike; ``**`` around a text is bold.
+
+Names and errors in it may come from strangers' files: each line is one that a terminal can show (`printable`).
+"""
 
 from __future__ import annotations
 
+from ..errors import printable
 from .metrics import Column
 from .results import Case, Results
 from .summary import COLUMNS, Estimate, case_of
@@ -24,7 +28,7 @@ def introduction(results: Results) -> list[str]:
     if plan.paper is not None:
         lines.append(f"Paper: {plan.paper.source}. {plan.paper.setting}".strip())
     lines.append("± is the standard error over pictures; differences are on the same pictures.")
-    return lines
+    return list(map(printable, lines))
 
 
 def tables(case: Case) -> list[tuple[str, list[list[str]]]]:
@@ -32,7 +36,7 @@ def tables(case: Case) -> list[tuple[str, list[list[str]]]]:
     found = [("Mean over pictures; the best in bold.", _measures(case)), ("What it took.", _costs(case))]
     if any(entry.differences for entry in case.entries):
         found.append(("Difference from the best method.", _differences(case)))
-    return found
+    return [(title, [list(map(printable, row)) for row in rows]) for title, rows in found]
 
 
 def _measures(case: Case) -> list[list[str]]:
@@ -111,4 +115,4 @@ def troubles(results: Results) -> list[tuple[str, list[str]]]:
     cells = f"{results.missing} cell{'s' * (results.missing > 1)}"
     missing = [f"{cells} of the plan; run the benchmark on with --resume."] if results.missing else []
     found = {"Failed": failed, "Not finished": missing, "Methods left out": skipped, "Pictures left out": unread}
-    return [(title, lines) for title, lines in found.items() if lines]
+    return [(title, list(map(printable, lines))) for title, lines in found.items() if lines]

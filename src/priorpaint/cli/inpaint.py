@@ -14,7 +14,7 @@ from .running import JobOptions, PageOption, RangeOption, plan_arguments, run
 from .terminal import echo, echo_files
 
 if TYPE_CHECKING:
-    from priorpaint.inpainting.api import Plan
+    from priorpaint.inpainting.plans import Plan
 
 Image = Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture: PNG, JPEG, WebP, TIFF, BMP or .npy.")]
 MaskFile = Annotated[

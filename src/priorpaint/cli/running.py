@@ -29,8 +29,8 @@ from .terminal import echo_files
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from priorpaint.inpainting.api import Plan
     from priorpaint.inpainting.events import Event
+    from priorpaint.inpainting.plans import Plan
     from priorpaint.inpainting.record import Record
     from priorpaint.inpainting.result import Output, Result
 
@@ -189,7 +189,7 @@ class _Run:
 
     def __call__(self, finished: list[Image]) -> None:
         """Draw what is missing behind the completions that are finished."""
-        from priorpaint.inpainting.api import Stopped
+        from priorpaint.inpainting.plans import Stopped
 
         if self.record.complete:
             self._show(self.output.files(len(finished)))

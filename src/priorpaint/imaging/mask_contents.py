@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,8 @@ def in_between(name: str, values: NDArray[np.uint8]) -> tuple[str, ...]:
     levels = np.flatnonzero(counts)
     if len(levels) > _FEW or counts[1:-1].sum() <= _NOTABLE * values.size:
         return ()
+    if counts[[1, 254]].all():  # the rings of a clean JPEG are at both ends; labels are somewhere
+        return ()
     found = _listed([(str(level), int(counts[level])) for level in levels])
     return (f"{name} has the values {found}; those from {THRESHOLD} count as white (--mask-color takes others).",)
 
@@ -143,8 +146,7 @@ def matching(name: str, image: Image.Image, colour: str | int, tolerance: int | 
     Raises:
         UsageError: there is no such colour, or no pixel has it, or every pixel.
     """
-    if tolerance is not None and tolerance < 0:
-        raise UsageError(f"a tolerance is at least 0, not {tolerance}.")
+    check_tolerance(tolerance)
     text = str(colour).strip()
     number = _number(text, value_type(image).kind)
     planes, wanted = _planes(name, image, text, number, tolerance)
@@ -275,6 +277,11 @@ def _luminance(image: Image.Image) -> NDArray[np.uint8]:
 
 def _opacity(image: Image.Image) -> NDArray[np.uint8] | None:
     return opacity_of(image.convert("RGBA") if image.mode == "PA" else image)
+
+
+def check_tolerance(tolerance: Any) -> None:
+    if tolerance is not None and not (isinstance(tolerance, Real) and float(tolerance) >= 0):
+        raise UsageError(f"a tolerance is at least 0, not {tolerance!r}.")
 
 
 def check_depth(image: Image.Image) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
@@ -125,7 +125,7 @@ def checked_sides(sides: Sequence[int]) -> tuple[int, int, int, int]:
     Raises:
         UsageError: one is missing or negative, or all are 0.
     """
-    numbers = list(sides)
+    numbers = list(sides) if isinstance(sides, Iterable) else [None]
     if not all(isinstance(side, Integral) for side in numbers):
         raise UsageError(f"a picture is extended by whole numbers of pixels, not by {sides!r}.")
     numbers = [int(side) for side in numbers]
@@ -143,7 +143,7 @@ def parse_sides(text: str) -> tuple[int, int, int, int]:
         UsageError: the text says something else.
     """
     try:
-        return checked_sides([int(part) for part in text.split(",")])
+        return checked_sides([int(part) for part in str(text).split(",")])
     except ValueError:
         raise UsageError(
             f"a picture is extended by left,top,right,bottom in whole pixels, such as 0,0,64,0, not by {text!r}."

@@ -5,7 +5,7 @@ In files white means *repaint*; here True means *known*.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -19,6 +19,7 @@ from priorpaint.imaging.mask_contents import (
     THRESHOLD,
     TOLERANCE,
     check_depth,
+    check_tolerance,
     difference,
     in_between,
     matching,
@@ -122,6 +123,9 @@ def read_mask(
     """
     if means not in ("repaint", "keep"):
         raise UsageError(f"White in a mask can mean 'repaint' or 'keep', not {means!r}.")
+    if orientation not in range(1, 9):
+        raise UsageError(f"an EXIF orientation is a number from 1 to 8, not {orientation!r}.")
+    size = _size(size)
     loaded = load_upright(source, picture=False)
     name, image = loaded.name, loaded.image
     if turn:
@@ -205,10 +209,9 @@ def mask_from_difference(picture: Picture, other: Picture, tolerance: int | None
     if picture.size != other.size:
         sizes = " but ".join(f"{one.name} is {one.size[0]}x{one.size[1]}" for one in (other, picture))
         raise UsageError(f"{sizes}; a difference needs pictures of one size.")
+    check_tolerance(tolerance)
     off = difference(picture, other)
     width = TOLERANCE if tolerance is None else tolerance
-    if width < 0:
-        raise UsageError(f"a tolerance is at least 0, not {width}.")
     known = off <= width
     top = int(off.max())
     if known.all():
@@ -242,14 +245,16 @@ def mask_from_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Mask:
     Raises:
         UsageError: there is no box, a box is empty or reaches outside the picture, or the boxes cover everything.
     """
-    if not boxes:
+    rows = list(boxes) if isinstance(boxes, Iterable) else [boxes]
+    if not rows:
         raise UsageError("There is no box to repaint; give at least one as x,y,width,height.")
-    width, height = size
+    width, height = _size(size)
     known = np.ones((height, width), dtype=np.bool_)
-    for box in boxes:
-        if len(box) != 4 or not all(isinstance(side, Integral) for side in box):
+    for box in rows:
+        sides = tuple(box) if isinstance(box, Iterable) else ()
+        if len(sides) != 4 or not all(isinstance(side, Integral) for side in sides):
             raise UsageError(f"The box {box!r} is not (x, y, width, height) in whole pixels, such as (40, 30, 64, 64).")
-        x, y, w, h = box
+        x, y, w, h = sides
         text = f"{x},{y},{w},{h}"
         if w <= 0 or h <= 0:
             raise UsageError(f"The box {text} is empty; its width and height must be at least 1.")
@@ -273,7 +278,7 @@ def parse_box(text: str) -> Box:
         UsageError: the text is not four whole numbers with commas between.
     """
     try:
-        x, y, w, h = (int(part) for part in text.split(","))
+        x, y, w, h = (int(part) for part in str(text).split(","))
     except ValueError as error:
         raise UsageError(f"The box {text!r} is not x,y,width,height in whole pixels, such as 40,30,64,64.") from error
     return x, y, w, h
@@ -287,7 +292,7 @@ def share_warning(known: NDArray[np.bool_]) -> tuple[str, ...]:
 
 def _matching(name: str, image: Image.Image, colors: Colors, tolerance: int | None) -> NDArray[np.bool_]:
     """Where an image has one of these colours."""
-    several = [colors] if isinstance(colors, str | int) else list(colors)
+    several = [colors] if isinstance(colors, str) or not isinstance(colors, Iterable) else list(colors)
     if not several:
         raise UsageError('name at least one colour to repaint, such as "#ffff00".')
     out = np.logical_or.reduce([matching(name, image, one, tolerance) for one in several])
@@ -299,6 +304,13 @@ def _matching(name: str, image: Image.Image, colors: Colors, tolerance: int | No
 def _check_read(picture: Any) -> None:
     if not isinstance(picture, Picture):
         raise UsageError(f"a picture here is what `read_picture` gives, and {type(picture).__name__} was given.")
+
+
+def _size(size: Any) -> tuple[int, int]:
+    sides = tuple(size) if isinstance(size, Iterable) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides):
+        raise UsageError(f"the size of a picture is (width, height) in pixels, not {size!r}.")
+    return int(sides[0]), int(sides[1])
 
 
 def _turned(mask: Picture, orientation: int) -> Image.Image:

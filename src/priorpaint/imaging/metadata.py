@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,8 @@ _IMAGE_DESCRIPTION = 270
 # about the shape, which every file says anyhow.
 _LAYOUT_TEXT = re.compile(r"ImageJ=|.{0,2000}<(\w+:)?OME\b", re.DOTALL)
 _SHAPE_TEXT = re.compile(r'\{"shape": ')
+# Pillow's warning where a table ends without the place of the next one, for want of which no tag is lost.
+_NO_NEXT_TABLE = re.compile("Corrupt EXIF data. +Expecting to read 4 bytes ")
 # Other programs' EXIF and XMP in disguise, which would bring the old orientation back.
 _RAW_PROFILE = "Raw profile type"
 # Pillow, and with it this package, opens no PNG whose profile is larger.
@@ -88,9 +91,11 @@ def of_tiff(data: bytes, offset: int) -> dict[str, Any]:
     return info | ({"exif": exif.tobytes()} if len(exif) else {})
 
 
-def unreadable(name: str, error: Exception) -> str:
-    """The sentence about an EXIF block that is broken."""
-    return f"The EXIF data of {name} cannot be read ({error}) and will not be in the results."
+def unreadable(name: str, why: object, *, part: bool = False) -> str:
+    """The sentence about an EXIF block that is broken, in part or as a whole."""
+    return (
+        f"{'Some of the' if part else 'The'} EXIF data of {name} cannot be read ({why}) and will not be in the results."
+    )
 
 
 def resolution(info: Mapping[Any, Any]) -> tuple[float, float] | None:
@@ -174,19 +179,23 @@ def survives(key: str, said: Any, back: Image.Image) -> bool:
 def _exif_block(image: Image.Image, name: str) -> tuple[bytes | None, tuple[str, ...]]:
     """The EXIF bytes without orientation, pixel layout, preview, and a resolution that means nothing."""
     try:
+        cut = _cut_short(image.info.get("exif") or b"")
         found = image.getexif()
+        complaints: tuple[str, ...] = ()
+        if cut:
+            complaints = (unreadable(name, "they are cut short", part=bool(found)),)
         if not found:
-            return None, ()
+            return None, complaints
+        found.bigtiff = False  # of what is written from here on
         exif = Image.Exif()
         exif.load(found.tobytes())
         for tag in set(exif) - _DESCRIPTION:
             del exif[tag]
         description = str(exif.get(_IMAGE_DESCRIPTION, ""))
-        complaints: tuple[str, ...] = ()
         if _LAYOUT_TEXT.match(description) or _SHAPE_TEXT.match(description):
             del exif[_IMAGE_DESCRIPTION]
         if _LAYOUT_TEXT.match(description):
-            complaints = (f"What {name} says of its pages and channels (ImageJ, OME) will not be in the results.",)
+            complaints += (f"What {name} says of its pages and channels (ImageJ, OME) will not be in the results.",)
         axes = (_X_RESOLUTION, _Y_RESOLUTION)
         if resolution({"dpi": [exif.get(tag, 1) for tag in axes]}) is None:
             for tag in {*axes, _RESOLUTION_UNIT} & set(exif):
@@ -194,6 +203,17 @@ def _exif_block(image: Image.Image, name: str) -> tuple[bytes | None, tuple[str,
         return (exif.tobytes() if len(exif) else None), complaints
     except Exception as error:  # a broken metadata block is no reason to refuse the picture
         return None, (unreadable(name, error),)
+
+
+def _cut_short(block: bytes) -> bool:
+    """Whether tags are missing at the end of an EXIF block, which Pillow leaves out with a warning."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        exif = Image.Exif()
+        exif.load(block)
+        for table in INNER_TABLES:
+            exif.get_ifd(table)
+    return not all(_NO_NEXT_TABLE.match(str(one.message)) for one in told)
 
 
 def _exif_resolution(image: Image.Image) -> tuple[float, float] | None:

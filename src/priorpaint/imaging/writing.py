@@ -118,7 +118,8 @@ def _check_pixels(path: str | Path, image: Image.Image) -> None:
         if file_format == "PNG" and holds(image):
             return
         if file_format not in ("TIFF", "NPY"):
-            raise UsageError(f"{path} cannot keep values of {value_type(image)}; write TIFF or .npy instead.")
+            others = "PNG, TIFF" if holds(image) else "TIFF"
+            raise UsageError(f"{path} cannot keep values of {value_type(image)}; write {others} or .npy instead.")
         if file_format == "TIFF":
             check_tiff(image)
         return

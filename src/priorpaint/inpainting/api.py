@@ -1,31 +1,23 @@
-"""The main job: ``plan`` reads, checks and loads, ``Plan.run`` draws the completions; ``inpaint`` is both at once.
+"""The main job: ``plan`` reads, checks and loads, `Plan.run` draws the completions; ``inpaint`` is both at once.
 
 Another kind of job, such as `restore`, is a `PictureJob` of its own that goes through `planned`.
 """
 
 from __future__ import annotations
 
-import platform
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from functools import cache, partial
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
-from .. import __version__
 from ..diffusion.rng import Seed
-from ..errors import Cancelled, CancelToken, PriorpaintError, UsageError, memory_shortage_told
+from ..errors import CancelToken, UsageError
 from ..imaging import Picture
-from ..imaging.mask_preview import hole_facts, mask_preview
 from ..imaging.ranges import Asked
 from ..priors import CFGPrior, Prior
 from ..priors.cfg import condition_inside
@@ -33,175 +25,30 @@ from ..priors.classifier_guidance import ClassifierGuidedPrior
 from ..priors.flag_words import parse_flags
 from ..priors.loading import load_prior
 from ..priors.verify import doubts
-from ..solvers import Cost, Solver
-from .events import Completion, Event, Loading, OnEvent, Step
-from .inputs import Keywords, Source, about_picture, as_picture, asked_range, in_range, number, whole
+from ..solvers import Solver
+from .events import Loading, OnEvent
+from .inputs import (
+    Keywords,
+    Source,
+    about_picture,
+    as_picture,
+    asked_range,
+    check_callbacks,
+    flag,
+    in_range,
+    number,
+    path,
+    text,
+    whole,
+)
 from .job import CancellablePrior, InpaintJob, PictureJob, fitted
 from .masking import Masking, about_mask, resolve_mask
 from .memory import parse_bytes
 from .method import choose_solver, for_width, method_name, sample_seeds
+from .plans import Plan
 from .result import Result
 from .rowwise import rowwise
 from .windows import thickness
-
-__all__ = ["Completion", "Event", "Loading", "Plan", "Step", "Stopped", "inpaint", "plan"]
-
-_LIBRARIES = ("torch", "numpy", "pillow", "safetensors", "pydantic")
-_version = cache(version)  # each call parses the metadata of a package
-
-
-class Stopped(Cancelled):
-    """The run was cancelled; ``result`` holds what was finished, or is None where nothing was."""
-
-    def __init__(self, message: str, result: Result | None) -> None:
-        super().__init__(message)
-        self.result = result
-
-
-@dataclass(eq=False)
-class Plan:
-    """A run that is ready to start: everything is read, checked and loaded, and nothing is drawn.
-
-    Attributes:
-        picture: the input, or of a restoration what the results look like.
-        prior: ready for pictures of this size, under the condition that was asked for.
-        solver: the method with its settings.
-        seeds: of the samples.
-        batch_size: samples computed together.
-        warnings: what the user should hear before any work, one sentence each.
-    """
-
-    picture: Picture
-    prior: Prior
-    solver: Solver
-    seeds: list[int]
-    batch_size: int
-    warnings: tuple[str, ...]
-    _job: PictureJob = field(repr=False)
-    _about: dict[str, Any] = field(repr=False)
-
-    @property
-    def known(self) -> NDArray[np.bool_]:
-        """(H, W), True where a pixel is known and stays."""
-        return self._job.known
-
-    @property
-    def weight(self) -> NDArray[np.float32] | None:
-        """(H, W), from 0 to 1, of completions against the picture's own pixels (feather); None is 1 in the hole."""
-        return self._job.weight
-
-    @property
-    def looks(self) -> Picture:
-        """What a writer has to hold: the picture, opaque where the hole will be."""
-        return self._job.looks()
-
-    @property
-    def windows(self) -> list[dict[str, Any]]:
-        """What the prior will see, in order; boxes are (x, y, width, height) in pixels of their scale in the frame."""
-        return self._job.windows()
-
-    @property
-    def cost(self) -> Cost:
-        """Calls of the prior for all samples, one for each row; a fixed-size prior may take several windows a call."""
-        return self._job.work.cost(len(self.seeds))
-
-    def about_hole(self) -> str:
-        """How much is to be repainted, in how many windows, and with how many calls of the prior; one line."""
-        windows, samples = len(self.windows), len(self.seeds)
-        parts = f"{windows} window{'s' * (windows != 1)}, {samples} sample{'s' * (samples != 1)}"
-        return f"{hole_facts(self.known)}, {parts}, {self.cost.forward + self.cost.backward} calls of the prior"
-
-    def preview(self) -> Image.Image:
-        """The picture with its hole tinted and a frame around every window, at most 1024 pixels on a side."""
-        frames = [
-            tuple(
-                start + side * one["scale"] for start, side in zip((*one["frame"][:2], 0, 0), one["box"], strict=True)
-            )
-            for one in self.windows
-        ]
-        return mask_preview(self.picture.image, self.known, weight=self.weight, windows=frames, label=self.about_hole())
-
-    def seconds(self) -> float:
-        """About how long the run takes on this device, from one timed call of the prior on the largest window."""
-        return self._job.seconds()
-
-    def memory(self) -> int:
-        """About how many bytes the run takes at its peak, from one measured call of each part of the prior."""
-        return self._job.memory(self.batch_size)
-
-    def disk(self) -> int:
-        """How many bytes the files of the result take at most, as PNG."""
-        return self._job.disk()
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What run.json says before the first sample: everything that reproduces the run."""
-        libraries = [*_LIBRARIES, *(name for name in ("diffusers", "transformers") if name in sys.modules)]
-        versions = {name: _version(name) for name in libraries}  # the last two have networks of published priors
-        return {
-            **self._about,
-            "sample_seeds": self.seeds,
-            "windows": self.windows,
-            "versions": {"priorpaint": __version__, "python": platform.python_version(), **versions},
-            "machine": {
-                "platform": platform.platform(),
-                "device": str(self.prior.device),
-                "threads": torch.get_num_threads(),
-            },
-        }
-
-    def run(
-        self,
-        on_event: OnEvent | None = None,
-        cancel: CancelToken | None = None,
-        finished: Sequence[Image.Image] = (),
-    ) -> Result:
-        """Draw the completions. A plan may be run again; it draws the same ones.
-
-        Args:
-            on_event: hears `Loading`, `Step` and `Completion`, in the thread that runs.
-            cancel: stops the run within one call of the prior, from any thread.
-            finished: the first completions, of an earlier run of the same plan that was stopped; they are not drawn
-                again. Mean and uncertainty take their rounded values.
-
-        Raises:
-            NotEnoughMemory: there is less than the run takes.
-            PriorError: the prior gives values that are not numbers.
-            Stopped: the token was cancelled, or ``on_event`` raised `Cancelled`; carries the finished part.
-
-        An error that comes after the first completion carries what was finished as ``error.result``.
-        """
-        started, nfe = time.time(), self.prior.nfe.copy()
-        job = self._job
-        if len(finished) > len(self.seeds) or any(image.size != self.picture.size for image in finished):
-            raise UsageError("finished holds at most as many completions as the plan, each of the picture's size.")
-        failure: PriorpaintError | None = None
-        try:
-            with memory_shortage_told():
-                job.run(self.batch_size, on_event or (lambda event: None), cancel or CancelToken(), finished)
-        except Cancelled:
-            failure = Stopped(f"stopped after {len(job.images)} of {len(self.seeds)} completions", None)
-        except PriorpaintError as error:
-            if not job.images:
-                raise
-            failure = error
-        if not job.images:
-            raise Stopped("stopped before the first completion was finished", None)
-        spent = self.prior.nfe - nfe
-        info = {
-            **self.info,
-            "finished_samples": len(job.images),
-            "nfe": {"forward": spent.forward, "backward": spent.backward},
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-            "seconds": {"total": round(time.time() - started, 3), "samples": [round(s, 3) for s in job.seconds_taken]},
-        }
-        if finished:
-            info["resumed_after"] = len(finished)  # and what it cost is that of the others
-        result = job.result(info, self.warnings)
-        if failure is not None:
-            failure.result = result
-            raise failure
-        return result
 
 
 @dataclass(frozen=True)
@@ -241,15 +88,19 @@ class Options(Keywords):
         """The same in Python's own types.
 
         Raises:
-            UsageError: what should be a number is none.
+            UsageError: what should be a number, a text or a path is none.
         """
         return replace(
             self,
             batch_size=None if self.batch_size is None else whole(self.batch_size, "batch_size"),
             label=None if self.label is None else whole(self.label, "label"),
+            prompt=None if self.prompt is None else text(self.prompt, "prompt"),
+            negative_prompt=None if self.negative_prompt is None else text(self.negative_prompt, "negative_prompt"),
             guidance_scale=number(self.guidance_scale, "guidance_scale"),
+            classifier=None if self.classifier is None else path(self.classifier, "classifier"),
             classifier_scale=number(self.classifier_scale, "classifier_scale"),
             max_memory=int(self.max_memory) if isinstance(self.max_memory, Integral) else self.max_memory,
+            offline=flag(self.offline, "offline"),
         )
 
 
@@ -335,6 +186,7 @@ def planned(
         call, about: for run.json, to which this adds.
         size: see `fitted`.
     """
+    check_callbacks(on_event)
     num_samples, options = whole(num_samples, "num_samples"), options.checked()
     seeds = sample_seeds(seed, num_samples)
     if options.batch_size is not None and options.batch_size < 1:
@@ -360,14 +212,14 @@ def planned(
     batch_size = options.batch_size
     if options.max_memory is not None:
         batch_size = job.keep_below(parse_bytes(options.max_memory), batch_size)
-    path = None if options.classifier is None else str(options.classifier)
-    asked = asdict(replace(options, batch_size=job.rows(batch_size), prior_flags=flags or None, classifier=path))
+    asked = asdict(replace(options, batch_size=job.rows(batch_size), prior_flags=flags or None))
     call = {
         "method": method_name(job.solver),
         "num_samples": num_samples,
         "seed": [int(value) for value in seed] if isinstance(seed, Sequence | np.ndarray) else int(seed),
         **call,
         **{name: value for name, value in asked.items() if name not in ("device", "offline")},
+        "classifier": None if options.classifier is None else str(options.classifier),
         **(asdict(job.solver) if is_dataclass(job.solver) else {}),
     }
     condition = condition_inside(ready)
@@ -409,6 +261,7 @@ def inpaint(
     Raises:
         UsageError, PriorError, Stopped: as `plan` and `Plan.run`.
     """
+    check_callbacks(on_event, cancel)
     ready = plan(image, mask, prior, method, num_samples, seed, on_event=on_event, **options)
     return ready.run(on_event, cancel)
 

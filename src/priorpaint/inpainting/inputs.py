@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -11,14 +12,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from typing_extensions import Self
 
-from ..errors import UsageError
+from ..errors import CancelToken, UsageError
 from ..imaging import Box, Picture, read_picture
 from ..imaging.arrays import value_type
 from ..imaging.picture import OPAQUE
 from ..imaging.ranges import Asked, choose_range, parse_range
 from ..imaging.reading import Source as Source
+
+_BOOL = bool | np.bool_
 
 
 class Keywords:
@@ -51,9 +55,7 @@ def whole(value: Any, name: str) -> int:
     Raises:
         UsageError: anything else.
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
-        raise UsageError(f"{name} is one whole number, not {_shown(value)}")
-    return int(value)
+    return int(_of_kind(value, Integral, name, "one whole number"))
 
 
 def number(value: Any, name: str) -> float:
@@ -62,9 +64,7 @@ def number(value: Any, name: str) -> float:
     Raises:
         UsageError: anything else.
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise UsageError(f"{name} is a number, not {_shown(value)}")
-    return float(value)
+    return float(_of_kind(value, Real, name, "a number"))
 
 
 def flag(value: Any, name: str) -> bool:
@@ -73,9 +73,54 @@ def flag(value: Any, name: str) -> bool:
     Raises:
         UsageError: anything else, such as "no", which Python takes for true.
     """
-    if not isinstance(value, bool | np.bool_):
-        raise UsageError(f"{name} is True or False, not {_shown(value)}")
-    return bool(value)
+    return bool(_of_kind(value, _BOOL, name, "True or False"))
+
+
+def text(value: Any, name: str) -> str:
+    """A text.
+
+    Raises:
+        UsageError: anything else.
+    """
+    return str(_of_kind(value, str, name, "text"))
+
+
+def path(value: Any, name: str) -> str | Path:
+    """A path in the file system.
+
+    Raises:
+        UsageError: anything else.
+    """
+    _of_kind(value, str | os.PathLike, name, "a path")
+    return value if isinstance(value, str) else Path(value)
+
+
+def check_callbacks(on_event: Any, cancel: Any = None) -> None:
+    """Refuse what cannot be told of events, or asked whether to stop.
+
+    Raises:
+        UsageError: there is something, but no function and no `CancelToken`.
+    """
+    if on_event is not None and not callable(on_event):
+        raise UsageError(f"on_event is a function of one event, not {_shown(on_event)}")
+    if cancel is not None and not isinstance(cancel, CancelToken):
+        raise UsageError(f"cancel is a CancelToken, not {_shown(cancel)}")
+
+
+def check_finished(finished: Any, most: int, size: tuple[int, int]) -> None:
+    """Refuse what cannot be the first completions of a run.
+
+    Raises:
+        UsageError: no list of images, more than ``most``, or of another size than (width, height).
+    """
+    if (
+        not isinstance(finished, Sequence)
+        or len(finished) > most
+        or not all(isinstance(image, Image.Image) and image.size == size for image in finished)
+    ):
+        raise UsageError(
+            "finished is a list of images, at most as many as the plan has samples, each of the picture's size."
+        )
 
 
 def as_sides(sides: Any) -> list[int]:
@@ -114,6 +159,13 @@ def as_boxes(boxes: Any) -> list[Box]:
     if any(len(row) != 4 for row in rows):
         raise UsageError(f"boxes is a list of (x, y, width, height) in whole pixels, not {_shown(boxes)}")
     return [(x, y, w, h) for x, y, w, h in rows]
+
+
+def _of_kind(value: Any, kind: Any, name: str, words: str) -> Any:
+    """The value, where it is of a kind; True is no number here, though it is one in Python."""
+    if not isinstance(value, kind) or (isinstance(value, _BOOL) and kind is not _BOOL):
+        raise UsageError(f"{name} is {words}, not {_shown(value)}")
+    return value
 
 
 def _shown(value: Any) -> str:

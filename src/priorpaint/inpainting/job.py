@@ -20,8 +20,9 @@ from ..errors import CancelToken, UsageError
 from ..imaging import Picture, compose
 from ..imaging.picture import OPAQUE
 from ..priors import Prior, TiledPrior
-from ..priors.base import Denoising, WrappedPrior
+from ..priors.base import Denoising
 from ..priors.info import RunNFE
+from ..priors.wrapped import WrappedPrior
 from ..solvers import Solver
 from .coarse_to_fine import CoarseToFine, Estimate, WindowSampler, Work
 from .events import Completion, Loading, OnEvent, Step
@@ -61,7 +62,7 @@ class CancellablePrior(WrappedPrior):
 
     def evaluate(self, x_t: Tensor, t: Tensor | float, given: Mapping[str, Tensor] | None = None) -> Denoising:
         self._token.check()
-        with self._spent.of_call():
+        with self._spent.listening():
             return self.inner.evaluate(x_t, t, given)
 
 

@@ -24,12 +24,13 @@ from ..operators import operator as make_operator
 from ..priors import Prior
 from ..solvers import Solver
 from ..solvers.base import Problem
-from .api import Options, Plan, planned
+from .api import Options, planned
 from .coarse_to_fine import WindowSampler
 from .events import OnEvent
-from .inputs import Source, about, about_picture, as_picture, asked_range, in_range, number
+from .inputs import Source, about, about_picture, as_picture, asked_range, check_callbacks, in_range, number
 from .job import MAX_RESIZED, PictureJob
 from .method import choose_solver, restoration_default
+from .plans import Plan
 from .result import Result
 from .windows import Box, Window
 
@@ -169,6 +170,7 @@ def restore(
     Raises:
         UsageError, PriorError, Stopped: as `plan_restoration` and `Plan.run`.
     """
+    check_callbacks(on_event, cancel)
     ready = plan_restoration(y, operator, prior, method, num_samples, seed, sigma_y, on_event=on_event, **options)
     return ready.run(on_event, cancel)
 

@@ -31,6 +31,7 @@ from ..imaging import (
     write_bytes_atomic,
 )
 from ..imaging.arrays import is_array
+from .inputs import flag, path, text
 from .method import MAX_SAMPLES
 from .record import RUN_FILE, Record, check_same, clear_parts, created, interrupted, locked, other_versions, read_record
 
@@ -91,8 +92,11 @@ class Result:
         Warns:
             UserWarning: what the format cannot keep of the picture's metadata.
         """
+        if stem is not None:
+            text(stem, "stem")
+        overwrite, read_back = flag(overwrite, "overwrite"), flag(read_back, "read_back")
         stem = stem or Path(self.info["image"]["path"] or "picture").stem
-        output = Output(folder, stem, suffix_for(format, self.picture), read_back)
+        output = Output(path(folder, "folder"), stem, suffix_for(format, self.picture), read_back)
         made = replace(self.picture, image=self.images[0])
         with output.reserved(len(self.images), self.info, overwrite=overwrite, picture=made) as record:
             for sentence in record.told:
@@ -342,6 +346,8 @@ def suffix_for(format: str | None, picture: Picture | None = None) -> str:
     Raises:
         UsageError: an unknown format.
     """
+    if format is not None:
+        text(format, "format")
     if picture is not None and (format or "same").lower() == "same":
         if format is None and not is_array(picture.image):
             return SUFFIXES["png"]

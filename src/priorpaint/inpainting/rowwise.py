@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ..priors.base import Denoising, Prior, WrappedPrior, times_of
+from ..priors.base import Denoising, Prior, times_of
+from ..priors.wrapped import WrappedPrior
 
 
 class RowwisePrior(WrappedPrior):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .base import Denoising, Prior, WrappedPrior, rows_of, times_of
+from .base import Denoising, Prior, rows_of, times_of
 from .info import Label
+from .wrapped import WrappedPrior
 
 
 class CFGPrior(WrappedPrior):

@@ -13,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..diffusion.transitions import like, tweedie_scale
 from ..errors import PriorError, UsageError
-from .base import Denoising, Prior, WrappedPrior, times_of
+from .base import Denoising, Prior, times_of
+from .wrapped import WrappedPrior
 
 LogProb = Callable[[Tensor, Tensor], Tensor]
 """(x_t (N, C, H, W), t (N,) in the dtype of x_t) -> log p(c | x_t) (N,), differentiable in x_t."""

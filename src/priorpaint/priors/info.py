@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock, local
+from threading import Lock
 from typing import Any
 
 import torch
@@ -17,14 +18,7 @@ from ..diffusion.schedules import Schedule
 Shape = tuple[int, int | None, int | None]
 Label = int | Sequence[int] | Tensor
 
-
 _ONE_AT_A_TIME = Lock()
-
-
-class _Mine(local):
-    """Counts of a thread."""
-
-    forward = backward = 0
 
 
 @dataclass
@@ -35,44 +29,37 @@ class NFE:
     and a backward pass. A method that sends more than one backward pass through such a graph adds one for each further
     pass, though it costs no second forward pass.
 
-    Threads may share a prior: what each of them added is kept apart, too (`here`).
+    Threads may share a prior; `RunNFE` counts what one run adds.
     """
 
     forward: int = 0
     backward: int = 0
 
-    def __setattr__(self, name: str, value: int) -> None:
-        mine = self.__dict__.setdefault("_mine", _Mine())
-        setattr(mine, name, getattr(mine, name) + value - self.__dict__.get(name, 0))
-        self.__dict__[name] = value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return NFE, (self.forward, self.backward)  # the threads stay behind
-
     def count(self, rows: int, *, gradient: bool) -> None:
         """Add a call with so many rows."""
-        with _ONE_AT_A_TIME:
-            if gradient:
-                self.backward += rows
-            else:
-                self.forward += rows
+        self.add(0, rows) if gradient else self.add(rows)
 
-    def here(self) -> NFE:
-        """What was counted in the present thread."""
-        mine = self.__dict__["_mine"]
-        return NFE(mine.forward, mine.backward)
+    def add(self, forward: int = 0, backward: int = 0) -> None:
+        """Add evaluations here, and to the runs that are listening in this thread."""
+        with _ONE_AT_A_TIME:
+            self.forward += forward
+            self.backward += backward
+        for run in _LISTENING.get():
+            if run.total is self:
+                NFE.add(run, forward, backward)
 
     def __sub__(self, earlier: NFE) -> NFE:
         return NFE(self.forward - earlier.forward, self.backward - earlier.backward)
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """Calls inside leave the counts as they were."""
-        before = self.copy()
+        """Calls inside, in this thread, leave the counts as they were."""
+        spent = RunNFE(self)
         try:
-            yield
+            with spent.listening():
+                yield
         finally:
-            self.forward, self.backward = before.forward, before.backward
+            self.add(-spent.forward, -spent.backward)
 
     def copy(self) -> NFE:
         """The counts now."""
@@ -80,32 +67,36 @@ class NFE:
 
 
 class RunNFE(NFE):
-    """The share of one run in the counts of a prior, which others may use meanwhile.
+    """The share of one run in the counts of a prior, which others may use meanwhile in other threads.
 
     Args:
-        total: of the prior; what is added to this share from outside a call is added there, too.
+        total: of the prior; what is added to this share is added there.
     """
 
-    total: NFE
-
     def __init__(self, total: NFE) -> None:
-        self.__dict__["total"] = total
         super().__init__()
+        self.total = total
 
-    def __setattr__(self, name: str, value: int) -> None:
-        setattr(self.total, name, getattr(self.total, name) + value - self.__dict__.get(name, 0))
-        super().__setattr__(name, value)
+    def add(self, forward: int = 0, backward: int = 0) -> None:
+        """Add evaluations to the total, of which this is a share."""
+        with self.listening():
+            self.total.add(forward, backward)
 
     @contextmanager
-    def of_call(self) -> Iterator[None]:
-        """A call inside, in this thread, has been counted by the prior and is added to this share alone."""
-        before = self.total.here()
+    def listening(self) -> Iterator[None]:
+        """What is added to the total inside, in this thread, is added here, once."""
+        others = _LISTENING.get()
+        if any(other is self for other in others):
+            yield
+            return
+        token = _LISTENING.set((*others, self))
         try:
             yield
         finally:
-            spent = self.total.here() - before
-            super().__setattr__("forward", self.forward + spent.forward)
-            super().__setattr__("backward", self.backward + spent.backward)
+            _LISTENING.reset(token)
+
+
+_LISTENING: ContextVar[tuple[RunNFE, ...]] = ContextVar("listening", default=())  # empty in a new thread
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from .base import Prior, WrappedPrior
+from .base import Prior
+from .wrapped import WrappedPrior
 
 _PROBE_STEP = 0.1  # of data_std, for finite differences through the decoder
 

@@ -265,7 +265,7 @@ def flow_log_prob(
             u = state[:, :values].reshape(x.shape).detach().requires_grad_()
             velocity = flow.velocity(u, phi)
             along = [_along(velocity, u, probe, last=i == len(basis) - 1) for i, probe in enumerate(basis)]
-        prior.nfe.backward += rows * (len(basis) - 1)
+        prior.nfe.add(backward=rows * (len(basis) - 1))
         return torch.cat([velocity.detach().flatten(1), torch.stack(along, 1)], 1)
 
     phis = [angle(schedule, t) for t in times]

@@ -210,6 +210,6 @@ def _device(device: torch.device | str | None) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).item()  # `meta` can make tensors, but no numbers
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise UsageError(f"torch cannot use the device {str(device)!r} here; use 'cpu'.") from None
     return chosen

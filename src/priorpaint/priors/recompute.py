@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .base import Denoising, Prior, WrappedPrior
+from .base import Denoising, Prior
+from .info import RunNFE
+from .wrapped import WrappedPrior
 
 Out = TypeVar("Out")
 
@@ -51,14 +53,14 @@ class RecomputePrior(WrappedPrior):
         def count(x: Tensor) -> tuple[Tensor, Tensor | None]:
             nonlocal runs
             runs += 1
-            backward = self.nfe.backward
+            spent = RunNFE(self.nfe)
             try:  # PyTorch leaves the second run by an exception once it has what it needs
-                out = self.inner.evaluate(x, t, given)
+                with spent.listening():
+                    out = self.inner.evaluate(x, t, given)
                 return out.mean, out.variance_share
             finally:
                 if runs > 1:
-                    self.nfe.forward += self.nfe.backward - backward
-                    self.nfe.backward = backward
+                    self.nfe.add(spent.backward, -spent.backward)
 
         return Denoising(*_recomputed(count, x_t))
 

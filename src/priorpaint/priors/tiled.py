@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..diffusion.transitions import like
 from ..errors import UsageError
-from .base import Denoising, Prior, WrappedPrior, rows_of, times_of
+from .base import Denoising, Prior, rows_of, times_of
 from .cfg import condition_inside
+from .wrapped import WrappedPrior
 
 FITS = ("windows", "resize")
 OVERLAP = 0.5

@@ -21,7 +21,8 @@ from ..diffusion.schedules import TABLED, Schedule
 from ..errors import UsageError
 from ..operators.base import LinearOperator, Operator
 from ..operators.inpainting import Inpainting
-from ..priors.base import Prior, normalised
+from ..priors.base import Prior
+from ..priors.wrapped import normalised
 from .latent_grid import composed, on_latent_grid
 from .problem import Callback, Cost, Graph, Job, PosteriorSampler, Problem, Task, part_of
 

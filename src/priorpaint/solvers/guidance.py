@@ -21,7 +21,8 @@ from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like, tweedie_scale
 from ..errors import UsageError
 from ..operators.base import Operator
-from ..priors.base import Denoising, NormalisedPrior, Prior, WrappedPrior, normalised
+from ..priors.base import Denoising, Prior
+from ..priors.wrapped import NormalisedPrior, WrappedPrior, normalised
 from .base import STRICT, VARIANCE, Cost, Field, GridSolver, Problem, Task, Variance, settings
 from .likelihoods import Likelihood
 

@@ -132,7 +132,7 @@ class Denoised:
 
     def _count(self) -> None:
         if self._passes:
-            self.prior.nfe.backward += len(self.x_t)
+            self.prior.nfe.add(backward=len(self.x_t))
         self._passes += 1
 
 

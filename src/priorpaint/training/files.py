@@ -60,7 +60,7 @@ def read_pictures(
         if is_idx(source):
             yield from _from_idx(source, mode, pad)
             continue
-        with _opened(source) as files:
+        with _opened(source, skipped) as files:
             unread = (name for name, _ in files if not _is_read(name))
             skipped += [f"{name} is of a format that is not read; convert it to PNG." for name in unread]
             for name, fetch in files:
@@ -97,7 +97,7 @@ def class_names(sources: Sequence[str | Path]) -> tuple[str, ...]:
                 return ()
             names |= set(_idx_names(read_labels(file)))
         elif source.is_dir() or source.suffix.lower() not in SUFFIXES:
-            with _opened(source) as files:
+            with _opened(source, []) as files:
                 folders = {_folder(source, name) for name, _ in files if _is_read(name)}
             if None in folders:
                 return ()
@@ -136,16 +136,25 @@ def packed(sources: Sequence[str | Path]) -> list[Path]:
 
 
 @contextmanager
-def _opened(source: Path) -> Iterator[list[tuple[str, Callable[[], Path | bytes]]]]:
+def _opened(source: Path, skipped: list[str]) -> Iterator[list[tuple[str, Callable[[], Path | bytes]]]]:
     """The pictures of a folder, file or tar file in a fixed order, also those not read here: names, and what is there.
+
+    Links to nothing or to folders, pipes and other things that are no files are named in ``skipped`` and not opened.
 
     Raises:
         UsageError: there is no such source, it is of another kind, it is damaged, or a folder in it cannot be read.
     """
     if source.is_dir():
-        every = (Path(folder, name) for folder, _, names in os.walk(source, onerror=_locked) for name in names)
-        paths = sorted(path for path in every if path.suffix.lower() in _PICTURES and path.is_file())
-        yield [(str(path), partial(Path, path)) for path in paths]
+        every: list[str] = []
+        for folder, folders, names in os.walk(source, onerror=_locked):
+            every += [os.path.join(folder, name) for name in names if Path(name).suffix.lower() in _PICTURES]
+            links = sorted(link for name in folders if os.path.islink(link := os.path.join(folder, name)))
+            skipped += [
+                f"{link} is a link to a folder, which is not followed; name that folder itself." for link in links
+            ]
+        files = sorted(path for path in map(Path, every) if os.path.isfile(path))
+        skipped += map(_no_file, sorted(path for path in every if not os.path.isfile(path)))
+        yield [(str(path), partial(Path, path)) for path in files]
         return
     if not source.is_file():
         raise UsageError(f"There is no folder or file {source}; check the path of the pictures.")
@@ -161,11 +170,20 @@ def _opened(source: Path) -> Iterator[list[tuple[str, Callable[[], Path | bytes]
         ) from None
     try:
         with tar:
-            members = [m for m in tar.getmembers() if m.isfile() and Path(m.name).suffix.lower() in _PICTURES]
+            members = [m for m in tar.getmembers() if not m.isdir() and Path(m.name).suffix.lower() in _PICTURES]
             members.sort(key=lambda member: member.name)
+            others = (f"{source}:{m.name} is no file but a link or a device" for m in members if not m.isfile())
+            skipped += [f"{other}, which is not followed; pack the file itself." for other in others]
+            members = [m for m in members if m.isfile()]
             yield [(f"{source}:{member.name}", partial(_content, tar, member)) for member in members]
     except _BROKEN as error:
         raise UsageError(f"{source} is damaged ({error}); pack or download it again.") from None
+
+
+def _no_file(path: str) -> str:
+    if os.path.islink(path) and not os.path.exists(path):
+        return f"{path} is a link to a file that is not there; mend or remove it."
+    return f"{path} is no file but a pipe, a socket or a device, and was not opened."
 
 
 def _locked(error: OSError) -> NoReturn:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from priorpaint.operators import LinearOperator
 from priorpaint.priors.analytic import GaussianMixture
-from priorpaint.priors.base import NormalisedPrior
+from priorpaint.priors.wrapped import NormalisedPrior
 from priorpaint.solvers.base import Cost, Solver, Task
 
 

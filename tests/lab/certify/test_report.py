@@ -117,6 +117,16 @@ def test_the_page(certificate: Certificate) -> None:
             assert line.count("|") == columns
 
 
+def test_what_a_page_is_told_cannot_steer_a_terminal(certificate: Certificate) -> None:
+    evil = "\x1b[31mred\nblue\u202e"
+    cells = (*certificate.cells, Cell("broken", "B16-2", 200, FAILED, evil), cell(f"own:{evil}", "G1", 200, 2.0))
+    more = replace(certificate, cells=cells, about={**certificate.about, "G1": evil})
+    page = markdown(more, command=f"priorpaint {evil}")
+    assert page.replace("\n", "").isprintable()
+    shown = "\\x1b[31mred\\nblue\\u202e"
+    assert all(f"{start}{shown}" in page for start in ("`priorpaint ", "| own:", "G1: ", "failed on B16-2 (200): "))
+
+
 def test_files(certificate: Certificate, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     files = save(certificate, tmp_path / "a" / "results", pictures=tmp_path / "a" / "images")

@@ -168,9 +168,9 @@ def markdown(certificate: Certificate, *, figure: str | None = None, command: st
     ]
     for problem in certificate.problems:
         grid = details(certificate, problem, budget)
-        parts += [f"### {grid.title}\n", markdown_table(grid)]
+        parts += [f"### {printable(grid.title)}\n", markdown_table(grid)]
     if listed := notes(certificate):
-        parts += ["## Not applicable\n", "\n".join(f"- {line}" for line in listed) + "\n"]
+        parts += ["## Not applicable\n", "\n".join(f"- {printable(line)}" for line in listed) + "\n"]
     return "\n".join(parts)
 
 
@@ -183,7 +183,7 @@ def _setup(certificate: Certificate, command: str | None) -> str:
         f"at most {most} samples of each (256 in 64 dimensions, 128 for B16), {draws}; "
         f"priorpaint {setup['priorpaint']}, torch {setup['torch']}; processes: {setup['workers']}."
     )
-    return f"Made by `{command}`: {line}" if command else f"Setup: {line}"
+    return printable(f"Made by `{command}`: {line}" if command else f"Setup: {line}")
 
 
 def _measures(cell: Cell) -> list[str]:
@@ -261,4 +261,4 @@ def _plain(text: str) -> Text:
 def markdown_table(grid: Grid) -> str:
     """As a table of a page."""
     lines = [grid.header, ["---", *["--:"] * (len(grid.header) - 1)], *grid.rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(map(printable, line)) + " |" for line in lines) + "\n"

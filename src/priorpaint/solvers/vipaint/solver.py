@@ -18,10 +18,11 @@ from ...diffusion.rng import Seed, Streams, derive
 from ...errors import UsageError
 from ...operators.base import LinearOperator
 from ...operators.inpainting import Inpainting
-from ...priors.base import Prior, normalised
+from ...priors.base import Prior
 from ...priors.cfg import rescaled
 from ...priors.latent import decoder_gain
 from ...priors.recompute import RecomputePrior
+from ...priors.wrapped import normalised
 from ..base import STRICT, Callback, Cost, Field, Graph, Job, Problem, Solver, Task, part_of, settings
 from . import fit as vipaint_fit
 from .bound import Bound

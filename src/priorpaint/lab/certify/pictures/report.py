@@ -66,10 +66,11 @@ def markdown(report: PictureReport, *, pictures: str = "") -> str:
     """The section of one report; ``pictures`` is the address of the sheets' folder, from the page."""
     setup, kind = report.setup, report.subject
     threads = f"{setup['threads']} thread" + "s" * (setup["threads"] > 1)
-    setup_line = f"Prior `{setup['prior']}`, {threads}, torch {setup['torch']}; the commands stand with the tables."
+    prior = printable(setup["prior"])
+    setup_line = f"Prior `{prior}`, {threads}, torch {setup['torch']}; the commands stand with the tables."
     legend = [f"| {column.title} | {column.meaning} | {column.perfect} |" for column in (*kind.columns, *_PRICE)]
     head = f"| column | meaning | {kind.reference} |\n|---|---|---|"
-    other = "" if report.name == kind.name else f" with the prior {setup['prior']}"
+    other = "" if report.name == kind.name else f" with the prior {prior}"
     parts = [f"## {kind.name.capitalize()}{other}\n", kind.about + "\n", setup_line + "\n"]
     parts.append("\n".join([head, *legend]) + "\n")
     for mask in report.masks:
@@ -77,7 +78,8 @@ def markdown(report: PictureReport, *, pictures: str = "") -> str:
         parts.append(f"### {kind.name}{other}, {mask}: {about(mask)}\n\n{_size(report, mask)}\n")
         parts.append(f"![Completions by each method]({address})\n")
         parts.append(markdown_table(Grid(mask, header(report), table(report, mask))))
-    left_out = sorted({f"- {cell.method}: {cell.status}: {cell.note}" for cell in report.cells if cell.status != DONE})
+    others = (cell for cell in report.cells if cell.status != DONE)
+    left_out = sorted({printable(f"- {cell.method}: {cell.status}: {cell.note}") for cell in others})
     if left_out:
         parts.append(f"### {kind.name}{other}, left out\n\n" + "\n".join(left_out) + "\n")
     return "\n".join(parts)
@@ -143,7 +145,7 @@ def _size(report: PictureReport, mask: str) -> str:
     which += f", LPIPS with {networks[0]}" if networks else ""
     size = f"{pictures} picture{'s' * (pictures > 1)}, {samples} completions of each, {price}{which}."
     notes = dict.fromkeys(cell.note for cell in cells if cell.status == DONE and cell.note)
-    return " ".join([size + provenance, *notes])
+    return printable(" ".join([size + provenance, *notes]))
 
 
 def _row(columns: Sequence[Column], line: _Line) -> list[str]:
