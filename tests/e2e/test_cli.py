@@ -173,7 +173,11 @@ def test_errors_are_one_sentence_and_an_exit_code(photo: Path, mask: Path, prior
         (["{photo}", "{small}"], 2, "64x48 but the picture is 65x48"),
         (["{photo}", "{turned}"], 2, r"48x65 but the picture is 65x48; make the mask 65x48 \(turn it\)"),
         (["{photo}", "{white}"], 2, "nothing is known"),
-        (["{photo}", "{mask}", "-o", "x" * 300], 2, r"the path x{40}\.\.\.x{40} \(300 bytes\) is longer than the system allows"),
+        (
+            ["{photo}", "{mask}", "-o", "x" * 300],
+            2,
+            r"the path x{40}\.\.\.x{40} \(300 bytes\) is longer than the system allows",
+        ),
         (["{photo}", "--box", "1,1,9,9", "--mask-means", "keep"], 2, "--mask-means is about a mask file"),
         (["{photo}", "{mask}", "--threads", "100000"], 2, "threads"),
         (["{photo}", "{mask}", "--set", "speed=3"], 2, "its settings are steps"),
