@@ -227,6 +227,19 @@ def test_blocks_are_found_and_their_evidence_adds_up() -> None:
     assert run.ess[..., -1] > joint.ess.amin()
 
 
+def test_one_step_leads_from_the_level_of_the_whole_to_the_level_of_a_block() -> None:
+    """Of the whole picture's levels most lie where a block has nothing to decide yet."""
+    prior = three_pixels()
+    for shape, first in (((1, 16, 16), [40.0, 10.0]), ((1, 4, 4), [10.0])):
+        times = smc(steps=6, local=0.05)._times(prior, shape)
+        nsr = prior.schedule.log_nsr(times[:-1]).exp() / prior.data_std
+        assert len(times) == 7 and times[-1] == 0
+        torch.testing.assert_close(nsr[: len(first)], torch.tensor(first, dtype=nsr.dtype), rtol=1e-6, atol=0)
+        assert float(nsr[-1]) == pytest.approx(0.05)
+        root = nsr[len(first) - 1 :] ** (1 / 7)
+        torch.testing.assert_close(root.diff(), root.diff()[:1].expand(len(root) - 1), rtol=1e-6, atol=1e-9)
+
+
 # -- groups ------------------------------------------------------------------------------------------------------------
 
 

@@ -303,8 +303,13 @@ class SMC(Solver, name="smc"):
         top, bottom = min(top, high), max(bottom, low)
         if bottom >= top:
             raise UsageError(f"the levels run from {top:.3g} down to {bottom:.3g}; raise top or lower bottom")
-        ends = torch.tensor([top, bottom], dtype=torch.float64) ** (1 / self.rho)
-        nsr = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, self.steps, dtype=torch.float64)) ** self.rho
+        # Blocks that are resampled by themselves are small: from the level that all elements together need, one step,
+        # whose kernel is of second order, leads to the level that a block needs.
+        knee = min(top, 10.0 * prior.data_std) if self.local and self.steps > 1 else top
+        first = [top] if knee < top else []
+        ends = torch.tensor([max(knee, bottom), bottom], dtype=torch.float64) ** (1 / self.rho)
+        shares = torch.linspace(0, 1, self.steps - len(first), dtype=torch.float64)
+        nsr = torch.cat([torch.tensor(first, dtype=torch.float64), torch.lerp(ends[0], ends[1], shares) ** self.rho])
         return torch.cat([prior.schedule.time_at(nsr), torch.zeros(1, dtype=torch.float64)])
 
     def _twist(self, task: Task, limit: int | None) -> Twist:
