@@ -78,7 +78,7 @@ def test_local_resampling_of_eight_independent_copies_beats_guidance_alone() -> 
 
 
 def test_sixteen_independent_copies_are_as_easy_as_one() -> None:
-    """The bar: half of what `mmps` has above the floor. Measured: .94 and 1.62 x floor; over three draws 1.15 and 1.94."""
+    """The bar: half of what `mmps` has above the floor. Measured: .94 and 1.62 x floor (three draws: 1.15 and 1.94)."""
     report = certify(["smc:local=0.1", "mmps"], ["B16-16"], [50], draws=1, num_samples=64, calibrated=False)
     local, guided = (cell.median for cell in report.cells)
     assert local - 1 <= 0.5 * (guided - 1)
