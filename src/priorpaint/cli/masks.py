@@ -100,7 +100,7 @@ def _files(sources: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
-            inside = sorted(path for path in source.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES[:-1])
+            inside = sorted(path for path in source.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
             if not inside:
                 raise UsageError(f"there is no picture in {source}; give files, or a folder of PNG or JPEG files.")
             files += inside

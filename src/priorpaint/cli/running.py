@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .progress import Display
     from .stopping import Signals
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".npy")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 RangeOption = Annotated[
     str,
     Option("--range", metavar="auto|full|MIN,MAX", help="Stored values that are black and white to the prior."),
@@ -117,7 +117,7 @@ class JobOptions:
     as_json: Annotated[bool, Option("--json", help="Print run.json instead of the file names.")] = False
 
     def __post_init__(self) -> None:
-        if not self.out.is_dir() and self.out.suffix.lower() in PICTURE_SUFFIXES:
+        if not self.out.is_dir() and self.out.suffix.lower() in (*PICTURE_SUFFIXES, ".npy"):
             raise UsageError(f"-o takes a folder, and {self.out} looks like a file; leave the suffix out.")
         if self.resume and self.overwrite:
             raise UsageError("--resume keeps what is finished and --overwrite replaces it; leave one of them out.")

@@ -94,7 +94,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def is_array(image: Image.Image) -> bool:
-    """Whether only TIFF and .npy hold these values."""
+    """Whether only TIFF and .npy hold these values, or of 16-bit colours PNG, too."""
     return isinstance(image, ArrayImage) or image.mode in ("I", "F")
 
 

@@ -85,14 +85,9 @@ class Masking(Keywords):
         )
 
     def call(self) -> dict[str, Any]:
-        """These arguments again, for run.json."""
-        color, other = self.mask_color, self.mask_diff
-        plain = {
-            "boxes": [[int(side) for side in box] for box in self.boxes] if self.boxes else None,
-            "mask_color": color if color is None or isinstance(color, str | int) else list(color),
-            "mask_diff": str(other) if isinstance(other, str | Path) else None,
-            "extend": None if self.extend is None else [int(side) for side in self.extend],
-        }
+        """These arguments, `checked`, for run.json."""
+        boxes, other = [list(box) for box in self.boxes or ()], self.mask_diff
+        plain = {"boxes": boxes or None, "mask_diff": str(other) if isinstance(other, str | Path) else None}
         return {one.name: getattr(self, one.name) for one in fields(self)} | plain
 
 
@@ -174,7 +169,7 @@ def _masks(picture: Picture, mask: Source | None, masking: Masking) -> list[Mask
     if masking.mask_diff is not None:
         masks.append(mask_from_difference(picture, as_picture(masking.mask_diff), tolerance))
     if masking.boxes:
-        masks.append(mask_from_boxes(as_boxes(masking.boxes), picture.size))
+        masks.append(mask_from_boxes(masking.boxes, picture.size))
     return masks
 
 
