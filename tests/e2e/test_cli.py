@@ -57,7 +57,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_file_in_place_of_the_folder_is_known_by_every_suffix_that_can_be_written() -> None:
-    assert tuple(FORMATS) == sys.modules["priorpaint.cli.running"].PICTURE_SUFFIXES
+    assert tuple(FORMATS) == (*sys.modules["priorpaint.cli.running"].PICTURE_SUFFIXES, ".npy")
 
 
 def test_a_run_its_files_its_protection_and_its_reproduction(
