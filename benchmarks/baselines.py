@@ -1,7 +1,10 @@
-"""What priorpaint is measured against: FFDNet for denoising, three classical programs for inpainting."""
+"""What priorpaint is measured against: FFDNet for denoising, classical programs for inpainting."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,21 +45,21 @@ class FFDNet(nn.Module):
         return F.pixel_shuffle(self.model(torch.cat([folded, plane], dim=1)), 2)[:, :, :height, :width]
 
 
-def telea(picture: Picture, known: NDArray[np.bool_]) -> Picture:
+def telea(picture: Picture, known: NDArray[np.bool_], seed: int) -> Picture:
     """OpenCV's fast-marching inpainting (Telea 2004), radius 3."""
     import cv2
 
     return np.asarray(cv2.inpaint(picture, (~known).astype(np.uint8), 3, cv2.INPAINT_TELEA))
 
 
-def navier_stokes(picture: Picture, known: NDArray[np.bool_]) -> Picture:
+def navier_stokes(picture: Picture, known: NDArray[np.bool_], seed: int) -> Picture:
     """OpenCV's Navier-Stokes inpainting (Bertalmio, Bertozzi, Sapiro 2001), radius 3."""
     import cv2
 
     return np.asarray(cv2.inpaint(picture, (~known).astype(np.uint8), 3, cv2.INPAINT_NS))
 
 
-def biharmonic(picture: Picture, known: NDArray[np.bool_]) -> Picture:
+def biharmonic(picture: Picture, known: NDArray[np.bool_], seed: int) -> Picture:
     """scikit-image's biharmonic inpainting (Damelin, Hoang 2018), one system for each connected hole."""
     from skimage.restoration import inpaint_biharmonic
 
@@ -64,4 +67,34 @@ def biharmonic(picture: Picture, known: NDArray[np.bool_]) -> Picture:
     return np.asarray(np.round(np.clip(filled, 0, 1) * 255), dtype=np.uint8)
 
 
-CLASSICAL = {"opencv-telea": telea, "opencv-ns": navier_stokes, "skimage-biharmonic": biharmonic}
+def patchmatch_cython(picture: Picture, known: NDArray[np.bool_], seed: int) -> Picture:
+    """PatchMatch (Barnes, Shechtman, Finkelstein, Goldman 2009) on a pyramid, patches of 5x5, at its defaults."""
+    from patchmatch_cython import inpaint_pyramid
+
+    return np.asarray(inpaint_pyramid(picture, ~known, seed=seed))
+
+
+def pypatchmatch(picture: Picture, known: NDArray[np.bool_], seed: int) -> Picture:
+    """The PatchMatch of InvokeAI, patches of 7x7 as in its examples."""
+    import patchmatch
+
+    patchmatch.set_random_seed(seed)
+    return np.asarray(patchmatch.inpaint(picture, ~known, patch_size=3))
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A program: ``fill`` (picture, known, seed); one that is not ``seeded`` does not listen to the seed."""
+
+    fill: Callable[[Picture, NDArray[np.bool_], int], Picture]
+    seeded: bool = False
+
+
+CLASSICAL = {
+    "opencv-telea": Classical(telea),
+    "opencv-ns": Classical(navier_stokes),
+    "skimage-biharmonic": Classical(biharmonic),
+    "patchmatch-cython": Classical(patchmatch_cython, seeded=True),
+}
+if sys.version_info >= (3, 11):  # which it needs
+    CLASSICAL["pypatchmatch"] = Classical(pypatchmatch, seeded=True)
