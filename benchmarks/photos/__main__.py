@@ -163,8 +163,9 @@ def load(args: argparse.Namespace) -> tuple[list[Photo], Prior | None]:
 
 def stem_of(args: argparse.Namespace) -> Path:
     """The two files of a table, without suffix."""
-    folder = ROOT / "docs" / "results" if args.write_docs else ROOT / "out" / "benchmarks"
-    return args.out if args.out is not None and not args.write_docs else folder / args.name
+    if args.write_docs:
+        return ROOT / "docs" / "results" / str(args.name)
+    return Path(args.out or ROOT / "out" / "benchmarks" / args.name)
 
 
 def run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -46,13 +48,21 @@ def measure(photos: list[Photo], prior: Prior | None, ffdnet: FFDNet, seed: int,
         for sigma in (*trained, *(UNIT_SIGMAS if prior is not None else ())):
             generator = torch.Generator().manual_seed(derive("denoise", seed, photo.name, round(1e6 * sigma)))
             noise = torch.randn(photo.x.shape, generator=generator)
-            methods = {"noisy": lambda x, sigma, noise: float(psnr(x + sigma * noise, x))}
-            if sigma in trained:
-                methods["ffdnet"] = lambda x, sigma, noise: clamped_psnr(ffdnet_denoise(ffdnet, x, sigma, noise), x)
-            if prior is not None:
-                methods["prior"] = lambda x, sigma, noise: clamped_psnr(prior_denoise(prior, x, sigma, noise), x)
-            for method, measured in methods.items():
+            asked = _asked(photo.x, sigma, noise, prior, ffdnet if sigma in trained else None)
+            for method, measured in asked.items():
                 place = {"picture": photo.name, "sigma": sigma, "method": method}
                 if place not in table:
-                    table.add(place | {"psnr": measured(photo.x, sigma, noise)})
+                    table.add(place | {"psnr": measured()})
         table.save()
+
+
+def _asked(
+    x: Tensor, sigma: float, noise: Tensor, prior: Prior | None, ffdnet: FFDNet | None
+) -> dict[str, Callable[[], float]]:
+    """What gives the PSNR of each method."""
+    asked: dict[str, Callable[[], float]] = {"noisy": lambda: float(psnr(x + sigma * noise, x))}
+    if ffdnet is not None:
+        asked["ffdnet"] = lambda: clamped_psnr(ffdnet_denoise(ffdnet, x, sigma, noise), x)
+    if prior is not None:
+        asked["prior"] = lambda: clamped_psnr(prior_denoise(prior, x, sigma, noise), x)
+    return asked

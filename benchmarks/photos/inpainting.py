@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from benchmarks.baselines import CLASSICAL
 from benchmarks.photos.answers import Answer, Method, answer_of, classical_answer, warm_up
@@ -17,6 +19,7 @@ from benchmarks.photos.sheets import add_to_sheet
 from benchmarks.photos.table import Table
 from priorpaint.diffusion.rng import derive
 from priorpaint.errors import PriorpaintError
+from priorpaint.imaging import mask_generators as masks
 from priorpaint.metrics import LPIPS
 from priorpaint.priors.base import Prior
 
@@ -32,9 +35,10 @@ def measure(
     args: argparse.Namespace,
     table: Table,
 ) -> None:
-    """Fill the table, and save it after each mask; cells that it has are left as they are.
+    """Fill the table, which is saved after each cell; cells that it has are left as they are.
 
     Args:
+        prior: None where there are no methods.
         args: crop, samples, seed, batch_size, resume, and sheets, a folder or None.
 
     A method that fails is named on stderr and has no cell.
@@ -45,25 +49,30 @@ def measure(
             square = kind.cropped(photo, args.crop)
             known = kind.make(square.x.shape[2], derive("mask", args.seed, kind.name, photo.name))
             answers: dict[str, Answer] = {}
-            for name in (*CLASSICAL, *methods):
-                label = name if isinstance(name, str) else name.label
+            for label, ask in _asked(square.x, known, methods, prior, args).items():
                 place = {"picture": photo.name, "mask": kind.name, "method": label}
                 if place in table:
                     continue
                 try:
-                    if isinstance(name, str):
-                        answer = classical_answer(name, square.x, known, args.samples, args.seed)
-                    else:
-                        assert prior is not None  # the command line refuses methods without a prior
-                        answer = answer_of(name, prior, square.x, known, args.samples, args.seed, args.batch_size)
+                    answers[label] = ask()
                 except PriorpaintError as error:
                     print(f"{label} on {photo.name}, {kind.name}: {error}", file=sys.stderr)
                     continue
-                table.add(place | score(answer, square.x, known, lpips, kind.hole))
-                answers[label] = answer
-            if not answers:
-                continue
-            table.save()
-            if args.sheets is not None:
+                table.add(place | score(answers[label], square.x, known, lpips, kind.hole))
+                table.save()
+            if answers and args.sheets is not None:
                 path = args.sheets / kind.name / f"{photo.name}.png"
-                add_to_sheet(path, square.x, known, answers, beside=args.resume)
+                add_to_sheet(path, square.x, known, answers, below=args.resume)
+
+
+def _asked(
+    x: Tensor, known: masks.Mask, methods: Sequence[Method], prior: Prior | None, args: argparse.Namespace
+) -> dict[str, Callable[[], Answer]]:
+    """What gives each answer, by the name of the method."""
+    asked: dict[str, Callable[[], Answer]] = {
+        name: partial(classical_answer, name, x, known, args.samples, args.seed) for name in CLASSICAL
+    }
+    if prior is None:
+        return asked
+    how = args.samples, args.seed, args.batch_size
+    return asked | {method.label: partial(answer_of, method, prior, x, known, *how) for method in methods}

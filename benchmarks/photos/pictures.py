@@ -94,7 +94,7 @@ def wide_strokes(size: int, seed: int, width: int) -> masks.Mask:
     side = width - 2
     before = side // 2
     padded = F.pad(torch.from_numpy(~thin)[None].float(), (before, side - 1 - before) * 2)
-    return F.max_pool2d(padded, side, stride=1)[0].numpy() == 0
+    return np.asarray(F.max_pool2d(padded, side, stride=1)[0] == 0)
 
 
 _PLAIN = {

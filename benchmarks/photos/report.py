@@ -36,8 +36,8 @@ FFDNet is the published colour model (KAIR), trained for sigma up to 75/255.
 """
 SQUARES = f"""**Pictures and masks.** A square of {{crop}}x{{crop}} pixels in the middle of each photo at native scale;
 all masks and seeds are fixed. *strokes* are scratches and writing, 2-4 px wide at 256, that hide 5-10 %; *strokesN* are
-about N px wide; *holes* are squares of 16-32 px that hide 10-20 %; *box* is one hole of 64x64. *holeN* is one of NxN in
-the middle of the photo, in a square with {CONTEXT} px around it.
+about N px wide, and wider where they touch; *holes* are squares of 16-32 px that hide 10-20 %; *box* is one hole of
+64x64. *holeN* is one of NxN in the middle of the photo, in a square with {CONTEXT} px around it.
 """
 COLUMNS = f"""**Columns.** Values run from -1 to 1; all scores but LPIPS are taken in the hole, from {{samples}} samples
 a picture, rounded as files are. Rows of a table are means over the same pictures.

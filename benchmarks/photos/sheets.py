@@ -18,44 +18,43 @@ _SINGLES, _BRIGHTEST = 3, 0.5
 _SMALLEST = 160
 
 
-def add_to_sheet(path: Path, x: Tensor, known: masks.Mask, answers: dict[str, Answer], *, beside: bool) -> None:
-    """Write a sheet as PNG.
+def add_to_sheet(path: Path, x: Tensor, known: masks.Mask, answers: dict[str, Answer], *, below: bool) -> None:
+    """Write a sheet as PNG: single answers beside the truth, and a row for each method that draws samples.
 
     Args:
         x: the truth (1, 3, H, W).
-        answers: one row each: samples, their mean, and their standard deviation as colours.
-        beside: put the rows below those of a sheet that is there.
+        answers: by the name of the method.
+        below: put the rows below those of a sheet that is there.
     """
     truth = Image.fromarray(to_bytes(x[0]))
-    rows = [[("truth", truth), ("hidden", hole_overlay(truth, known))]]
-    rows += [_row(label, answer, known) for label, answer in answers.items()]
-    factor = max(1, -(-_SMALLEST // x.shape[3]))
-    if factor > 1:
-        rows = [
-            [(label, image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST))
-             for label, image in row]
-            for row in rows
-        ]  # fmt: skip
-    sheet = labelled_rows(rows)
+    first = [("truth", truth), ("hidden", hole_overlay(truth, known))]
+    first += [(name, _image(a.samples[0])) for name, a in answers.items() if len(a.samples) == 1]
+    rows = [first, *(_row(name, answer, known) for name, answer in answers.items() if len(answer.samples) > 1)]
+    times = max(1, -(-_SMALLEST // x.shape[3]))
+    sheet = labelled_rows([[(label, _enlarged(image, times)) for label, image in row] for row in rows])
     path.parent.mkdir(parents=True, exist_ok=True)
-    if beside and path.exists():
+    if below and path.exists():
         with Image.open(path, formats=["PNG"]) as earlier:
-            sheet = _stacked(earlier.convert("RGB"), labelled_rows(rows[1:]))
+            sheet = _stacked(earlier.convert("RGB"), sheet)
     sheet.save(path)
 
 
-def _row(label: str, answer: Answer, known: masks.Mask) -> list[tuple[str, Image.Image]]:
-    samples = answer.samples[:_SINGLES]
-    cells = [
-        (f"{label}\nsample {i + 1}" if i == 0 else f"\nsample {i + 1}", Image.fromarray(to_bytes(sample)))
-        for i, sample in enumerate(samples)
-    ]
-    if len(answer.samples) == 1:
-        return [(label, cells[0][1])]
+def _row(name: str, answer: Answer, known: masks.Mask) -> list[tuple[str, Image.Image]]:
+    """Samples, their mean, and their standard deviation as colours."""
     deviation = answer.samples.std(0).mean(0).numpy()
     colours = np.where(known[..., None], np.uint8(214), colour_map(np.clip(deviation / _BRIGHTEST, 0, 1)))
-    cells.append((f"\nmean of {len(answer.samples)}", Image.fromarray(to_bytes(answer.mean[0]))))
-    return [*cells, (f"\nuncertainty, 0 to {_BRIGHTEST}", Image.fromarray(colours))]
+    cells = [(f"\nsample {i + 1}", _image(sample)) for i, sample in enumerate(answer.samples[:_SINGLES])]
+    cells.append((f"\nmean of {len(answer.samples)}", _image(answer.mean[0])))
+    cells.append((f"\nuncertainty, 0 to {_BRIGHTEST}", Image.fromarray(colours)))
+    return [(f"{name}{cells[0][0]}", cells[0][1]), *cells[1:]]
+
+
+def _image(x: Tensor) -> Image.Image:
+    return Image.fromarray(to_bytes(x))
+
+
+def _enlarged(image: Image.Image, times: int) -> Image.Image:
+    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
 
 
 def _stacked(upper: Image.Image, lower: Image.Image) -> Image.Image:

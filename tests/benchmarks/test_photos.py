@@ -137,7 +137,7 @@ def test_wide_holes_are_cut_out_with_known_pixels_around_them() -> None:
 
 @pytest.mark.parametrize("width", [6, 12])
 def test_wide_strokes_are_about_as_wide_as_they_say(width: int) -> None:
-    """A stroke that grew by a square of ``width - 2`` has room for that but at the border, and hardly for twice that."""
+    """A stroke that grew by a square of ``width - 2`` has room for it but at the border, and hardly for twice it."""
     hidden = torch.from_numpy(~pictures.wide_strokes(256, 0, width))[None].float()
     assert 0.02 < float(hidden.mean()) < 0.12
 
