@@ -65,6 +65,9 @@ def add_run_options(parser: argparse.ArgumentParser, page: str) -> None:
     )
     parser.add_argument("--write-docs", action="store_true", help=f"write docs/results/{page} instead")
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="save pictures to look at here")
+    parser.add_argument(
+        "--blind", action="store_true", help="letters in place of names on the sheets; DIR/key.json says whose they are"
+    )
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from benchmarks.baselines import CLASSICAL
 from benchmarks.photos.answers import Answer, Method, answer_of, classical_answer, warm_up
 from benchmarks.photos.pictures import MaskKind, Photo
 from benchmarks.photos.scores import score
-from benchmarks.photos.sheets import add_to_sheet
+from benchmarks.photos.sheets import add_to_sheet, blind_names, write_key
 from benchmarks.photos.table import Table
 from priorpaint.diffusion.rng import derive
 from priorpaint.errors import PriorpaintError
@@ -39,7 +39,7 @@ def measure(
 
     Args:
         prior: None where there are no methods.
-        args: crop, samples, seed, batch_size, resume, and sheets, a folder or None.
+        args: crop, samples, seed, batch_size, resume, blind, and sheets, a folder or None.
 
     A method that fails is named on stderr and has no cell.
     """
@@ -49,7 +49,8 @@ def measure(
             square = kind.cropped(photo, args.crop)
             known = kind.make(square.x.shape[2], derive("mask", args.seed, kind.name, photo.name))
             answers: dict[str, Answer] = {}
-            for label, ask in _asked(square.x, known, methods, prior, args).items():
+            asked = _asked(square.x, known, methods, prior, args)
+            for label, ask in asked.items():
                 place = {"picture": photo.name, "mask": kind.name, "method": label}
                 if place in table:
                     continue
@@ -61,8 +62,13 @@ def measure(
                 table.add(place | score(answers[label], square.x, known, lpips, kind.hole))
                 table.save()
             if answers and args.sheets is not None:
-                path = args.sheets / kind.name / f"{photo.name}.png"
-                add_to_sheet(path, square.x, known, answers, below=args.resume)
+                names, sheet = {label: label for label in asked}, f"{kind.name}/{photo.name}.png"
+                if args.blind:
+                    names = blind_names(list(asked), derive("blind", args.seed, sheet))
+                    write_key(args.sheets / "key.json", sheet, names)
+                shown = {names[label]: answer for label, answer in answers.items()}
+                shown = dict(sorted(shown.items())) if args.blind else shown
+                add_to_sheet(args.sheets / sheet, square.x, known, shown, below=args.resume)
 
 
 def _asked(

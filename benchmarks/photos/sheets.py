@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,12 @@ _SINGLES, _BRIGHTEST = 3, 0.5
 _SMALLEST = 160
 
 
-def add_to_sheet(path: Path, x: Tensor, known: masks.Mask, answers: dict[str, Answer], *, below: bool) -> None:
+def add_to_sheet(path: Path, x: Tensor, known: masks.Mask, answers: Mapping[str, Answer], *, below: bool) -> None:
     """Write a sheet as PNG: single answers beside the truth, and a row for each method that draws samples.
 
     Args:
         x: the truth (1, 3, H, W).
-        answers: by the name of the method.
+        answers: by the name that they are shown under.
         below: put the rows below those of a sheet that is there.
     """
     truth = Image.fromarray(to_bytes(x[0]))
@@ -37,6 +39,20 @@ def add_to_sheet(path: Path, x: Tensor, known: masks.Mask, answers: dict[str, An
         with Image.open(path, formats=["PNG"]) as earlier:
             sheet = _stacked(earlier.convert("RGB"), sheet)
     sheet.save(path)
+
+
+def blind_names(names: Sequence[str], seed: int) -> dict[str, str]:
+    """A letter for each method, in the order of the letters, which the seed shuffles."""
+    order = np.random.default_rng(seed).permutation(len(names))
+    return {names[i]: f"{chr(ord('A') + k % 26)}{k // 26 or ''}" for k, i in enumerate(order)}
+
+
+def write_key(path: Path, sheet: str, names: Mapping[str, str]) -> None:
+    """Put into a json file which method each letter of a sheet stands for."""
+    keys = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    keys[sheet] = {letter: name for name, letter in names.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(keys, indent=1) + "\n", encoding="utf-8")
 
 
 def _row(name: str, answer: Answer, known: masks.Mask) -> list[tuple[str, Image.Image]]:

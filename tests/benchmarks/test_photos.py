@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks import baselines, methods
 from benchmarks.photos import __main__ as program
-from benchmarks.photos import answers, denoising, inpainting, pictures, report
+from benchmarks.photos import answers, denoising, inpainting, pictures, report, sheets
 from benchmarks.photos.table import aggregated
 from priorpaint.diffusion.schedules import VE, VP
 from priorpaint.imaging import mask_generators as masks
@@ -228,13 +228,23 @@ def test_a_run_end_to_end_in_parts(data: Path, tmp_path: Path, capsys: pytest.Ca
         crps = [cell["crps"] for cell in parts["each"] if cell["method"] == row["method"]]
         assert row["pictures"] == 3 and row["crps"] == pytest.approx(np.mean(crps), rel=1e-6)
     assert {row["method"] for row in parts["rows"]} == {*baselines.CLASSICAL, "default:steps=1", "ddnm:steps=1"}
-    sheets = sorted(path.relative_to(tmp_path / "sheets").as_posix() for path in (tmp_path / "sheets").rglob("*.png"))
-    assert sheets == ["hole16/a.png"]  # of what this run measured
+    written = sorted(path.relative_to(tmp_path / "sheets").as_posix() for path in (tmp_path / "sheets").rglob("*.png"))
+    assert written == ["hole16/a.png"]  # of what this run measured
     page = (tmp_path / "parts.md").read_text()
     assert page == report.photos_page({"inpainting": parts})
     assert "### hole16: " in page and "| `default:steps=1` |" in page
     assert len(parts["setup"]["commands"]) == 1  # that of the whole
     assert "3 pictures" in capsys.readouterr().out
+
+
+def test_blind_sheets_hide_the_names_and_keep_the_key(data: Path, tmp_path: Path) -> None:
+    _run(data, tmp_path / "t", "--masks", "holes", "--pictures", "2", "--sheets", str(tmp_path / "s"), "--blind")
+    keys = json.loads((tmp_path / "s" / "key.json").read_text())
+    assert sorted(keys) == ["holes/a.png", "holes/b.png"]
+    for sheet, key in keys.items():
+        assert (tmp_path / "s" / sheet).exists()
+        assert sorted(key) == list("ABCDE"[: len(key)]) and sorted(key.values()) == sorted(baselines.CLASSICAL)
+    assert list(sheets.blind_names(["x", "y", "z"], 3)) != list(sheets.blind_names(["x", "y", "z"], 4))
 
 
 def _ordered(cells: list[dict[str, float]]) -> list[dict[str, float]]:
