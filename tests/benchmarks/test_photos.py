@@ -118,6 +118,14 @@ def test_answers_of_classical_methods_follow_their_seeds_and_keep_known_pixels(n
         assert not torch.equal(answer.samples[0], answer.samples[1])
 
 
+@pytest.mark.parametrize("name", baselines.CLASSICAL)
+def test_classical_methods_never_look_at_hidden_pixels(name: str) -> None:
+    known, picture = masks.box(48, 12), np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    black, white = (np.where(known[..., None], picture, value).astype(np.uint8) for value in (0, 255))
+    fill = baselines.CLASSICAL[name].fill
+    assert np.array_equal(fill(black, known, 0), fill(white, known, 0))
+
+
 def test_bytes_and_tensors_are_inverse() -> None:
     picture = np.arange(256 * 3, dtype=np.uint16).reshape(16, 16, 3).astype(np.uint8)
     assert np.array_equal(pictures.to_bytes(pictures.to_tensor(picture)[0]), picture)
