@@ -78,6 +78,14 @@ class MeteredPrior(WrappedPrior):
         self._work += weight(Cost(spent.forward, spent.backward)) * self._area
 
 
+def metered(prior: WrappedPrior) -> MeteredPrior:
+    """Put a meter around the innermost prior, in its place."""
+    while isinstance(prior.inner, WrappedPrior):
+        prior = prior.inner
+    prior.inner = meter = MeteredPrior(prior.inner)
+    return meter
+
+
 @dataclass
 class Answer:
     """What one method made of one hole, and the price of all its samples.
@@ -86,6 +94,7 @@ class Answer:
         samples: (n, 3, H, W), rounded as bytes are.
         seconds: of the clock.
         cpu_seconds: of all threads.
+        prepare_seconds: of all threads, before: plans, and what a prior learns of the picture.
         forward, backward: network evaluations without and with a gradient.
         work: pixels that they looked at, see `MeteredPrior`.
     """
@@ -93,6 +102,7 @@ class Answer:
     samples: Tensor
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    prepare_seconds: float = 0.0
     forward: int = 0
     backward: int = 0
     work: float = 0.0
@@ -110,10 +120,10 @@ def classical_answer(name: str, x: Tensor, known: masks.Mask, num: int, seed: in
     """
     program, picture = CLASSICAL[name], np.where(known[..., None], to_bytes(x[0]), 0).astype(np.uint8)
     seeds = [derive("classical", seed, i) % 2**31 for i in range(num if program.seeded else 1)]
-    with _priced(None) as answer:
+    with _timed() as price:
         filled = [program.fill(picture.copy(), known, one) for one in seeds]
-    answer.samples = composed(torch.cat([to_tensor(one) for one in filled]), x, known)
-    return answer
+    samples = composed(torch.cat([to_tensor(one) for one in filled]), x, known)
+    return Answer(samples, price.seconds, price.cpu_seconds)
 
 
 def solver_answer(
@@ -122,28 +132,34 @@ def solver_answer(
     """``num`` samples of a solver at full scale."""
     from priorpaint.solvers import solver
 
-    prior = MeteredPrior(prior)
+    meter = MeteredPrior(prior)
     operator = Inpainting(torch.from_numpy(known)[None, None]).to(prior.device)
     y = operator(x.to(prior.device))
-    runner = solver(method.name, **method.settings)
-    with _priced(prior) as answer:
-        samples = runner.sample(prior, operator, y, num_samples=num, seed=seed, batch_size=batch_size)[0].cpu()
-    answer.samples = composed(torch.cat([to_tensor(to_bytes(sample)) for sample in samples]), x, known)
-    return answer
+    runner, before = solver(method.name, **method.settings), prior.nfe.copy()
+    with _timed() as price:
+        drawn = runner.sample(meter, operator, y, num_samples=num, seed=seed, batch_size=batch_size)[0].cpu()
+    samples = composed(torch.cat([to_tensor(to_bytes(sample)) for sample in drawn]), x, known)
+    spent = prior.nfe - before
+    return Answer(samples, price.seconds, price.cpu_seconds, 0.0, spent.forward, spent.backward, meter.work)
 
 
 def main_job_answer(
     method: Method, prior: Prior, x: Tensor, known: masks.Mask, num: int, seed: int, batch_size: int | None
 ) -> Answer:
     """``num`` completions as ``priorpaint.inpaint`` makes them: windows, coarse to fine."""
-    from priorpaint.inpainting.api import inpaint
+    from priorpaint.inpainting.api import plan
 
-    prior = MeteredPrior(prior)
     name = method.name.partition("/")[2] or None
-    with _priced(prior) as answer:
-        result = inpaint(to_bytes(x[0]), ~known, prior, name, num, seed, batch_size=batch_size, **method.settings)
-    answer.samples = torch.cat([to_tensor(np.asarray(image)) for image in result.images])
-    return answer
+    with _timed() as preparation:
+        ready = plan(to_bytes(x[0]), ~known, prior, name, num, seed, batch_size=batch_size, **method.settings)
+    assert isinstance(ready.prior, WrappedPrior)  # as every run can be cancelled
+    meter = metered(ready.prior)  # of the prior that runs, which may not be the one that was given
+    with _timed() as price:
+        result = ready.run()
+    samples = torch.cat([to_tensor(np.asarray(image)) for image in result.images])
+    nfe = result.info["nfe"]
+    times = price.seconds, price.cpu_seconds, preparation.cpu_seconds
+    return Answer(samples, *times, nfe["forward"], nfe["backward"], meter.work)
 
 
 def answer_of(
@@ -164,14 +180,17 @@ def warm_up(prior: Prior | None) -> None:
             prior.denoise(torch.zeros(1, 3, 64, 64, device=prior.device), 0.5)
 
 
+@dataclass
+class _Price:
+    """Seconds of the clock, and of all threads."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
 @contextmanager
-def _priced(prior: MeteredPrior | None) -> Iterator[Answer]:
-    """An answer that gets the price of what happens inside."""
-    answer = Answer(torch.empty(0))
-    before = None if prior is None else prior.nfe.copy()
-    started, cpu_started = time.perf_counter(), time.process_time()
-    yield answer
-    answer.seconds, answer.cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    if prior is not None and before is not None:
-        spent = prior.nfe - before
-        answer.forward, answer.backward, answer.work = spent.forward, spent.backward, prior.work
+def _timed() -> Iterator[_Price]:
+    """The price of what happens inside, once that is done."""
+    price, started, cpu_started = _Price(), time.perf_counter(), time.process_time()
+    yield price
+    price.seconds, price.cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started

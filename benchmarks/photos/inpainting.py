@@ -18,7 +18,7 @@ from benchmarks.photos.scores import score
 from benchmarks.photos.sheets import add_to_sheet, blind_names, write_key
 from benchmarks.photos.table import Table
 from priorpaint.diffusion.rng import derive
-from priorpaint.errors import PriorpaintError
+from priorpaint.errors import PriorpaintError, UsageError
 from priorpaint.imaging import mask_generators as masks
 from priorpaint.metrics import LPIPS
 from priorpaint.priors.base import Prior
@@ -42,6 +42,9 @@ def measure(
         args: crop, samples, seed, batch_size, resume, blind, and sheets, a folder or None.
 
     A method that fails is named on stderr and has no cell.
+
+    Raises:
+        SystemExit: a method cannot be used, or not with these settings; what was measured is kept.
     """
     warm_up(prior)
     for photo in track(photos, "inpainting", console=Console(stderr=True)):
@@ -56,6 +59,8 @@ def measure(
                     continue
                 try:
                     answers[label] = ask()
+                except UsageError as error:  # as would come of every other picture
+                    raise SystemExit(f"{label}: {error}") from None
                 except PriorpaintError as error:
                     print(f"{label} on {photo.name}, {kind.name}: {error}", file=sys.stderr)
                     continue

@@ -15,6 +15,8 @@ from benchmarks.photos.table import Cell
 
 Results = dict[str, Any]
 Rows = list[list[str]]
+# CPU seconds of preparation that are worth a column: reading a picture and planning its windows takes less.
+_LONG = 2.0
 # Title, header and lines.
 TextTable = tuple[str, list[str], Rows]
 
@@ -56,6 +58,8 @@ a picture, rounded as files are. Rows of a table are means over the same picture
   Gaussian filter of 2 px takes away.
 - *CPU s, NFE, work*, a sample: CPU seconds; network evaluations, without + with a gradient; millions of pixels that
   they look at, where an evaluation with a gradient counts as three. What samples share is divided by their number.
+- *prepare*: CPU seconds before the first sample, once a picture, where a prior first learns the picture; what another
+  row has learned is not learned again.
 
 The two PatchMatch programs draw their answers from seeds; the other classical programs have one answer.
 """
@@ -127,7 +131,7 @@ def score_tables(rows: list[Cell]) -> list[TextTable]:
     tables = []
     for mask, group in _by_mask(rows).items():
         group = sorted(group, key=lambda row: float(row["crps"]))
-        columns = [(title, text) for title, key, text in _COLUMNS if any(key in row for row in group)]
+        columns = [(title, text) for title, text in _COLUMNS if any(map(text, group))]
         title = f"{mask}: {group[0]['missing']:.1%} hidden, {_pictures(group)}"
         lines = [[_name(row), *(text(row) for _, text in columns)] for row in group]
         tables.append((title, ["method", *(title for title, _ in columns)], lines))
@@ -180,21 +184,22 @@ def _nfe(row: Cell) -> str:
     return f"{row['nfe_forward'] / row['samples']:.0f} + {row['nfe_backward'] / row['samples']:.0f}"
 
 
-# Title, the key that a row must have, and its text.
-_COLUMNS: list[tuple[str, str, Callable[[Cell], str]]] = [
-    ("CRPS", "crps", _number("crps", ".4f")),
-    ("energy", "energy", _number("energy", ".4f")),
-    ("var / error", "variance", lambda row: _ratio(row, "variance", "squared_error")),
-    ("50 %", "cover50", _number("cover50", ".0%")),
-    ("90 %", "cover90", _number("cover90", ".0%")),
-    ("LPIPS", "lpips", _number("lpips", ".4f")),
-    ("around", "lpips_around", _number("lpips_around", ".4f")),
-    ("PSNR mean", "mean_psnr", _number("mean_psnr", ".2f")),
-    ("PSNR single", "sample_psnr", _number("sample_psnr", ".2f")),
-    ("texture", "texture", lambda row: _ratio(row, "texture", "true_texture")),
-    ("CPU s", "cpu_seconds", lambda row: f"{row['cpu_seconds'] / row['samples']:.2f}"),
-    ("NFE", "nfe_forward", _nfe),
-    ("work", "work", lambda row: f"{row['work'] / row['samples']:.2f}" if row["work"] else ""),
+# Title and text; a column is shown where one row has something to say.
+_COLUMNS: list[tuple[str, Callable[[Cell], str]]] = [
+    ("CRPS", _number("crps", ".4f")),
+    ("energy", _number("energy", ".4f")),
+    ("var / error", lambda row: _ratio(row, "variance", "squared_error")),
+    ("50 %", _number("cover50", ".0%")),
+    ("90 %", _number("cover90", ".0%")),
+    ("LPIPS", _number("lpips", ".4f")),
+    ("around", _number("lpips_around", ".4f")),
+    ("PSNR mean", _number("mean_psnr", ".2f")),
+    ("PSNR single", _number("sample_psnr", ".2f")),
+    ("texture", lambda row: _ratio(row, "texture", "true_texture")),
+    ("CPU s", lambda row: f"{row['cpu_seconds'] / row['samples']:.2f}"),
+    ("prepare", lambda row: f"{row['prepare_seconds']:.0f}" if row["prepare_seconds"] >= _LONG else ""),
+    ("NFE", _nfe),
+    ("work", lambda row: f"{row['work'] / row['samples']:.2f}" if row["work"] else ""),
 ]
 
 

@@ -52,7 +52,7 @@ def score(answer: Answer, x: Tensor, known: masks.Mask, lpips: LPIPS, hole: int 
     cell["mean_psnr"] = float(psnr(answer.mean, x, hidden[None]).clamp(max=BEST_PSNR))
     cell["sample_psnr"] = float(psnr(answer.samples, truth, hidden[None]).clamp(max=BEST_PSNR).mean())
     cell |= {"texture": float(texture(answer.samples, hidden).mean()), "true_texture": float(texture(x, hidden))}
-    cell |= {"seconds": answer.seconds, "cpu_seconds": answer.cpu_seconds}
+    cell |= {name: getattr(answer, name) for name in ("seconds", "cpu_seconds", "prepare_seconds")}
     return cell | {"nfe_forward": answer.forward, "nfe_backward": answer.backward, "work": answer.work / 1e6}
 
 

@@ -27,7 +27,7 @@ from priorpaint.priors.loading import load_prior
 from priorpaint.solvers import solver
 
 STRIPES = [("a", 3), ("b", 5), ("c", 8)]
-PRICES = {"seconds", "cpu_seconds"}
+PRICES = {"seconds", "cpu_seconds", "prepare_seconds"}
 
 
 @pytest.fixture
@@ -243,6 +243,14 @@ def test_a_run_end_to_end_in_parts(data: Path, tmp_path: Path, capsys: pytest.Ca
     assert "### hole16: " in page and "| `default:steps=1` |" in page
     assert len(parts["setup"]["commands"]) == 1  # that of the whole
     assert "3 pictures" in capsys.readouterr().out
+
+
+def test_a_setting_that_does_not_exist_ends_the_run_and_keeps_what_was_measured(data: Path, tmp_path: Path) -> None:
+    what = ("--masks", "holes", "--pictures", "1", "--method", "default:steps=1")
+    with pytest.raises(SystemExit, match="default:stepz=1: .*stepz"):
+        _run(data, tmp_path / "t", *what, "--method", "default:stepz=1")
+    kept = json.loads((tmp_path / "t.json").read_text())["inpainting"]
+    assert "default:steps=1" in {row["method"] for row in kept["rows"]}
 
 
 def test_blind_sheets_hide_the_names_and_keep_the_key(data: Path, tmp_path: Path) -> None:
