@@ -40,8 +40,9 @@ else:
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 _MASKS = ["strokes", "holes", "box"]
-# Options that say which part of a measurement is run, with the number of their values; the table is of all parts.
-_PARTS = {"--resume": 0, "--start": 1, "--pictures": 1}
+# Options that a page does not repeat, with the number of their values: which part of the measurement was run, and where
+# its files are.
+_NOT_TOLD = {"--resume": 0, "--start": 1, "--pictures": 1, "--blind": 0, "--out": 1, "--sheets": 1, "--data": 1}
 
 
 def defaults() -> dict[str, Any]:
@@ -136,14 +137,14 @@ def setup(module: str, args: argparse.Namespace, prior: Prior | None) -> dict[st
 
 
 def _told(argv: Sequence[str]) -> list[str]:
-    """The arguments without the parts of a measurement and without folders."""
+    """The arguments that decide what stands in the table, without folders."""
     kept, skip = [], 0
     for part in argv:
         name, equals, _ = part.partition("=")
         if skip:
             skip -= 1
-        elif name in _PARTS:
-            skip = 0 if equals else _PARTS[name]
+        elif name in _NOT_TOLD:
+            skip = 0 if equals else _NOT_TOLD[name]
         else:
             kept.append(Path(part).name if part.startswith("/") else part)
     return kept
@@ -187,10 +188,12 @@ def run(
         ffdnet = baselines.FFDNet.load(args.data / "diffusion-weights" / "ffdnet_color.pth")
         table = Table(stem, "denoising", denoising.KEY, dict(about), page, args.resume)
         denoising.measure(photos, prior, ffdnet, args.seed, table)
+        table.save()  # also where nothing was left to measure: the page may have new words
     if args.what != "denoise":
         lpips = LPIPS(args.data / "lpips-weights" / "lpips_alex.safetensors")
         table = Table(stem, "inpainting", inpainting.KEY, dict(about), page, args.resume)
         inpainting.measure(photos, args.masks, args.method, prior, lpips, args, table)
+        table.save()
     console = Console(width=None if sys.stdout.isatty() else 180)
     report.show(report.all_tables(json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))), console)
     print(f"written: {stem.with_suffix('.md')} and {stem.with_suffix('.json')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -121,8 +122,9 @@ def run_line(setup: Results) -> str:
     digest = f" (sha256 {setup['prior_sha256'][:12]})" if setup["prior_sha256"] else ""
     facts = [f"prior {setup['prior']}{digest}"] if setup["prior"] else ["no prior measured"]
     facts += [f"seed {setup['seed']}", f"{setup['device']}, {setup['threads']} threads", f"torch {setup['torch']}"]
-    commands = "\n".join(f"    {command}" for command in setup["commands"])
-    parts = "in parts with `--start`, `--pictures` and `--resume`"
+    wrap = textwrap.TextWrapper(100, break_long_words=False, break_on_hyphens=False).wrap
+    commands = "\n".join("    " + " \\\n        ".join(wrap(command)) for command in setup["commands"])
+    parts = "for fewer pictures with `--pictures`, in parts with `--start` and `--resume`"
     return f"Command ({parts}):\n\n{commands}\n\nMeasured with {'; '.join(facts)}.\n"
 
 

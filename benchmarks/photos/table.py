@@ -11,7 +11,7 @@ import numpy as np
 
 Cell = dict[str, Any]
 # What must be the same for the cells of one table to be compared.
-_SAME = ("prior_sha256", "crop", "samples", "seed", "device", "threads")
+_SAME = ("prior_sha256", "crop", "samples", "seed", "device", "threads", "budget")
 
 
 class Table:
@@ -45,14 +45,14 @@ class Table:
         if earlier is None:
             return
         for name in _SAME:
-            ours, theirs = setup[name], earlier["setup"][name]
+            ours, theirs = setup.get(name), earlier["setup"].get(name)
             if ours != theirs and None not in (ours, theirs):
                 raise SystemExit(
                     f"{stem.with_suffix('.json')} was measured with {name} {theirs}, not {ours}; give the same, or "
                     "leave out --resume to begin anew"
                 )
-            setup[name] = theirs if ours is None else ours
-        setup["prior"] = setup["prior"] or earlier["setup"]["prior"]
+        for name in ("prior", "prior_sha256"):
+            setup[name] = setup[name] or earlier["setup"][name]
         setup["commands"] = list(dict.fromkeys([*earlier["setup"]["commands"], *setup["commands"]]))
         for cell in earlier["each"]:
             self.add(cell)

@@ -242,6 +242,9 @@ def test_a_run_end_to_end_in_parts(data: Path, tmp_path: Path, capsys: pytest.Ca
     assert page == report.photos_page({"inpainting": parts})
     assert "### hole16: " in page and "| `default:steps=1` |" in page
     assert len(parts["setup"]["commands"]) == 1  # that of the whole
+    (tmp_path / "parts.md").unlink()
+    assert _run(data, tmp_path / "parts", *what, "--resume") == parts  # nothing is left to do,
+    assert (tmp_path / "parts.md").read_text() == page  # and the page is written anew
     assert "3 pictures" in capsys.readouterr().out
 
 
