@@ -171,13 +171,21 @@ def test_methods_are_parsed() -> None:
     assert answers.Method.parse("dps").settings == {}
 
 
-@pytest.mark.parametrize(("name", "steps", "times"), [("ddnm", 4, 1), ("pigdm", 3, 3), ("dps", 3, 3)])
-def test_work_is_evaluations_times_pixels(name: str, steps: int, times: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "forward", "backward"),
+    [
+        ("ddnm:steps=4", 4, 0),
+        ("pigdm:steps=3", 0, 3),
+        ("copaint:steps=3,inner_steps=1", 3, 3),
+        ("mmps:steps=2,sampler=ddim,iterations=3", 0, 6),  # two passes more through the graph of each call
+    ],
+)
+def test_work_is_evaluations_times_pixels(text: str, forward: int, backward: int) -> None:
     """At full scale each evaluation looks at the whole picture; one with a gradient counts as three."""
     x, known = torch.zeros(1, 3, 32, 24), masks.box((32, 24), 8)
-    answer = answers.solver_answer(answers.Method(name, name, {"steps": steps}), _zero(), x, known, 2, 0, 1)
-    assert answer.forward + answer.backward == 2 * steps
-    assert answer.work == 2 * steps * times * 32 * 24
+    answer = answers.solver_answer(answers.Method.parse(text), _linear(), x, known, 2, 0, 1)
+    assert (answer.forward, answer.backward) == (2 * forward, 2 * backward)
+    assert answer.work == 2 * (forward + 3 * backward) * 32 * 24
 
 
 def test_work_of_the_main_job_is_what_it_planned(tmp_path: Path) -> None:
@@ -191,8 +199,8 @@ def test_work_of_the_main_job_is_what_it_planned(tmp_path: Path) -> None:
     assert answer.forward == ready.cost.forward
 
 
-def _zero() -> Prior:
-    """The prior of a picture that is 0 everywhere but for a trace of x_t, so that it has a gradient."""
+def _linear() -> Prior:
+    """A denoiser with a gradient that any size will do for."""
     return DenoiserPrior(lambda x_t, t: 0.01 * x_t, VP("linear"), (3, None, None))
 
 
