@@ -61,7 +61,7 @@ class MaskKind:
         assert self.hole is not None
         shortest = min(photo.x.shape[2:])
         if shortest <= self.hole:
-            raise SystemExit(f"{photo.name} is {shortest} px on its short side, too little for {self.name}")
+            raise SystemExit(f"{photo.name} is {shortest} px on its short side, too small for {self.name}")
         return photo.crop(min(self.hole + 2 * CONTEXT, shortest))
 
 

@@ -139,7 +139,7 @@ def test_wide_holes_are_cut_out_with_known_pixels_around_them() -> None:
     known = kind.make(288, 0)
     assert (~known).sum() == 96**2 and not known[96:192, 96:192].any()
     assert pictures.mask_kind("hole160").cropped(photo, 64).x.shape[2:] == (300, 300)
-    with pytest.raises(SystemExit, match="too little for hole300"):
+    with pytest.raises(SystemExit, match="too small for hole300"):
         pictures.mask_kind("hole300").cropped(photo, 64)
 
 
