@@ -1,0 +1,148 @@
+"""Crops of the known pixels of pictures with holes: what is hidden is never looked at."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from priorpaint.training.data import turned
+
+# A crop is drawn again, at most so often, until this share of it is known.
+_SHARE, _TRIES = 0.5, 8
+# Hidden pixels have this much say in a pixel of a smaller view that counts as known, for rounding.
+_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class KnownPicture:
+    """A picture of which a part is known.
+
+    Args:
+        values: (C, H, W) in [-1, 1], 0 where a pixel is hidden, whatever was there.
+        known: bool (H, W).
+    """
+
+    values: Tensor
+    known: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor, known: Tensor) -> KnownPicture:
+        """With hidden values, finite or not, put out."""
+        known = known.to("cpu", torch.bool)
+        return cls(torch.where(known, values.to("cpu", torch.float32), torch.zeros(())), known)
+
+    def hashes(self) -> tuple[str, str]:
+        """SHA-256 of the known values, and of the mask, in hexadecimal."""
+        values = np.ascontiguousarray(self.values.numpy()).tobytes()
+        mask = np.packbits(self.known.numpy()).tobytes()
+        shape = repr(tuple(self.values.shape)).encode()
+        return hashlib.sha256(shape + values).hexdigest(), hashlib.sha256(mask).hexdigest()
+
+
+@dataclass(frozen=True)
+class _View:
+    """A picture at one scale: values and, behind them, 1 where they are known, (H, W, C + 1); the numbers of these
+    pixels."""
+
+    pixels: NDArray[np.float32]
+    places: NDArray[np.int64]
+
+
+class KnownCrops:
+    """Crops that depend only on known pixels, a seed and the index of the batch.
+
+    A crop is drawn around a known pixel, each of which is as likely as any other, at a place that is as likely as any
+    other that has it inside. Hidden pixels in it have smooth values, made of the known ones around.
+
+    Args:
+        pictures: with at least one known pixel each.
+        side: of a crop in pixels; no picture is smaller.
+        scales: factors in (0, 1] at which each picture is offered; one that is too small for a crop is left out.
+        augment: "photo" mirrors half of the crops and transposes a quarter, "flip" only mirrors, "none" neither.
+    """
+
+    def __init__(self, pictures: Sequence[KnownPicture], side: int, scales: Sequence[float], augment: str) -> None:
+        self.side, self.augment = side, augment
+        self._views = [view for picture in pictures for view in _views(picture, side, scales)]
+        roots = np.sqrt([len(view.places) for view in self._views]).cumsum()
+        self._shares = roots / roots[-1]
+
+    def batch(self, index: int, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
+        """Batch ``index`` of the endless stream of ``seed``.
+
+        Returns:
+            Crops (count, C, side, side) in about [-1, 1], and 1 where a pixel is known, (count, 1, side, side).
+        """
+        rng = np.random.default_rng([seed, index])
+        crops = np.stack([turned(self._crop(rng), rng, self.augment) for _ in range(count)])
+        planes = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
+        return planes[:, :-1], planes[:, -1:]
+
+    def _crop(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        view = self._views[int(self._shares.searchsorted(rng.random(), side="right"))]
+        for _ in range(_TRIES):
+            crop = self._any_crop(view, rng)
+            if crop[..., -1].mean() >= _SHARE:
+                break
+        return crop
+
+    def _any_crop(self, view: _View, rng: np.random.Generator) -> NDArray[np.float32]:
+        """A crop around some known pixel."""
+        sides = view.pixels.shape[:2]
+        inside = divmod(int(view.places[rng.integers(len(view.places))]), sides[1])
+        top, left = (
+            int(rng.integers(max(0, at - self.side + 1), min(at, length - self.side) + 1))
+            for at, length in zip(inside, sides, strict=True)
+        )
+        return view.pixels[top : top + self.side, left : left + self.side]
+
+
+def _views(picture: KnownPicture, side: int, scales: Sequence[float]) -> list[_View]:
+    whole = filled(picture.values, picture.known)
+    views = []
+    for scale in scales:
+        size = tuple(int(length * scale) for length in picture.known.shape)
+        if min(size) < side:
+            continue
+        values, known = whole, picture.known
+        if size != tuple(known.shape):
+            values = _resized(values[None], size, "bicubic")[0].clamp(-1, 1)
+            known = _resized(known[None, None].float(), size, "bilinear")[0, 0] > 1 - _ROUNDING
+        pixels = torch.cat([values, known[None].float()]).permute(1, 2, 0).contiguous().numpy()
+        views.append(_View(pixels, np.flatnonzero(known.numpy())))
+    return [view for view in views if len(view.places)]
+
+
+def _resized(x: Tensor, size: tuple[int, ...], mode: str) -> Tensor:
+    return F.interpolate(x, size=size, mode=mode, antialias=True, align_corners=False)
+
+
+def filled(values: Tensor, known: Tensor) -> Tensor:
+    """Known pixels as they are, and between them smooth values made of these: a pyramid of their means.
+
+    Args:
+        values: (C, H, W), 0 where hidden.
+        known: bool (H, W), somewhere true.
+
+    Returns:
+        (C, H, W).
+    """
+    levels = [(values[None], known[None, None].float())]
+    while not bool(levels[-1][1].all()):
+        mean, weight = levels[-1]
+        pad = (0, mean.shape[3] % 2, 0, mean.shape[2] % 2)
+        share = F.avg_pool2d(F.pad(weight, pad), 2)
+        total = F.avg_pool2d(F.pad(weight * mean, pad), 2)
+        levels.append((total / share.clamp(min=0.25), (share > 0).float()))
+    out = levels[-1][0]
+    for mean, weight in reversed(levels[:-1]):
+        out = F.interpolate(out, size=mean.shape[2:], mode="bilinear", align_corners=False)
+        out = torch.where(weight > 0, mean, out)
+    return out[0]
