@@ -20,6 +20,21 @@ class Loading:
 
 
 @dataclass(frozen=True)
+class Adapting:
+    """The prior learns the known part of the picture, before the plan is ready.
+
+    Attributes:
+        crops: learned so far.
+        total: crops in all.
+        seconds_left: estimate; None before there is one.
+    """
+
+    crops: int
+    total: int
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of the solver.
 
@@ -60,5 +75,5 @@ class Completion:
     image: Image.Image
 
 
-Event = Loading | Step | Completion
+Event = Loading | Adapting | Step | Completion
 OnEvent = Callable[[Event], None]

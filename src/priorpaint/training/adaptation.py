@@ -51,14 +51,14 @@ class Learned:
 
     Args:
         crops, total: learned so far, and in all.
-        loss: of the last batch; 1 is that of a denoiser that knows only the mean and spread of pictures.
-        seconds: spent.
+        loss: of the last batch; about 1 is that of a denoiser that knows only how far pictures spread.
+        seconds_left: estimate; None before there is one, after the third update.
     """
 
     crops: int
     total: int
     loss: float
-    seconds: float
+    seconds_left: float | None
 
 
 def adapt(
@@ -96,22 +96,17 @@ def adapt(
     config = _config(base, pictures, crops, seed)
     with memory_shortage_told():
         run = _Run(base, pictures, config)
-        begun = time.monotonic()
-        for step, loss in enumerate(run.updates(cancel or CancelToken())):
-            on_progress(Learned(min(crops, (step + 1) * BATCH), crops, loss, time.monotonic() - begun))
+        times: list[float] = []
+        for loss in run.updates(cancel or CancelToken()):
+            times.append(time.monotonic())
+            learned = min(crops, len(times) * BATCH)
+            on_progress(Learned(learned, crops, loss, _seconds_left(times, math.ceil((crops - learned) / BATCH))))
         return run.finished(facts_of(base, pictures, crops, seed))
 
 
-def seconds_for(prior: Prior, values: Tensor, known: Tensor, crops: int = CROPS) -> float:
-    """About how long `adapt` takes on this machine, from a few timed updates; errors as there."""
-    base, pictures = learnable(prior), known_pictures(prior, values, known)
-    times = []
-    updates = _Run(base, pictures, _config(base, pictures, BATCH * (1 + _TIMED), 0)).updates(CancelToken())
-    for _ in range(1 + _TIMED):
-        begun = time.perf_counter()
-        next(updates)
-        times.append(time.perf_counter() - begun)
-    return min(times[1:]) * math.ceil(crops / BATCH)
+def _seconds_left(times: Sequence[float], updates: int) -> float | None:
+    """For so many more updates, from when the others were over; the first has costs of its own."""
+    return (times[-1] - times[0]) / (len(times) - 1) * updates if len(times) > _TIMED else None
 
 
 def learnable(prior: Prior) -> LoadedPrior:
