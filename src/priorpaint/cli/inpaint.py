@@ -62,7 +62,7 @@ def inpaint(
 
 def _learning(plan: Callable[..., Plan], quiet: bool) -> Callable[..., Plan]:
     """The same, with a word about the learning, which Ctrl-C stops."""
-    from priorpaint.inpainting.events import Adapting, Event, Loading
+    from priorpaint.inpainting.events import Adapting, Event
     from priorpaint.inpainting.plans import Stopped
 
     from .progress import AdaptingDisplay
@@ -72,10 +72,12 @@ def _learning(plan: Callable[..., Plan], quiet: bool) -> Callable[..., Plan]:
         with signals() as cancel, AdaptingDisplay(quiet=quiet) as display:
 
             def hear(event: Event) -> None:
-                if isinstance(event, Adapting):
+                if not isinstance(event, Adapting):
+                    return
+                if event.source is None:
                     display(event.crops, event.total, event.seconds_left)
-                elif isinstance(event, Loading) and not quiet:
-                    display.say(f"Reading {event.what}.")
+                elif not quiet:
+                    display.say(f"The prior has learned this picture before: {event.source}.")
 
             try:
                 return plan(**arguments, on_event=hear, cancel=cancel)

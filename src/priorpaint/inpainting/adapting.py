@@ -28,7 +28,7 @@ from ..imaging.writing import make_folder
 from ..priors import Prior
 from ..priors.loading import load_prior
 from ..training.adaptation import CROPS, Learned, adapt, facts_in, facts_of, known_pictures, learnable, save_adapted
-from .events import Adapting, Loading, OnEvent
+from .events import Adapting, OnEvent
 from .inputs import Source, as_picture, asked_range, in_range, whole
 from .masking import Masking, resolve_mask
 from .plans import Stopped
@@ -111,7 +111,7 @@ def adapted(
         prior: see `training.adaptation.adapt`.
         picture: with its range; pixels outside ``known`` (H, W) and transparent ones are not looked at.
         crops: how many to learn.
-        on_event: hears `Adapting`, or `Loading`.
+        on_event: hears `Adapting`.
 
     Raises:
         UsageError, NotEnoughMemory: as `adapt`.
@@ -124,9 +124,10 @@ def adapted(
     path = cache_folder() / "adapted" / f"{key}.safetensors"
     told: tuple[str, ...] = ()
     if path.exists():
-        tell(Loading(f"the prior that has learned this picture already ({path})"))
         try:
-            return Adapted(_cached(path, base, facts), {**facts, "cached": True})
+            own = _cached(path, base, facts)
+            tell(Adapting(crops, crops, 0.0, path))
+            return Adapted(own, {**facts, "cached": True})
         except PriorError as error:
             told = (f"The adapted prior of an earlier run is made again, because it cannot be used: {error}",)
 
@@ -134,15 +135,15 @@ def adapted(
         tell(Adapting(learned.crops, learned.total, learned.seconds_left))
 
     try:
-        own = adapt(base, part.values, part.known, crops=crops, seed=SEED, cancel=cancel, on_progress=progress)
+        new = adapt(base, part.values, part.known, crops=crops, seed=SEED, cancel=cancel, on_progress=progress)
     except Cancelled:
         raise Stopped("stopped while the prior was learning the picture; nothing is kept", None) from None
     try:
         make_folder(path.parent)
-        save_adapted(own, path)
+        save_adapted(new, path)
     except (OSError, UsageError) as error:
         told = (*told, f"The adapted prior is not kept for later runs: {error}")
-    return Adapted(own, {**facts, "cached": False}, told)
+    return Adapted(new, {**facts, "cached": False}, told)
 
 
 def _cached(path: Path, base: Prior, facts: Mapping[str, Any]) -> Prior:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from PIL import Image
 
@@ -27,11 +28,13 @@ class Adapting:
         crops: learned so far.
         total: crops in all.
         seconds_left: estimate; None before there is one.
+        source: the file where an earlier run has left all of it; None while it is learned.
     """
 
     crops: int
     total: int
     seconds_left: float | None
+    source: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from priorpaint.priors.native.weights_file import Denoiser, WeightsMetadata, sav
 from priorpaint.priors.verify import FIGURES, check
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.ema import EMA
-from priorpaint.training.known import KnownCrops, KnownPicture
+from priorpaint.training.known import SHARE, KnownCrops, KnownPicture
 from priorpaint.training.optim import Optimizers, rate_factor
 from priorpaint.training.tasks import WEIGHTS, Denoising
 
@@ -196,11 +196,11 @@ def _config(prior: LoadedPrior, pictures: Sequence[KnownPicture], crops: int, se
     if metadata.size is None:
         side = min(side, smallest) // multiple * multiple
     most = max(int(picture.known.sum()) for picture in pictures)
-    if not 0 < side <= smallest or most < side**2:
-        least = max(side, multiple)
+    if not 0 < side <= smallest or most < SHARE * side**2:
+        side = max(side, multiple)
         raise UsageError(
-            f"the known part is too small to learn from: crops have {least}x{least} pixels, and {most} of a picture of "
-            f"{smallest} pixels on its shorter side are known; do without adaptation, or take a larger picture."
+            f"the known part is too small to learn from: {most} pixels of a picture are known, and crops have "
+            f"{side}x{side}, half of them known; do without adaptation, or take a larger picture."
         )
     losses = {"eps": "hybrid" if shape.learned_variance else "simple", "mean": "vlb"}
     return TrainConfig(

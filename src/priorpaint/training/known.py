@@ -14,8 +14,9 @@ from torch import Tensor
 
 from priorpaint.training.data import turned
 
-# A crop is drawn again, at most so often, until this share of it is known.
-_SHARE, _TRIES = 0.5, 8
+SHARE = 0.5
+"""Of a crop that is known, at least, where such crops are found."""
+_TRIES = 8
 # Hidden pixels have this much say in a pixel of a smaller view that counts as known, for rounding.
 _ROUNDING = 1e-3
 
@@ -89,7 +90,7 @@ class KnownCrops:
         view = self._views[int(self._shares.searchsorted(rng.random(), side="right"))]
         for _ in range(_TRIES):
             crop = self._any_crop(view, rng)
-            if crop[..., -1].mean() >= _SHARE:
+            if crop[..., -1].mean() >= SHARE:
                 break
         return crop
 
