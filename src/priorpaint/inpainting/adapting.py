@@ -140,6 +140,7 @@ def adapted(
         raise Stopped("stopped while the prior was learning the picture; nothing is kept", None) from None
     try:
         make_folder(path.parent)
+        path.parent.chmod(0o700)  # a prior that has learned a picture can show something of it
         save_adapted(new, path)
     except (OSError, UsageError) as error:
         told = (*told, f"The adapted prior is not kept for later runs: {error}")
