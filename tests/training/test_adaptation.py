@@ -135,6 +135,8 @@ def test_several_pictures_make_one_prior(prior: Prior, picture: Tensor) -> None:
     facts = facts_in(both)
     assert facts is not None and len(facts["values_sha256"]) == 2
     assert not same(both, adapt(prior, picture, known, crops=CROPS))
+    hidden = [picture, picture], [known, torch.zeros_like(known)]  # the second says nothing
+    assert same(adapt(prior, *hidden, crops=CROPS), adapt(prior, picture, known, crops=CROPS))
 
 
 def test_a_cancelled_adaptation_ends_after_its_update(prior: Prior, picture: Tensor) -> None:
@@ -223,6 +225,14 @@ def test_crops_are_of_known_pixels_and_what_is_smooth_between_them(picture: Tens
     assert len(whole) > 10  # of scale 1, the others being of the smaller view
     again = crops.batch(0, 64, seed=0)
     assert torch.equal(values, again[0]) and torch.equal(weight, again[1])
+
+
+def test_every_fourth_batch_has_wide_crops_of_pictures_that_are_large_enough() -> None:
+    large, small = torch.zeros(1, 150, 150), torch.zeros(1, 70, 70)
+    pictures = [KnownPicture.of(one, torch.ones(one.shape[1:], dtype=torch.bool)) for one in (large, small)]
+    crops = KnownCrops(pictures, 64, (1.0, 0.5), "photo", wide=128)
+    shapes = [tuple(crops.batch(index, 16, seed=0)[0].shape) for index in range(8)]
+    assert shapes == 2 * [*3 * [(16, 1, 64, 64)], (4, 1, 128, 128)]
 
 
 def _is_of(values: Tensor, weight: Tensor, picture: Tensor, known: Tensor) -> bool:

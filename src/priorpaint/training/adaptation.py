@@ -36,9 +36,9 @@ RECIPE = 1
 """Version of what `adapt` does with them; the same version, prior, picture and seed make the same weights."""
 FACTS = "adapted"
 """Entry of the training facts of an adapted prior."""
-SIDE, BATCH = 64, 16
+SIDE, WIDE, BATCH = 64, 128, 16
 SCALES = (1.0, 0.7, 0.5)
-RATES = {"lr": 0.003, "adam_lr": 3e-4, "decay": 1.0}
+LR, ADAM_LR = 0.003, 3e-4
 WARM_UP = 20
 _MOST_CROPS = 10**7
 _VERIFIED = 8
@@ -127,7 +127,7 @@ def learnable(prior: Prior) -> LoadedPrior:
 def known_pictures(
     prior: Prior, values: Tensor | Sequence[Tensor], known: Tensor | Sequence[Tensor]
 ) -> tuple[KnownPicture, ...]:
-    """One or several pictures with their known pixels, as `adapt` takes them.
+    """One or several pictures with their known pixels, as `adapt` takes them, but for those without any.
 
     Raises:
         UsageError: shapes or numbers differ, or a known value is not finite.
@@ -146,7 +146,7 @@ def known_pictures(
     pictures = tuple(KnownPicture.of(picture, mask) for picture, mask in zip(several, masks, strict=True))
     if not all(bool(torch.isfinite(picture.values).all()) for picture in pictures):
         raise UsageError("a known pixel is not finite; count it as hidden.")
-    return pictures
+    return tuple(picture for picture in pictures if bool(picture.known.any()))
 
 
 def facts_of(prior: LoadedPrior, pictures: Sequence[KnownPicture], crops: int, seed: int) -> dict[str, Any]:
@@ -191,11 +191,10 @@ def _config(prior: LoadedPrior, pictures: Sequence[KnownPicture], crops: int, se
     if not 1 <= crops <= _MOST_CROPS or seed < 0:
         raise UsageError(f"crops are from 1 to {_MOST_CROPS} and a seed is not negative, not {crops} and {seed}.")
     metadata, shape = prior.metadata, prior.network.config
-    side, multiple = metadata.size[0] if metadata.size else SIDE, shape.multiple
-    smallest = min(min(picture.known.shape) for picture in pictures)
-    if metadata.size is None:
-        side = min(side, smallest) // multiple * multiple
-    most = max(int(picture.known.sum()) for picture in pictures)
+    multiple, fixed = shape.multiple, metadata.size is not None
+    smallest = min((min(picture.known.shape) for picture in pictures), default=0)
+    side = metadata.size[0] if metadata.size else min(SIDE, smallest) // multiple * multiple
+    most = max((int(picture.known.sum()) for picture in pictures), default=0)
     if not 0 < side <= smallest or most < SHARE * side**2:
         side = max(side, multiple)
         raise UsageError(
@@ -204,12 +203,27 @@ def _config(prior: LoadedPrior, pictures: Sequence[KnownPicture], crops: int, se
         )
     losses = {"eps": "hybrid" if shape.learned_variance else "simple", "mean": "vlb"}
     return TrainConfig(
-        data=(prior.name,), out="", network=shape, size=side, scales=SCALES, crops=crops, seed=seed,
-        batch=max(1, BATCH * SIDE**2 // side**2), **RATES, sigma_min=metadata.sigma_min, sigma_max=metadata.sigma_max,
-        sigma_data=metadata.sigma_data, loss=losses.get(metadata.prediction, "edm"), betas=metadata.betas,
-        whole=metadata.size is not None, label_dropout=1.0, augment=_augment(prior.network, metadata),
-        precision="float32",
-    )  # fmt: skip
+        data=(prior.name,),
+        out="",
+        network=shape,
+        size=side,
+        wide=WIDE if side == SIDE and smallest >= WIDE and not fixed else 0,
+        scales=(1.0,) if fixed else SCALES,
+        batch=max(1, BATCH * SIDE**2 // side**2),
+        crops=crops,
+        seed=seed,
+        lr=LR,
+        adam_lr=ADAM_LR,
+        decay=1.0,
+        sigma_min=metadata.sigma_min,
+        sigma_max=metadata.sigma_max,
+        sigma_data=metadata.sigma_data,
+        loss=losses.get(metadata.prediction, "edm"),
+        betas=metadata.betas,
+        whole=fixed,
+        label_dropout=1.0,
+        augment=_augment(prior.network, metadata),
+    )
 
 
 def _augment(network: Denoiser, metadata: WeightsMetadata) -> str:
@@ -225,7 +239,7 @@ class _Run:
 
     def __init__(self, prior: LoadedPrior, pictures: Sequence[KnownPicture], config: TrainConfig) -> None:
         self.prior, self.config, self.task = prior, config, Denoising(config)
-        self.source = KnownCrops(pictures, config.size, (1.0,) if config.whole else config.scales, config.augment)
+        self.source = KnownCrops(pictures, config.size, config.scales, config.augment, wide=config.wide)
         network: Denoiser = copy.deepcopy(prior.network)
         self.network = network.train().requires_grad_(True)
         self.ema = EMA(self.network, config.ema)
@@ -235,12 +249,12 @@ class _Run:
         """Update by update; the loss of each."""
         device, seed, batch = self.prior.device, self.config.seed, self.config.batch
         total = math.ceil((self.config.crops or 0) / BATCH)
-        labels = torch.zeros(batch, dtype=torch.int64, device=device)
         for step in range(total):
             cancel.check()
             x_0, known = (part.to(device) for part in self.source.batch(step, batch, seed=seed))
             x_0 = x_0.contiguous(memory_format=torch.channels_last)
-            losses = self.task.losses(self.network, x_0, labels, seed * 1_000_003 + step, known)
+            unlabelled = torch.zeros(len(x_0), dtype=torch.int64, device=device)
+            losses = self.task.losses(self.network, x_0, unlabelled, seed * 1_000_003 + step, known)
             share = known.mean((1, 2, 3)) / known.mean()  # every known pixel has the same say
             (share * losses.weighed).mean().backward()  # type: ignore[no-untyped-call]
             self.optimizers.step(rate_factor(step, step / total, self.config.decay, WARM_UP))

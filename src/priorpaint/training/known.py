@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from priorpaint.training.data import turned
+from priorpaint.training.data import WIDE_EVERY, turned
 
 SHARE = 0.5
 """Of a crop that is known, at least, where such crops are found."""
@@ -65,44 +65,63 @@ class KnownCrops:
     Args:
         pictures: with at least one known pixel each.
         side: of a crop in pixels; no picture is smaller.
+        wide: side of the crops of every fourth batch in pixels, fewer at the same cost; 0 for none. No picture is
+            smaller.
         scales: factors in (0, 1] at which each picture is offered; one that is too small for a crop is left out.
         augment: "photo" mirrors half of the crops and transposes a quarter, "flip" only mirrors, "none" neither.
     """
 
-    def __init__(self, pictures: Sequence[KnownPicture], side: int, scales: Sequence[float], augment: str) -> None:
-        self.side, self.augment = side, augment
+    def __init__(
+        self,
+        pictures: Sequence[KnownPicture],
+        side: int,
+        scales: Sequence[float],
+        augment: str,
+        *,
+        wide: int = 0,
+    ) -> None:
+        self.side, self.wide, self.augment = side, wide, augment
         self._views = [view for picture in pictures for view in _views(picture, side, scales)]
-        roots = np.sqrt([len(view.places) for view in self._views]).cumsum()
-        self._shares = roots / roots[-1]
+        self._shares = {length: self._cumulative(length) for length in (side, wide) if length}
+
+    def _cumulative(self, side: int) -> NDArray[np.float64]:
+        """Cumulative shares of the views: by the square root of what is known, 0 where no crop fits."""
+        counts = [len(view.places) * (min(view.pixels.shape[:2]) >= side) for view in self._views]
+        roots = np.sqrt(counts).cumsum()
+        return np.asarray(roots / roots[-1], dtype=np.float64)
 
     def batch(self, index: int, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """Batch ``index`` of the endless stream of ``seed``.
 
         Returns:
-            Crops (count, C, side, side) in about [-1, 1], and 1 where a pixel is known, (count, 1, side, side).
+            Crops (count, C, side, side) in [-1, 1], and 1 where a pixel is known, (count, 1, side, side); of every
+            fourth batch, where wide crops are on, (count * side^2 / wide^2, ..., wide, wide).
         """
         rng = np.random.default_rng([seed, index])
-        crops = np.stack([turned(self._crop(rng), rng, self.augment) for _ in range(count)])
+        side = self.wide if self.wide and index % WIDE_EVERY == WIDE_EVERY - 1 else self.side
+        count = max(1, count * self.side**2 // side**2)
+        crops = np.stack([turned(self._crop(side, rng), rng, self.augment) for _ in range(count)])
         planes = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
         return planes[:, :-1], planes[:, -1:]
 
-    def _crop(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        view = self._views[int(self._shares.searchsorted(rng.random(), side="right"))]
+    def _crop(self, side: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        view = self._views[int(self._shares[side].searchsorted(rng.random(), side="right"))]
         for _ in range(_TRIES):
-            crop = self._any_crop(view, rng)
+            crop = _any_crop(view, side, rng)
             if crop[..., -1].mean() >= SHARE:
                 break
         return crop
 
-    def _any_crop(self, view: _View, rng: np.random.Generator) -> NDArray[np.float32]:
-        """A crop around some known pixel."""
-        sides = view.pixels.shape[:2]
-        inside = divmod(int(view.places[rng.integers(len(view.places))]), sides[1])
-        top, left = (
-            int(rng.integers(max(0, at - self.side + 1), min(at, length - self.side) + 1))
-            for at, length in zip(inside, sides, strict=True)
-        )
-        return view.pixels[top : top + self.side, left : left + self.side]
+
+def _any_crop(view: _View, side: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A crop around some known pixel."""
+    lengths = view.pixels.shape[:2]
+    inside = divmod(int(view.places[rng.integers(len(view.places))]), lengths[1])
+    top, left = (
+        int(rng.integers(max(0, at - side + 1), min(at, length - side) + 1))
+        for at, length in zip(inside, lengths, strict=True)
+    )
+    return view.pixels[top : top + side, left : left + side]
 
 
 def _views(picture: KnownPicture, side: int, scales: Sequence[float]) -> list[_View]:
