@@ -235,6 +235,29 @@ def test_every_fourth_batch_has_wide_crops_of_pictures_that_are_large_enough() -
     assert shapes == 2 * [*3 * [(16, 1, 64, 64)], (4, 1, 128, 128)]
 
 
+def test_of_a_large_picture_the_part_around_the_hole_is_learned() -> None:
+    known = torch.ones(300, 400, dtype=torch.bool)
+    known[40:60, 350:390] = False
+    picture = KnownPicture.of(torch.arange(120_000.0).view(1, 300, 400), known)
+    part = picture.around_the_hole(10_000)
+    height, width = part.known.shape
+    assert height * width <= 10_000 < (height + 2) * (width + 1)  # a pixel more on three sides, the right being full
+    assert int((~part.known).sum()) == 20 * 40
+    where = part.values[0] > 0
+    assert torch.equal(part.values[0][where], picture.values[0][torch.isin(picture.values[0], part.values[0][where])])
+    assert picture.around_the_hole(120_000) is picture and picture.around_the_hole(799) is picture
+    whole = KnownPicture.of(picture.values, torch.ones_like(known))
+    assert whole.around_the_hole(10_000) is whole
+
+
+def test_pictures_that_do_not_fit_into_memory_are_refused(
+    prior: Prior, picture: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("priorpaint.training.adaptation.machine_memory", lambda: 2 * 80 * 80 * 35 - 1)
+    with pytest.raises(UsageError, match="more than half of this machine's memory"):
+        adapt(prior, picture, holed(), crops=CROPS)
+
+
 def _is_of(values: Tensor, weight: Tensor, picture: Tensor, known: Tensor) -> bool:
     """Whether the known pixels of a crop are those of the picture somewhere."""
     where = weight[0] > 0

@@ -23,10 +23,12 @@ from priorpaint.priors.base import Prior
 from priorpaint.priors.native.mlp import MLP
 from priorpaint.priors.native.prior import LoadedPrior
 from priorpaint.priors.native.weights_file import Denoiser, WeightsMetadata, save_weights, weights_bytes
+from priorpaint.priors.readers.untrusted.reading import machine_memory
 from priorpaint.priors.verify import FIGURES, check
 from priorpaint.training.config import TrainConfig
 from priorpaint.training.ema import EMA
 from priorpaint.training.known import SHARE, KnownCrops, KnownPicture
+from priorpaint.training.objectives import Losses
 from priorpaint.training.optim import Optimizers, rate_factor
 from priorpaint.training.tasks import WEIGHTS, Denoising
 
@@ -40,7 +42,12 @@ SIDE, WIDE, BATCH = 64, 128, 16
 SCALES = (1.0, 0.7, 0.5)
 LR, ADAM_LR = 0.003, 3e-4
 WARM_UP = 20
+MEASURED, MEASURING_RATE = 16, 0.2
+MOST_PIXELS = 2**22
+"""Of a larger picture only the part around the hole is learned."""
 _MOST_CROPS = 10**7
+# Bytes of a pixel in memory: its values and place at all scales, without those of its channels.
+_PIXEL = 14
 _VERIFIED = 8
 _TIMED = 2
 
@@ -127,7 +134,8 @@ def learnable(prior: Prior) -> LoadedPrior:
 def known_pictures(
     prior: Prior, values: Tensor | Sequence[Tensor], known: Tensor | Sequence[Tensor]
 ) -> tuple[KnownPicture, ...]:
-    """One or several pictures with their known pixels, as `adapt` takes them, but for those without any.
+    """One or several pictures with their known pixels, as `adapt` takes them, but for those without any; of large
+    ones, what lies around the hole.
 
     Raises:
         UsageError: shapes or numbers differ, or a known value is not finite.
@@ -146,7 +154,7 @@ def known_pictures(
     pictures = tuple(KnownPicture.of(picture, mask) for picture, mask in zip(several, masks, strict=True))
     if not all(bool(torch.isfinite(picture.values).all()) for picture in pictures):
         raise UsageError("a known pixel is not finite; count it as hidden.")
-    return tuple(picture for picture in pictures if bool(picture.known.any()))
+    return tuple(picture.around_the_hole(MOST_PIXELS) for picture in pictures if bool(picture.known.any()))
 
 
 def facts_of(prior: LoadedPrior, pictures: Sequence[KnownPicture], crops: int, seed: int) -> dict[str, Any]:
@@ -201,6 +209,12 @@ def _config(prior: LoadedPrior, pictures: Sequence[KnownPicture], crops: int, se
             f"the known part is too small to learn from: {most} pixels of a picture are known, and crops have "
             f"{side}x{side}, half of them known; do without adaptation, or take a larger picture."
         )
+    pixels = sum(picture.known.numel() for picture in pictures)
+    if (needed := pixels * (_PIXEL + 7 * shape.in_channels)) > machine_memory() / 2:
+        raise UsageError(
+            f"the pictures take {needed / 1e9:.3g} GB at all scales, more than half of this machine's memory; name "
+            "fewer or smaller ones."
+        )
     losses = {"eps": "hybrid" if shape.learned_variance else "simple", "mean": "vlb"}
     return TrainConfig(
         data=(prior.name,),
@@ -247,19 +261,36 @@ class _Run:
 
     def updates(self, cancel: CancelToken) -> Iterator[float]:
         """Update by update; the loss of each."""
-        device, seed, batch = self.prior.device, self.config.seed, self.config.batch
         total = math.ceil((self.config.crops or 0) / BATCH)
+        self._balance(total)
         for step in range(total):
             cancel.check()
-            x_0, known = (part.to(device) for part in self.source.batch(step, batch, seed=seed))
-            x_0 = x_0.contiguous(memory_format=torch.channels_last)
-            unlabelled = torch.zeros(len(x_0), dtype=torch.int64, device=device)
-            losses = self.task.losses(self.network, x_0, unlabelled, seed * 1_000_003 + step, known)
-            share = known.mean((1, 2, 3)) / known.mean()  # every known pixel has the same say
+            losses, share = self._losses(step)
             (share * losses.weighed).mean().backward()  # type: ignore[no-untyped-call]
             self.optimizers.step(rate_factor(step, step / total, self.config.decay, WARM_UP))
             self.ema.update(self.network, step)
             yield float((share * losses.plain.detach()).mean())
+
+    def _losses(self, index: int) -> tuple[Losses, Tensor]:
+        """Of batch ``index``, and the weight of each crop, so that every known pixel has the same say."""
+        seed, device = self.config.seed, self.prior.device
+        x_0, known = (part.to(device) for part in self.source.batch(index, self.config.batch, seed=seed))
+        x_0 = x_0.contiguous(memory_format=torch.channels_last)
+        unlabelled = torch.zeros(len(x_0), dtype=torch.int64, device=device)
+        losses = self.task.losses(self.network, x_0, unlabelled, seed * 1_000_003 + index, known)
+        return losses, known.mean((1, 2, 3)) / known.mean()
+
+    @torch.no_grad()
+    def _balance(self, first: int) -> None:
+        """Find the loss of each noise level beforehand, from batch ``first`` on: there is no time to find it on the
+        way, and a trained network's loss at middling noise is a fifth of that at weak and strong noise."""
+        balance = self.task.balance
+        if balance is None:
+            return
+        balance.rate, after = MEASURING_RATE, balance.rate
+        for index in range(MEASURED):
+            self._losses(first + index)
+        balance.rate = after
 
     def finished(self, facts: Mapping[str, Any]) -> LoadedPrior:
         """The averaged network as a prior."""

@@ -39,6 +39,29 @@ class KnownPicture:
         known = known.to("cpu", torch.bool)
         return cls(torch.where(known, values.to("cpu", torch.float32), torch.zeros(())), known)
 
+    def around_the_hole(self, most: int) -> KnownPicture:
+        """The part of a large picture that lies around what is hidden and has at most so many pixels; the picture
+        itself where it is small, wholly known, or hidden in places too far apart."""
+        sides = self.known.shape
+        hidden = ~self.known
+        if self.known.numel() <= most or not bool(hidden.any()):
+            return self
+        spans = [hidden.any(dim).nonzero() for dim in (1, 0)]
+        ends = [(int(span[0]), int(span[-1]) + 1) for span in spans]
+
+        def part(margin: int) -> tuple[slice, slice]:
+            rows, columns = (
+                slice(max(0, first - margin), min(side, last + margin))
+                for (first, last), side in zip(ends, sides, strict=True)
+            )
+            return rows, columns
+
+        fitting = [margin for margin in range(max(sides)) if self.known[part(margin)].numel() <= most]
+        if not fitting:
+            return self
+        rows, columns = part(fitting[-1])
+        return KnownPicture(self.values[:, rows, columns], self.known[rows, columns])
+
     def hashes(self) -> tuple[str, str]:
         """SHA-256 of the known values, and of the mask, in hexadecimal."""
         values = np.ascontiguousarray(self.values.numpy()).tobytes()
@@ -53,7 +76,7 @@ class _View:
     pixels."""
 
     pixels: NDArray[np.float32]
-    places: NDArray[np.int64]
+    places: NDArray[np.int32]
 
 
 class KnownCrops:
@@ -136,7 +159,7 @@ def _views(picture: KnownPicture, side: int, scales: Sequence[float]) -> list[_V
             values = _resized(values[None], size, "bicubic")[0].clamp(-1, 1)
             known = _resized(known[None, None].float(), size, "bilinear")[0, 0] > 1 - _ROUNDING
         pixels = torch.cat([values, known[None].float()]).permute(1, 2, 0).contiguous().numpy()
-        views.append(_View(pixels, np.flatnonzero(known.numpy())))
+        views.append(_View(pixels, np.flatnonzero(known.numpy()).astype(np.int32)))
     return [view for view in views if len(view.places)]
 
 
