@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import Cancelled, CancelToken, PriorError, UsageError
+from ..errors import Cancelled, CancelToken, PriorError, PriorpaintError, UsageError
 from ..imaging import Picture
 from ..imaging.picture import OPAQUE
 from ..imaging.ranges import Asked
@@ -123,12 +123,12 @@ def adapted(
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / "adapted" / f"{key}.safetensors"
     told: tuple[str, ...] = ()
-    if path.exists():
+    if os.path.exists(path):
         try:
             own = _cached(path, base, facts)
             tell(Adapting(crops, crops, 0.0, path))
             return Adapted(own, {**facts, "cached": True})
-        except PriorError as error:
+        except (PriorpaintError, OSError) as error:
             told = (f"The adapted prior of an earlier run is made again, because it cannot be used: {error}",)
 
     def progress(learned: Learned) -> None:
@@ -142,9 +142,10 @@ def adapted(
         make_folder(path.parent)
         path.parent.chmod(0o700)  # a prior that has learned a picture can show something of it
         save_adapted(new, path)
-    except (OSError, UsageError) as error:
+        return Adapted(_cached(path, base, facts), {**facts, "cached": False}, told)  # which others can load, too
+    except (PriorpaintError, OSError) as error:
         told = (*told, f"The adapted prior is not kept for later runs: {error}")
-    return Adapted(new, {**facts, "cached": False}, told)
+        return Adapted(new, {**facts, "cached": False}, told)
 
 
 def _cached(path: Path, base: Prior, facts: Mapping[str, Any]) -> Prior:
