@@ -17,7 +17,7 @@ from priorpaint.inpainting.adapting import cache_folder
 from priorpaint.inpainting.events import Adapting, Event
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
-from priorpaint.training.adaptation import facts_in
+from priorpaint.training.adaptation import CROPS, facts_in
 from tests.command_line import exit_code, finish, start
 from tests.training.conftest import draw_pictures
 
@@ -281,3 +281,8 @@ def test_ctrl_c_says_that_nothing_is_kept(photo: Path, prior: Path, tmp_path: Pa
             process.kill()
         assert code == 130 and "still learning, and nothing of it is kept" in err
         assert not cache.exists() and not (tmp_path / "own").exists()
+
+
+def test_the_help_says_the_default(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(monkeypatch, "adapt", "--help") == 0
+    assert f"Crops of 64x64 pixels to learn; default: {CROPS}." in " ".join(capsys.readouterr().out.split())

@@ -38,7 +38,7 @@ def adapt(
     out: Out = Path("prior"),
     prior: PriorSpec = "photos",
     crops: Annotated[
-        int | None, Option(metavar="N", min=1, help="Crops of 64x64 pixels to learn; default: 3296.")
+        int | None, Option(metavar="N", min=1, help="Crops of 64x64 pixels to learn; default: 2048.")
     ] = None,
     seed: Annotated[int, Option(metavar="N", min=0, help="Of crops and noise.")] = 0,
     value_range: RangeOption = "auto",

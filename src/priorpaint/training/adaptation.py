@@ -32,15 +32,16 @@ from priorpaint.training.objectives import Losses
 from priorpaint.training.optim import Optimizers, rate_factor
 from priorpaint.training.tasks import WEIGHTS, Denoising
 
-CROPS = 3296
+CROPS = 2048
 """Crops of 64x64 pixels that a prior learns, where nothing else is asked for."""
 RECIPE = 1
 """Version of what `adapt` does with them; the same version, prior, picture and seed make the same weights."""
 FACTS = "adapted"
 """Entry of the training facts of an adapted prior."""
-SIDE, WIDE, BATCH = 64, 128, 16
+SIDE, WIDE, BATCH = 64, 128, 8
 SCALES = (1.0, 0.7, 0.5)
 LR, ADAM_LR = 0.003, 3e-4
+P_MEAN = -0.5  # more of the strong noise that decides about holes than in the training of a prior
 WARM_UP = 20
 MEASURED, MEASURING_RATE = 16, 0.2
 MOST_PIXELS = 2**22
@@ -229,6 +230,7 @@ def _config(prior: LoadedPrior, pictures: Sequence[KnownPicture], crops: int, se
         lr=LR,
         adam_lr=ADAM_LR,
         decay=1.0,
+        p_mean=P_MEAN,
         sigma_min=metadata.sigma_min,
         sigma_max=metadata.sigma_max,
         sigma_data=metadata.sigma_data,
