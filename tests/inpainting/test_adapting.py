@@ -265,22 +265,22 @@ def test_adapt_refuses_what_cannot_be_learned(
         assert not (tmp_path / "own").exists()
 
 
-def test_ctrl_c_says_that_nothing_is_kept(photo: Path, prior: Path, tmp_path: Path, cache: Path) -> None:
-    words = ["--prior", prior, "--threads", 1, "-o", tmp_path / "own"]
-    for command in (
-        ["adapt", photo, mask_of(photo), "--crops", 1_000_000],
-        ["inpaint", photo, mask_of(photo), "--adapt-crops", 1_000_000],
-    ):
-        process = start(*command, *words)
-        try:
-            assert process.stderr is not None
-            assert "Adapting the prior: 1000000 crops" in process.stderr.readline()
-            process.send_signal(signal.SIGINT)
-            code, _, err = finish(process)
-        finally:
-            process.kill()
-        assert code == 130 and "still learning, and nothing of it is kept" in err
-        assert not cache.exists() and not (tmp_path / "own").exists()
+@pytest.mark.parametrize("words", [("adapt", "--crops"), ("inpaint", "--adapt-crops")])
+def test_ctrl_c_says_that_nothing_is_kept(
+    photo: Path, prior: Path, tmp_path: Path, cache: Path, words: tuple[str, str]
+) -> None:
+    command, option = words
+    out = tmp_path / "own"
+    process = start(command, photo, mask_of(photo), option, 1_000_000, "--prior", prior, "--threads", 1, "-o", out)
+    try:
+        assert process.stderr is not None
+        assert "Adapting the prior: 1000000 crops" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        code, _, err = finish(process)
+    finally:
+        process.kill()
+    assert code == 130 and "still learning, and nothing of it is kept" in err
+    assert not cache.exists() and not out.exists()
 
 
 def test_the_help_says_the_default(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
