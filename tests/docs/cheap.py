@@ -23,6 +23,7 @@ PYTHON = {
     r'sampler\("ddim", steps="20"': 'sampler("ddim", steps="2"',
     r"particles=256": "particles=8, steps=5",
     '"ddnm", "dps:steps=100"': '"ddnm:steps=2", "dps:steps=2"',
+    r"adapt=True": "adapt=16, num_samples=1, steps=2",
     r"num_samples=16": "num_samples=2",
     r'method="psld"': 'method="psld", num_samples=1, steps=2',
     r'priorpaint\.inpaint\("photo\.png", "mask\.png", prior=prior\)': 'priorpaint.inpaint("photo.png", "mask.png", '
@@ -88,6 +89,8 @@ RULES = (
     Rule(r"priorpaint bench ", "one picture, one mask, one method of two steps",
          "--pictures 1 -n 2 --mask half --operator grayscale --method ddnm:steps=2 --settings default --threads 1"),
     Rule(r"priorpaint restore ", "a small picture, one sample, two steps", "--samples 1 --set steps=2 --threads 1"),
+    Rule(r"priorpaint inpaint .*--adapt", "sixteen crops, one completion, three steps", f"{INPAINT} --adapt-crops 16"),
+    Rule(r"priorpaint adapt ", "sixteen crops", "--crops 16 --threads 1"),
     Rule(r"priorpaint inpaint ", "small pictures and networks, one completion, three steps", INPAINT),
     Rule(r"priorpaint masks ", "small pictures"),
     Rule(r"priorpaint figure ", "two iterations and two steps", "--samples 1 --iterations 2 --steps 2 --threads 1"),

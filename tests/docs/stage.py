@@ -71,6 +71,15 @@ def classes(*names: str, count: int = 8) -> Callable[[Path], None]:
     return write
 
 
+def masks(folder: Path) -> None:
+    """A mask for each picture of `classes`, where the hole is a corner."""
+    folder.mkdir()
+    for i in range(8):
+        hole = np.zeros((64, 64), dtype=np.uint8)
+        hole[:16, :16] = 255
+        Image.fromarray(hole).save(folder / f"{i:06}_mask.png")
+
+
 def own(channels: int = 3, num_classes: int = 0) -> Callable[[Path], None]:
     """A folder as `priorpaint train` leaves it."""
 
@@ -176,6 +185,8 @@ CHURCHES = "configs/latent-diffusion/lsun_churches-ldm-kl-8.yaml"
 THINGS: dict[str, Callable[[Path], None]] = {
     "examples/": lambda folder: shutil.copytree(EXAMPLES, folder) and None,
     "my-pictures/": classes(),
+    "damaged/": classes(),
+    "damaged-masks/": masks,
     "flowers/": classes("daisy", "tulips"),
     "animals/": classes("cats", "dogs", "owls"),
     "faces/": classes(),

@@ -86,6 +86,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "docs" / "images").mkdir(parents=True)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PRIORPAINT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PRIORPAINT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return folder
 

@@ -21,6 +21,10 @@ MaskFile = Annotated[
     Path | None, typer.Argument(metavar="MASK", help="The mask, of the same size: white = repaint; - is stdin.")
 ]
 Method = Annotated[str | None, Option(metavar="NAME", help="See `priorpaint methods`; default: ddnm.")]
+Adapt = Annotated[bool, Option("--adapt", help="Let the prior learn the known part of the picture first.")]
+AdaptCrops = Annotated[
+    int | None, Option(metavar="N", min=1, help="How many crops of 64x64 pixels of it; implies --adapt.")
+]
 Preview = Annotated[
     bool, Option("--preview", help="Only write STEM_preview.png: the hole, tinted, and what the prior would see.")
 ]
@@ -33,6 +37,8 @@ def inpaint(
     image: Image,
     mask: MaskFile = None,
     method: Method = None,
+    adapt: Adapt = False,
+    adapt_crops: AdaptCrops = None,
     preview: Preview = False,
     value_range: RangeOption = "auto",
     page: PageOption = None,
@@ -48,8 +54,38 @@ def inpaint(
 
     if preview:
         show(plan, image, options, own)
+    elif adapt or adapt_crops is not None:
+        run(_learning(plan, options.quiet), image, options, **own, adapt=adapt_crops or True)
     else:
         run(plan, image, options, **own)
+
+
+def _learning(plan: Callable[..., Plan], quiet: bool) -> Callable[..., Plan]:
+    """The same, with a word about the learning, which Ctrl-C stops."""
+    from priorpaint.inpainting.events import Adapting, Event
+    from priorpaint.inpainting.plans import Stopped
+
+    from .progress import AdaptingDisplay
+    from .stopping import signals
+
+    def planned(**arguments: Any) -> Plan:
+        with signals() as cancel, AdaptingDisplay(quiet=quiet) as display:
+
+            def hear(event: Event) -> None:
+                if not isinstance(event, Adapting):
+                    return
+                if event.source is None:
+                    display(event.crops, event.total, event.seconds_left)
+                elif not quiet:
+                    display.say(f"The prior has learned this picture before: {event.source}.")
+
+            try:
+                return plan(**arguments, on_event=hear, cancel=cancel)
+            except Stopped:
+                display.say("Stopped: the prior was still learning, and nothing of it is kept.")
+                raise typer.Exit(cancel.exit_code) from None
+
+    return planned
 
 
 def show(plan: Callable[..., Plan], image: Path, options: JobOptions, own: dict[str, Any]) -> None:

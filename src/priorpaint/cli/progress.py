@@ -167,6 +167,27 @@ class PassDisplay(_Shown):
             self.say(words)
 
 
+class AdaptingDisplay(_Shown):
+    """What the user sees while a prior learns a picture: how long that takes, then a bar, or a line now and then."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._last: float | None = None
+        super().__init__("adapting the prior", 1.0, quiet=quiet)
+
+    def __call__(self, crops: int, total: int, seconds_left: float | None) -> None:
+        """So many of all crops are learned."""
+        self._bar.update(self._task, completed=crops / total, description=f"{crops} of {total} crops learned")
+        if self.quiet or seconds_left is None:
+            return
+        now = time.monotonic()
+        if self._last is None:
+            self._last = now
+            self.say(f"Adapting the prior: {total} crops, about {duration(seconds_left)} in all.")
+        elif now - self._last >= _PLAIN_SECONDS and not self.console.is_terminal:
+            self._last = now
+            self.say(f"{math.floor(100 * crops / total):3d}%  {crops} of {total} crops  {duration(seconds_left)} left")
+
+
 class TrainingDisplay(_Shown):
     """What the user sees of a training run: notes, validations, and a bar or, in a log, a line every half minute."""
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -49,6 +49,9 @@ from .plans import Plan
 from .result import Result
 from .rowwise import rowwise
 from .windows import thickness
+
+if TYPE_CHECKING:
+    from .adapting import Adapted
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,9 @@ def plan(
     *,
     value_range: Asked = "auto",
     page: int | None = None,
+    adapt: bool | int = False,
     on_event: OnEvent | None = None,
+    cancel: CancelToken | None = None,
     **options: Any,
 ) -> Plan:
     """Read, check and load everything that a run needs, and plan its windows. Nothing is drawn yet.
@@ -135,18 +140,23 @@ def plan(
             holds (0 to 1 of floating values); or "auto": of pictures with more than 8 bits that use less than half of
             it, the part they use (`imaging.ranges.choose_range`). Results have the picture's own units.
         page: which page of a TIFF with several, counted from 1.
-        on_event: hears `Loading` before the prior is read.
+        adapt: whether the prior first learns the known part of the picture (`training.adaptation.adapt`); a number is
+            how many crops of 64x64 pixels of it. What it has learned is kept for later runs (`inpainting.adapting`).
+        on_event: hears `Loading` before the prior is read, and `Adapting`.
+        cancel: stops the learning.
         options: fields of `Masking` (boxes, mask_means, grow, extend, ...) and of `Options`, and settings of the
             method; with ``method=None`` these change the default settings.
 
     Raises:
         UsageError: arguments, picture or mask that cannot be used.
         PriorError: the prior cannot be read.
+        Stopped: the learning was cancelled; nothing of it is kept.
     """
+    check_callbacks(on_event, cancel)
     masking, rest = Masking.split(options)
     common, params = Options.split(rest)
     solver = choose_solver(method, params)  # first: a wrong setting is told before anything is read
-    masking, asked = masking.checked(), asked_range(value_range)
+    masking, asked, learn = masking.checked(), asked_range(value_range), _learning(adapt)
     picture = as_picture(image, page)
     hole = resolve_mask(picture, mask, masking)
     picture, told = in_range(hole.picture, hole.known, asked)
@@ -164,7 +174,10 @@ def plan(
         solver=solver,
     )
     call = {**masking.call(), "value_range": asked, "page": page}
-    return planned(job, prior, num_samples, seed, common, call, about, warnings, on_event)
+    if learn is not None:
+        call["adapt"] = learn.keywords["crops"]
+        learn = partial(learn, picture=picture, known=hole.known, on_event=on_event, cancel=cancel)
+    return planned(job, prior, num_samples, seed, common, call, about, warnings, on_event, learn=learn)
 
 
 def planned(
@@ -178,6 +191,7 @@ def planned(
     warnings: tuple[str, ...],
     on_event: OnEvent | None,
     size: tuple[int, int] | None = None,
+    learn: Callable[[Prior], Adapted] | None = None,
 ) -> Plan:
     """The part of a plan that all jobs share, from loading the prior on.
 
@@ -185,6 +199,7 @@ def planned(
         job_of: the job, given the fields of `PictureJob` that are left: prior, cancellable and seeds.
         call, about: for run.json, to which this adds.
         size: see `fitted`.
+        learn: makes the prior that is used of the one that is loaded.
     """
     check_callbacks(on_event)
     num_samples, options = whole(num_samples, "num_samples"), options.checked()
@@ -205,6 +220,9 @@ def planned(
             on_event(Loading(f"the prior {prior}"))
         loaded = load_prior(prior, flags=flags, device=options.device, offline=options.offline)
         warnings = (*warnings, *doubts(loaded))
+    adapted = None if learn is None else learn(loaded)
+    if adapted is not None:
+        loaded, warnings = adapted.prior, (*warnings, *adapted.warnings)
     guided, classifier = _classified(loaded, options)
     cancellable = CancellablePrior(guided)
     ready = _conditioned(fitted(rowwise(cancellable), options.fit, size), options)
@@ -232,6 +250,7 @@ def planned(
         "facts": ready.facts,
         "condition": None if condition is None else condition.request,
         "classifier": classifier,
+        **({} if adapted is None else {"adapted": adapted.about}),
     }
     about = {"call": call, "prior": about_prior, **about}
     return Plan(job.picture, ready, job.solver, seeds, call["batch_size"], warnings, job, about)
@@ -262,8 +281,17 @@ def inpaint(
         UsageError, PriorError, Stopped: as `plan` and `Plan.run`.
     """
     check_callbacks(on_event, cancel)
-    ready = plan(image, mask, prior, method, num_samples, seed, on_event=on_event, **options)
+    ready = plan(image, mask, prior, method, num_samples, seed, on_event=on_event, cancel=cancel, **options)
     return ready.run(on_event, cancel)
+
+
+def _learning(adapt: bool | int) -> partial[Adapted] | None:
+    """What adapts a prior, given the picture, where that is asked for."""
+    if isinstance(adapt, bool | np.bool_) and not adapt:
+        return None
+    from .adapting import adapted, asked_crops  # the training room, which few runs need
+
+    return partial(adapted, crops=asked_crops(adapt))
 
 
 def _classified(prior: Prior, options: Options) -> tuple[Prior, dict[str, Any] | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from PIL import Image
 
@@ -17,6 +18,23 @@ class Loading:
     """
 
     what: str
+
+
+@dataclass(frozen=True)
+class Adapting:
+    """The prior learns the known part of the picture, before the plan is ready.
+
+    Attributes:
+        crops: learned so far.
+        total: crops in all.
+        seconds_left: estimate; None before there is one.
+        source: the file where an earlier run has left all of it; None while it is learned.
+    """
+
+    crops: int
+    total: int
+    seconds_left: float | None
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -60,5 +78,5 @@ class Completion:
     image: Image.Image
 
 
-Event = Loading | Step | Completion
+Event = Loading | Adapting | Step | Completion
 OnEvent = Callable[[Event], None]

@@ -29,6 +29,7 @@ _AT_ONCE = 64
 _MOST_HELD_OUT = 128
 _TRANSPOSE_SHARE = 0.25
 _T = TypeVar("_T")
+_P = TypeVar("_P", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -323,7 +324,11 @@ def _shrunk(picture: Image.Image, size: int) -> Pixels:
 
 def _crop(pixels: Pixels, side: int, rng: np.random.Generator, augment: str) -> Pixels:
     top, left = rng.integers(pixels.shape[0] - side + 1), rng.integers(pixels.shape[1] - side + 1)
-    crop = pixels[top : top + side, left : left + side]
+    return turned(pixels[top : top + side, left : left + side], rng, augment)
+
+
+def turned(crop: NDArray[_P], rng: np.random.Generator, augment: str) -> NDArray[_P]:
+    """A crop (H, W, C), mirrored or transposed as it falls out; see ``augment`` of `Pictures`."""
     if augment != "none" and rng.random() < 0.5:
         crop = crop[:, ::-1]
     if augment == "photo" and rng.random() < _TRANSPOSE_SHARE:

@@ -76,8 +76,11 @@ class Objective(ABC):
     balance: Balance | None = None
 
     @abstractmethod
-    def losses(self, network: Network, x_0: Tensor, generator: torch.Generator) -> Losses:
-        """Losses of clean pictures x_0 (N, C, H, W) in [-1, 1], with noise from ``generator``."""
+    def losses(self, network: Network, x_0: Tensor, generator: torch.Generator, weight: Tensor | None = None) -> Losses:
+        """Losses of clean pictures x_0 (N, C, H, W) in [-1, 1], with noise from ``generator``.
+
+        They are means over all pixels, or with ``weight`` (N, 1, H, W) over pixels in this proportion.
+        """
 
     @abstractmethod
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
@@ -106,12 +109,12 @@ class EDMObjective(Objective):
         self.balance: Balance = Balance(levels)
         self._balanced = balance
 
-    def losses(self, network: Network, x_0: Tensor, generator: torch.Generator) -> Losses:
+    def losses(self, network: Network, x_0: Tensor, generator: torch.Generator, weight: Tensor | None = None) -> Losses:
         low, high = map(math.log, self.levels)
         normal = torch.randn(len(x_0), generator=generator, device=generator.device)
         sigma = (self.mean + self.std * normal).clamp(low, high).exp()
         x = x_0 + sigma[:, None, None, None] * _noise(x_0, generator)
-        error = (self.denoise(network, x, sigma).to(x_0.dtype) - x_0).square().mean((1, 2, 3))
+        error = _mean((self.denoise(network, x, sigma).to(x_0.dtype) - x_0).square(), weight)
         plain = error * (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
         return Losses(plain, self.balance.weigh(plain, sigma) if self._balanced else plain)
 
@@ -146,13 +149,13 @@ class SimpleObjective(Objective):
         self.log_abar = torch.log1p(-self.beta).cumsum(0)
         self.alpha, self.sigma = (self.log_abar / 2).exp(), (-torch.expm1(self.log_abar)).sqrt()  # of the table, (T,)
 
-    def losses(self, network: Network, x_0: Tensor, generator: torch.Generator) -> Losses:
+    def losses(self, network: Network, x_0: Tensor, generator: torch.Generator, weight: Tensor | None = None) -> Losses:
         index = torch.randint(len(self.beta), (len(x_0),), generator=generator, device=generator.device)
         noise = _noise(x_0, generator)
         alpha, sigma = (_rows(values[index.cpu()], x_0) for values in (self.alpha, self.sigma))
         x_t = alpha * x_0 + sigma * noise
         out = network(x_t, (sigma / alpha).log().flatten() / 4).to(x_0.dtype)
-        loss = self._loss(out, x_0, x_t, noise, index.cpu())
+        loss = _mean(self._loss(out, x_0, x_t, noise, index.cpu()), weight)
         return Losses(loss, loss)
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
@@ -161,7 +164,8 @@ class SimpleObjective(Objective):
         return x - s * raw.to(x.dtype)
 
     def _loss(self, out: Tensor, x_0: Tensor, x_t: Tensor, noise: Tensor, index: Tensor) -> Tensor:
-        return (out - noise).square().mean((1, 2, 3))
+        """The loss of each value, (N, C, H, W)."""
+        return (out - noise).square()
 
 
 class HybridObjective(SimpleObjective):
@@ -199,8 +203,7 @@ class HybridObjective(SimpleObjective):
         kl = 0.5 * (log_variance - log_true - 1 + (log_true - log_variance).exp() + away * (-log_variance).exp())
         first = -log_pixel(x_0, mean, log_variance)
         bits = torch.where((index == 0).to(out.device)[:, None, None, None], first, kl) / math.log(2)
-        simple = (eps - noise).square().mean((1, 2, 3))
-        return simple + VLB_WEIGHT * len(self.beta) * bits.mean((1, 2, 3))
+        return (eps - noise).square() + VLB_WEIGHT * len(self.beta) * bits
 
 
 class VLBObjective(SimpleObjective):
@@ -227,7 +230,7 @@ class VLBObjective(SimpleObjective):
         variance = torch.where(index == 0, self.beta[0], transitions.backward_variance(self.schedule, t, s))
         at_first = -log_pixel(x_0, out, like(variance.log(), x_0))
         nats = torch.where(first, at_first, away / (2 * like(variance, x_0)))
-        return len(self.beta) / math.log(2) * nats.mean((1, 2, 3))
+        return len(self.beta) / math.log(2) * nats
 
 
 def objective(config: TrainConfig) -> Objective:
@@ -245,6 +248,13 @@ def objective(config: TrainConfig) -> Objective:
 
 def _noise(x_0: Tensor, generator: torch.Generator) -> Tensor:
     return torch.empty_like(x_0, memory_format=torch.contiguous_format).normal_(generator=generator)
+
+
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Of each row of values (N, C, H, W), with weights (N, 1, H, W) that are not all 0."""
+    if weight is None:
+        return values.mean((1, 2, 3))
+    return (weight * values).sum((1, 2, 3)) / (values.shape[1] * weight.sum((1, 2, 3)))
 
 
 def _rows(values: Tensor, x: Tensor) -> Tensor:

@@ -130,14 +130,15 @@ class Optimizers:
                     raise ValueError("the state of an optimizer is of another network")
 
 
-def rate_factor(step: int, fraction: float, decay: float) -> float:
+def rate_factor(step: int, fraction: float, decay: float, warm_up: int = WARM_UP_STEPS) -> float:
     """Share of the full learning rate: warm-up by steps, constant, then linear decay by the budget.
 
     Args:
         step: updates made so far.
         fraction: share of the budget that is spent, 0..1.
         decay: share of the budget that the decay takes, in (0, 1].
+        warm_up: updates that the warm-up takes.
     """
-    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
+    warm = min(1.0, (step + 1) / warm_up)
     left = (1 - min(fraction, 1.0)) / decay
     return warm * (1.0 if left >= 1 else FINAL_SHARE + (1 - FINAL_SHARE) * left)

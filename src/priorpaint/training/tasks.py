@@ -161,9 +161,10 @@ class Denoising(Task):
         self.shape = cast("UNetConfig | MLPConfig", config.network)
         self.side = config.size
 
-    def losses(self, network: Any, x_0: Tensor, labels: Tensor, seed: int) -> Losses:
+    def losses(self, network: Any, x_0: Tensor, labels: Tensor, seed: int, weight: Tensor | None = None) -> Losses:
+        """As for any task; with ``weight`` (N, 1, H, W), pixels count in this proportion."""
         generator = torch.Generator(x_0.device).manual_seed(seed)
-        return self.objective.losses(self._told(network, labels, seed), x_0, generator)
+        return self.objective.losses(self._told(network, labels, seed), x_0, generator, weight)
 
     def psnr(self, network: Any, pictures: Tensor) -> dict[str, float]:
         return denoising_psnr(self._denoiser(network), pictures, self.objective.levels[1])

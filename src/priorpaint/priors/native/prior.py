@@ -21,19 +21,27 @@ from .weights_file import ON_A_TABLE, Denoiser, Weights, WeightsMetadata
 
 
 class LoadedPrior(NetworkPrior):
-    """A prior that was read from a weights file.
+    """A prior that was read from a weights file, or could be written into one.
 
     Its network sees ln(sigma / alpha) / 4, whatever it predicts. With classes, None is the null class: any picture.
 
     Attributes:
         hash: SHA-256 of the file, in hexadecimal.
-        source: the file.
+        source: the file; None where there is none yet.
         facts: what the file says about itself, in JSON values.
         metadata: the same as it is in the file.
     """
 
+    network: Denoiser
+
     def __init__(
-        self, network: Denoiser, metadata: WeightsMetadata, source: Path, name: str, dtype: torch.dtype
+        self,
+        network: Denoiser,
+        metadata: WeightsMetadata,
+        source: Path | None,
+        name: str,
+        dtype: torch.dtype,
+        digest: str | None,
     ) -> None:
         config, table = network.config, metadata.prediction in ON_A_TABLE
         schedule = VP(metadata.betas) if table else EDM(sigma_min=metadata.sigma_min, sigma_max=metadata.sigma_max)
@@ -54,7 +62,7 @@ class LoadedPrior(NetworkPrior):
         self.info = replace(self.info, null_state=not config.classes or dropout != 0)
         self.learned_variance = config.learned_variance
         self.data_std = 1.0 if table else metadata.sigma_data
-        self.hash = file_hash(source)
+        self.hash = digest
         self.source, self.metadata = source, metadata
         edm = {"sigma_min": metadata.sigma_min, "sigma_max": metadata.sigma_max, "sigma_data": metadata.sigma_data}
         self.facts = {
@@ -117,7 +125,7 @@ def trained_prior(
     for network in (weights.denoiser, weights.autoencoder):
         if network is not None:
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    prior = LoadedPrior(weights.denoiser, weights.metadata, source, name, dtype)
+    prior = LoadedPrior(weights.denoiser, weights.metadata, source, name, dtype, file_hash(source))
     if weights.autoencoder is None:
         return prior
     return LoadedLatentPrior(prior, weights.autoencoder, weights.metadata, dtype)

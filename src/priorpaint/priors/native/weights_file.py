@@ -97,6 +97,21 @@ def save_weights(
     Raises:
         PriorError: a weight is not finite, or too large for ``dtype``.
     """
+    _write(path, weights_bytes(network, metadata, dtype, autoencoder=autoencoder))
+
+
+def weights_bytes(
+    network: Denoiser,
+    metadata: WeightsMetadata,
+    dtype: torch.dtype = torch.float16,
+    *,
+    autoencoder: ConvAutoencoder | None = None,
+) -> bytes:
+    """What `save_weights` writes.
+
+    Raises:
+        PriorError: a weight is not finite, or too large for ``dtype``.
+    """
     later = {  # the entries of format 2
         "prediction": metadata.prediction if metadata.prediction != "edm" else None,
         "betas": metadata.betas if metadata.prediction in ON_A_TABLE else None,
@@ -115,12 +130,11 @@ def save_weights(
         "training": dict(metadata.training),
     }
     if autoencoder is None:
-        _write(path, network.state_dict(), entry, dtype)
-        return
+        return _encoded(network.state_dict(), entry, dtype)
     training = dict(metadata.autoencoder_training)
     entry |= {"format": 3, "autoencoder": {"config": asdict(autoencoder.config), "training": training}}
     both = nn.ModuleDict({_DENOISER: network, _AUTOENCODER: autoencoder})
-    _write(path, both.state_dict(), entry, dtype)
+    return _encoded(both.state_dict(), entry, dtype)
 
 
 def save_autoencoder(
@@ -136,7 +150,7 @@ def save_autoencoder(
     """
     config = asdict(autoencoder.config)
     entry = {"format": 3, "architecture": "autoencoder", "config": config, "training": dict(training or {})}
-    _write(path, autoencoder.state_dict(), entry, dtype)
+    _write(path, _encoded(autoencoder.state_dict(), entry, dtype))
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -171,12 +185,16 @@ def new_network(config: Config, seed: int = 0) -> Network:
     return UNet(config, seed=seed) if isinstance(config, UNetConfig) else ConvAutoencoder(config, seed=seed)
 
 
-def _write(path: str | Path, state: Mapping[str, Tensor], entry: Mapping[str, Any], dtype: torch.dtype) -> None:
-    path = Path(path)
+def _encoded(state: Mapping[str, Tensor], entry: Mapping[str, Any], dtype: torch.dtype) -> bytes:
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
-    check_finite(tensors, path, "train it again")
+    check_finite(tensors, "the network", "train it again")
+    return save(tensors, metadata={_ENTRY: json.dumps(entry, sort_keys=True)})
+
+
+def _write(path: str | Path, data: bytes) -> None:
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, save(tensors, metadata={_ENTRY: json.dumps(entry, sort_keys=True)}))
+    write_bytes_atomic(path, data)
 
 
 def _parse(header: Mapping[str, str], path: Path) -> tuple[dict[str, Config], WeightsMetadata]:

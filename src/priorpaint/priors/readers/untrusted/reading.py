@@ -206,8 +206,8 @@ def check_floating(state: Mapping[str, Tensor], path: Path) -> None:
             )
 
 
-def check_finite(state: Mapping[str, Tensor], path: Path, advice: str = _AGAIN) -> None:
-    """Raise CheckpointError where a tensor holds NaN or infinity, naming it."""
+def check_finite(state: Mapping[str, Tensor], path: Path | str, advice: str = _AGAIN) -> None:
+    """Raise CheckpointError where a tensor holds NaN or infinity, naming it; ``path`` says of what."""
     for key, value in state.items():
         if not value.is_floating_point():
             continue
