@@ -13,7 +13,7 @@ from typer import Option
 from priorpaint.errors import Cancelled, UsageError
 
 from .options import Device, MaskOptions, PriorSpec, Quiet, Threads, use_threads, with_options
-from .running import PICTURE_SUFFIXES, PageOption, RangeOption
+from .running import PICTURE_SUFFIXES, PageOption, RangeOption, pictures_in
 from .terminal import echo, echo_files
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def adapt(
         try:
             own_prior = learn(base, values, known, crops=crops or CROPS, seed=seed, cancel=cancel, on_progress=show)
         except Cancelled:
-            display.say("Stopped: the prior was still learning, and nothing of it is kept.")
+            display.stopped()
             raise typer.Exit(cancel.exit_code) from None
         weights = save_adapted(own_prior, out)
     _record(out / RECORD, own_prior, jobs, time.monotonic() - begun)
@@ -123,9 +123,7 @@ def _jobs(picture: Path, mask: Path | None) -> dict[Path, Path | None]:
         if mask is not None and mask.is_dir():
             raise UsageError(f"{mask} is a folder, and {picture} is one picture; name its mask.")
         return {picture: mask}
-    files = sorted(path for path in picture.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not files:
-        raise UsageError(f"there is no picture in {picture}; give a picture, or a folder of PNG or JPEG files.")
+    files = pictures_in(picture)
     if mask is None or not mask.is_dir():
         return dict.fromkeys(files, mask)
     return {file: _mask_of(file, mask) for file in files}

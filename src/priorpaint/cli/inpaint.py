@@ -82,7 +82,7 @@ def _learning(plan: Callable[..., Plan], quiet: bool) -> Callable[..., Plan]:
             try:
                 return plan(**arguments, on_event=hear, cancel=cancel)
             except Stopped:
-                display.say("Stopped: the prior was still learning, and nothing of it is kept.")
+                display.stopped()
                 raise typer.Exit(cancel.exit_code) from None
 
     return planned

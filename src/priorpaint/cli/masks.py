@@ -12,7 +12,7 @@ from typer import Option
 
 from priorpaint.errors import UsageError
 
-from .running import PICTURE_SUFFIXES
+from .running import pictures_in
 from .terminal import echo, echo_files
 
 if TYPE_CHECKING:
@@ -100,10 +100,7 @@ def _files(sources: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
-            inside = sorted(path for path in source.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
-            if not inside:
-                raise UsageError(f"there is no picture in {source}; give files, or a folder of PNG or JPEG files.")
-            files += inside
+            files += pictures_in(source)
         elif source.exists():
             files.append(source)
         else:

@@ -187,6 +187,10 @@ class AdaptingDisplay(_Shown):
             self._last = now
             self.say(f"{math.floor(100 * crops / total):3d}%  {crops} of {total} crops  {duration(seconds_left)} left")
 
+    def stopped(self) -> None:
+        """Say what was kept of learning that was stopped."""
+        self.say("Stopped: the prior was still learning, and nothing of it is kept.")
+
 
 class TrainingDisplay(_Shown):
     """What the user sees of a training run: notes, validations, and a bar or, in a log, a line every half minute."""

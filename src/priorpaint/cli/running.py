@@ -125,6 +125,18 @@ class JobOptions:
             raise UsageError("--negative-prompt has weight only with guidance; add --guidance 5, for example.")
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files of a folder, by name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not files:
+        raise UsageError(f"there is no picture in {folder}; give files, or a folder of PNG or JPEG files.")
+    return files
+
+
 def plan_arguments(options: JobOptions, own: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of a plan, and settings of its method.
 

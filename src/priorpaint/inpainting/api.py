@@ -156,7 +156,7 @@ def plan(
     masking, rest = Masking.split(options)
     common, params = Options.split(rest)
     solver = choose_solver(method, params)  # first: a wrong setting is told before anything is read
-    masking, asked, learn = masking.checked(), asked_range(value_range), _learning(adapt)
+    masking, asked, crops = masking.checked(), asked_range(value_range), _crops_to_learn(adapt)
     picture = as_picture(image, page)
     hole = resolve_mask(picture, mask, masking)
     picture, told = in_range(hole.picture, hole.known, asked)
@@ -174,9 +174,12 @@ def plan(
         solver=solver,
     )
     call = {**masking.call(), "value_range": asked, "page": page}
-    if learn is not None:
-        call["adapt"] = learn.keywords["crops"]
-        learn = partial(learn, picture=picture, known=hole.known, on_event=on_event, cancel=cancel)
+    learn: Callable[[Prior], Adapted] | None = None
+    if crops is not None:
+        from .adapting import adapted
+
+        call["adapt"] = crops
+        learn = partial(adapted, picture=picture, known=hole.known, crops=crops, on_event=on_event, cancel=cancel)
     return planned(job, prior, num_samples, seed, common, call, about, warnings, on_event, learn=learn)
 
 
@@ -280,18 +283,17 @@ def inpaint(
     Raises:
         UsageError, PriorError, Stopped: as `plan` and `Plan.run`.
     """
-    check_callbacks(on_event, cancel)
     ready = plan(image, mask, prior, method, num_samples, seed, on_event=on_event, cancel=cancel, **options)
     return ready.run(on_event, cancel)
 
 
-def _learning(adapt: bool | int) -> partial[Adapted] | None:
-    """What adapts a prior, given the picture, where that is asked for."""
+def _crops_to_learn(adapt: bool | int) -> int | None:
+    """How many crops a prior learns of the picture; None where that is not asked for."""
     if isinstance(adapt, bool | np.bool_) and not adapt:
         return None
-    from .adapting import adapted, asked_crops  # the training room, which few runs need
+    from .adapting import asked_crops  # the training room, which few runs need
 
-    return partial(adapted, crops=asked_crops(adapt))
+    return asked_crops(adapt)
 
 
 def _classified(prior: Prior, options: Options) -> tuple[Prior, dict[str, Any] | None]:
