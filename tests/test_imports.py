@@ -88,6 +88,19 @@ def test_help_version_and_wrong_use_wait_for_nothing_heavy(words: str, code: int
     assert len(added) <= MOST_OF_THE_COMMAND_LINE, len(added)
 
 
+def test_the_shell_completes_without_torch() -> None:
+    statement = (
+        "import os, sys\nos.environ.update(_PRIORPAINT_COMPLETE='complete_bash', COMP_CWORD='2',"
+        " COMP_WORDS='priorpaint inpaint --feat')\nsys.argv = ['priorpaint']\n"
+        "import io\nsys.stdout = io.StringIO()\n"
+        "from priorpaint.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    assert sys.stdout.getvalue().split() == ['--feather']\n"
+        "else:\n    raise AssertionError('main() ends the process')"
+    )
+    _, added = modules_after(statement, before="")
+    assert heavy(added, "torch", "numpy") == {"typer"}
+
+
 def test_the_main_job_loads_pillow_and_nothing_else_that_is_heavy() -> None:
     _, added = modules_after("import priorpaint; priorpaint.inpaint, priorpaint.load_prior, priorpaint.Result")
     assert heavy(added) == {"PIL"}

@@ -18,6 +18,7 @@ from priorpaint.errors import NO_MEMORY, PriorpaintError, UsageError, out_of_mem
 from .adapt import adapt
 from .bench import bench
 from .certify import certify
+from .doctor import doctor
 from .figure import figure
 from .inpaint import inpaint
 from .likelihood import likelihood
@@ -36,14 +37,14 @@ _PATH_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELO
 _DEBUG = "--debug"
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
 for command in (
-    adapt, bench, certify, figure, inpaint, likelihood, masks, methods, operators, restore, sample, theory, train,
+    adapt, bench, certify, doctor, figure, inpaint, likelihood, masks, methods, operators, restore, sample, theory,
+    train,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(priors, name="priors")
