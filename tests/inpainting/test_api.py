@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -209,6 +211,17 @@ def test_info_reproduces_the_run() -> None:
     again = inpaint(picture(), hole, white_prior(), **call)
     assert all(np.array_equal(raw(a), raw(b)) for a, b in zip(first.images, again.images, strict=True))
     assert first.info["nfe"] == {"forward": 3 * solver("repaint", steps=6, jump_length=2).cost().forward, "backward": 0}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_notebook_shows_sheet_seeds_and_warnings(count: int) -> None:
+    result = replace(inpaint(picture(), hole_in((64, 48)), white_prior(), num_samples=count, **FAST), warnings=())
+    line = f"Result({count} sample{'s' * (count > 1)} of 64 x 48 RGB, replacement on white, seed 0"
+    assert repr(result) == f"{line})" and repr(replace(result, warnings=("a", "b"))) == f"{line}, 2 warnings)"
+    html = replace(result, warnings=("a < b",))._repr_html_()
+    assert "<li>a &lt; b</li>" in html and ", ".join(map(str, result.info["sample_seeds"])) in html
+    sheet = Image.open(BytesIO(base64.b64decode(html.partition("base64,")[2].partition('"')[0])))
+    assert sheet.width > (2 + count) * 64 and sheet.height > 48
 
 
 def test_the_default_method_and_changes_to_it() -> None:

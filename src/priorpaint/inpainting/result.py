@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +65,42 @@ class Result:
     known: NDArray[np.bool_] = field(repr=False)
     picture: Picture = field(repr=False)
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line: what was drawn, of what, how, and whether there is something to hear about."""
+        count, told, (width, height) = len(self.images), len(self.warnings), self.mean.size
+        call, prior = self.info["call"], self.info["prior"]
+        facts = (
+            f"{count} sample{'s' * (count != 1)} of {width} x {height} {self.mean.mode}",
+            f"{call['method']} on {prior['name']}",
+            f"seed {call['seed']}",
+            f"{told} warning{'s' * (told != 1)}" if told else "",
+        )
+        return f"Result({', '.join(filter(None, facts))})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the contact sheet, the seed of each sample, and the warnings."""
+        heat, data = self._heat(), BytesIO()
+        self._sheet(heat).save(data, "JPEG", quality=92, subsampling=0)
+        picture = base64.b64encode(data.getvalue()).decode("ascii")
+        line, seeds = repr(self), ", ".join(map(str, self.info["sample_seeds"][: len(self.images)]))
+        told = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.warnings)
+        return (
+            f'<figure><img alt="{escape(line)}" style="max-width: 100%" src="data:image/jpeg;base64,{picture}">'
+            f"<figcaption>{escape(line)}"
+            f"<br>Seeds of the samples: {seeds}</figcaption></figure>" + (f"<ul>{told}</ul>" if told else "")
+        )
+
+    def _heat(self) -> Image.Image | None:
+        """The uncertainty as a picture; None for one sample."""
+        if self.uncertainty is None:
+            return None
+        return uncertainty_picture(self.uncertainty, self.known, background=self.picture.image)
+
+    def _sheet(self, heat: Image.Image | None) -> Image.Image:
+        """All at a glance."""
+        tinted = self.known if self.known.any() else ~self.known  # a whole picture is not shown as a hole
+        return contact_sheet(self.picture.image, tinted, self.images, mean=self.mean, uncertainty=heat)
 
     def save(
         self,
@@ -275,15 +314,12 @@ class Output:
 
     def write_summary(self, result: Result, record: Record) -> list[Path]:
         """Write everything but the completions, at last run.json, and remove what a replaced run left."""
-        count, heat = len(result.images), None
+        count, heat = len(result.images), result._heat()
         save_picture(result.mean, self.path(f"mean{self.suffix}"), result.picture, read_back=self.read_back)
-        if result.uncertainty is not None:
-            heat = uncertainty_picture(result.uncertainty, result.known, background=result.picture.image)
+        if heat is not None and result.uncertainty is not None:
             save_picture(heat, self.path("uncertainty.png"), read_back=self.read_back)
             write_array_atomic(self.path("uncertainty.npy"), result.uncertainty)
-        tinted = result.known if result.known.any() else ~result.known  # a whole picture is not shown as a hole
-        page = contact_sheet(result.picture.image, tinted, result.images, mean=result.mean, uncertainty=heat)
-        save_picture(page, self.path("sheet.png"), read_back=self.read_back)
+        save_picture(result._sheet(heat), self.path("sheet.png"), read_back=self.read_back)
         names = [file.name for file in self.files(count)]
         record.info, record.finished = {**result.info, "outputs": names}, count
         record.write()
