@@ -75,6 +75,7 @@ UNET = "--channels 8,8 --blocks 1,1"
 RULES = (
     Rule(r"priorpaint (methods|operators|priors list|priors|(masks|figure|certify .*) ?--list)$", "as it stands"),
     Rule(r"priorpaint doctor", "as it stands"),
+    Rule(r"priorpaint priors push my-prior/ model/", "a small prior, one sample", "--samples 1"),
     Rule(r"priorpaint priors (info|verify|add \w+) PRIOR$", "of a small prior", words={"^PRIOR$": "my-prior/"}),
     Rule(r"priorpaint priors add imagenet64 ", "a network of the same form, with narrower levels of one block",
          words={"--num_channels 192": "--num_channels 32", "--num_head_channels 64": "--num_head_channels 32",

@@ -10,7 +10,7 @@ import typer
 from typer import Option
 from typer.core import TyperGroup
 
-from .terminal import echo
+from .terminal import echo, echo_files
 
 if TYPE_CHECKING:
     from priorpaint.priors import Prior
@@ -171,6 +171,44 @@ def verify(
         f"{levels}.",
         err=True,
     )
+
+
+@priors.command()
+def push(
+    name: Annotated[str, typer.Argument(metavar="PRIOR", help="A prior of `priorpaint train`: name, file or folder.")],
+    to: Annotated[
+        str,
+        typer.Argument(metavar="hf:OWNER/NAME|FOLDER", help="A model of the hub, or a folder to look at it first."),
+    ],
+    licence: Annotated[
+        str, Option("--license", metavar="NAME", help="For others, as the hub spells it: cc-by-4.0, apache-2.0, ...")
+    ],
+    samples: Annotated[int, Option(metavar="N", min=1, max=100, help="Pictures on the sheet of samples.")] = 16,
+    seed: Annotated[int, Option(metavar="N", help="Seed of the samples.")] = 0,
+    private: Annotated[bool, Option("--private", help="Make a model that only you see.")] = False,
+    device: Annotated[str | None, _DEVICE] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace files in the folder.")] = False,
+) -> None:
+    """Publish a prior on the Hugging Face hub: weights, card, licence, samples and what `verify` says."""
+    from tempfile import TemporaryDirectory
+
+    from priorpaint.priors import publishing
+    from priorpaint.priors.loading import load_prior
+
+    on_the_hub = to.startswith("hf:")
+    title = publishing.target(to) if on_the_hub else Path(to).absolute().name
+    prior = load_prior(name, device=device)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary if on_the_hub else to)
+        outcome = publishing.write_model(
+            prior, folder, title=title, licence=licence, samples=samples, seed=seed, overwrite=overwrite or on_the_hub
+        )
+        if not outcome.denoises:
+            echo("Warning: it does not find the noise at all levels, and its card says so.", err=True)
+        if on_the_hub:
+            echo(publishing.push(folder, to, private=private))
+        else:
+            echo_files(folder / file for file in publishing.FILES)
 
 
 def _show(facts: dict[str, Any]) -> None:

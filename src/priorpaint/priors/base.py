@@ -234,6 +234,25 @@ class Prior:
                 )
 
     @torch.no_grad()
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the prior into a folder that `load_prior` reads; what `priorpaint train` makes can do that.
+
+        Args:
+            folder: made where it is missing.
+            overwrite: whether weights there may be replaced.
+
+        Returns:
+            The file of the weights.
+
+        Raises:
+            UsageError: it is a prior of another kind, or the file cannot be written.
+        """
+        kind = (self.facts or {}).get("format", "function")
+        raise UsageError(
+            f"{self.name} is not in priorpaint's own format but a {kind} model, which is not written again; copy or "
+            "upload its own files."
+        )
+
     def sample(
         self,
         num: int,

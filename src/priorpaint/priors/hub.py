@@ -8,13 +8,16 @@ for a file that the specification itself names, which then goes through the read
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import MissingExtra, PriorError, UsageError
+from .native.weights_file import TRAINED_FILE
 from .readers.diffusers_folder import MODEL_INDEX, WEIGHTS, Folder, shards, weight_names
 
+_PATIENCE = 4.0  # seconds
 _FORM = re.compile(
     r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/(pr|convert)/[\w.-]+|[^/@\s]+))?(/(?P<inside>[^@\s]+?))?/?"
 )
@@ -73,11 +76,13 @@ def fetch(spec: str, *, variant: str | None = None, offline: bool = False) -> Pa
         PriorError: it is not on the hub, not in the cache, or without weights that are read.
         MissingExtra: huggingface_hub is not installed.
     """
-    place = Place.parse(spec)
-    shelf = _Shelf(spec, place, offline)
-    if place.inside and (file := _single_file(spec, place, offline)) is not None:
+    place, away = Place.parse(spec), "you asked to stay offline" if offline else unreachable()
+    shelf = _Shelf(spec, place, away)
+    if place.inside and (file := _single_file(spec, place, away)) is not None:
         return file
     if shelf.get(MODEL_INDEX) is None and shelf.get("config.json") is None or shelf.folder is None:
+        if shelf.get(TRAINED_FILE) is not None and shelf.folder is not None:
+            return shelf.folder
         raise shelf.missing(
             f"{spec} is not a file, and has no {MODEL_INDEX} of diffusers; name a file of the model, such as "
             f"hf:{place.repo}/model.safetensors, where it is in another format."
@@ -91,12 +96,15 @@ def fetch(spec: str, *, variant: str | None = None, offline: bool = False) -> Pa
 class _Shelf:
     """Files of one model: fetched or found in the cache, all from the same commit.
 
+    Args:
+        away: why only the cache is looked at; None where the hub can be asked.
+
     Attributes:
         folder: where they are; None before the first one.
     """
 
-    def __init__(self, spec: str, place: Place, offline: bool) -> None:
-        self.spec, self.place, self.offline = spec, place, offline
+    def __init__(self, spec: str, place: Place, away: str | None) -> None:
+        self.spec, self.place, self.away = spec, place, away
         self.folder: Path | None = None
         self._revision = place.revision
         self._trouble: Exception | None = None
@@ -107,12 +115,12 @@ class _Shelf:
         Raises:
             PriorError: the model cannot be fetched.
         """
-        hub, errors = _library()
+        hub, errors = library()
         inside = PurePosixPath(self.place.inside, name)
         try:
             path = Path(
                 hub.hf_hub_download(
-                    self.place.repo, str(inside), revision=self._revision, local_files_only=self.offline
+                    self.place.repo, str(inside), revision=self._revision, local_files_only=self.away is not None
                 )
             )
         except errors.LocalEntryNotFoundError as error:
@@ -132,10 +140,7 @@ class _Shelf:
         """Why nothing of the model was found: no connection, or ``otherwise``."""
         if self._trouble is None:
             return PriorError(otherwise)
-        why = "you asked to stay offline" if self.offline else "the hub cannot be reached"
-        cause = self._trouble.__cause__
-        if not self.offline and cause is not None:
-            why += f" ({type(cause).__name__})"
+        why = self.away or f"the hub cannot be reached ({type(self._trouble.__cause__ or self._trouble).__name__})"
         return PriorError(f"{self.spec} is not in the cache and {why}; run once with a connection to fetch it.")
 
     def _explained(self, error: Exception, errors: Any) -> Exception:
@@ -181,18 +186,39 @@ def _fetch_part(shelf: _Shelf, folder: Folder, part: str) -> None:
     )
 
 
-def _single_file(spec: str, place: Place, offline: bool) -> Path | None:
+def _single_file(spec: str, place: Place, away: str | None) -> Path | None:
     """One file, with the YAML of its name where there is one; None where ``inside`` is not a file."""
     inside = PurePosixPath(place.inside)
     parent = "" if str(inside.parent) == "." else str(inside.parent)
-    shelf = _Shelf(spec, Place(place.repo, place.revision, parent), offline)
+    shelf = _Shelf(spec, Place(place.repo, place.revision, parent), away)
     file = shelf.get(inside.name)
     if file is not None:
         shelf.get(f"{inside.stem}.yaml")
     return file
 
 
-def _library() -> tuple[Any, Any]:
+def unreachable() -> str | None:
+    """Why the hub does not answer, in a few words, after `_PATIENCE` seconds at most; None where it does.
+
+    huggingface_hub itself tries each file again and again, for most of a minute.
+    """
+    hub, _ = library()
+    trouble: list[str] = ["TimeoutError"]
+
+    def ask() -> None:
+        try:
+            hub.get_session().head(hub.HfApi().endpoint, timeout=_PATIENCE)  # any answer will do
+            trouble.clear()
+        except Exception as error:
+            trouble[:] = [type(error).__name__]
+
+    thread = threading.Thread(target=ask, daemon=True)  # for names are looked up without a timeout
+    thread.start()
+    thread.join(_PATIENCE)
+    return f"the hub cannot be reached ({trouble[0]})" if trouble else None
+
+
+def library() -> tuple[Any, Any]:
     try:
         import huggingface_hub
         from huggingface_hub import errors

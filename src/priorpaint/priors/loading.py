@@ -17,11 +17,10 @@ from .base import Prior
 from .flag_words import parse_flags
 from .hub import Place, fetch
 from .native.prior import trained_prior
-from .native.weights_file import read_weights
+from .native.weights_file import TRAINED_FILE, read_weights
 from .readers import Request, readers
 from .readers.untrusted.reading import looks_like
 
-TRAINED_FILE = "weights.safetensors"
 MODEL_INDEX = "model_index.json"  # of diffusers
 _MOST_HEADER = 1 << 24
 
@@ -123,6 +122,8 @@ def _load(
 ) -> Prior:
     if name.startswith("hf:"):
         source = fetch(name, variant=flags.get("variant"), offline=offline)
+        if source.is_dir() and _is_own(source):
+            source /= TRAINED_FILE
         prior = _read(source, flags, _device(device), dtype)
         prior.name = Place.parse(name).repo
         return prior

@@ -107,7 +107,7 @@ def check(prior: Prior, seed: int = 0, pictures: Tensor | None = None) -> Check:
     Raises:
         PriorError: an answer has the wrong shape or is not finite.
     """
-    asked = _conditioned(prior)
+    asked = conditioned(prior)
     picture = _picture(prior, seed) if pictures is None else pictures.to(prior.device)
     x_0 = prior.encode(picture)
     round_trip = _round_trip(prior, picture, x_0) if prior.latent else None
@@ -129,10 +129,11 @@ def _picture(prior: Prior, seed: int) -> Tensor:
     return F.interpolate(0.3 * coarse, size=(height, width), mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
-def _conditioned(prior: Prior) -> Prior:
+def conditioned(prior: Prior) -> Prior:
+    """The prior, or where it knows its pictures by class only, that of class 0."""
     try:
         prior.condition()
-    except UsageError:  # it knows its pictures by class only
+    except UsageError:
         return CFGPrior(prior, label=0)
     return prior
 

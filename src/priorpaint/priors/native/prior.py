@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...diffusion.schedules import EDM, VP
 from ...errors import CheckpointError
+from ...imaging.writing import check_results
 from ..latent import LatentPrior
 from ..network import NetworkPrior, labels_or
 from ..readers.untrusted.reading import file_hash
 from .autoencoder import ConvAutoencoder
-from .weights_file import ON_A_TABLE, Denoiser, Weights, WeightsMetadata
+from .weights_file import ON_A_TABLE, TRAINED_FILE, Denoiser, Weights, WeightsMetadata, save_weights
 
 
 class LoadedPrior(NetworkPrior):
@@ -77,6 +78,9 @@ class LoadedPrior(NetworkPrior):
             "training": dict(metadata.training),
         }
 
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        return _saved(self.network, None, self.metadata, Path(folder), overwrite)
+
     def _all_channels(self, x: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         with _precision(x, self._precision):
             return super()._all_channels(x, t, given)
@@ -99,6 +103,11 @@ class LoadedLatentPrior(LatentPrior):
             "autoencoder_parameters": sum(weight.numel() for weight in autoencoder.parameters()),
             "autoencoder_training": dict(metadata.autoencoder_training),
         }
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        inner = self.inner
+        assert isinstance(inner, LoadedPrior) and isinstance(self.autoencoder, ConvAutoencoder)  # as it was built
+        return _saved(inner.network, self.autoencoder, inner.metadata, Path(folder), overwrite)
 
     def encode(self, image: Tensor) -> Tensor:
         with _precision(image, self._precision):
@@ -129,6 +138,19 @@ def trained_prior(
     if weights.autoencoder is None:
         return prior
     return LoadedLatentPrior(prior, weights.autoencoder, weights.metadata, dtype)
+
+
+def _saved(
+    network: Denoiser, autoencoder: ConvAutoencoder | None, metadata: WeightsMetadata, folder: Path, overwrite: bool
+) -> Path:
+    """Write the networks as they are now, in float16 where that loses nothing, else in float32."""
+    path = folder / TRAINED_FILE
+    check_results(folder, [path], overwrite=overwrite)
+    parts: tuple[nn.Module, ...] = (network, *([autoencoder] if autoencoder is not None else []))
+    weights = [value for part in parts for value in part.state_dict().values()]
+    exact = all(torch.equal(value.half().to(value.dtype), value) for value in weights)
+    save_weights(path, network, metadata, torch.float16 if exact else torch.float32, autoencoder=autoencoder)
+    return path
 
 
 def _precision(x: Tensor, dtype: torch.dtype) -> AbstractContextManager[Any]:

@@ -28,6 +28,7 @@ from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.readers.base import explained, short
 from priorpaint.priors.readers.untrusted.reading import check_finite, check_fit, check_floating, load_safetensors
 
+TRAINED_FILE = "weights.safetensors"  # in a folder of `priorpaint train`, or of a model on the hub
 FORMATS = (1, 2, 3)
 ON_A_TABLE = ("eps", "mean")
 """Predictions of networks that were trained on a table of betas."""
