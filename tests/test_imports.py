@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -104,6 +105,13 @@ def test_the_shell_completes_without_torch() -> None:
 def test_the_main_job_loads_pillow_and_nothing_else_that_is_heavy() -> None:
     _, added = modules_after("import priorpaint; priorpaint.inpaint, priorpaint.load_prior, priorpaint.Result")
     assert heavy(added) == {"PIL"}
+
+
+def test_an_adapter_names_the_library_that_it_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepinv", None)
+    monkeypatch.delitem(sys.modules, "priorpaint.adapters.deepinv", raising=False)
+    with pytest.raises(priorpaint.MissingExtra, match="pip install deepinv"):
+        importlib.import_module("priorpaint.adapters.deepinv")
 
 
 @pytest.mark.parametrize("name", priorpaint.__all__)

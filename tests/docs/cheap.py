@@ -18,6 +18,8 @@ PYTHON = {
     r"particles=5412, num_kept=1024": "particles=8, num_kept=4",
     r"num_samples=1024": "num_samples=4",
     r"steps=50,": "steps=5,",
+    r"steps=1000\)": "steps=4)",
+    r"DPS\(denoiser, weight=100\)": "DPS(denoiser, num_steps=4)",
     r'sampler="heun", steps=18': 'sampler="heun", steps=2',
     r"DDPM\(50,": "DDPM(2,",
     r'sampler\("ddim", steps="20"': 'sampler("ddim", steps="2"',

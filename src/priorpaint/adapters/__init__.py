@@ -1,0 +1,1 @@
+"""Where people meet priorpaint from other libraries: one module each, imported by whoever uses that library."""
