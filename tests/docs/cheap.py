@@ -19,6 +19,7 @@ PYTHON = {
     r"num_samples=1024": "num_samples=4",
     r"steps=50,": "steps=5,",
     r"steps=1000\)": "steps=4)",
+    r'from_pipe\(pipe, method="langevin"\)': 'from_pipe(pipe, method="langevin", steps=2)',
     r"DPS\(denoiser, weight=100\)": "DPS(denoiser, num_steps=4)",
     r'sampler="heun", steps=18': 'sampler="heun", steps=2',
     r"DDPM\(50,": "DDPM(2,",

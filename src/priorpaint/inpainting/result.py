@@ -73,7 +73,7 @@ class Result:
         facts = (
             f"{count} sample{'s' * (count != 1)} of {width} x {height} {self.mean.mode}",
             f"{call['method']} on {prior['name']}",
-            f"seed {call['seed']}",
+            f"seed {call['seed']}" if isinstance(call["seed"], int) else "seeds of your own",
             f"{told} warning{'s' * (told != 1)}" if told else "",
         )
         return f"Result({', '.join(filter(None, facts))})"

@@ -49,6 +49,7 @@ class NetworkPrior(Prior):
             has none. The default for a network with classes is ``labels`` alone, without an unconditional state.
         classes: number of classes that the network knows.
         takes_text: whether ``embed`` makes something of a prompt.
+        device: where x_t must live; None is where the weights are (hooks of accelerate may bring them for each call).
 
     Where ``learned_variance`` is set to true (not with ``edm``), the extra channels r are the variance of an ancestral
     step, in improved DDPM's form: the share (r + 1) / 2.
@@ -69,6 +70,7 @@ class NetworkPrior(Prior):
         embed: Embed | None = None,
         classes: int = 0,
         takes_text: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         if prediction not in PREDICTIONS:
             raise UsageError(f"unknown prediction {prediction!r}; choose one of {', '.join(PREDICTIONS)}")
@@ -80,6 +82,7 @@ class NetworkPrior(Prior):
         info = PriorInfo(schedule, shape, multiple, data_std, classes, takes_text, provenance=Provenance(name))
         super().__init__(replace(info, null_state=not classes or embed is not None))
         self.network, self.prediction, self.sigma_data, self.dtype = network, prediction, sigma_data, dtype
+        self._device = device
         self._embed = embed or (self._labels_alone if classes else _nothing)
         self._null: Mapping[str, Tensor] | None = None
         self._condition = condition or (self._edm_condition if prediction == "edm" else _identity)
@@ -91,6 +94,8 @@ class NetworkPrior(Prior):
 
     @property
     def device(self) -> torch.device:
+        if self._device is not None:
+            return self._device
         first = next(self.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 

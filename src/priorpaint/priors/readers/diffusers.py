@@ -22,7 +22,7 @@ from ..latent import LatentPrior
 from ..network import Embed, NetworkPrior, labels_or
 from .base import Reader, Request
 from .diffusers_autoencoder import DiffusersAutoencoder
-from .diffusers_folder import MODEL_INDEX, Folder, build, fill, libraries
+from .diffusers_folder import MODEL_INDEX, Folder, Loaded, build, fill, libraries
 from .diffusers_networks import (
     FLUX_PATCH,
     DiT,
@@ -122,6 +122,21 @@ READER = Reader("diffusers", "a diffusers folder (save_pretrained) or hf:owner/n
 _PARTS = ("unet", "transformer", "vae", "vqvae")
 
 
+def loaded(pipe: Any, device: torch.device, dtype: torch.dtype, flags: Mapping[str, Any]) -> Prior:
+    """A prior of a pipeline of diffusers that is in memory: its own networks, where they are and as they are.
+
+    Args:
+        device: where they compute, to which hooks may bring them for each call (``enable_model_cpu_offload``).
+        dtype: of the denoiser.
+        flags: as for a folder.
+
+    Raises:
+        CheckpointError: a part is missing, or of a kind that is not read.
+        UsageError: a flag that is unknown or does not fit.
+    """
+    return _read(Loaded(pipe), Request(Path(), flags, device, dtype), DiffusersFlags.of(flags, "a diffusers pipeline"))
+
+
 def _read(folder: Folder, request: Request, flags: DiffusersFlags) -> Prior:
     autoencoder = _autoencoder(folder, request)
     factor = 1 if autoencoder is None else autoencoder.factor
@@ -148,13 +163,14 @@ def _read(folder: Folder, request: Request, flags: DiffusersFlags) -> Prior:
         embed=denoiser.embed,
         classes=denoiser.classes,
         takes_text=bool(denoiser.encoders),
+        device=request.device if folder.source is None else None,
     )
     facts: dict[str, Any] = {}
     if autoencoder is not None:
         prior = LatentPrior(prior, autoencoder)
         kind = type(autoencoder.network).__name__
         facts = {"autoencoder": kind, "factor": factor, "latent_channels": autoencoder.channels}
-    prior.source, prior.hash = folder.root, folder.hash()
+    prior.source, prior.hash = folder.source, folder.hash()
     prior.facts = {
         "format": "diffusers",
         "pipeline": folder.settings.get("_class_name"),
@@ -175,9 +191,12 @@ def _autoencoder(folder: Folder, request: Request) -> DiffusersAutoencoder | Non
     if name is None:
         return None
     network, config = _built(folder, name, torch.float32, request.device)
-    if request.dtype == torch.bfloat16 or (request.dtype == torch.float16 and not config.get("force_upcast", True)):
+    if folder.ready(name) is not None:
+        if next(network.parameters()).dtype == torch.float16 and config.get("force_upcast", True):
+            raise UsageError("this autoencoder overflows in float16; call pipe.vae.to(torch.float32) first.")
+    elif request.dtype == torch.bfloat16 or (request.dtype == torch.float16 and not config.get("force_upcast", True)):
         network.to(request.dtype)
-    return DiffusersAutoencoder(network, config, folder.path(name)).to(request.device)
+    return DiffusersAutoencoder(network, config, folder.path(name))
 
 
 @dataclass(frozen=True)
@@ -222,6 +241,8 @@ def _built(folder: Folder, name: str, dtype: torch.dtype, device: torch.device) 
     """(network with its weights, its configuration with all defaults)."""
     import diffusers
 
+    if (network := folder.ready(name)) is not None:
+        return network, network.config
     state = folder.weights(name)
     cls = getattr(diffusers, folder.index[name])
     where = folder.path(name)
@@ -322,6 +343,8 @@ def _check_channels(denoiser: _Denoiser, wanted: int, folder: Folder) -> None:
 def _scheduler(folder: Folder) -> tuple[dict[str, Any], Path, str]:
     """(configuration, its file, class)."""
     path = folder.path("scheduler") / "scheduler_config.json"
+    if (scheduler := folder.ready("scheduler")) is not None:
+        return dict(scheduler.config), path, type(scheduler).__name__
     config = folder.json(path)
     return config, path, str(folder.index["scheduler"] or config.get("_class_name"))
 

@@ -49,12 +49,12 @@ class DiffusersAutoencoder(nn.Module):
         """Image (N, C, H, W) in [-1, 1] to the denoiser's latent (N, c, H/f, W/f), in the image's dtype."""
         out = self.network.encode(image.to(self._dtype))  # type: ignore[operator]
         latent = out.latent_dist.mode() if hasattr(out, "latent_dist") else out.latents
-        scaled: Tensor = (latent.to(image.dtype) - self._shift.to(image.dtype)) * self._scale.to(image.dtype)
+        scaled: Tensor = (latent.to(image.dtype) - self._shift.to(image)) * self._scale.to(image)
         return scaled
 
     def decode(self, latent: Tensor) -> Tensor:
         """The denoiser's latent (N, c, h, w) to an image (N, C, f h, f w), in the latent's dtype."""
-        own = latent / self._scale.to(latent.dtype) + self._shift.to(latent.dtype)
+        own = latent / self._scale.to(latent) + self._shift.to(latent)
         image: Tensor = self.network.decode(own.to(self._dtype)).sample.to(latent.dtype)  # type: ignore[operator]
         return image
 

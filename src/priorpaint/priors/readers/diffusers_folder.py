@@ -53,15 +53,21 @@ class Folder:
         variant: of the weights (``fp16``); None prefers the files without one.
 
     Attributes:
+        source: the root; None for a model that is in memory.
         index: part of the pipeline -> its class, from the lists here.
         settings: of the pipeline.
     """
 
     def __init__(self, root: Path, variant: str | None = None) -> None:
         self.root, self.variant = root, variant
+        self.source: Path | None = root
         self._read: list[Path] = []
         self.settings: dict[str, Any] = {}
         self.index = self._components()
+
+    def ready(self, name: str) -> Any:
+        """A part that is in memory already; None where it is made from the folder's files."""
+        return None
 
     def path(self, name: str) -> Path:
         """Where a part lies: its own folder, or, in old models with one network, the top folder."""
@@ -128,7 +134,7 @@ class Folder:
             self._read.append(path)
         return path
 
-    def hash(self) -> str:
+    def hash(self) -> str | None:
         """SHA-256 over the names and contents of all files that were read, in the order of their names."""
         total = hashlib.sha256()
         for path in sorted(self._read, key=lambda read: read.relative_to(self.root).as_posix()):
@@ -181,6 +187,40 @@ class Folder:
         if lost:
             raise CheckpointError(f"the shards of {index} lack {len(lost)} tensors that it lists, first {lost[0]!r}.")
         return state
+
+
+class Loaded(Folder):
+    """A pipeline of diffusers that is in memory, in place of its folder; its parts are used as they are.
+
+    Raises:
+        CheckpointError: a part is not one that is known.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        self.parts: dict[str, Any] = {
+            name: part for name, part in pipe.components.items() if part is not None and name not in UNUSED
+        }
+        super().__init__(Path(str(pipe.config.get("_name_or_path") or type(pipe).__name__)))
+        self.settings = {"_class_name": type(pipe).__name__} | {
+            key: value for key, value in pipe.config.items() if not isinstance(value, (list, tuple))
+        }
+        self.source = None
+
+    def ready(self, name: str) -> Any:
+        return self.parts.get(name)
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def hash(self) -> None:
+        return None
+
+    def _components(self) -> dict[str, str]:
+        return {
+            name: _allowed(name, [type(part).__module__.split(".")[0], type(part).__name__], self.root)
+            for name, part in self.parts.items()
+            if isinstance(part, nn.Module) or name.startswith(("scheduler", "tokenizer"))
+        }
 
 
 def weight_names(stem: str, variant: str | None) -> list[str]:

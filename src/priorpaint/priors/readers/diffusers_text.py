@@ -36,12 +36,14 @@ class Encoder:
         network: a CLIP or T5 encoder.
         length: tokens that every text is padded or cut to.
         masked: whether padding is hidden from attention.
+        device: where it computes; None is where its weights are.
     """
 
     tokenizer: Any
     network: nn.Module
     length: int
     masked: bool
+    device: torch.device | None = None
 
     def run(self, prompt: str) -> Any:
         """The encoder's outputs for one prompt, with all hidden states."""
@@ -49,7 +51,7 @@ class Encoder:
             tokens = self.tokenizer(
                 prompt, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
             )
-        device = next(self.network.parameters()).device
+        device = self.device or next(self.network.parameters()).device
         mask = tokens.attention_mask.to(device) if self.masked else None
         with torch.no_grad():
             return self.network(tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=True)
@@ -71,6 +73,8 @@ def read_encoder(folder: Folder, suffix: str, device: torch.device, dtype: torch
     for part in (name, words):
         if part not in folder.index:
             raise CheckpointError(f"{folder.root} has no {part}, which its network needs; download the whole model.")
+    if (loaded := folder.ready(name)) is not None:
+        return _encoder(folder.ready(words), loaded, length, device)
     cls = getattr(transformers, folder.index[name])
     config = folder.config(name)
     for key in ("dtype", "torch_dtype"):
@@ -91,9 +95,14 @@ def read_encoder(folder: Folder, suffix: str, device: torch.device, dtype: torch
         network.tie_weights()  # type: ignore[operator]
     tokenizer = _tokenizer(folder, words)
     _check_words(tokenizer, network.config, folder.root / words, where)
-    most = getattr(network.config, "max_position_embeddings", None) or _USUAL_LENGTH
+    return _encoder(tokenizer, network, length)
+
+
+def _encoder(tokenizer: Any, network: nn.Module, length: int, device: torch.device | None = None) -> Encoder:
+    config: Any = network.config
+    most = getattr(config, "max_position_embeddings", None) or _USUAL_LENGTH
     own = min(int(tokenizer.model_max_length), int(most))
-    return Encoder(tokenizer, network, length or own, bool(getattr(network.config, "use_attention_mask", False)))
+    return Encoder(tokenizer, network, length or own, bool(getattr(config, "use_attention_mask", False)), device)
 
 
 def _renamed(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
