@@ -140,6 +140,13 @@ def shortened(name: object) -> str:
     return text if len(text) < 120 else f"{text[:40]}...{text[-40:]}"
 
 
+def show_bytes(count: int) -> str:
+    """A number of bytes for a sentence."""
+    if count >= 10**9:
+        return f"{count / 10**9:.1f} GB"
+    return f"{round(count / 10**6)} MB" if count >= 10**6 else f"{max(1, round(count / 10**3))} kB"
+
+
 def path_too_long(error: BaseException) -> UsageError | None:
     """The sentence for a path that no system call takes; None for other errors."""
     if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+from typer import Exit
 
 import priorpaint
-from priorpaint.cli.doctor import requirements
+from priorpaint.cli.doctor import doctor, requirements
 from tests.command_line import exit_code
 
 NEEDS = (
@@ -54,3 +56,11 @@ def test_what_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     have = metadata.version("pillow")
     assert f"lacks pillow {have} is older than 999.1; pip install 'priorpaint[sci]'" in printed.out
     assert printed.err == "Warning: not-there-1 is missing; run: pip install --upgrade priorpaint\n"
+
+
+def test_a_torch_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(Exit):
+        doctor()
+    printed = capsys.readouterr()
+    assert "Warning: torch cannot be imported (ModuleNotFoundError: " in printed.err and "memory" in printed.out

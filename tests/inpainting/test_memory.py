@@ -11,7 +11,8 @@ from PIL import Image
 
 from priorpaint import NetworkPrior, UsageError, inpaint, solver
 from priorpaint.diffusion.schedules import VP
-from priorpaint.inpainting.memory import CallBytes, Footprint, measure, parse_bytes, plan_for, plan_memory, show_bytes
+from priorpaint.errors import show_bytes
+from priorpaint.inpainting.memory import CallBytes, Footprint, measure, parse_bytes, plan_for, plan_memory
 from priorpaint.priors.latent import LatentPrior
 from priorpaint.priors.recompute import RecomputePrior
 from priorpaint.solvers.base import Graph

@@ -9,11 +9,12 @@ import re
 import sys
 from collections.abc import Iterable
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Exit, Option
+
+from priorpaint.errors import show_bytes
 
 from .terminal import echo
 
@@ -54,7 +55,7 @@ def examination() -> dict[str, Any]:
         "system": platform.platform(),
         "devices": devices,
         "memory": _memory(),
-        "folders": _folders(),
+        "folders": {} if trouble else _folders(),
         "priors": priors,
         "extras": {
             extra: {
@@ -159,12 +160,11 @@ def _folders() -> dict[str, dict[str, Any]]:
     """Where things are kept between runs: what is meant -> path, size, and the variable that moves it."""
     from priorpaint.inpainting.adapting import cache_folder
     from priorpaint.priors.address_book import home
+    from priorpaint.priors.hub import hub_cache
 
     places = {"names of priors": (home(), "PRIORPAINT_HOME"), "adapted priors": (cache_folder(), "PRIORPAINT_CACHE")}
-    if find_spec("huggingface_hub") is not None:
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        places["models of the hub"] = (Path(HF_HUB_CACHE), "HF_HOME")
+    if (cache := hub_cache()) is not None:
+        places["models of the hub"] = (cache, "HF_HOME")
     return {
         what: {"path": str(path), "bytes": _size(path), "variable": variable}
         for what, (path, variable) in places.items()
@@ -230,8 +230,4 @@ def _room(total: int | None, free: int | None) -> str:
 
 
 def _bytes(count: int) -> str:
-    if count == 0:
-        return "nothing yet"
-    from priorpaint.inpainting.memory import show_bytes
-
-    return show_bytes(count)
+    return show_bytes(count) if count else "nothing yet"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from priorpaint.errors import PriorpaintError, UsageError
+from priorpaint.errors import PriorpaintError, UsageError, show_bytes
 
 from .options import (
     Device,
@@ -241,8 +241,6 @@ class _Run:
         Raises:
             UsageError: more than an hour, and nobody said yes.
         """
-        from priorpaint.inpainting.memory import show_bytes
-
         from .progress import duration
 
         samples = len(self.plan.seeds)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..errors import UsageError
+from ..errors import UsageError, show_bytes
 from ..priors.base import Prior
 from ..priors.recompute import RecomputePrior
 from ..solvers.base import Solver
@@ -151,12 +151,6 @@ def parse_bytes(text: str | int) -> int:
     if value <= 0:
         raise UsageError(f"an amount of memory is written like 4GB or 800MB, not {text!r}")
     return value
-
-
-def show_bytes(count: int) -> str:
-    if count >= 10**9:
-        return f"{count / 10**9:.1f} GB"
-    return f"{round(count / 10**6)} MB" if count >= 10**6 else f"{max(1, round(count / 10**3))} kB"
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------

@@ -197,6 +197,15 @@ def _single_file(spec: str, place: Place, away: str | None) -> Path | None:
     return file
 
 
+def hub_cache() -> Path | None:
+    """The folder of what was fetched, which may not exist; None where huggingface_hub is not installed."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return None
+    return Path(constants.HF_HUB_CACHE)
+
+
 def unreachable() -> str | None:
     """Why the hub does not answer, in a few words, after `_PATIENCE` seconds at most; None where it does.
 
