@@ -61,6 +61,10 @@ def test_the_same_completions_as_from_the_folder(layout: str, tmp_path: Path) ->
     prior = load_prior(tmp_path / "model", device="cpu", flags=flags)
     again = inpaint(PICTURE, WHERE["mask_image"], prior, "langevin", 2, call["seed"], steps=2, **told)
     assert same(images, again.images)
+    if layout == "sdxl":
+        pipe.vae.half()
+        with pytest.raises(UsageError, match="overflows in float16"):
+            PriorpaintInpaintPipeline.from_pipe(pipe)
     known = HOLE == 0
     assert all(np.array_equal(np.asarray(image)[known], np.asarray(PICTURE)[known]) for image in images)
 

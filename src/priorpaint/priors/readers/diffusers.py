@@ -192,8 +192,9 @@ def _autoencoder(folder: Folder, request: Request) -> DiffusersAutoencoder | Non
         return None
     network, config = _built(folder, name, torch.float32, request.device)
     if folder.ready(name) is not None:
-        if next(network.parameters()).dtype == torch.float16 and config.get("force_upcast", True):
-            raise UsageError("this autoencoder overflows in float16; call pipe.vae.to(torch.float32) first.")
+        half, xl = next(network.parameters()).dtype == torch.float16, {"unet", "text_encoder_2"} <= folder.index.keys()
+        if half and xl and config.get("force_upcast", True):  # diffusers itself decodes those of SDXL in float32
+            raise UsageError("the autoencoder of SDXL overflows in float16; call pipe.vae.to(torch.float32) first.")
     elif request.dtype == torch.bfloat16 or (request.dtype == torch.float16 and not config.get("force_upcast", True)):
         network.to(request.dtype)
     return DiffusersAutoencoder(network, config, folder.path(name))

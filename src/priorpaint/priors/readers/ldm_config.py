@@ -214,7 +214,9 @@ def _parsed(path: Path) -> Mapping[str, Any]:
     try:
         import yaml
     except ImportError:
-        raise MissingExtra('reading the YAML of an LDM checkpoint needs PyYAML: pip install "pyyaml"') from None
+        raise MissingExtra(
+            "reading the YAML of an LDM checkpoint needs PyYAML; run: pip install 'priorpaint[ldm]'"
+        ) from None
     try:
         size = path.stat().st_size
         if size > _LARGEST_FILE:
