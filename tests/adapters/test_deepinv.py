@@ -121,6 +121,18 @@ def test_a_prior_denoises_in_deepinvs_range_and_back_again() -> None:
     torch.testing.assert_close(again.denoise(x, t), prior.denoise(x, t), atol=1e-4, rtol=0)
 
 
+def test_without_a_decomposition_a_solver_takes_conjugate_gradients() -> None:
+    """DiffPIR with the exact denoiser of white pictures goes where y says, alone as in company."""
+    prior = analytic.Gaussian(torch.zeros(1600), torch.eye(1600), (1, 40, 40))
+    made = physics("smaller", (1, 40, 40))
+    torch.manual_seed(0)
+    y = made(torch.rand(2, 1, 40, 40))
+    model = adapter.SolverReconstructor(prior, "diffpir", steps=4)
+    found = model(y, made)
+    assert float((made.A(found) - y).std()) < 0.1  # twice the noise
+    torch.testing.assert_close(model(y[:1], made), found[:1], atol=1e-4, rtol=0)
+
+
 def test_deepinvs_methods_run_on_a_prior_of_ours() -> None:
     made, denoiser = physics("inpainting", LARGE), adapter.PriorDenoiser(load_prior("avatars", device="cpu"))
     torch.manual_seed(0)

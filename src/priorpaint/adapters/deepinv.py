@@ -22,7 +22,7 @@ from ..operators.matrix import MatrixOperator
 from ..operators.spectral import Basis, Shape, SpectralOperator, without_small
 from ..priors import DenoiserPrior, Prior
 from ..solvers import Solver, solver
-from ..solvers.krylov import conjugate_gradients
+from ..solvers.krylov import conjugate_gradients, dot
 
 try:
     import deepinv
@@ -30,7 +30,8 @@ except ImportError:
     raise MissingExtra("this adapter needs deepinv; run: pip install deepinv") from None
 
 _DENSE = 1024  # values of a picture up to which any A is written down as a matrix
-_ITERATIONS = 100  # of conjugate gradients
+_ITERATIONS, _BLOCK = 100, 20  # of conjugate gradients: at most, and between two looks at what is left
+_SMOOTH = 1e-2  # of a first guess, of the square of the largest singular value
 _RTOL = 1e-6  # singular values below this times the largest are 0
 _AGREES = 1e-3  # relative error up to which a decomposition is believed
 _POWER_STEPS = 30
@@ -260,7 +261,18 @@ class IterativePhysics(LinearOperator):
         def apply(u: Tensor) -> tuple[Tensor, Tensor]:
             return self(self.adjoint(u)) + like(added, u) * u, u
 
-        return conjugate_gradients(apply, r, self.iterations)[0]
+        u, rest, size = torch.zeros_like(r), r, dot(r, r)
+        for _ in range(0, self.iterations, _BLOCK):  # begun anew, to see which rows are done
+            left = dot(rest, rest) > _RTOL**2 * size
+            if not bool(left.any()):
+                break
+            u = torch.where(like(left, u) > 0, u + conjugate_gradients(apply, rest, _BLOCK)[0], u)
+            rest = r - apply(u)[0]
+        return u
+
+    def guess(self, y: Tensor) -> Tensor:
+        """A^T (A A^T + c I)^-1 y, which the noise of y does not swamp as it does A^+ y."""
+        return self.adjoint(self.solve(y, _SMOOTH * self._norm**2))
 
     def filter(self, x: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
         raise UsageError(
