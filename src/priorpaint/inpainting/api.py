@@ -44,7 +44,7 @@ from .inputs import (
 from .job import CancellablePrior, InpaintJob, PictureJob, fitted
 from .masking import Masking, about_mask, resolve_mask
 from .memory import parse_bytes
-from .method import choose_solver, for_width, method_name, sample_seeds
+from .method import choose_solver, for_width, method_name, refiner_of, sample_seeds
 from .plans import Plan
 from .result import Result
 from .rowwise import rowwise
@@ -160,7 +160,9 @@ def plan(
     picture = as_picture(image, page)
     hole = resolve_mask(picture, mask, masking)
     picture, told = in_range(hole.picture, hole.known, asked)
+    refiner = None
     if method is None:
+        refiner = refiner_of(params)
         solver = for_width(solver, params, thickness(~hole.known))
     about = {"image": about_picture(picture), "mask": about_mask(mask, hole)}
     warnings = (*picture.warnings, *hole.warnings, *told)
@@ -172,6 +174,7 @@ def plan(
         weight=hole.weight,
         opaque_holes=from_alpha,
         solver=solver,
+        refiner=refiner,
     )
     call = {**masking.call(), "value_range": asked, "page": page}
     learn: Callable[[Prior], Adapted] | None = None

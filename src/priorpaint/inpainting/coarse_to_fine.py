@@ -54,16 +54,20 @@ class Work:
         windows: in order.
         solver: of windows that start from noise; the others take it from REFINE_RATIO on.
         schedule: of the prior.
+        refiner: the method of windows that do not start from noise; None is ``solver`` with the steps that it takes from
+            there.
     """
 
-    def __init__(self, windows: Sequence[Window], solver: Solver, schedule: Schedule) -> None:
+    def __init__(
+        self, windows: Sequence[Window], solver: Solver, schedule: Schedule, refiner: Solver | None = None
+    ) -> None:
         self.windows, self.solver = windows, solver
-        warm = any(window.warm for window in windows)
-        self._refiner = solver.started_at(schedule, REFINE_RATIO) if warm else solver
+        warm = any(window.start != "noise" for window in windows)
+        self._refiner = (refiner or solver).started_at(schedule, REFINE_RATIO) if warm else solver
 
     def solver_of(self, window: Window) -> Solver:
         """The solver of a window."""
-        return self._refiner if window.warm else self.solver
+        return self.solver if window.start == "noise" else self._refiner
 
     def cost_of(self, window: Window, num_samples: int) -> Cost:
         """Evaluations for all samples of a window: what they share once, the rest for each."""
@@ -163,7 +167,7 @@ class CoarseToFine:
             below = self._canvases[depth + 1][: len(seeds)] if depth + 1 < len(self.levels) else None
             known = level.known.copy()
             for window in level.windows:
-                guess = None if below is None or not window.warm else _enlarged(below, window, known.shape)
+                guess = _enlarged(below, window, known.shape) if below is not None and window.start == "coarse" else None
                 self._fill_window(canvas, known, level.todo, window, guess, seeds)
         return self._canvases[0][: len(seeds)]
 
@@ -174,6 +178,8 @@ class CoarseToFine:
         rows, columns = window.index(known.shape)
         y = canvas[:, :, torch.from_numpy(rows), torch.from_numpy(columns)]
         operator = Inpainting(torch.from_numpy(known[rows, columns]))
+        if window.start == "smooth":
+            guess = smooth_fill(y, operator.known)
         initial = None if guess is None else operator.project(guess, y)
         filled = self.sampler.sample(Problem(self.prior, operator, operator(y)), window, seeds, initial)
         core, box = window.core, window.box
@@ -202,6 +208,25 @@ def _enlarged(below: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:
     part = F.interpolate(below[:, :, top:bottom, left:right], scale_factor=2, mode="bicubic", align_corners=False)
     rows, columns = window.index(shape)
     return part[:, :, torch.from_numpy(rows - 2 * top), torch.from_numpy(columns - 2 * left)]
+
+
+def smooth_fill(picture: Tensor, known: Tensor) -> Tensor:
+    """A picture (N, C, H, W) whose unknown pixels are weighted means of known ones, the nearer the finer.
+
+    Push-pull (Gortler et al. 1996, "The Lumigraph", Section 3.4.3): means of 2x2 blocks down to a size where all is
+    known, enlarged back up.
+
+    Args:
+        known: (..., H, W) of 0 and 1, for all pictures.
+    """
+    weight = known.reshape(1, 1, *picture.shape[2:]).to(picture.dtype)
+    if bool(weight.all()) or not bool(weight.any()):
+        return picture * weight
+    share = F.avg_pool2d(_paired(weight), 2)
+    coarse = F.avg_pool2d(_paired(picture * weight), 2) / share.clamp(min=0.25)
+    below = smooth_fill(coarse, (share > 0).to(picture.dtype))
+    fill = F.interpolate(below, scale_factor=2, mode="bilinear", align_corners=False)
+    return torch.where(weight > 0, picture, fill[:, :, : picture.shape[2], : picture.shape[3]])
 
 
 def _halved(picture: Tensor, known: Bools) -> Tensor:

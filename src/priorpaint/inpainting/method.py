@@ -20,8 +20,9 @@ from .inputs import whole
 # narrow hole holds is nearly settled by its surroundings; a wide one needs its texture drawn, which takes a trajectory
 # that keeps more of its own noise (docs/results/defaults.md).
 DEFAULT_METHOD = "ddnm"
-NARROW_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.95}
+NARROW_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.8, "extrapolation": 0.3, "bottom": 0.03}
 WIDE_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.7}
+REFINE_SETTINGS: dict[str, Any] = {"steps": 26, "eta": 0.85, "extrapolation": 0.5, "bottom": 0.03}
 WIDE = 48
 # Seeds of samples stay below this, so that every JSON reader gets them exactly.
 _SEEDS = 2**48
@@ -60,6 +61,11 @@ def for_width(solver: Solver, params: Mapping[str, Any], width: int) -> Solver:
         return solver
     wide = {key: value for key, value in WIDE_SETTINGS.items() if key not in params}
     return replace(solver, **wide)  # type: ignore[type-var]
+
+
+def refiner_of(params: Mapping[str, Any]) -> Solver | None:
+    """The default method, with settings ``params``, of windows that start near their answer; None for a ``preset``."""
+    return None if "preset" in params else make_solver(DEFAULT_METHOD, **{**REFINE_SETTINGS, **params})
 
 
 def restoration_default(operator: Operator, sigma_y: float) -> tuple[str, Mapping[str, Any]]:

@@ -87,6 +87,8 @@ class Solver(ABC):
         steps: int
         spacing: str | None
 
+        def _times(self, schedule: Schedule) -> Tensor: ...
+
     t_init: float = 1.0  # these three are fields where a method has the choice
     paste: bool = False
     variance: str | None = "small"
@@ -157,7 +159,7 @@ class Solver(ABC):
         For methods with ``warm_start``; one whose settings are not steps, spacing and t_init defines its own.
         """
         start = float(schedule.time_at(torch.tensor(nsr, dtype=torch.float64)))
-        steps = int((schedule.grid(self.steps, self.spacing)[:-1] < start).sum()) + 1
+        steps = int((self._times(schedule)[:-1] < start).sum()) + 1
         spacing = None if self.spacing in TABLED else self.spacing  # a table says itself where it starts
         return replace(self, steps=min(steps, self.steps), spacing=spacing, t_init=start)  # type: ignore[type-var]
 
