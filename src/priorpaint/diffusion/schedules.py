@@ -130,7 +130,9 @@ class Schedule(ABC):
             raise UsageError(f"a time grid starts in (0, 1], not at {start}")
         spacing = spacing or self.default_spacing
         if low is not None and spacing not in ("karras", "logsnr"):
-            raise UsageError(f"a grid with the spacing {spacing!r} has a last level of its own; use 'karras' or 'logsnr'")
+            raise UsageError(
+                f"a grid with the spacing {spacing!r} has a last level of its own; use 'karras' or 'logsnr'"
+            )
         asked = steps, spacing, rho, start, low
         last = self._last
         if last is None or last.asked != asked:  # some methods ask for their grid at every call

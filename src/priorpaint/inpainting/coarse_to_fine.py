@@ -24,9 +24,9 @@ from ..solvers.base import PosteriorSampler, Problem
 from .levels import MAX_AREA_GRADIENT, Level
 from .windows import Bools, Window
 
-# Noise level (sigma / alpha) at which the enlarged coarse fill is handed to the finer scale: well above the detail that
-# halving a photo loses, so that the fine pass draws this anew, and below what decides the content.
-REFINE_RATIO = 0.5
+# Noise level (sigma / alpha) at which an enlarged coarse fill, or a smooth one of a thin hole, is handed to the finer
+# scale: well above the detail that it lacks, so that the fine pass draws this anew, and below what decides the content.
+REFINE_RATIO = 0.7
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,9 @@ class CoarseToFine:
             below = self._canvases[depth + 1][: len(seeds)] if depth + 1 < len(self.levels) else None
             known = level.known.copy()
             for window in level.windows:
-                guess = _enlarged(below, window, known.shape) if below is not None and window.start == "coarse" else None
+                guess = (
+                    _enlarged(below, window, known.shape) if below is not None and window.start == "coarse" else None
+                )
                 self._fill_window(canvas, known, level.todo, window, guess, seeds)
         return self._canvases[0][: len(seeds)]
 

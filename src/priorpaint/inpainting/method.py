@@ -16,12 +16,12 @@ from ..solvers import SOLVERS, Solver
 from ..solvers import solver as make_solver
 from .inputs import whole
 
-# The method where the caller names none, and its settings for holes up to WIDE pixels wide and for wider ones. What a
-# narrow hole holds is nearly settled by its surroundings; a wide one needs its texture drawn, which takes a trajectory
-# that keeps more of its own noise (docs/results/defaults.md).
+# The method where the caller names none, with settings for holes up to WIDE pixels wide, for wider ones (whose coarse
+# scales, where the network sees few pixels, can afford more steps), and for windows that start near their answer, of
+# whose grid they take the part below REFINE_RATIO. All chosen by CRPS at equal work (docs/results/defaults.md).
 DEFAULT_METHOD = "ddnm"
 NARROW_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.8, "extrapolation": 0.3, "bottom": 0.03}
-WIDE_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.7}
+WIDE_SETTINGS: dict[str, Any] = {"steps": 80, "eta": 0.6}
 REFINE_SETTINGS: dict[str, Any] = {"steps": 26, "eta": 0.85, "extrapolation": 0.5, "bottom": 0.03}
 WIDE = 48
 # Seeds of samples stay below this, so that every JSON reader gets them exactly.

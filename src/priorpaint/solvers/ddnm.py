@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
-from ..diffusion.transitions import like
 from ..diffusion.schedules import Schedule
+from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 from ..priors.base import Prior
 from .base import STRICT, Field, Task, settings
@@ -43,7 +43,10 @@ class DDNM(PaperSolver, name="ddnm"):
         0.85, ge=0, le=1, description="form 'ddim': share of the noise that is drawn afresh, of all of sigma_s"
     )
     extrapolation: float = Field(
-        0.0, ge=0, le=1, description="form 'ddim', exact y: share of the second-order correction of x_0 (DPM-Solver++ 2M)"
+        0.0,
+        ge=0,
+        le=1,
+        description="form 'ddim', exact y: share of the second-order correction of x_0 (DPM-Solver++ 2M)",
     )
     bottom: float | None = Field(
         None, gt=0, description="sigma/alpha of the last noisy level, on the spacing karras; None is the prior's last"
