@@ -88,7 +88,7 @@ def test_a_photo_agrees_with_its_measurement_and_is_nearer_to_the_truth(operator
         assert image.size == truth.size and image.mode == "RGB"
         # Both pictures are rounded to 8 bits, by 2 / 255 / sqrt(12) each.
         assert float((operator(tensor(image)) - tensor(damaged)).square().mean().sqrt()) < 0.004
-        assert psnr(image, truth) > plain + 0.3
+    # A single sample need not be nearer: that of an exact posterior is 3 dB further from the truth than the mean of many.
     assert psnr(result.mean, truth) > max(plain + 0.5, *(psnr(image, truth) for image in result.images))
     assert result.uncertainty is not None
     assert result.uncertainty.min() >= 0 < result.uncertainty.mean() and not result.known.any()

@@ -117,8 +117,8 @@ class Schedule(ABC):
                 schedule's own habit.
             rho: exponent of ``karras``.
             start: the first time, in (0, 1].
-            low: sigma/alpha of the last noisy level of ``karras`` and ``logsnr``, which is at most half of the first one
-                where ``start`` is below 1; None is the smallest of the schedule.
+            low: sigma/alpha of the last noisy level of ``karras`` and ``logsnr``, at most half of the first one where
+                ``start`` is below 1; None is the smallest of the schedule.
 
         Raises:
             UsageError: steps < 1, an unknown spacing, ``start`` out of range, more steps than a table has entries, or

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..diffusion.rng import derive
 from ..diffusion.schedules import Schedule
 from ..errors import PriorError
+from ..imaging.filling import smooth_fill
 from ..operators import Inpainting
 from ..priors import Prior
 from ..solvers import Cost, Solver
@@ -26,7 +27,7 @@ from .windows import Bools, Window
 
 # Noise level (sigma / alpha) at which an enlarged coarse fill, or a smooth one of a thin hole, is handed to the finer
 # scale: well above the detail that it lacks, so that the fine pass draws this anew, and below what decides the content.
-REFINE_RATIO = 0.7
+REFINE_RATIO = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ class Work:
         windows: in order.
         solver: of windows that start from noise; the others take it from REFINE_RATIO on.
         schedule: of the prior.
-        refiner: the method of windows that do not start from noise; None is ``solver`` with the steps that it takes from
-            there.
+        refiner: of windows that do not start from noise; None is ``solver``. It takes its steps from there on.
     """
 
     def __init__(
@@ -167,9 +167,9 @@ class CoarseToFine:
             below = self._canvases[depth + 1][: len(seeds)] if depth + 1 < len(self.levels) else None
             known = level.known.copy()
             for window in level.windows:
-                guess = (
-                    _enlarged(below, window, known.shape) if below is not None and window.start == "coarse" else None
-                )
+                guess = None
+                if below is not None and window.start == "coarse":
+                    guess = _enlarged(below, window, known.shape)
                 self._fill_window(canvas, known, level.todo, window, guess, seeds)
         return self._canvases[0][: len(seeds)]
 
@@ -179,9 +179,10 @@ class CoarseToFine:
         """Fill one window's core on the canvas (N, C, H, W) and mark it as known."""
         rows, columns = window.index(known.shape)
         y = canvas[:, :, torch.from_numpy(rows), torch.from_numpy(columns)]
-        operator = Inpainting(torch.from_numpy(known[rows, columns]))
+        seen = known[rows, columns]
+        operator = Inpainting(torch.from_numpy(seen))
         if window.start == "smooth":
-            guess = smooth_fill(y, operator.known)
+            guess = smooth_fill(y, torch.from_numpy(seen))
         initial = None if guess is None else operator.project(guess, y)
         filled = self.sampler.sample(Problem(self.prior, operator, operator(y)), window, seeds, initial)
         core, box = window.core, window.box
@@ -210,25 +211,6 @@ def _enlarged(below: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:
     part = F.interpolate(below[:, :, top:bottom, left:right], scale_factor=2, mode="bicubic", align_corners=False)
     rows, columns = window.index(shape)
     return part[:, :, torch.from_numpy(rows - 2 * top), torch.from_numpy(columns - 2 * left)]
-
-
-def smooth_fill(picture: Tensor, known: Tensor) -> Tensor:
-    """A picture (N, C, H, W) whose unknown pixels are weighted means of known ones, the nearer the finer.
-
-    Push-pull (Gortler et al. 1996, "The Lumigraph", Section 3.4.3): means of 2x2 blocks down to a size where all is
-    known, enlarged back up.
-
-    Args:
-        known: (..., H, W) of 0 and 1, for all pictures.
-    """
-    weight = known.reshape(1, 1, *picture.shape[2:]).to(picture.dtype)
-    if bool(weight.all()) or not bool(weight.any()):
-        return picture * weight
-    share = F.avg_pool2d(_paired(weight), 2)
-    coarse = F.avg_pool2d(_paired(picture * weight), 2) / share.clamp(min=0.25)
-    below = smooth_fill(coarse, (share > 0).to(picture.dtype))
-    fill = F.interpolate(below, scale_factor=2, mode="bilinear", align_corners=False)
-    return torch.where(weight > 0, picture, fill[:, :, : picture.shape[2], : picture.shape[3]])
 
 
 def _halved(picture: Tensor, known: Bools) -> Tensor:

@@ -75,7 +75,7 @@ class DDNM(PaperSolver, name="ddnm"):
         return task.start(t)
 
     def _update(
-        self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None
+        self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         z = task.noise.normal_like(x_t)
         if self.form == "ddpm":
@@ -92,7 +92,7 @@ class DDNM(PaperSolver, name="ddnm"):
         return like(level.alpha, x_t) * mended + like(level.sigma, x_t) * eps_s
 
     def _ahead(
-        self, schedule: Schedule, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None
+        self, schedule: Schedule, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         """x_0 with a share of the second-order correction of Lu et al. 2022 (DPM-Solver++, Algorithm 2)."""
         if not self.extrapolation or last is None or float(s) == 0:

@@ -56,7 +56,7 @@ class DDRM(PaperSolver, name="ddrm"):
         return free + known + like(sigma, free) * operator.filter(task.noise.normal_like(free), missing)
 
     def _update(
-        self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None
+        self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         noise = task.noise.normal_like(x_t)
         schedule, operator = task.prior.schedule, task.linear

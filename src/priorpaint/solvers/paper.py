@@ -39,7 +39,7 @@ class PaperSolver(GuidedSolver):
 
     @abstractmethod
     def _update(
-        self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None
+        self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         """The paper's x_s from x_t and x_0 = E[x_0 | x_t]; ``last`` is (x_0, its time) of the step that led to x_t."""
 
