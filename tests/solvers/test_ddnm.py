@@ -257,3 +257,15 @@ def test_the_last_noisy_level_is_a_setting() -> None:
     assert float(schedule.level(times[-2]).log_nsr.exp()) == pytest.approx(0.25)
     with pytest.raises(UsageError, match="spacing 'uniform' has a last level of its own"):
         solver("ddnm", steps=5, bottom=0.25, spacing="uniform")._times(schedule)
+
+
+def test_above_a_level_all_noise_is_drawn_afresh() -> None:
+    """The same as eta = 1 where the whole grid lies above that level, and as eta itself where none of it does."""
+    settings = {"steps": 6, "spacing": "karras"}
+
+    def samples(**more: float) -> torch.Tensor:
+        return solver("ddnm", **settings, **more).sample(toy_g(EDM(0.01, 8)), KNOWN, Y, num_samples=5, seed=1)
+
+    assert torch.equal(samples(eta=0.3, redraw_above=1e-3), samples(eta=1.0))
+    assert torch.equal(samples(eta=0.3, redraw_above=8.0), samples(eta=0.3))
+    assert not torch.equal(samples(eta=0.3, redraw_above=1.0), samples(eta=0.3))

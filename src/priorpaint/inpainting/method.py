@@ -20,7 +20,13 @@ from .inputs import whole
 # coarse scales, where the network sees few pixels, can afford more steps; and those of a grid of which windows that
 # start near their answer take the part below REFINE_RATIO. All chosen by CRPS (docs/results/defaults.md).
 DEFAULT_METHOD = "ddnm"
-NARROW_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.8, "extrapolation": 0.3, "bottom": 0.03}
+NARROW_SETTINGS: dict[str, Any] = {
+    "steps": 40,
+    "eta": 0.8,
+    "redraw_above": 1.0,
+    "extrapolation": 0.3,
+    "bottom": 0.03,
+}
 WIDE_SETTINGS: dict[str, Any] = {"steps": 80, "eta": 0.7}
 REFINE_SETTINGS: dict[str, Any] = {"steps": 24, "eta": 0.85, "extrapolation": 0.5, "bottom": 0.03}
 WIDE_REFINE_SETTINGS: dict[str, Any] = {"eta": 0.7}

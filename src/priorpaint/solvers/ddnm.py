@@ -42,6 +42,9 @@ class DDNM(PaperSolver, name="ddnm"):
     eta: float = Field(
         0.85, ge=0, le=1, description="form 'ddim': share of the noise that is drawn afresh, of all of sigma_s"
     )
+    redraw_above: float | None = Field(
+        None, gt=0, description="form 'ddim', exact y: sigma/alpha above which eta is 1; None is nowhere"
+    )
     extrapolation: float = Field(
         0.0,
         ge=0,
@@ -87,8 +90,10 @@ class DDNM(PaperSolver, name="ddnm"):
         mended = ahead + misfit(operator, task.y, ahead)
         # eps of x_0, not of mended: it overshoots the known pixels, a guidance that the method's figures rest on.
         eps = transitions.epsilon(schedule, x_t, x_0, t)
-        eps_s = self.eta * z + math.sqrt(1 - self.eta**2) * eps
         level = schedule.level(s)
+        redrawn = self.redraw_above is not None and float(level.log_nsr.exp()) > self.redraw_above
+        eta = 1.0 if redrawn else self.eta
+        eps_s = eta * z + math.sqrt(1 - eta**2) * eps
         return like(level.alpha, x_t) * mended + like(level.sigma, x_t) * eps_s
 
     def _ahead(
