@@ -237,9 +237,9 @@ def test_settings_of_windows_that_start_near_their_answer() -> None:
     name, narrow, refine = choosing.DEFAULT_METHOD, choosing.NARROW_SETTINGS, choosing.REFINE_SETTINGS
     default = solver(name, **narrow)
     width = choosing.WIDE
-    assert choosing.refiner_for(default, False, {}, width, None) == solver(name, **refine)
+    assert choosing.refiner_for(default, False, {}, width, None) == solver(name, **{**narrow, **refine})
     wide = choosing.refiner_for(default, False, {"steps": 9}, width + 1, {"bottom": 0.5})
-    assert wide == solver(name, **{**refine, **choosing.WIDE_REFINE_SETTINGS, "steps": 9, "bottom": 0.5})
+    assert wide == solver(name, **{**narrow, **refine, **choosing.WIDE_REFINE_SETTINGS, "steps": 9, "bottom": 0.5})
     assert choosing.refiner_for(default, True, {}, width, None) is None
     assert choosing.refiner_for(default, False, {"preset": "reference"}, width, None) is None
     with pytest.raises(UsageError, match="VIPaint does not start from given images; refine is for copaint, "):
@@ -252,7 +252,7 @@ def test_thin_holes_start_from_a_smooth_fill_and_a_record_says_how() -> None:
     image, prior = picture("RGB", (96, 96)), white_prior()
     result = inpaint(image, hole, prior, num_samples=2)
     assert [window["start"] for window in result.info["windows"]] == ["smooth"]
-    refiner = solver(choosing.DEFAULT_METHOD, **choosing.REFINE_SETTINGS)
+    refiner = solver(choosing.DEFAULT_METHOD, **{**choosing.NARROW_SETTINGS, **choosing.REFINE_SETTINGS})
     steps = refiner.started_at(prior.schedule, coarse_to_fine.REFINE_RATIO).steps
     assert steps < refiner.steps and result.info["nfe"]["forward"] == 2 * steps
     call = json.loads(json.dumps(result.info))["call"]
