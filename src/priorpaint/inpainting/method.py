@@ -28,7 +28,7 @@ NARROW_SETTINGS: dict[str, Any] = {
     "bottom": 0.03,
 }
 WIDE_SETTINGS: dict[str, Any] = {"steps": 80, "eta": 0.7}
-REFINE_SETTINGS: dict[str, Any] = {"steps": 24, "eta": 0.85, "extrapolation": 0.5, "bottom": 0.03}
+REFINE_SETTINGS: dict[str, Any] = {"steps": 22, "eta": 0.85, "extrapolation": 0.5, "bottom": 0.03}
 WIDE_REFINE_SETTINGS: dict[str, Any] = {"eta": 0.7}
 WIDE = 48
 # Seeds of samples stay below this, so that every JSON reader gets them exactly.
