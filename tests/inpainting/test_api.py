@@ -255,6 +255,7 @@ def test_thin_holes_start_from_a_smooth_fill_and_a_record_says_how() -> None:
     refiner = solver(choosing.DEFAULT_METHOD, **{**choosing.NARROW_SETTINGS, **choosing.REFINE_SETTINGS})
     steps = refiner.started_at(prior.schedule, coarse_to_fine.REFINE_RATIO).steps
     assert steps < refiner.steps and result.info["nfe"]["forward"] == 2 * steps
+    assert result.info["uncertainty"].startswith("standard deviation over the n samples")
     call = json.loads(json.dumps(result.info))["call"]
     again = inpaint(image, hole, prior, **call)
     assert all(np.array_equal(raw(a), raw(b)) for a, b in zip(result.images, again.images, strict=True))
@@ -386,6 +387,7 @@ def test_a_wide_hole_is_filled_from_coarse_to_fine() -> None:
     refiner = method.started_at(prior.schedule, coarse_to_fine.REFINE_RATIO)
     assert refiner.t_init < 1 and refiner.steps < 40
     assert result.info["nfe"]["forward"] == 40 + 5 * refiner.steps
+    assert "uncertainty" not in result.info  # one sample has none
     values = raw(result.images[0])[hole] / 127.5 - 1
     std = ancestral_std(refiner, prior, STD**2)
     assert values.mean() == pytest.approx(MEAN, abs=0.003)
