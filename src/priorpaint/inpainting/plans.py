@@ -30,7 +30,7 @@ from .result import Result
 _LIBRARIES = ("torch", "numpy", "pillow", "safetensors", "pydantic")
 # What the map of a run says, for run.json.
 UNCERTAINTY = (
-    "standard deviation over the n samples (n - 1 in the denominator), averaged over the channels; values from -1 to 1; "
+    "standard deviation over the n samples (n - 1 in the denominator), averaged over the channels; values in [-1, 1]; "
     "for samples of the posterior its square times 1 + 1/n is on average the squared error of their mean"
 )
 
