@@ -59,6 +59,7 @@ def add_run_options(parser: argparse.ArgumentParser, page: str) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, metavar="N", help="samples computed at a time (default: all)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of the network")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument(
@@ -128,6 +129,7 @@ def setup(module: str, args: argparse.Namespace, prior: Prior | None) -> dict[st
         "crop": args.crop,
         "samples": args.samples,
         "seed": args.seed,
+        "precision": args.precision,
         "device": args.device if not args.device.startswith("cuda") else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
         "cpu_cores": os.cpu_count(),
@@ -162,7 +164,8 @@ def load(args: argparse.Namespace) -> tuple[list[Photo], Prior | None]:
         return photos, None
     from priorpaint.priors.loading import load_prior
 
-    return photos, load_prior(args.weights, device=args.device)
+    dtype = torch.bfloat16 if args.precision == "bfloat16" else torch.float32
+    return photos, load_prior(args.weights, device=args.device, dtype=dtype)
 
 
 def stem_of(args: argparse.Namespace) -> Path:

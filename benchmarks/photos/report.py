@@ -29,8 +29,9 @@ _DEFAULTS = """# The default for `photos`, and why
 
 `priorpaint.inpaint` (`default`) with other settings of its method, or with another method (`default/NAME`), from the
 list in `benchmarks/photos/defaults.toml`. The best row by CRPS comes first; LPIPS decides between rows that are close.
-The first other methods take the work of 40 evaluations a sample at full scale, where one with a gradient counts as
-three; below full scale and in windows each takes what the column *work* says.
+The first other methods take the work of 15 evaluations a sample at full scale, where one with a gradient counts as
+three; below full scale and in windows each takes what the column *work* says. `default/ddnm:steps=40,eta=0.95` was the
+default before, with its finer scales from sigma = 0.5 on.
 """
 _DENOISING = """## Denoising
 

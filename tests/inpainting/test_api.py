@@ -231,9 +231,9 @@ def test_the_default_method_and_changes_to_it() -> None:
     assert choosing.choose_solver("dps", {"steps": 3}) == solver("dps", steps=3)
     default = solver(name, **narrow)
     assert choosing.for_width(default, {}, choosing.WIDE) == default
-    assert choosing.for_width(default, {}, choosing.WIDE + 1) == solver(name, **wide)
+    assert choosing.for_width(default, {}, choosing.WIDE + 1) == solver(name, **{**narrow, **wide})
     three = solver(name, **{**narrow, "steps": 3})
-    assert choosing.for_width(three, {"steps": 3}, choosing.WIDE + 1) == solver(name, **{**wide, "steps": 3})
+    assert choosing.for_width(three, {"steps": 3}, choosing.WIDE + 1) == solver(name, **{**narrow, **wide, "steps": 3})
     assert choosing.for_width(default, {"preset": "paper"}, choosing.WIDE + 1) == default
 
 
@@ -244,6 +244,36 @@ def test_the_widest_hole_decides_the_default_settings() -> None:
         hole[8 : 8 + side, 8 : 8 + side] = True
         call = inpaint(picture(size=(112, 112)), hole, white_prior(), num_samples=1).info["call"]
         assert settings.items() <= call.items()
+
+
+def test_settings_of_windows_that_start_near_their_answer() -> None:
+    name, narrow, refine = choosing.DEFAULT_METHOD, choosing.NARROW_SETTINGS, choosing.REFINE_SETTINGS
+    default = solver(name, **narrow)
+    width = choosing.WIDE
+    assert choosing.refiner_for(default, False, {}, width, None) == solver(name, **{**narrow, **refine})
+    wide = choosing.refiner_for(default, False, {"steps": 9}, width + 1, {"bottom": 0.5})
+    assert wide == solver(name, **{**narrow, **refine, **choosing.WIDE_REFINE_SETTINGS, "steps": 9, "bottom": 0.5})
+    assert choosing.refiner_for(default, True, {}, width, None) is None
+    assert choosing.refiner_for(default, False, {"preset": "reference"}, width, None) is None
+    with pytest.raises(UsageError, match="VIPaint does not start from given images; refine is for copaint, "):
+        choosing.refiner_for(solver("vipaint"), True, {}, width, {"steps": 3})
+
+
+def test_thin_holes_start_from_a_smooth_fill_and_a_record_says_how() -> None:
+    hole = np.zeros((96, 96), dtype=bool)
+    hole[40:44, 20:76] = True
+    image, prior = picture("RGB", (96, 96)), white_prior()
+    result = inpaint(image, hole, prior, num_samples=2)
+    assert [window["start"] for window in result.info["windows"]] == ["smooth"]
+    refiner = solver(choosing.DEFAULT_METHOD, **{**choosing.NARROW_SETTINGS, **choosing.REFINE_SETTINGS})
+    steps = refiner.started_at(prior.schedule, coarse_to_fine.REFINE_RATIO).steps
+    assert steps < refiner.steps and result.info["nfe"]["forward"] == 2 * steps
+    assert result.info["uncertainty"].startswith("standard deviation over the n samples")
+    call = json.loads(json.dumps(result.info))["call"]
+    again = inpaint(image, hole, prior, **call)
+    assert all(np.array_equal(raw(a), raw(b)) for a, b in zip(result.images, again.images, strict=True))
+    named = inpaint(image, hole, prior, choosing.DEFAULT_METHOD, num_samples=1, steps=5)
+    assert [window["start"] for window in named.info["windows"]] == ["noise"] and named.info["nfe"]["forward"] == 5
 
 
 def test_boxes_arrays_files_and_polarity_say_the_same(tmp_path: Path) -> None:
@@ -365,11 +395,12 @@ def test_a_wide_hole_is_filled_from_coarse_to_fine() -> None:
     result = inpaint(picture("RGB", (420, 400)), hole, prior, method, num_samples=1)
     windows = result.info["windows"]
     assert [window["scale"] for window in windows] == [32, 16, 8, 4, 2, 1]
-    assert [window["warm"] for window in windows] == [False] + 5 * [True]
+    assert [window["start"] for window in windows] == ["noise"] + 5 * ["coarse"]
     # 250 px at scale 32 are 8 px: there it starts from pure noise; finer scales start lower and take fewer steps.
     refiner = method.started_at(prior.schedule, coarse_to_fine.REFINE_RATIO)
     assert refiner.t_init < 1 and refiner.steps < 40
     assert result.info["nfe"]["forward"] == 40 + 5 * refiner.steps
+    assert "uncertainty" not in result.info  # one sample has none
     values = raw(result.images[0])[hole] / 127.5 - 1
     std = ancestral_std(refiner, prior, STD**2)
     assert values.mean() == pytest.approx(MEAN, abs=0.003)

@@ -82,13 +82,13 @@ def test_a_photo_agrees_with_its_measurement_and_is_nearer_to_the_truth(operator
     truth = photo()
     damaged = picture_of(operator(tensor(truth)))
     damaged.save(tmp_path / "damaged.png")
-    result = restore(tmp_path / "damaged.png", operator, num_samples=2, steps=8)
+    result = restore(tmp_path / "damaged.png", operator, num_samples=4, steps=12)
     plain = psnr(damaged.resize(truth.size, Image.Resampling.BICUBIC), truth)
     for image in (*result.images, result.mean):
         assert image.size == truth.size and image.mode == "RGB"
         # Both pictures are rounded to 8 bits, by 2 / 255 / sqrt(12) each.
         assert float((operator(tensor(image)) - tensor(damaged)).square().mean().sqrt()) < 0.004
-        assert psnr(image, truth) > plain + 0.3
+    # A single sample need not be nearer: of an exact posterior it is 3 dB further from the truth than the mean of many.
     assert psnr(result.mean, truth) > max(plain + 0.5, *(psnr(image, truth) for image in result.images))
     assert result.uncertainty is not None
     assert result.uncertainty.min() >= 0 < result.uncertainty.mean() and not result.known.any()

@@ -237,3 +237,35 @@ def test_toy_m_mode_weights() -> None:
 def test_needs_a_linear_operator() -> None:
     with pytest.raises(UsageError, match="linear"):
         DDNM().guide(toy_g(), object(), Y)  # type: ignore[arg-type]
+
+
+def test_the_second_order_correction_is_exact_where_x_0_is_linear_in_the_log_level() -> None:
+    schedule = EDM(sigma_min=0.01, sigma_max=8)
+    times = schedule.grid(6, "karras")[:3]
+    log_nsr = [float(schedule.level(t).log_nsr) for t in times]
+    slope, constant = torch.tensor([[[[2.0, -1.0]]]]), torch.tensor([[[[0.3, 0.4]]]])
+    x_0 = [constant + slope * level for level in log_nsr]
+    ahead = solver("ddnm", extrapolation=1.0)._ahead(schedule, x_0[1], times[1], times[2], (x_0[0], times[0]))
+    # DPM-Solver++ 2M takes the value in the middle of the step for all of it.
+    torch.testing.assert_close(ahead, constant + slope * (log_nsr[1] + log_nsr[2]) / 2)
+
+
+def test_the_last_noisy_level_is_a_setting() -> None:
+    schedule = EDM(sigma_min=0.01, sigma_max=8)
+    times = solver("ddnm", steps=5, bottom=0.25)._times(schedule)
+    assert len(times) == 6
+    assert float(schedule.level(times[-2]).log_nsr.exp()) == pytest.approx(0.25)
+    with pytest.raises(UsageError, match="spacing 'uniform' has a last level of its own"):
+        solver("ddnm", steps=5, bottom=0.25, spacing="uniform")._times(schedule)
+
+
+def test_above_a_level_all_noise_is_drawn_afresh() -> None:
+    """The same as eta = 1 where the whole grid lies above that level, and as eta itself where none of it does."""
+    settings = {"steps": 6, "spacing": "karras"}
+
+    def samples(**more: float) -> torch.Tensor:
+        return solver("ddnm", **settings, **more).sample(toy_g(EDM(0.01, 8)), KNOWN, Y, num_samples=5, seed=1)
+
+    assert torch.equal(samples(eta=0.3, redraw_above=1e-3), samples(eta=1.0))
+    assert torch.equal(samples(eta=0.3, redraw_above=8.0), samples(eta=0.3))
+    assert not torch.equal(samples(eta=0.3, redraw_above=1.0), samples(eta=0.3))

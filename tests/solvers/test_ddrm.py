@@ -84,7 +84,7 @@ def test_start_adds_the_noise_that_y_lacks(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         DDRM,
         "_update",
-        lambda self, task, x_t, x_0, t, s: out.append(x_t) or x_t,  # type: ignore[func-returns-value]
+        lambda self, task, x_t, x_0, t, s, last=None: out.append(x_t) or x_t,  # type: ignore[func-returns-value]
     )
     mean, cov = affine.of_solver(monkeypatch, DDRM(steps=1, paste=False), prior, KNOWN, Y, 4, sigma_y=0.5)
     np.testing.assert_allclose(mean.numpy(), [5**-0.5, 0.0], atol=1e-6)

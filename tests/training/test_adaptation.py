@@ -19,7 +19,7 @@ from priorpaint.priors.native.mlp import MLP, MLPConfig
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, read_weights, save_weights
 from priorpaint.training.adaptation import BATCH, FACTS, Learned, adapt, facts_in, save_adapted
-from priorpaint.training.known import KnownCrops, KnownPicture, filled
+from priorpaint.training.known import KnownCrops, KnownPicture
 from priorpaint.training.objectives import (
     EDMObjective,
     HybridObjective,
@@ -274,20 +274,6 @@ def test_a_known_frame_too_narrow_for_any_crop_is_learned(prior: Prior, picture:
     _, weight = KnownCrops([KnownPicture.of(picture, known)], 64, (1.0,), "photo").batch(0, 8, seed=0)
     assert bool((weight.mean((1, 2, 3)) < 1).all())
     assert not same(adapt(prior, picture, known, crops=BATCH), prior)
-
-
-def test_a_filled_picture_keeps_what_is_known_and_stays_within_it() -> None:
-    values = torch.rand(2, 13, 21, generator=torch.Generator().manual_seed(0))
-    known = torch.zeros(13, 21, dtype=torch.bool)
-    known[3, 5] = known[10, 20] = known[0, 0] = True
-    out = filled(torch.where(known, values, torch.zeros(())), known)
-    assert torch.equal(out[:, known], values[:, known])
-    for channel, kept in zip(out, values, strict=True):
-        assert float(kept[known].min()) - 1e-6 <= float(channel.min())
-        assert float(channel.max()) <= float(kept[known].max()) + 1e-6
-    one = torch.zeros(5, 7, dtype=torch.bool)
-    one[4, 6] = True
-    torch.testing.assert_close(filled(0.3 * one[None].float(), one), torch.full((1, 5, 7), 0.3))
 
 
 @pytest.mark.parametrize(

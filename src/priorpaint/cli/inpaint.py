@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from .options import MaskOptions, use_threads, with_options
+from .options import MaskOptions, read_settings, use_threads, with_options
 from .running import JobOptions, PageOption, RangeOption, plan_arguments, run
 from .terminal import echo, echo_files
 
@@ -25,6 +25,10 @@ Adapt = Annotated[bool, Option("--adapt", help="Let the prior learn the known pa
 AdaptCrops = Annotated[
     int | None, Option(metavar="N", min=1, help="How many crops of 64x64 pixels of it; implies --adapt.")
 ]
+Refine = Annotated[
+    list[str] | None,
+    Option("--refine", metavar="KEY=VALUE", help="As --set, for thin holes and the finer scales of wide ones."),
+]
 Preview = Annotated[
     bool, Option("--preview", help="Only write STEM_preview.png: the hole, tinted, and what the prior would see.")
 ]
@@ -37,6 +41,7 @@ def inpaint(
     image: Image,
     mask: MaskFile = None,
     method: Method = None,
+    refine: Refine = None,
     adapt: Adapt = False,
     adapt_crops: AdaptCrops = None,
     preview: Preview = False,
@@ -49,7 +54,14 @@ def inpaint(
     STEM_sheet.png (everything at a glance) and run.json (all that reproduces them), STEM being the picture's name.
     In a folder that holds another picture's run.json, it is STEM_run.json.
     """
-    own = {"image": image, "method": method, "value_range": value_range, "page": page, **masking.arguments(mask)}
+    own = {
+        "image": image,
+        "method": method,
+        "refine": read_settings(refine, "--refine", "steps=12") or None,
+        "value_range": value_range,
+        "page": page,
+        **masking.arguments(mask),
+    }
     from priorpaint.inpainting.api import plan
 
     if preview:

@@ -39,7 +39,15 @@ def methods(
 
 
 def _show(name: str, cls: type[Solver]) -> None:
-    from priorpaint.inpainting.method import DEFAULT_METHOD, NARROW_SETTINGS, WIDE, WIDE_SETTINGS
+    from priorpaint.inpainting.coarse_to_fine import REFINE_RATIO
+    from priorpaint.inpainting.method import (
+        DEFAULT_METHOD,
+        NARROW_SETTINGS,
+        REFINE_SETTINGS,
+        WIDE,
+        WIDE_REFINE_SETTINGS,
+        WIDE_SETTINGS,
+    )
     from priorpaint.solvers import explain
     from priorpaint.solvers.reference import REFERENCE, REMAINS
 
@@ -59,8 +67,13 @@ def _show(name: str, cls: type[Solver]) -> None:
         said = f"What the published run does otherwise: {REMAINS[name]}"
         typer.echo(textwrap.fill(said, 100, initial_indent="  ", subsequent_indent="  "))
     if name == DEFAULT_METHOD:
-        typer.echo(f"  Without --method it runs with {_list(NARROW_SETTINGS)}, and where a hole is more than")
-        typer.echo(f"  {WIDE} pixels wide with {_list(WIDE_SETTINGS)}.")
+        said = (
+            f"Without --method it runs with {_list(NARROW_SETTINGS)}, and where a hole is more than {WIDE} pixels wide "
+            f"with {_list(WIDE_SETTINGS)}. Thin holes start from a smooth fill, and finer scales of wide ones from the "
+            f"coarser: they take the part below sigma = {REFINE_RATIO:g} of a grid with {_list(REFINE_SETTINGS)}, "
+            f"where a hole is more than {WIDE} pixels wide {_list(WIDE_REFINE_SETTINGS)} (--refine)."
+        )
+        typer.echo(textwrap.fill(said, 100, initial_indent="  ", subsequent_indent="  "))
 
 
 def _kind(hint: Any) -> str:

@@ -43,5 +43,5 @@ class Normalised(Schedule):
         alpha, sigma, _ = self.inner.level(torch.as_tensor(t, dtype=torch.float64))
         return torch.hypot(alpha, sigma)
 
-    def _grid(self, steps: int, spacing: str, rho: float, start: float) -> Tensor:
-        return self.inner.grid(steps, spacing, rho=rho, start=start)
+    def _grid(self, steps: int, spacing: str, rho: float, start: float, low: float | None) -> Tensor:
+        return self.inner.grid(steps, spacing, rho=rho, start=start, low=low)

@@ -43,7 +43,7 @@ class Level(NamedTuple):
 class _Grid(NamedTuple):
     """The last time grid of a schedule: what was asked for, its times, and their levels by time."""
 
-    asked: tuple[int, str, float, float]
+    asked: tuple[int, str, float, float, float | None]
     times: Tensor
     levels: Mapping[float, Level]
 
@@ -95,7 +95,15 @@ class Schedule(ABC):
     def nsr_range(self) -> tuple[float, float]:
         """The smallest positive and the largest finite sigma / alpha that a time grid uses."""
 
-    def grid(self, steps: int, spacing: str | None = None, *, rho: float = 7.0, start: float = 1.0) -> Tensor:
+    def grid(
+        self,
+        steps: int,
+        spacing: str | None = None,
+        *,
+        rho: float = 7.0,
+        start: float = 1.0,
+        low: float | None = None,
+    ) -> Tensor:
         """``steps + 1`` strictly decreasing float64 times, the first ``start`` (but for ``leading``), the last 0.
 
         Args:
@@ -109,22 +117,30 @@ class Schedule(ABC):
                 schedule's own habit.
             rho: exponent of ``karras``.
             start: the first time, in (0, 1].
+            low: sigma/alpha of the last noisy level of ``karras`` and ``logsnr``, at most half of the first one where
+                ``start`` is below 1; None is the smallest of the schedule.
 
         Raises:
-            UsageError: steps < 1, an unknown spacing, ``start`` out of range, or more steps than a table has entries.
+            UsageError: steps < 1, an unknown spacing, ``start`` out of range, more steps than a table has entries, or
+                ``low`` with another spacing.
         """
         if steps < 1:
             raise UsageError(f"a time grid needs at least 1 step, not {steps}")
         if not 0 < start <= 1:
             raise UsageError(f"a time grid starts in (0, 1], not at {start}")
-        asked = steps, spacing or self.default_spacing, rho, start
+        spacing = spacing or self.default_spacing
+        if low is not None and spacing not in ("karras", "logsnr"):
+            raise UsageError(
+                f"a grid with the spacing {spacing!r} has a last level of its own; use 'karras' or 'logsnr'"
+            )
+        asked = steps, spacing, rho, start, low
         last = self._last
         if last is None or last.asked != asked:  # some methods ask for their grid at every call
             times = self._grid(*asked)
             last = self._last = _Grid(asked, times, self._levels(times))
         return last.times.clone()
 
-    def _grid(self, steps: int, spacing: str, rho: float, start: float) -> Tensor:
+    def _grid(self, steps: int, spacing: str, rho: float, start: float, low: float | None) -> Tensor:
         if spacing not in SPACINGS:
             raise UsageError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
         if spacing in TABLED:
@@ -137,7 +153,8 @@ class Schedule(ABC):
             return torch.linspace(start, 0, steps + 1, dtype=torch.float64)
         if spacing == "quad":
             return start * (1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64).sqrt())
-        low, high = self.nsr_range
+        least, high = self.nsr_range
+        low = least if low is None else max(low, least)
         if start < 1:
             high = math.exp(float(self.log_nsr(torch.tensor(start, dtype=torch.float64))))
             low = min(low, high / 2)
@@ -334,14 +351,14 @@ class Flow(Schedule):
         self.shift = float(shift)
         self.last = (0.0 if shift == 1 else self._shifted(_FIRST)) if last is None else float(last)
 
-    def _grid(self, steps: int, spacing: str, rho: float, start: float) -> Tensor:
+    def _grid(self, steps: int, spacing: str, rho: float, start: float, low: float | None) -> Tensor:
         if spacing != "uniform":
-            return super()._grid(steps, spacing, rho, start)
+            return super()._grid(steps, spacing, rho, start, low)
         high = start / (self.shift - (self.shift - 1) * start)
         times = self._shifted(torch.linspace(high, 0, steps + 1, dtype=torch.float64))
         if self.last:
-            low = min(self.last, high / 2)
-            times[:-1] = self._shifted(torch.linspace(high, low, steps, dtype=torch.float64))
+            last = min(self.last, high / 2)
+            times[:-1] = self._shifted(torch.linspace(high, last, steps, dtype=torch.float64))
         times[0] = start
         return times
 

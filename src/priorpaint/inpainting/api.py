@@ -44,7 +44,7 @@ from .inputs import (
 from .job import CancellablePrior, InpaintJob, PictureJob, fitted
 from .masking import Masking, about_mask, resolve_mask
 from .memory import parse_bytes
-from .method import choose_solver, for_width, method_name, sample_seeds
+from .method import choose_solver, for_width, method_name, refiner_for, sample_seeds
 from .plans import Plan
 from .result import Result
 from .rowwise import rowwise
@@ -117,6 +117,7 @@ def plan(
     *,
     value_range: Asked = "auto",
     page: int | None = None,
+    refine: Mapping[str, Any] | None = None,
     adapt: bool | int = False,
     on_event: OnEvent | None = None,
     cancel: CancelToken | None = None,
@@ -140,6 +141,9 @@ def plan(
             holds (0 to 1 of floating values); or "auto": of pictures with more than 8 bits that use less than half of
             it, the part they use (`imaging.ranges.choose_range`). Results have the picture's own units.
         page: which page of a TIFF with several, counted from 1.
+        refine: settings of the method for windows that start near their answer: finer scales of wide holes, and thin
+            holes, which then start from a smooth fill. None is the default's own choice with ``method=None``; a method
+            that is named refines as it fills, and starts thin holes from noise.
         adapt: whether the prior first learns the known part of the picture (`training.adaptation.adapt`); a number is
             how many crops of 64x64 pixels of it. What it has learned is kept for later runs (`inpainting.adapting`).
         on_event: hears `Loading` before the prior is read, and `Adapting`.
@@ -160,8 +164,10 @@ def plan(
     picture = as_picture(image, page)
     hole = resolve_mask(picture, mask, masking)
     picture, told = in_range(hole.picture, hole.known, asked)
+    width = thickness(~hole.known)
     if method is None:
-        solver = for_width(solver, params, thickness(~hole.known))
+        solver = for_width(solver, params, width)
+    refiner = refiner_for(solver, method is not None, params, width, refine)
     about = {"image": about_picture(picture), "mask": about_mask(mask, hole)}
     warnings = (*picture.warnings, *hole.warnings, *told)
     from_alpha = isinstance(mask, str) and mask == "alpha"
@@ -172,8 +178,10 @@ def plan(
         weight=hole.weight,
         opaque_holes=from_alpha,
         solver=solver,
+        refiner=refiner,
     )
-    call = {**masking.call(), "value_range": asked, "page": page}
+    settings = None if refiner is None else asdict(refiner)  # type: ignore[call-overload]
+    call = {**masking.call(), "value_range": asked, "page": page, "refine": settings}
     learn: Callable[[Prior], Adapted] | None = None
     if crops is not None:
         from .adapting import adapted

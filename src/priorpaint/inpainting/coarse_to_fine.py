@@ -17,6 +17,7 @@ from torch import Tensor
 from ..diffusion.rng import derive
 from ..diffusion.schedules import Schedule
 from ..errors import PriorError
+from ..imaging.filling import smooth_fill
 from ..operators import Inpainting
 from ..priors import Prior
 from ..solvers import Cost, Solver
@@ -24,9 +25,9 @@ from ..solvers.base import PosteriorSampler, Problem
 from .levels import MAX_AREA_GRADIENT, Level
 from .windows import Bools, Window
 
-# Noise level (sigma / alpha) at which the enlarged coarse fill is handed to the finer scale: well above the detail that
-# halving a photo loses, so that the fine pass draws this anew, and below what decides the content.
-REFINE_RATIO = 0.5
+# Noise level (sigma / alpha) at which an enlarged coarse fill, or a smooth one of a thin hole, is handed to the finer
+# scale: well above the detail that it lacks, so that the fine pass draws this anew, and below what decides the content.
+REFINE_RATIO = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,19 @@ class Work:
         windows: in order.
         solver: of windows that start from noise; the others take it from REFINE_RATIO on.
         schedule: of the prior.
+        refiner: of windows that do not start from noise; None is ``solver``. It takes its steps from there on.
     """
 
-    def __init__(self, windows: Sequence[Window], solver: Solver, schedule: Schedule) -> None:
+    def __init__(
+        self, windows: Sequence[Window], solver: Solver, schedule: Schedule, refiner: Solver | None = None
+    ) -> None:
         self.windows, self.solver = windows, solver
-        warm = any(window.warm for window in windows)
-        self._refiner = solver.started_at(schedule, REFINE_RATIO) if warm else solver
+        warm = any(window.start != "noise" for window in windows)
+        self._refiner = (refiner or solver).started_at(schedule, REFINE_RATIO) if warm else solver
 
     def solver_of(self, window: Window) -> Solver:
         """The solver of a window."""
-        return self._refiner if window.warm else self.solver
+        return self.solver if window.start == "noise" else self._refiner
 
     def cost_of(self, window: Window, num_samples: int) -> Cost:
         """Evaluations for all samples of a window: what they share once, the rest for each."""
@@ -163,7 +167,9 @@ class CoarseToFine:
             below = self._canvases[depth + 1][: len(seeds)] if depth + 1 < len(self.levels) else None
             known = level.known.copy()
             for window in level.windows:
-                guess = None if below is None or not window.warm else _enlarged(below, window, known.shape)
+                guess = None
+                if below is not None and window.start == "coarse":
+                    guess = _enlarged(below, window, known.shape)
                 self._fill_window(canvas, known, level.todo, window, guess, seeds)
         return self._canvases[0][: len(seeds)]
 
@@ -173,7 +179,10 @@ class CoarseToFine:
         """Fill one window's core on the canvas (N, C, H, W) and mark it as known."""
         rows, columns = window.index(known.shape)
         y = canvas[:, :, torch.from_numpy(rows), torch.from_numpy(columns)]
-        operator = Inpainting(torch.from_numpy(known[rows, columns]))
+        seen = known[rows, columns]
+        operator = Inpainting(torch.from_numpy(seen))
+        if window.start == "smooth":
+            guess = smooth_fill(y, torch.from_numpy(seen))
         initial = None if guess is None else operator.project(guess, y)
         filled = self.sampler.sample(Problem(self.prior, operator, operator(y)), window, seeds, initial)
         core, box = window.core, window.box

@@ -108,6 +108,7 @@ class PictureJob(ABC):
     cancellable: CancellablePrior
     solver: Solver
     seeds: list[int]
+    refiner: Solver | None = None
     opaque_holes: bool = False
     shared_rows: int | None = None
     weight: NDArray[np.float32] | None = None
@@ -127,7 +128,7 @@ class PictureJob(ABC):
         self.frame, windows = self._plan()
         box = max((window.box for window in windows), key=lambda box: box.area)
         self.solver = self.solver.settled(self.prior, self.prior.latent_shape(box.height, box.width), self._masked)
-        self.work = Work(windows, self.solver, self.prior.schedule)
+        self.work = Work(windows, self.solver, self.prior.schedule, self.refiner)
         self.hole = ~self.known[self.frame.slices]
 
     @abstractmethod
@@ -294,7 +295,7 @@ class PictureJob(ABC):
         """The plan, for run.json: boxes are x, y, width, height in pixels of their scale, within the frame."""
         frame = _xywh(self.frame)
         return [
-            {"frame": frame, "scale": w.scale, "box": _xywh(w.box), "core": _xywh(w.core), "warm": w.warm}
+            {"frame": frame, "scale": w.scale, "box": _xywh(w.box), "core": _xywh(w.core), "start": w.start}
             for w in self.work.windows
         ]
 
@@ -351,6 +352,7 @@ class InpaintJob(PictureJob):
                 max_area=area // 4 if self._gradient and size is not None else area,
                 size=size,
                 coarse=self.solver.warm_start and not self.prior.latent,
+                smooth=self.refiner is not None and not self.prior.latent,
             )
         return frame, [window for level in reversed(self._levels) for window in level.windows]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .windows import Bools, Box, Window, blocks, bounding_box, format_box, plan_windows, thickness
+from .windows import Bools, Box, Start, Window, blocks, bounding_box, format_box, plan_windows, thickness
 
 # Holes wider than this, in pixels, are filled from coarse to fine, starting where they are at most COARSEST wide. Both
 # are small, because the colour of a hole is settled far better in a few coarse pixels (docs/results/defaults.md).
@@ -34,7 +34,14 @@ class Level:
 
 
 def plan_levels(
-    known: Bools, todo: Bools, *, multiple: int, max_area: int, size: tuple[int, int] | None, coarse: bool
+    known: Bools,
+    todo: Bools,
+    *,
+    multiple: int,
+    max_area: int,
+    size: tuple[int, int] | None,
+    coarse: bool,
+    smooth: bool = False,
 ) -> tuple[Level, ...]:
     """The work for one picture, finest scale first.
 
@@ -45,6 +52,7 @@ def plan_levels(
         size: (height, width) of the pictures that a fixed-size prior knows, the least that a window has.
         coarse: whether wide holes are filled at coarser scales first. For a prior of a fixed size they are wide above
             half of it, and coarser scales end where it sees the whole picture at once.
+        smooth: whether thin holes of the picture itself start from a smooth fill; not for a prior of a fixed size.
     """
     half = None if size is None else min(size) // 2
     above, coarsest, least = (COARSE_ABOVE, COARSEST, 2 * COARSEST) if half is None else (half, half, 4 * half)
@@ -56,10 +64,14 @@ def plan_levels(
         filled, wanted, here = np.zeros_like(todo), np.zeros_like(todo), []
         for window in windows:
             part, core = window.box.inside(todo.shape).slices, window.core.slices
-            warm = limit is not None and window.thickness > limit
-            here.append(replace(window, scale=scale, warm=warm, shared=not filled[part].any()))
+            start: Start = "noise"
+            if limit is not None and window.thickness > limit:
+                start = "coarse"
+            elif smooth and scale == 1 and size is None and window.thickness <= COARSE_ABOVE:
+                start = "smooth"
+            here.append(replace(window, scale=scale, start=start, shared=not filled[part].any()))
             filled[core] |= todo[core]
-            if warm:
+            if start == "coarse":
                 wanted[part] = ~known[part]
         levels.append(Level(scale, known, todo, tuple(here)))
         if not wanted.any():

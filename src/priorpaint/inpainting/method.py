@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from numbers import Integral
 from typing import Any
 
@@ -16,12 +16,20 @@ from ..solvers import SOLVERS, Solver
 from ..solvers import solver as make_solver
 from .inputs import whole
 
-# The method where the caller names none, and its settings for holes up to WIDE pixels wide and for wider ones. What a
-# narrow hole holds is nearly settled by its surroundings; a wide one needs its texture drawn, which takes a trajectory
-# that keeps more of its own noise (docs/results/defaults.md).
+# The method where the caller names none, with settings for holes up to WIDE pixels wide and for wider ones, whose
+# coarse scales, where the network sees few pixels, can afford more steps; and those of a grid of which windows that
+# start near their answer take the part below REFINE_RATIO. All chosen by CRPS (docs/results/defaults.md).
 DEFAULT_METHOD = "ddnm"
-NARROW_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.95}
-WIDE_SETTINGS: dict[str, Any] = {"steps": 40, "eta": 0.7}
+NARROW_SETTINGS: dict[str, Any] = {
+    "steps": 40,
+    "eta": 0.8,
+    "redraw_above": 1.0,
+    "extrapolation": 0.3,
+    "bottom": 0.03,
+}
+WIDE_SETTINGS: dict[str, Any] = {"steps": 80, "eta": 0.7}
+REFINE_SETTINGS: dict[str, Any] = {"steps": 22, "eta": 0.85, "extrapolation": 0.5, "bottom": 0.03}
+WIDE_REFINE_SETTINGS: dict[str, Any] = {"eta": 0.7}
 WIDE = 48
 # Seeds of samples stay below this, so that every JSON reader gets them exactly.
 _SEEDS = 2**48
@@ -60,6 +68,33 @@ def for_width(solver: Solver, params: Mapping[str, Any], width: int) -> Solver:
         return solver
     wide = {key: value for key, value in WIDE_SETTINGS.items() if key not in params}
     return replace(solver, **wide)  # type: ignore[type-var]
+
+
+def refiner_for(
+    solver: Solver, named: bool, params: Mapping[str, Any], width: int, refine: Mapping[str, Any] | None
+) -> Solver | None:
+    """The method of windows that start near their answer, where it is another than ``solver``.
+
+    Args:
+        solver: of the run.
+        named: whether the caller named it; the default has settings of its own for such windows.
+        params: the caller's settings, which go for these windows too.
+        width: of the widest hole, in pixels.
+        refine: the caller's settings for these windows.
+
+    Raises:
+        UsageError: an unknown setting, or a method that does not start from given images.
+    """
+    default = not named and "preset" not in params
+    if refine is None and not default:
+        return None
+    chosen: dict[str, Any] = {}
+    if default:
+        chosen = {**REFINE_SETTINGS, **(WIDE_REFINE_SETTINGS if width > WIDE else {}), **params}
+    if not solver.warm_start:
+        able = ", ".join(name for name, cls in sorted(SOLVERS.items()) if cls.warm_start)
+        raise UsageError(f"{solver.title} does not start from given images; refine is for {able}.")
+    return make_solver(method_name(solver), **{**asdict(solver), **chosen, **(refine or {})})  # type: ignore[call-overload]
 
 
 def restoration_default(operator: Operator, sigma_y: float) -> tuple[str, Mapping[str, Any]]:

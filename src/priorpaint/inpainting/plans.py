@@ -28,6 +28,12 @@ from .job import PictureJob
 from .result import Result
 
 _LIBRARIES = ("torch", "numpy", "pillow", "safetensors", "pydantic")
+# What the map of a run says, for run.json.
+UNCERTAINTY = (
+    "standard deviation over the n samples (n - 1 in the denominator), averaged over the channels; values in [-1, 1]; "
+    "for samples of the posterior its square times 1 + 1/n is on average the squared error of their mean"
+)
+
 _version = cache(version)  # each call parses the metadata of a package
 
 
@@ -176,6 +182,8 @@ class Plan:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
             "seconds": {"total": round(time.time() - started, 3), "samples": [round(s, 3) for s in job.seconds_taken]},
         }
+        if len(job.images) > 1:
+            info["uncertainty"] = UNCERTAINTY
         if finished:
             info["resumed_after"] = len(finished)  # and what it cost is that of the others
         result = job.result(info, self.warnings)

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
+Start = Literal["noise", "coarse", "smooth"]
 
 CELL = 8
 MIN_CONTEXT, MAX_CONTEXT = 32, 128
@@ -76,7 +78,7 @@ class Window:
         core: the box, inside the picture, whose hole pixels are taken from it.
         thickness: about the side of the largest square that fits into the hole in the core, in pixels.
         scale: of the picture that box and core are parts of: 1 is full size, 2 is half the size, ...
-        warm: whether it starts from the next coarser level.
+        start: what its samples start from: "noise", the next "coarse" level, or a "smooth" fill of the hole.
         shared: whether it sees nothing that an earlier one filled in, so is the same for all samples.
     """
 
@@ -84,7 +86,7 @@ class Window:
     core: Box
     thickness: int
     scale: int = 1
-    warm: bool = False
+    start: Start = "noise"
     shared: bool = True
 
     def index(self, shape: Sequence[int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -83,10 +83,6 @@ class Solver(ABC):
     mask_only: ClassVar[bool] = False
     through_decoder: ClassVar[bool] = False
 
-    if TYPE_CHECKING:  # of methods with ``warm_start``
-        steps: int
-        spacing: str | None
-
     t_init: float = 1.0  # these three are fields where a method has the choice
     paste: bool = False
     variance: str | None = "small"
@@ -154,12 +150,13 @@ class Solver(ABC):
     def started_at(self, schedule: Schedule, nsr: float) -> Self:
         """The solver started at the noise level sigma_t / alpha_t = ``nsr``, with the steps that it takes from there.
 
-        For methods with ``warm_start``; one whose settings are not steps, spacing and t_init defines its own.
+        Raises:
+            UsageError: it has no ``warm_start``.
         """
-        start = float(schedule.time_at(torch.tensor(nsr, dtype=torch.float64)))
-        steps = int((schedule.grid(self.steps, self.spacing)[:-1] < start).sum()) + 1
-        spacing = None if self.spacing in TABLED else self.spacing  # a table says itself where it starts
-        return replace(self, steps=min(steps, self.steps), spacing=spacing, t_init=start)  # type: ignore[type-var]
+        raise self._starts_from_noise()
+
+    def _starts_from_noise(self) -> UsageError:
+        return UsageError(f"{self.title} does not start from given images; use a method with the setting t_init")
 
     @abstractmethod
     def _steps(self) -> int:
@@ -259,7 +256,7 @@ class Solver(ABC):
                 )
             return None
         if not self.warm_start:
-            raise UsageError(f"{self.title} does not start from given images; use a method with the setting t_init")
+            raise self._starts_from_noise()
         if initial.shape != shape:
             raise UsageError(f"initial must have the shape {shape}, not {tuple(initial.shape)}")
         return initial.detach().to(y)
@@ -332,6 +329,12 @@ class GridSolver(Solver):
     def _times(self, schedule: Schedule) -> Tensor:
         """The time grid, (steps + 1,) float64."""
         return schedule.grid(self.steps, self.spacing, start=self.t_init)
+
+    def started_at(self, schedule: Schedule, nsr: float) -> Self:
+        start = float(schedule.time_at(torch.tensor(nsr, dtype=torch.float64)))
+        steps = int((self._times(schedule)[:-1] < start).sum()) + 1
+        spacing = None if self.spacing in TABLED else self.spacing  # a table says itself where it starts
+        return replace(self, steps=min(steps, self.steps), spacing=spacing, t_init=start)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion import transitions
+from ..diffusion.schedules import Schedule
 from ..diffusion.transitions import like
 from ..operators.base import LinearOperator
 from ..priors.base import Prior
@@ -41,12 +42,29 @@ class DDNM(PaperSolver, name="ddnm"):
     eta: float = Field(
         0.85, ge=0, le=1, description="form 'ddim': share of the noise that is drawn afresh, of all of sigma_s"
     )
+    redraw_above: float | None = Field(
+        None, gt=0, description="form 'ddim', exact y: sigma/alpha above which eta is 1; None is nowhere"
+    )
+    extrapolation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="form 'ddim', exact y: share of the second-order correction of x_0 (DPM-Solver++ 2M)",
+    )
+    bottom: float | None = Field(
+        None, gt=0, description="sigma/alpha of the last noisy level, on the spacing karras; None is the prior's last"
+    )
     travel_length: int = Field(1, ge=1, description="levels that a time travel goes up (l)")
     travel_repeat: int = Field(1, ge=1, description="times that each window of levels is crossed (r); 1 is no travel")
 
     @property
     def ancestral(self) -> bool:
         return super().ancestral or (self.sampler == "reference" and self.form == "ddpm")
+
+    def _times(self, schedule: Schedule) -> Tensor:
+        if self.bottom is None:
+            return super()._times(schedule)
+        return schedule.grid(self.steps, self.spacing or "karras", start=self.t_init, low=self.bottom)
 
     def levels(self) -> list[int]:
         return jump_levels(self.steps, self.travel_length, self.travel_repeat)
@@ -59,19 +77,34 @@ class DDNM(PaperSolver, name="ddnm"):
     def _start(self, task: Task, t: Tensor) -> Tensor:
         return task.start(t)
 
-    def _update(self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def _update(
+        self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         z = task.noise.normal_like(x_t)
         if self.form == "ddpm":
             return self._ancestral(task, x_t, x_0, t, s, z)
         schedule, operator = task.prior.schedule, task.linear
         if task.sigma_y > 0:
             return spectral_step(schedule, operator, task.y, task.sigma_y, x_t, x_0, t, s, z, self.eta)
-        mended = x_0 + misfit(operator, task.y, x_0)
+        ahead = self._ahead(schedule, x_0, t, s, last)
+        mended = ahead + misfit(operator, task.y, ahead)
         # eps of x_0, not of mended: it overshoots the known pixels, a guidance that the method's figures rest on.
         eps = transitions.epsilon(schedule, x_t, x_0, t)
-        eps_s = self.eta * z + math.sqrt(1 - self.eta**2) * eps
         level = schedule.level(s)
+        redrawn = self.redraw_above is not None and float(level.log_nsr.exp()) > self.redraw_above
+        eta = 1.0 if redrawn else self.eta
+        eps_s = eta * z + math.sqrt(1 - eta**2) * eps
         return like(level.alpha, x_t) * mended + like(level.sigma, x_t) * eps_s
+
+    def _ahead(
+        self, schedule: Schedule, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """x_0 with a share of the second-order correction of Lu et al. 2022 (DPM-Solver++, Algorithm 2)."""
+        if not self.extrapolation or last is None or float(s) == 0:
+            return x_0
+        before, now, after = (schedule.level(time).log_nsr for time in (last[1], t, s))
+        weight = self.extrapolation * float((now - after) / (before - now)) / 2
+        return torch.lerp(x_0, last[0], -weight)
 
     def _ancestral(self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, z: Tensor) -> Tensor:
         """a x_t + b D' + sqrt(g) z: STEP(1) where the noise of y that D' carries, b sigma_y / S, leaves room for it.

@@ -55,7 +55,9 @@ class DDRM(PaperSolver, name="ddrm"):
         known = like(alpha, free) * operator.filter(operator.pinv(task.y), cleaner)
         return free + known + like(sigma, free) * operator.filter(task.noise.normal_like(free), missing)
 
-    def _update(self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def _update(
+        self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         noise = task.noise.normal_like(x_t)
         schedule, operator = task.prior.schedule, task.linear
         return spectral_step(schedule, operator, task.y, task.sigma_y, x_t, x_0, t, s, noise, self.eta, self.eta_b)

@@ -49,7 +49,9 @@ class DiffPIR(PaperSolver, name="diffpir"):
         noise = task.noise.normal(*task.shape)
         return transitions.perturb(task.prior.schedule, task.operator.guess(task.y), t, noise)
 
-    def _update(self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def _update(
+        self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         schedule = task.prior.schedule
         mended = self._correct(task.prior, x_0, task.linear, task.y, task.sigma_y, t)
         eps = transitions.epsilon(schedule, x_t, mended, t)

@@ -38,8 +38,10 @@ class PaperSolver(GuidedSolver):
         """x_t at the first time."""
 
     @abstractmethod
-    def _update(self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The paper's x_s from x_t and x_0 = E[x_0 | x_t]."""
+    def _update(
+        self, task: Task, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, last: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """The paper's x_s from x_t and x_0 = E[x_0 | x_t]; ``last`` is (x_0, its time) of the step that led to x_t."""
 
     def guide(self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> Prior:
         if not isinstance(operator, LinearOperator):
@@ -84,12 +86,15 @@ class PaperSolver(GuidedSolver):
         levels = self.levels()
         x_t = self._start(task, times[-1])
         x_0, done = x_t, 0
+        last: tuple[Tensor, Tensor] | None = None
         for before, after in zip(levels, levels[1:], strict=False):
             if after > before:  # time travel: the estimate that y has not touched, noised afresh
                 x_t = transitions.perturb(schedule, x_0, times[after], task.noise.normal_like(x_t))
+                last = None
                 continue
             x_0 = self._clipped(task.prior.denoise(x_t, times[before]))
-            x_t = self._update(task, x_t, x_0, times[before], times[after])
+            x_t = self._update(task, x_t, x_0, times[before], times[after], last)
+            last = x_0, times[before]
             done += 1
             task.report(done, x_0)
         return x_t

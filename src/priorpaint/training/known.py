@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from priorpaint.imaging.filling import smooth_fill
 from priorpaint.training.data import WIDE_EVERY, turned
 
 SHARE = 0.5
@@ -148,7 +149,7 @@ def _any_crop(view: _View, side: int, rng: np.random.Generator) -> NDArray[np.fl
 
 
 def _views(picture: KnownPicture, side: int, scales: Sequence[float]) -> list[_View]:
-    whole = filled(picture.values, picture.known)
+    whole = smooth_fill(picture.values[None], picture.known)[0]
     views = []
     for scale in scales:
         size = tuple(int(length * scale) for length in picture.known.shape)
@@ -165,27 +166,3 @@ def _views(picture: KnownPicture, side: int, scales: Sequence[float]) -> list[_V
 
 def _resized(x: Tensor, size: tuple[int, ...], mode: str) -> Tensor:
     return F.interpolate(x, size=size, mode=mode, antialias=True, align_corners=False)
-
-
-def filled(values: Tensor, known: Tensor) -> Tensor:
-    """Known pixels as they are, and between them smooth values made of these: a pyramid of their means.
-
-    Args:
-        values: (C, H, W), 0 where hidden.
-        known: bool (H, W), somewhere true.
-
-    Returns:
-        (C, H, W).
-    """
-    levels = [(values[None], known[None, None].float())]
-    while not bool(levels[-1][1].all()):
-        mean, weight = levels[-1]
-        pad = (0, mean.shape[3] % 2, 0, mean.shape[2] % 2)
-        share = F.avg_pool2d(F.pad(weight, pad), 2)
-        total = F.avg_pool2d(F.pad(weight * mean, pad), 2)
-        levels.append((total / share.clamp(min=0.25), (share > 0).float()))
-    out = levels[-1][0]
-    for mean, weight in reversed(levels[:-1]):
-        out = F.interpolate(out, size=mean.shape[2:], mode="bilinear", align_corners=False)
-        out = torch.where(weight > 0, mean, out)
-    return out[0]
