@@ -267,7 +267,7 @@ class _Run:
         from priorpaint.inpainting.events import Completion, Step
 
         if isinstance(event, Step):
-            self.display.step(event.done / event.total)
+            self.display.step(event.done / event.total, event.seconds_left)
         elif isinstance(event, Completion):
             self.output.write_completion(event.index, event.image, self.plan.picture)
             self.record.sample()

@@ -62,6 +62,8 @@ def sample(
         _list()
         return
     use_threads(threads)
+    from priorpaint.inpainting.forecast import Forecast
+
     from .progress import Display
     from .stopping import signals
 
@@ -73,11 +75,12 @@ def sample(
     walk.check(latent=prior.latent, learned_variance=prior.learned_variance)
     prior.check_size(*_sides(prior.image_shape, sides))
     made: list[Any] = []
-    begun, before = time.monotonic(), prior.nfe.copy()
+    begun, before, forecast = time.monotonic(), prior.nfe.copy(), Forecast({"": num})
     with signals() as cancel, Display(num, quiet=quiet, what="pictures") as display:
 
         def on_step(step: int, total: int, x_0: Tensor) -> None:
-            display.step((len(made) + len(x_0) * step / total) / num)
+            forecast.step("", len(x_0) / total)
+            display.step(forecast.share, forecast.seconds_left())
             cancel.check()
 
         try:
