@@ -17,6 +17,7 @@ from .options import (
     Device,
     GuidanceScale,
     Offline,
+    Precision,
     PriorFlags,
     PriorSpec,
     Quiet,
@@ -108,6 +109,7 @@ class JobOptions:
         str | None, Option(metavar="SIZE", help="Limit for weights and activations, such as 4GB.")
     ] = None
     device: Device = None
+    precision: Precision = "float32"
     threads: Threads = None
     quiet: Quiet = False
     resume: Annotated[
