@@ -17,7 +17,8 @@ from priorpaint.inpainting.adapting import cache_folder
 from priorpaint.inpainting.events import Adapting, Event
 from priorpaint.priors.native.unet import UNet, UNetConfig
 from priorpaint.priors.native.weights_file import WeightsMetadata, save_weights
-from priorpaint.training.adaptation import CROPS, facts_in
+from priorpaint.training.adaptation import facts_in
+from priorpaint.training.defaults import CROPS
 from tests.command_line import exit_code, finish, start
 from tests.training.conftest import draw_pictures
 
@@ -84,6 +85,15 @@ def test_a_run_is_reproduced_from_its_record(photo: Path, prior: Path, cache: Pa
     again = inpaint(record["image"]["path"], record["mask"]["path"], record["prior"]["source"], **record["call"])
     assert pixels(first) == pixels(again)
     assert again.info["prior"]["sha256"] == record["prior"]["sha256"]
+
+
+def test_a_picture_s_own_prior_keeps_the_precision(photo: Path, prior: Path) -> None:
+    made, kept, plain = (
+        inpaint(photo, mask_of(photo), prior, precision=precision, **QUICK)
+        for precision in ("bfloat16", "bfloat16", None)
+    )
+    assert made.info["prior"]["sha256"] == plain.info["prior"]["sha256"]
+    assert kept.info["prior"]["adapted"]["cached"] and pixels(made) == pixels(kept) != pixels(plain)
 
 
 def test_a_picture_that_differs_in_the_hole_alone_has_the_same_prior(photo: Path, prior: Path, cache: Path) -> None:

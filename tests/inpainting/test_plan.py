@@ -69,7 +69,7 @@ def test_a_plan_knows_windows_cost_and_warnings_before_any_work() -> None:
     assert sum(calls) == ready.cost.forward
     assert result.warnings == ready.warnings
     before = len(calls)
-    assert ready.seconds() > 0 and len(calls) == before + 2
+    assert ready.seconds() > 0 and len(calls) == before + 4  # its largest and smallest windows differ much
 
 
 def test_a_plan_can_be_run_again() -> None:

@@ -11,6 +11,7 @@ import typer
 from typer import Option
 
 from priorpaint.errors import Cancelled, UsageError
+from priorpaint.training.defaults import CROPS
 
 from .options import Device, MaskOptions, PriorSpec, Quiet, Threads, use_threads, with_options
 from .running import PICTURE_SUFFIXES, PageOption, RangeOption, pictures_in
@@ -38,7 +39,7 @@ def adapt(
     out: Out = Path("prior"),
     prior: PriorSpec = "photos",
     crops: Annotated[
-        int | None, Option(metavar="N", min=1, help="Crops of 64x64 pixels to learn; default: 2048.")
+        int | None, Option(metavar="N", min=1, help=f"Crops of 64x64 pixels to learn; default: {CROPS}.")
     ] = None,
     seed: Annotated[int, Option(metavar="N", min=0, help="Of crops and noise.")] = 0,
     value_range: RangeOption = "auto",
@@ -57,7 +58,7 @@ def adapt(
     from priorpaint.imaging import check_results
     from priorpaint.inpainting.adapting import known_part
     from priorpaint.priors.loading import load_prior
-    from priorpaint.training.adaptation import CROPS, Learned, learnable, save_adapted
+    from priorpaint.training.adaptation import Learned, learnable, save_adapted
     from priorpaint.training.adaptation import adapt as learn
     from priorpaint.training.tasks import WEIGHTS
 

@@ -32,16 +32,17 @@ class PriorOptions:
     offline: Offline = False
     device: Device = None
 
-    def load(self) -> Prior:
-        """The prior, under its condition.
+    def load(self, precision: str | None = None) -> Prior:
+        """The prior, under its condition, in a precision of `load_prior`.
 
         Raises:
             PriorpaintError: there is no such prior, it cannot be read, or it takes no such condition.
         """
         from priorpaint.priors import CFGPrior
-        from priorpaint.priors.loading import load_prior
+        from priorpaint.priors.loading import dtype_named, load_prior
 
-        prior = load_prior(self.prior, flags=self.prior_flags, device=self.device, offline=self.offline)
+        dtype = dtype_named(precision)
+        prior = load_prior(self.prior, flags=self.prior_flags, device=self.device, dtype=dtype, offline=self.offline)
         if self.label is None and self.prompt is None and self.guidance_scale == 1:
             prior.condition()  # a prior that needs a class says so now
             return prior

@@ -23,6 +23,12 @@ Threads = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing; hub models come from the cache.")]
 Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu or cuda; default: the GPU where there is one.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="float32|bfloat16", help="Of the network; bfloat16 is faster where processor or GPU has it, and rounds."
+    ),
+]
 GuidanceScale = Annotated[
     float,
     typer.Option(

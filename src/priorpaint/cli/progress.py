@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from typing_extensions import Self
 
 from priorpaint.errors import printable
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 _PLAIN_SECONDS, _TRAINING_SECONDS, _GRID_SECONDS = 10.0, 30.0, 60.0
 
 
+class _TimeLeft(TimeRemainingColumn):
+    """Counts down from what was estimated last, where something was (field ``ends`` of the task); else as rich does."""
+
+    def render(self, task: Task) -> Text:
+        ends = task.fields.get("ends")
+        if ends is None:
+            return super().render(task)
+        return Text(clock(max(0.0, ends - time.monotonic())), style="progress.remaining")
+
+
 class _Shown:
     """A bar on a terminal, with room for sentences above it; sentences alone elsewhere."""
 
@@ -30,7 +41,7 @@ class _Shown:
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
-            TimeRemainingColumn(),
+            _TimeLeft(),
         )
         self._bar = Progress(*columns, console=self.console, disable=quiet or not self.console.is_terminal)
         self._task = self._bar.add_task(description, total=total)
@@ -58,16 +69,15 @@ class Display(_Shown):
 
     def __init__(self, samples: int, *, quiet: bool, what: str = "completions") -> None:
         self.samples, self.finished, self.what = samples, 0, what
-        self._share, self._first = 0.0, (time.monotonic(), 0.0)
-        self._last = self._first[0]
+        self._share, self._last = 0.0, time.monotonic()
+        self._ends: float | None = None
         super().__init__(self._words(), 1.0, quiet=quiet)
 
-    def step(self, share: float) -> None:
+    def step(self, share: float, seconds_left: float | None) -> None:
         """A step of the solver is done, and with it this share of the work, which never falls."""
-        if self._share == 0 and share > 0:  # what came before, such as reading files, is not how fast it goes
-            self._first = time.monotonic(), share
         self._share = max(self._share, share)
-        self._bar.update(self._task, completed=self._share)
+        self._ends = None if seconds_left is None else time.monotonic() + seconds_left
+        self._bar.update(self._task, completed=self._share, ends=self._ends)
         if time.monotonic() - self._last >= _PLAIN_SECONDS:
             self._line()
 
@@ -81,10 +91,8 @@ class Display(_Shown):
         if self.quiet or self.console.is_terminal:
             return
         self._last = time.monotonic()
-        begun, first = self._first
-        done = self._share - first
-        seconds = (self._last - begun) * (1 - self._share) / done if done > 0 else 0.0
-        left = f"  {duration(seconds)} left" if seconds else ""
+        ends = None if self._share == 1 else self._ends
+        left = "" if ends is None else f"  {duration(max(0.0, ends - self._last))} left"
         # Rounded down: 100 % is said of what is over.
         self.say(f"{math.floor(100 * self._share):3d}%  {self._words()}{left}")
 

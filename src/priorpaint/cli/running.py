@@ -17,6 +17,7 @@ from .options import (
     Device,
     GuidanceScale,
     Offline,
+    Precision,
     PriorFlags,
     PriorSpec,
     Quiet,
@@ -108,6 +109,7 @@ class JobOptions:
         str | None, Option(metavar="SIZE", help="Limit for weights and activations, such as 4GB.")
     ] = None
     device: Device = None
+    precision: Precision = "float32"
     threads: Threads = None
     quiet: Quiet = False
     resume: Annotated[
@@ -265,7 +267,7 @@ class _Run:
         from priorpaint.inpainting.events import Completion, Step
 
         if isinstance(event, Step):
-            self.display.step(event.done / event.total)
+            self.display.step(event.done / event.total, event.seconds_left)
         elif isinstance(event, Completion):
             self.output.write_completion(event.index, event.image, self.plan.picture)
             self.record.sample()

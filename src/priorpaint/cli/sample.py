@@ -15,7 +15,7 @@ from typer import Option
 from priorpaint.errors import Cancelled, UsageError
 
 from .conditions import PriorOptions, parse_size
-from .options import Quiet, Threads, read_settings, use_threads, with_options
+from .options import Precision, Quiet, Threads, read_settings, use_threads, with_options
 from .terminal import echo_files
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def sample(
     batch_size: Annotated[int, Option(metavar="N", min=1, help="Pictures computed together.")] = _BATCH,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace results that exist already.")] = False,
     listing: Annotated[bool, Option("--list", help="List the samplers with their settings, and do nothing.")] = False,
+    precision: Precision = "float32",
     threads: Threads = None,
     quiet: Quiet = False,
     as_json: Annotated[bool, Option("--json", help="Print run.json instead of the file names.")] = False,
@@ -62,6 +63,8 @@ def sample(
         _list()
         return
     use_threads(threads)
+    from priorpaint.inpainting.forecast import Forecast
+
     from .progress import Display
     from .stopping import signals
 
@@ -69,15 +72,16 @@ def sample(
     walk = _sampler(sampler, {key: value for key, value in asked.items() if value is not None}, settings)
     sides, names = parse_size(size), [f"sample_{i}.png" for i in range(num)]
     _check(out, [*names, SHEET, RUN], overwrite)
-    prior = prior_options.load()
+    prior = prior_options.load(precision)
     walk.check(latent=prior.latent, learned_variance=prior.learned_variance)
     prior.check_size(*_sides(prior.image_shape, sides))
     made: list[Any] = []
-    begun, before = time.monotonic(), prior.nfe.copy()
+    begun, before, forecast = time.monotonic(), prior.nfe.copy(), Forecast({"": num})
     with signals() as cancel, Display(num, quiet=quiet, what="pictures") as display:
 
         def on_step(step: int, total: int, x_0: Tensor) -> None:
-            display.step((len(made) + len(x_0) * step / total) / num)
+            forecast.step("", len(x_0) / total)
+            display.step(forecast.share, forecast.seconds_left())
             cancel.check()
 
         try:
@@ -90,6 +94,7 @@ def sample(
             display.say(f"Stopped: {len(made)} of {num} pictures are finished{f' and in {out}.' if made else '.'}")
     run = {
         **prior_options.facts(prior),
+        "precision": precision,
         "sampler": {"name": sampler, **_plain(walk)},
         "seed": seed,
         "num": len(made),

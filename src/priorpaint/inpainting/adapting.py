@@ -27,7 +27,9 @@ from ..imaging.ranges import Asked
 from ..imaging.writing import make_folder
 from ..priors import Prior
 from ..priors.loading import load_prior
-from ..training.adaptation import CROPS, Learned, adapt, facts_in, facts_of, known_pictures, learnable, save_adapted
+from ..priors.native.prior import LoadedPrior
+from ..training.adaptation import Learned, facts_in, facts_of, known_pictures, learn, learnable, save_adapted
+from ..training.defaults import CROPS
 from .events import Adapting, OnEvent
 from .inputs import Source, as_picture, asked_range, in_range, whole
 from .masking import Masking, resolve_mask
@@ -119,7 +121,8 @@ def adapted(
     """
     tell = on_event or (lambda event: None)
     base, part = learnable(prior), KnownPart.of(picture, known, prior.image_shape[0])
-    facts = facts_of(base, known_pictures(base, part.values, part.known), crops, SEED)
+    pictures = known_pictures(base, part.values, part.known)
+    facts = facts_of(base, pictures, crops, SEED)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / "adapted" / f"{key}.safetensors"
     told: tuple[str, ...] = ()
@@ -135,7 +138,7 @@ def adapted(
         tell(Adapting(learned.crops, learned.total, learned.seconds_left))
 
     try:
-        new = adapt(base, part.values, part.known, crops=crops, seed=SEED, cancel=cancel, on_progress=progress)
+        new = learn(base, pictures, facts, cancel, progress)
     except Cancelled:
         raise Stopped("stopped while the prior was learning the picture; nothing is kept", None) from None
     try:
@@ -148,13 +151,13 @@ def adapted(
         return Adapted(new, {**facts, "cached": False}, told)
 
 
-def _cached(path: Path, base: Prior, facts: Mapping[str, Any]) -> Prior:
+def _cached(path: Path, base: LoadedPrior, facts: Mapping[str, Any]) -> Prior:
     """The prior in a file of the cache.
 
     Raises:
         PriorError: the file is damaged, or is not what its name says.
     """
-    prior = load_prior(path, device=base.device)
+    prior = load_prior(path, device=base.device, dtype=base.precision)
     if facts_in(prior) != facts:
         raise PriorError(f"{path} holds another prior.")
     prior.name = f"{base.name}-adapted"

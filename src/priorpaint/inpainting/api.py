@@ -23,7 +23,7 @@ from ..priors import CFGPrior, Prior
 from ..priors.cfg import condition_inside
 from ..priors.classifier_guidance import ClassifierGuidedPrior
 from ..priors.flag_words import parse_flags
-from ..priors.loading import load_prior
+from ..priors.loading import dtype_named, load_prior, precision_of
 from ..priors.verify import doubts
 from ..solvers import Solver
 from .events import Loading, OnEvent
@@ -61,6 +61,8 @@ class Options(Keywords):
     Attributes:
         batch_size: samples computed together; None is as many as make good use of memory.
         device: where the prior runs, for a prior by name; None is the GPU where there is one.
+        precision: of the network's convolutions, "float32" (None), "bfloat16" or "float16", for a prior by name; a
+            ready one has its own.
         label: class of the picture, for a prior that knows classes.
         prompt: what the picture shows, for a prior that takes text; ``negative_prompt``: what it does not show.
         guidance_scale: weight of label or prompt (classifier-free guidance, `CFGPrior`); 1 is the plain condition.
@@ -75,6 +77,7 @@ class Options(Keywords):
 
     batch_size: int | None = None
     device: torch.device | str | None = None
+    precision: str | None = None
     label: int | None = None
     prompt: str | None = None
     negative_prompt: str | None = None
@@ -96,6 +99,7 @@ class Options(Keywords):
         return replace(
             self,
             batch_size=None if self.batch_size is None else whole(self.batch_size, "batch_size"),
+            precision=None if self.precision is None else text(self.precision, "precision"),
             label=None if self.label is None else whole(self.label, "label"),
             prompt=None if self.prompt is None else text(self.prompt, "prompt"),
             negative_prompt=None if self.negative_prompt is None else text(self.negative_prompt, "negative_prompt"),
@@ -217,7 +221,7 @@ def planned(
     seeds = sample_seeds(seed, num_samples)
     if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {options.batch_size}")
-    flags = parse_flags(options.prior_flags)
+    flags, dtype = parse_flags(options.prior_flags), dtype_named(options.precision)
     if isinstance(prior, Prior):
         if flags or options.offline:
             raise UsageError("prior_flags and offline are for a prior by name or path, not a ready one.")
@@ -225,12 +229,18 @@ def planned(
             raise UsageError(
                 f"the prior is on {prior.device}, not on {options.device}; load it there, or name neither."
             )
+        if options.precision not in (None, precision_of(prior)):
+            raise UsageError(
+                f"the prior {prior.name} is a ready one with its own precision; leave precision out, or load it with "
+                "load_prior(..., dtype=...)."
+            )
         loaded = prior
     else:
         if on_event is not None:
             on_event(Loading(f"the prior {prior}"))
-        loaded = load_prior(prior, flags=flags, device=options.device, offline=options.offline)
+        loaded = load_prior(prior, flags=flags, device=options.device, dtype=dtype, offline=options.offline)
         warnings = (*warnings, *doubts(loaded))
+    precision = precision_of(loaded)
     adapted = None if learn is None else learn(loaded)
     if adapted is not None:
         loaded, warnings = adapted.prior, (*warnings, *adapted.warnings)
@@ -241,7 +251,7 @@ def planned(
     batch_size = options.batch_size
     if options.max_memory is not None:
         batch_size = job.keep_below(parse_bytes(options.max_memory), batch_size)
-    asked = asdict(replace(options, batch_size=job.rows(batch_size), prior_flags=flags or None))
+    asked = asdict(replace(options, batch_size=job.rows(batch_size), prior_flags=flags or None, precision=precision))
     call = {
         "method": method_name(job.solver),
         "num_samples": num_samples,

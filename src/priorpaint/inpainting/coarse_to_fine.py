@@ -7,7 +7,7 @@ and denoised again at full size: the coarse pass decides what is there, the fine
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,12 +22,15 @@ from ..operators import Inpainting
 from ..priors import Prior
 from ..solvers import Cost, Solver
 from ..solvers.base import PosteriorSampler, Problem
+from .forecast import Forecast
 from .levels import MAX_AREA_GRADIENT, Level
 from .windows import Bools, Window
 
 # Noise level (sigma / alpha) at which an enlarged coarse fill, or a smooth one of a thin hole, is handed to the finer
 # scale: well above the detail that it lacks, so that the fine pass draws this anew, and below what decides the content.
 REFINE_RATIO = 1.0
+# What a call of the prior costs besides its pixels, in pixels: of the network for photos on a CPU.
+CALL = 4096.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Estimate:
     rows: int
 
 
-Report = Callable[[float, Estimate], None]
+Report = Callable[[Forecast, Estimate], None]
 
 
 class Work:
@@ -56,7 +59,12 @@ class Work:
         solver: of windows that start from noise; the others take it from REFINE_RATIO on.
         schedule: of the prior.
         refiner: of windows that do not start from noise; None is ``solver``. It takes its steps from there on.
+
+    Attributes:
+        call: what a network evaluation costs besides the window's pixels, in pixels.
     """
+
+    call = CALL
 
     def __init__(
         self, windows: Sequence[Window], solver: Solver, schedule: Schedule, refiner: Solver | None = None
@@ -72,10 +80,11 @@ class Work:
     def cost_of(self, window: Window, num_samples: int) -> Cost:
         """Evaluations for all samples of a window: what they share once, the rest for each."""
         solver = self.solver_of(window)
-        if window.shared and solver.fits:
-            return solver.cost(num_samples)
-        one = solver.cost(1)
-        return Cost(one.forward * num_samples, one.backward * num_samples)
+        one, fit, fits = solver.cost(1), solver.shared_cost(), 1 if window.shared else num_samples
+        return Cost(
+            fits * fit.forward + num_samples * (one.forward - fit.forward),
+            fits * fit.backward + num_samples * (one.backward - fit.backward),
+        )
 
     def cost(self, num_samples: int) -> Cost:
         """Evaluations for all samples of the picture."""
@@ -83,8 +92,32 @@ class Work:
         return Cost(sum(part.forward for part in parts), sum(part.backward for part in parts))
 
     def pixels(self, num_samples: int) -> float:
-        """Pixels x network evaluations, the unit of work, for all samples of the picture."""
+        """Pixels x network evaluations for all samples of the picture."""
         return sum(weight(self.cost_of(window, num_samples)) * window.box.area for window in self.windows)
+
+    def load(self, num_samples: int) -> dict[Hashable, float]:
+        """The same with what calls cost besides, by kind: it is this that takes time."""
+        load: dict[Hashable, float] = {}
+        for window in self.windows:
+            solver = self.solver_of(window)
+            fit = weight(solver.shared_cost())
+            parts = (
+                (True, fit if window.shared else num_samples * fit),
+                (False, num_samples * (weight(solver.cost(1)) - fit)),
+            )
+            for fitting, evaluations in parts:
+                kind = self.kind_of(window, fitting)
+                load[kind] = load.get(kind, 0.0) + evaluations * self.load_of(window)
+        return load
+
+    def load_of(self, window: Window) -> float:
+        """Of one network evaluation on a window."""
+        return window.box.area + self.call
+
+    @staticmethod
+    def kind_of(window: Window, fitting: bool) -> Hashable:
+        """Work of one speed: windows of a size, apart from the fits that samples share."""
+        return window.box.height, window.box.width, fitting
 
 
 def weight(cost: Cost) -> float:
@@ -98,7 +131,7 @@ class WindowSampler:
     Args:
         work: the windows and their solvers.
         num_samples: how many completions will be asked for in all calls, for the share of work that is done.
-        report: called after each step as report(share of work done, estimate); may raise.
+        report: called after each step as report(forecast, estimate); may raise.
         grey: the channels are averaged after every window.
         shared_rows: rows at a time of work that all samples share; None is as many as windows of the largest size take.
     """
@@ -106,15 +139,15 @@ class WindowSampler:
     def __init__(self, work: Work, num_samples: int, report: Report, grey: bool, shared_rows: int | None) -> None:
         self.work, self.grey, self._shared_rows = work, grey, shared_rows
         self._conditioned: dict[Window, PosteriorSampler] = {}
-        self._report, self._done, self._total = report, 0.0, work.pixels(num_samples)
+        self._report, self._forecast = report, Forecast(work.load(num_samples))
 
     def sample(self, problem: Problem, window: Window, seeds: Sequence[int], initial: Tensor | None = None) -> Tensor:
         """Samples (N, C, h, w) of a window, from noise or, where there are some, from initial images (N, C, h, w)."""
         keys = [derive("window", seed, window.scale, window.box.top, window.box.left) for seed in seeds]
         solver = self.work.solver_of(window)
-        fit, whole = len(keys) * weight(solver.shared_cost()), len(keys) * weight(solver.cost(1))
+        fit, rows = weight(solver.shared_cost()), len(keys)
         if not (window.shared and solver.fits):
-            posterior = solver.condition(problem, seed=keys, callback=self._progress(window, fit, len(keys)))
+            posterior = solver.condition(problem, seed=keys, callback=self._progress(window, rows * fit, rows, True))
         elif window in self._conditioned:
             posterior = self._conditioned[window]
         else:  # what all samples share, done once, with a seed that belongs to the window alone
@@ -122,22 +155,26 @@ class WindowSampler:
                 replace(problem, y=problem.y[:1]),
                 seed=derive("fit", window.scale, window.box.top, window.box.left),
                 batch_size=self._shared_rows or max(1, MAX_AREA_GRADIENT // window.box.area),
-                callback=self._progress(window, weight(solver.shared_cost()), 0),
+                callback=self._progress(window, fit, 0, True),
             )
-        callback = self._progress(window, whole - fit, len(keys))
+        callback = self._progress(window, rows * (weight(solver.cost(1)) - fit), rows, False)
         out = posterior.sample(keys, initial=initial, callback=callback).cpu()
         if not bool(torch.isfinite(out).all()):
             name = type(solver).__name__
             raise PriorError(f"{name} gave values that are not numbers; use float32, or other settings.")
         return out.mean(dim=1, keepdim=True).expand_as(out) if self.grey else out
 
-    def _progress(self, window: Window, work: float, rows: int) -> Callable[[int, int, Tensor], None]:
-        """A solver's callback for so much work (network evaluations) on a window."""
-        start = self._done
+    def _progress(
+        self, window: Window, evaluations: float, rows: int, fitting: bool
+    ) -> Callable[[int, int, Tensor], None]:
+        """A solver's callback for so many network evaluations on a window."""
+        kind, load, before = self.work.kind_of(window, fitting), evaluations * self.work.load_of(window), 0
 
         def callback(step: int, total: int, x_0: Tensor) -> None:
-            self._done = start + work * window.box.area * step / total
-            self._report(min(self._done / self._total, 1.0), Estimate(x_0, window, rows))
+            nonlocal before
+            self._forecast.step(kind, load * max(step - before, 0) / total)
+            before = max(step, before)
+            self._report(self._forecast, Estimate(x_0, window, rows))
 
         return callback
 

@@ -48,6 +48,7 @@ class Step:
             picture, which is reflected there.
         scale: 1 is full size, 2 is half the size, ...
         samples: the completions that are being drawn; where one fit serves all of them, all.
+        seconds_left: estimate for the whole run, from the steps before; None before there is one.
     """
 
     done: int
@@ -55,6 +56,7 @@ class Step:
     window: tuple[int, int, int, int]
     scale: int
     samples: tuple[int, ...]
+    seconds_left: float | None = field(compare=False)
     _draw: Callable[[], Image.Image] = field(repr=False, compare=False)
 
     def preview(self) -> Image.Image:

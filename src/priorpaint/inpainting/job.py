@@ -26,6 +26,7 @@ from ..priors.wrapped import WrappedPrior
 from ..solvers import Solver
 from .coarse_to_fine import CoarseToFine, Estimate, WindowSampler, Work
 from .events import Completion, Loading, OnEvent, Step
+from .forecast import Forecast
 from .levels import MAX_AREA, MAX_AREA_GRADIENT, Level, frame_of, plan_levels, plan_whole
 from .memory import measure, plan_for
 from .result import Result
@@ -39,6 +40,8 @@ _CPU_AREA = 256 * 256
 MAX_RESIZED = 16_000_000
 # Progress is told in this many parts of a sample.
 _PROGRESS = 1000
+# Windows whose sizes differ by this say how the time of a call depends on its size; else the usual is taken.
+_APART = 4
 
 
 class CancellablePrior(WrappedPrior):
@@ -202,16 +205,27 @@ class PictureJob(ABC):
 
     @torch.no_grad()
     def seconds(self) -> float:
-        """An estimate for the run, from one timed call on the largest window; it is not counted."""
-        box = self._largest
+        """An estimate for the run, from one timed call on the largest window, and one on the smallest where that is
+        much smaller; they are not counted.
+        """
+        large = self._largest
+        small = min((window.box for window in self.work.windows), key=lambda box: box.area)
+        spent = self._timed(large, warm=self._warm)
+        if small.area * _APART <= large.area:
+            least = self._timed(small, warm=False)
+            slope = max(spent - least, 1e-3 * spent) / (large.area - small.area)
+            self.work.call = max(least / slope - small.area, 0.0)
+        return spent * sum(self.work.load(len(self.seeds)).values()) / (large.area + self.work.call)
+
+    def _timed(self, box: Box, warm: bool) -> float:
+        """Seconds of one call on a window of this size."""
         x_t = torch.zeros(1, *self.prior.latent_shape(box.height, box.width), device=self.prior.device)
         with self.prior.nfe.uncounted():
-            if not self._warm:  # the first call also plans and allocates
+            if not warm:  # the first call also plans and allocates
                 self.prior.denoise(x_t, 0.5)
             begun = time.monotonic()
             self.prior.denoise(x_t, 0.5)
-            spent = time.monotonic() - begun
-        return spent * self.work.pixels(len(self.seeds)) / box.area
+            return time.monotonic() - begun
 
     def run(
         self, batch_size: int, on_event: OnEvent, cancel: CancelToken, finished: Sequence[Image.Image] = ()
@@ -234,14 +248,15 @@ class PictureJob(ABC):
         missing = self.seeds[len(finished) :]
         total = _PROGRESS * len(missing)
 
-        def report(share: float, estimate: Estimate) -> None:
+        def report(forecast: Forecast, estimate: Estimate) -> None:
             cancel.check()
             first, rows = (len(self.images), estimate.rows) if estimate.rows else (len(finished), len(missing))
             scale = estimate.window.scale
             full = estimate.window.box.scaled(scale)
             place = full.left + self.frame.left, full.top + self.frame.top, full.width, full.height
-            done, samples = round(share * total), tuple(range(first, first + rows))
-            on_event(Step(done, total, place, scale, samples, lambda: self._preview(estimate)))
+            done, samples = round(forecast.share * total), tuple(range(first, first + rows))
+            left = forecast.seconds_left()
+            on_event(Step(done, total, place, scale, samples, left, lambda: self._preview(estimate)))
 
         with self.cancellable.cancelled_by(cancel):
             on_event(Loading("the picture"))

@@ -109,7 +109,7 @@ class Plan:
         return mask_preview(self.picture.image, self.known, weight=self.weight, windows=frames, label=self.about_hole())
 
     def seconds(self) -> float:
-        """About how long the run takes on this device, from one timed call of the prior on the largest window."""
+        """About how long the run takes here, by timed calls of the prior on the largest and smallest window."""
         return self._job.seconds()
 
     def memory(self) -> int:

@@ -25,6 +25,9 @@ MODEL_INDEX = "model_index.json"  # of diffusers
 _MOST_HEADER = 1 << 24
 
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
 @dataclass(frozen=True)
 class EmbeddedPrior:
     """A prior that comes with the package: what it is for, in one line, and its file inside the package."""
@@ -73,7 +76,7 @@ def load_prior(
         PriorError: the prior cannot be fetched; CheckpointError: it is damaged, unsafe or of a kind that is not read.
         MissingExtra: a library that reads this format is not installed.
     """
-    if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+    if dtype is not None and dtype not in PRECISIONS.values():
         raise UsageError(f"a prior runs in float32, bfloat16 or float16, not {dtype}.")
     parsed, name = parse_flags(flags), str(spec)
     entry = None if name in PRIORS else entries().get(name)
@@ -91,6 +94,23 @@ def load_prior(
     told = replace(prior.info.provenance, spec=name, flags=parsed, dtype=dtype, load=_load_again)
     prior.info = replace(prior.info, provenance=told)
     return prior
+
+
+def dtype_named(precision: str | None) -> torch.dtype | None:
+    """The dtype of a key of ``PRECISIONS``; None is none.
+
+    Raises:
+        UsageError: another word.
+    """
+    if precision is not None and precision not in PRECISIONS:
+        raise UsageError(f"precision is {', '.join(PRECISIONS)}, not {precision!r}.")
+    return None if precision is None else PRECISIONS[precision]
+
+
+def precision_of(prior: Prior) -> str | None:
+    """The key of ``PRECISIONS`` that a prior was loaded with; None for one that `load_prior` did not load."""
+    told = prior.info.provenance
+    return None if told.load is None else str(told.dtype or torch.float32).removeprefix("torch.")
 
 
 def _check_size(prior: Prior) -> None:

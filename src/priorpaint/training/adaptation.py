@@ -26,14 +26,13 @@ from priorpaint.priors.native.weights_file import Denoiser, WeightsMetadata, sav
 from priorpaint.priors.readers.untrusted.reading import machine_memory
 from priorpaint.priors.verify import FIGURES, check
 from priorpaint.training.config import TrainConfig
+from priorpaint.training.defaults import CROPS
 from priorpaint.training.ema import EMA
 from priorpaint.training.known import SHARE, KnownCrops, KnownPicture
 from priorpaint.training.objectives import Losses
 from priorpaint.training.optim import Optimizers, rate_factor
 from priorpaint.training.tasks import WEIGHTS, Denoising
 
-CROPS = 2048
-"""Crops of 64x64 pixels that a prior learns, where nothing else is asked for."""
 RECIPE = 1
 """Version of what `adapt` does with them; the same version, prior, picture and seed make the same weights."""
 FACTS = "adapted"
@@ -101,7 +100,19 @@ def adapt(
         NotEnoughMemory: there is not enough memory.
     """
     base, pictures = learnable(prior), known_pictures(prior, values, known)
-    config = _config(base, pictures, crops, seed)
+    return learn(base, pictures, facts_of(base, pictures, crops, seed), cancel, on_progress)
+
+
+def learn(
+    base: LoadedPrior,
+    pictures: Sequence[KnownPicture],
+    facts: Mapping[str, Any],
+    cancel: CancelToken | None = None,
+    on_progress: Callable[[Learned], None] = lambda learned: None,
+) -> LoadedPrior:
+    """`adapt` where the known pictures and their facts, which say crops and seed, are at hand; raises the same."""
+    crops = facts["crops"]
+    config = _config(base, pictures, crops, facts["seed"])
     with memory_shortage_told():
         run = _Run(base, pictures, config)
         times: list[float] = []
@@ -109,7 +120,7 @@ def adapt(
             times.append(time.monotonic())
             learned = min(crops, len(times) * BATCH)
             on_progress(Learned(learned, crops, loss, _seconds_left(times, math.ceil((crops - learned) / BATCH))))
-        return run.finished(facts_of(base, pictures, crops, seed))
+        return run.finished(facts)
 
 
 def _seconds_left(times: Sequence[float], updates: int) -> float | None:
@@ -304,11 +315,13 @@ class _Run:
         training = {**old.training, FACTS: dict(facts)}
         training.pop(FIGURES, None)
         figures = check(self._prior(network, replace(old, training=training)), pictures=self._crops()).figures()
-        return self._prior(network, replace(old, training={**training, FIGURES: figures}))
+        return self._prior(network, replace(old, training={**training, FIGURES: figures}), self.prior.precision)
 
     def _crops(self) -> Tensor:
         return self.source.batch(0, _VERIFIED, seed=self.config.seed)[0]
 
-    def _prior(self, network: Denoiser, metadata: WeightsMetadata) -> LoadedPrior:
+    def _prior(
+        self, network: Denoiser, metadata: WeightsMetadata, precision: torch.dtype = torch.float32
+    ) -> LoadedPrior:
         digest = hashlib.sha256(weights_bytes(network, metadata)).hexdigest()
-        return LoadedPrior(network, metadata, None, f"{self.prior.name}-adapted", torch.float32, digest)
+        return LoadedPrior(network, metadata, None, f"{self.prior.name}-adapted", precision, digest)

@@ -31,6 +31,7 @@ class LoadedPrior(NetworkPrior):
         source: the file; None where there is none yet.
         facts: what the file says about itself, in JSON values.
         metadata: the same as it is in the file.
+        precision: of its convolutions; weights and images are float32.
     """
 
     network: Denoiser
@@ -58,7 +59,7 @@ class LoadedPrior(NetworkPrior):
             embed=labels_or(config.classes) if config.classes else None,
             classes=config.classes,
         )
-        self._precision = dtype
+        self.precision = dtype
         dropout = metadata.training.get("label_dropout")  # files of before it was recorded were trained with some
         self.info = replace(self.info, null_state=not config.classes or dropout != 0)
         self.learned_variance = config.learned_variance
@@ -82,7 +83,7 @@ class LoadedPrior(NetworkPrior):
         return _saved(self.network, None, self.metadata, Path(folder), overwrite)
 
     def _all_channels(self, x: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        with _precision(x, self._precision):
+        with _precision(x, self.precision):
             return super()._all_channels(x, t, given)
 
 
