@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..batch.runner import Event, Outcome, run_all
+from ..batch.runner import Event, Inline, Outcome, run_all
 from ..batch.store import DONE, Store
 from ..errors import CancelToken, UsageError
 from ..inpainting.coarse_to_fine import weight
@@ -52,7 +52,7 @@ def run_bench(
     """
     plan.write(store.folder)
     bench = Bench(plan, prior, store.folder, images, batch_size)
-    return run_all(store, bench.items(), on_event=on_event, cancel=cancel, limit=limit)
+    return run_all(store, bench.items(), Inline(bench.run), on_event=on_event, cancel=cancel, limit=limit)
 
 
 @torch.no_grad()
