@@ -11,7 +11,6 @@ import pytest
 
 from priorpaint.batch import Event, Item, Outcome, Processes, Store, run_all
 from priorpaint.errors import CancelToken, PriorError, UsageError
-
 from tests.batch import workers
 
 

@@ -1,9 +1,9 @@
 """The store of a run over many items: which are done and which failed, in two logs that survive a kill at any moment.
 
-An item is known by its key, a hash of everything that its result depends on. A record may say where its result lies
-(``out``); a later item in the same place has replaced it, so its key counts as finished no longer. Its files are written first, each beside
+An item is known by its key, a hash of everything that its result depends on. Its files are written first, each beside
 its name, synced and renamed (`imaging.writing`); then one line goes to ``done.jsonl``. So a key in that log has all of
-its files, and a process that dies loses the item in flight and nothing else.
+its files, and a process that dies loses the item in flight and nothing else. A record may say where its result lies
+(``out``): an item that comes later to the same place has replaced it, so its key counts as finished no longer.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import typer
 from priorpaint.errors import NO_MEMORY, PriorpaintError, UsageError, out_of_memory, run_commands, shortened
 
 from .adapt import adapt
+from .batch import batch
 from .bench import bench
 from .certify import certify
 from .figure import figure
@@ -43,7 +44,8 @@ app = typer.Typer(
     help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
 for command in (
-    adapt, bench, certify, figure, inpaint, likelihood, masks, methods, operators, restore, sample, theory, train,
+    adapt, batch, bench, certify, figure, inpaint, likelihood, masks, methods, operators, restore, sample, theory,
+    train,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(priors, name="priors")

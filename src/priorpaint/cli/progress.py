@@ -151,6 +151,60 @@ class GridDisplay(_Shown):
         return f"{self.finished} of {self.cells} cells" + (f", {self.failed} failed" if self.failed else "")
 
 
+class BatchDisplay(_Shown):
+    """What the user sees of a batch: a bar, or a line a minute; failures and what is done again in any case.
+
+    Args:
+        pictures: how many it has.
+        samples: of each.
+    """
+
+    def __init__(self, pictures: int, samples: int, *, quiet: bool) -> None:
+        self.pictures, self.samples = pictures, samples
+        self.finished = self.failed = self._now = 0
+        self._shares: dict[str, float] = {}
+        self._begun: float | None = None
+        self._last = time.monotonic()
+        super().__init__(self._words(), float(pictures), quiet=quiet)
+
+    def __call__(self, event: Event) -> None:
+        """An event of the run."""
+        key, about = event.item.key, event.item.about
+        if event.kind == "started":
+            self._begun = self._begun or time.monotonic()
+            if "again" in about:
+                self.say(
+                    f"Again: {about['picture']}, for it has changed since, or its mask, the prior or the settings."
+                )
+        self._shares[key] = event.share
+        if event.kind in ("kept", "done", "failed"):
+            del self._shares[key]
+            self.finished += event.kind != "failed"
+            self.failed += event.kind == "failed"
+            self._now += event.kind != "kept"
+        if event.kind == "failed":
+            name = about["picture"]
+            self.say(f"Failed: {event.error if event.error.startswith(name) else f'{name}: {event.error}'}")
+        self._show()
+
+    def _show(self) -> None:
+        share = sum(self._shares.values())
+        done = self.finished + self.failed + share
+        self._bar.update(self._task, completed=done, description=self._words())
+        now = time.monotonic()
+        if self.quiet or self.console.is_terminal or now - self._last < _GRID_SECONDS:
+            return
+        self._last = now
+        seconds = now - (self._begun or now)
+        pace = (self._now + share) / seconds if seconds else 0.0
+        left = f"  {pace * 60:.3g} a minute  {duration((self.pictures - done) / pace)} left" if pace else ""
+        self.say(f"{math.floor(100 * done / self.pictures):3d}%  {self._words()}{left}")
+
+    def _words(self) -> str:
+        some = f"{self.finished} of {self.pictures} pictures, {self.finished * self.samples} samples"
+        return some + (f", {self.failed} failed" if self.failed else "")
+
+
 class PassDisplay(_Shown):
     """What the user sees while stored samples are measured: a bar, or a line a minute."""
 
