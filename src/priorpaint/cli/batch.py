@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ from .inpaint import Adapt, AdaptCrops, Method
 from .options import MaskOptions, use_threads, with_options
 from .running import PageOption, PlanOptions, RangeOption, plan_arguments
 from .terminal import echo, echo_files
+from .workers import Workers, processes
 
 if TYPE_CHECKING:
-    from priorpaint.batch import Event, Outcome, Processes, Store
+    from priorpaint.batch import Event, Outcome, Store
     from priorpaint.batch.entries import Entry
     from priorpaint.batch.pictures import Request
     from priorpaint.priors import Prior
@@ -54,10 +54,7 @@ class BatchOptions(PlanOptions):
     shard: Annotated[
         str | None, Option(metavar="I/N", help="Only part I of N, from 1; the parts may share one folder.")
     ] = None
-    workers: Annotated[
-        int | None,
-        Option(metavar="N", min=1, max=1024, help="Processes; default: one a GPU, or CPU cores / --threads."),
-    ] = None
+    workers: Workers = None
     limit: Annotated[int | None, Option(metavar="N", min=1, help="Compute at most N pictures now.")] = None
     dry_run: Annotated[bool, Option("--dry-run", help="Only list the pictures, with what each would take.")] = False
     keep_going: Annotated[
@@ -124,7 +121,7 @@ def _run(request: Request, prior: Prior, entries: Sequence[Entry], store: Store,
     from .progress import BatchDisplay
     from .stopping import signals
 
-    executor = _executor(request, options)
+    executor = processes(request.work, options.workers, options.device, options.threads)
     display = BatchDisplay(len(entries), options.num_samples, quiet=options.quiet)
 
     def hear(event: Event) -> None:
@@ -166,24 +163,6 @@ def _say_end(outcome: Outcome, pictures: int, summary: Path, options: BatchOptio
     goes_on = "; --resume goes on" if finished + outcome.failed < pictures else ""
     if not options.quiet or outcome.failed or outcome.cancelled:
         echo(f"{word}{finished} of {pictures} pictures are finished and in {options.out}{failed}{goes_on}.", err=True)
-
-
-def _executor(request: Request, options: BatchOptions) -> Processes:
-    """A process for each GPU, or as many on the CPU as have --threads cores each."""
-    import torch
-
-    from priorpaint.batch import Processes
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    device, threads = options.device or ("cuda" if torch.cuda.is_available() else "cpu"), options.threads
-    if device == "cuda":
-        gpus = max(1, torch.cuda.device_count())
-        devices = [f"cuda:{index % gpus}" for index in range(options.workers or gpus)]
-    else:
-        devices = [device] * (options.workers or max(1, cores // (threads or cores)))
-    if threads is None and len(devices) > 1:
-        threads = max(1, cores // len(devices))
-    return Processes(request.work, devices, threads)
 
 
 def _list(request: Request, entries: Sequence[Entry], options: BatchOptions) -> None:

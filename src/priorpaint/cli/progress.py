@@ -119,12 +119,13 @@ class GridDisplay(_Shown):
     def __init__(self, cells: int, work: Mapping[tuple[str, str], float], left: float, *, quiet: bool) -> None:
         self.cells, self.finished, self.failed = cells, 0, 0
         self._work, self._left, self._done = work, left, 0.0
+        self._shares: dict[str, float] = {}
         self._begun = self._last = time.monotonic()
         super().__init__(self._words(), 1.0, quiet=quiet)
 
     def __call__(self, event: Event) -> None:
         """An event of the run."""
-        about, now = event.item.about, 0.0
+        about, key = event.item.about, event.item.key
         work = self._work[about["method"], about["operator"]]
         if event.kind in ("kept", "done"):
             self.finished += 1
@@ -134,10 +135,11 @@ class GridDisplay(_Shown):
                 f"Failed: {about['method']} on {about['picture']}, {about['mask'] or about['operator']}: {event.error}"
             )
         if event.kind == "step":
-            now = event.share * work
+            self._shares[key] = event.share * work
         if event.kind in ("done", "failed"):
             self._done += work
-        self._show((self._done + now) / (self._left or 1.0))
+            self._shares.pop(key, None)
+        self._show((self._done + sum(self._shares.values())) / (self._left or 1.0))
 
     def _show(self, share: float) -> None:
         self._bar.update(self._task, completed=share, description=self._words())
