@@ -166,10 +166,9 @@ def _killed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
                 started.add(event["out"])
             if event["event"] == "failed":
                 started.discard(event["out"])  # which every run tries again
-            if moment is not None and kept >= moment:
+            if moment is not None and kept >= moment and process.poll() is None:
                 time.sleep(rng.uniform(0, 0.2))
-                os.kill(process.pid, signal.SIGKILL)
-                break
+                os.kill(process.pid, signal.SIGKILL)  # and what it said before that is still read
         if first and moment != moments[0]:
             going_on.append(first - at)
         code = process.wait()
