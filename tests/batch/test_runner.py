@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from priorpaint.batch import Event, Item, Outcome, Store, run_all
+from priorpaint.batch import Event, Inline, Item, Outcome, Store, run_all
 from priorpaint.batch.runner import Save, Step
 from priorpaint.errors import CancelToken, UsageError
+
+# The task of an item is what does it.
+inline = Inline(lambda task, step: task(step))
 
 
 def item(folder: Path, name: str, work: Callable[[Step], None] = lambda step: None) -> Item:
@@ -31,7 +34,7 @@ def test_a_failure_is_listed_and_the_rest_goes_on(tmp_path: Path) -> None:
     store, events = Store(tmp_path), list[Event]()
     bad, worse = fails(UsageError("the mask is empty.")), fails(ZeroDivisionError())
     items = [item(tmp_path, "a"), item(tmp_path, "b", bad), item(tmp_path, "c", worse), item(tmp_path, "d")]
-    outcome = run_all(store, items, on_event=events.append)
+    outcome = run_all(store, items, inline, on_event=events.append)
     assert outcome == Outcome(done=2, failed=2)
     assert [(event.kind, event.item.key) for event in events] == [
         *(("started", "a"), ("done", "a"), ("started", "b"), ("failed", "b")),
@@ -43,18 +46,18 @@ def test_a_failure_is_listed_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 
 def test_what_is_finished_is_never_done_again(tmp_path: Path) -> None:
-    run_all(Store(tmp_path), [item(tmp_path, "a"), item(tmp_path, "b", fails(RuntimeError("x")))])
+    run_all(Store(tmp_path), [item(tmp_path, "a"), item(tmp_path, "b", fails(RuntimeError("x")))], inline)
     calls: list[str] = []
     items = [item(tmp_path, name, lambda step, name=name: calls.append(name)) for name in "abc"]  # type: ignore[misc]
-    assert run_all(Store(tmp_path), items) == Outcome(done=2, kept=1)
+    assert run_all(Store(tmp_path), items, inline) == Outcome(done=2, kept=1)
     assert calls == ["b", "c"] and Store(tmp_path).failed() == {}
 
 
 def test_a_limit_counts_what_is_computed_now(tmp_path: Path) -> None:
     items = [item(tmp_path, name) for name in "abcd"]
-    assert run_all(Store(tmp_path), items, limit=2) == Outcome(done=2)
-    assert run_all(Store(tmp_path), items, limit=1) == Outcome(done=1, kept=2)
-    assert run_all(Store(tmp_path), items) == Outcome(done=1, kept=3)
+    assert run_all(Store(tmp_path), items, inline, limit=2) == Outcome(done=2)
+    assert run_all(Store(tmp_path), items, inline, limit=1) == Outcome(done=1, kept=2)
+    assert run_all(Store(tmp_path), items, inline) == Outcome(done=1, kept=3)
 
 
 def test_a_stop_loses_the_item_in_flight_and_no_other(tmp_path: Path) -> None:
@@ -67,7 +70,7 @@ def test_a_stop_loses_the_item_in_flight_and_no_other(tmp_path: Path) -> None:
         raise AssertionError("the step must not return")
 
     items = [item(tmp_path, "a"), item(tmp_path, "b", stopped), item(tmp_path, "c")]
-    assert run_all(store, items, cancel=token) == Outcome(done=1, cancelled=True)
+    assert run_all(store, items, inline, cancel=token) == Outcome(done=1, cancelled=True)
     assert [*store.done()][0]["key"] == "a" and len(store) == 1 and store.failed() == {}
 
 
@@ -78,7 +81,7 @@ def test_results_that_cannot_be_written_end_the_run(tmp_path: Path) -> None:
     items = [Item("a", {}, lambda step: ({}, save)), item(tmp_path, "b")]
     store = Store(tmp_path)
     with pytest.raises(UsageError, match="disk is full"):
-        run_all(store, items)
+        run_all(store, items, inline)
     assert len(store) == 0 and store.failed() == {} and not (tmp_path / "b").exists()
 
 
@@ -92,4 +95,4 @@ def test_items_are_made_one_at_a_time(tmp_path: Path) -> None:
             yield item(tmp_path, name, lambda step: None)
             alive.remove(name)
 
-    assert run_all(Store(tmp_path), items()).done == 3  # type: ignore[arg-type]
+    assert run_all(Store(tmp_path), items(), inline).done == 3  # type: ignore[arg-type]

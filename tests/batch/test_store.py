@@ -92,3 +92,13 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / DONE).mkdir()
     with pytest.raises(UsageError, match="cannot be written"):
         store.finish("k", {})
+
+
+def test_a_later_item_in_the_same_place_replaces_the_earlier_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for key in ("old", "new"):
+        store.finish(key, {"out": "a/cat"})
+    store.finish("other", {"out": "a/dog"})
+    for one in (store, Store(tmp_path)):
+        assert "old" not in one and "new" in one and one.at("a/cat") == "new" and len(one) == 2
+        assert [record["key"] for record in one.done()] == ["new", "other"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,19 @@ import pytest
 import torch
 
 import priorpaint
-from priorpaint.batch import Event, Outcome
+from priorpaint.batch import Event, Outcome, Processes
 from priorpaint.bench.cells import Measured, draw, fit_seed, mask_seed, sample_seed
 from priorpaint.bench.grid import Grid
 from priorpaint.bench.measure import finished
 from priorpaint.bench.pictures import prepared
 from priorpaint.bench.plan import CellCase, Plan, solver_of
 from priorpaint.bench.planning import make_plan
-from priorpaint.bench.run import open_store, run_bench, seconds_a_call, work, work_of
+from priorpaint.bench.run import open_store, run_bench, seconds_a_call, work, work_of, worker
 from priorpaint.errors import CancelToken, UsageError
 from priorpaint.imaging.mask_kinds import draw_mask
 from priorpaint.operators import Downsampling, Inpainting
 from priorpaint.priors.base import Prior
+from priorpaint.priors.loading import load_prior
 from priorpaint.solvers.base import Problem
 
 METHODS = (
@@ -265,3 +267,17 @@ def test_measuring_needs_no_store(prior: Prior, images: Path) -> None:
     problem = Problem(prior, Inpainting(torch.from_numpy(measured.known)), torch.from_numpy(measured.y)[None])
     samples, fit, sampling = draw(solver_of(cell.method), problem, cell.problem, 2, 1)
     assert samples.shape == (2, 1, 16, 16) and fit.seconds == 0 < sampling.seconds
+
+
+def test_processes_compute_the_samples_that_this_process_does(images: Path, tmp_path: Path) -> None:
+    prior = load_prior("avatars", device="cpu")
+    plan = planned(prior, images, methods=["ddnm:steps=2"], pictures=2)
+    assert ran(plan, prior, images, tmp_path / "here") == Outcome(done=2)
+    make = partial(worker, plan, {"spec": "avatars"}, tmp_path / "there", images, None)
+    outcome = ran(plan, prior, images, tmp_path / "there", executor=Processes(make, ["cpu"], threads=1))
+    assert outcome == Outcome(done=2)
+    for record in done(tmp_path / "here"):
+        here, there = (samples_of(tmp_path / where, record["key"]) for where in ("here", "there"))
+        assert np.array_equal(here, there)
+    with pytest.raises(UsageError, match="has changed since"):
+        worker(plan, {"spec": "fashion"}, tmp_path, images, None, "cpu")

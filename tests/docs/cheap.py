@@ -91,6 +91,8 @@ RULES = (
          "--num_head_channels 32 --num_res_blocks 1 --use_new_attention_order True'"),
     Rule(r"priorpaint inpaint .*--prior hf:", "small networks in the hub's cache, one completion, three steps",
          f"{INPAINT} --offline"),
+    Rule(r"priorpaint batch ", "two pictures, one sample, two steps",
+         "-n 1 --set steps=2 --threads 1 --workers 1 --limit 2"),
     Rule(r"priorpaint bench ", "one picture, one mask, one method of two steps",
          "--pictures 1 -n 2 --mask half --operator grayscale --method ddnm:steps=2 --settings default --threads 1"),
     Rule(r"priorpaint restore ", "a small picture, one sample, two steps", "--samples 1 --set steps=2 --threads 1"),

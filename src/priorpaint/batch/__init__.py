@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .runner import Event, Item, Outcome, run_all
+from .processes import Processes
+from .runner import Event, Inline, Item, Outcome, run_all
 from .store import Store, content_key
 
-__all__ = ["Event", "Item", "Outcome", "Store", "content_key", "run_all"]
+__all__ = ["Event", "Inline", "Item", "Outcome", "Processes", "Store", "content_key", "run_all"]

@@ -2,7 +2,8 @@
 
 An item is known by its key, a hash of everything that its result depends on. Its files are written first, each beside
 its name, synced and renamed (`imaging.writing`); then one line goes to ``done.jsonl``. So a key in that log has all of
-its files, and a process that dies loses the item in flight and nothing else.
+its files, and a process that dies loses the item in flight and nothing else. A record may say where its result lies
+(``out``): an item that comes later to the same place has replaced it, so its key counts as finished no longer.
 """
 
 from __future__ import annotations
@@ -44,11 +45,29 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._done: set[str] = set()
+        self._at: dict[str, str] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._done = {record["key"] for record in self.done()}
+            self.read()
         except OSError as error:
             raise UsageError(f"{folder} cannot be used for results ({error.strerror or error}).") from None
+
+    def read(self) -> None:
+        """Read the log anew, to which other processes may have added."""
+        for record in records(self.folder / DONE):
+            self._add(record)
+
+    def _add(self, record: Record) -> None:
+        key, place = record["key"], record.get("out")
+        if isinstance(place, str):
+            self._done.discard(self._at.get(place, key))
+            self._at[place] = key
+        self._done.add(key)
+
+    def at(self, place: str) -> str | None:
+        """The key of the finished item whose result lies there."""
+        return self._at.get(place)
 
     def __contains__(self, key: object) -> bool:
         """Whether the item with this key is finished."""
@@ -62,7 +81,7 @@ class Store:
         """The records of finished items, the first of each key, in the order in which they were finished."""
         seen: set[str] = set()
         for record in records(self.folder / DONE):
-            if record["key"] not in seen:
+            if record["key"] in self._done and record["key"] not in seen:
                 seen.add(record["key"])
                 yield record
 
@@ -78,8 +97,9 @@ class Store:
         """
         if key in self._done:
             return
-        append(self.folder / DONE, {"key": key, **record})
-        self._done.add(key)
+        record = {"key": key, **record}
+        append(self.folder / DONE, record)
+        self._add(record)
 
     def fail(self, key: str, record: Record, error: str) -> None:
         """Say that an item failed, and why in one sentence.

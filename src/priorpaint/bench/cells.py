@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +136,10 @@ class Bench:
     def items(self) -> Iterator[Item]:
         """Every cell as an item, made when its turn comes."""
         for case in self.plan.cells():
-            yield Item(case.key, case.about, partial(self._run, case))
+            yield Item(case.key, case.about, case)
 
-    def _run(self, case: CellCase, step: Step) -> tuple[dict[str, Any], Save]:
+    def run(self, case: CellCase, step: Step) -> tuple[dict[str, Any], Save]:
+        """Compute one cell (a `batch.runner.Work`)."""
         prior = self._prior(case.problem.picture.label)
         measured = self._problem(case.problem)
         operator = _operator(case.problem, measured.known).to(prior.device)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..batch.runner import Event, Outcome, run_all
+from ..batch.runner import Event, Executor, Inline, Outcome, Work, run_all
 from ..batch.store import DONE, Store
 from ..errors import CancelToken, UsageError
 from ..inpainting.coarse_to_fine import weight
 from ..priors.base import Prior
+from ..priors.loading import load_prior
 from .cells import Bench, rows_of
 from .plan import PLAN, Plan
 
@@ -34,6 +36,7 @@ def run_bench(
     store: Store,
     images: Path,
     *,
+    executor: Executor | None = None,
     batch_size: int | None = None,
     limit: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
@@ -44,6 +47,7 @@ def run_bench(
     Args:
         plan: of `make_plan`, with this prior; it is written into the store first.
         images: the folder of the pictures.
+        executor: computes the cells, such as `Processes` with `worker`; None is this process.
         batch_size: rows computed together; None is what the size of the pictures suggests. No sample depends on it.
         limit, on_event, cancel: as for `batch.run_all`.
 
@@ -52,7 +56,23 @@ def run_bench(
     """
     plan.write(store.folder)
     bench = Bench(plan, prior, store.folder, images, batch_size)
-    return run_all(store, bench.items(), on_event=on_event, cancel=cancel, limit=limit)
+    return run_all(store, bench.items(), executor or Inline(bench.run), on_event=on_event, cancel=cancel, limit=limit)
+
+
+def worker(plan: Plan, prior: dict[str, Any], folder: Path, images: Path, batch_size: int | None, device: str) -> Work:
+    """What computes cells in a process of its own (`Processes.make`).
+
+    Args:
+        plan, folder, images, batch_size: as for `Bench`.
+        prior: arguments of `load_prior`, but for the device.
+
+    Raises:
+        PriorError, UsageError: the prior cannot be read, or is no longer that of the plan.
+    """
+    loaded = load_prior(**prior, device=device)
+    if loaded.hash not in (None, plan.prior.digest):
+        raise UsageError(f"the prior {prior['spec']} has changed since the run began; start it again.")
+    return Bench(plan, loaded, folder, images, batch_size).run
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import typer
 from priorpaint.errors import NO_MEMORY, PriorpaintError, UsageError, out_of_memory, run_commands, shortened
 
 from .adapt import adapt
+from .batch import batch
 from .bench import bench
 from .certify import certify
 from .doctor import doctor
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 for command in (
     adapt, bench, certify, doctor, figure, inpaint, likelihood, masks, methods, operators, restore, sample, theory,
+    adapt, batch, bench, certify, figure, inpaint, likelihood, masks, methods, operators, restore, sample, theory,
     train,
 ):  # fmt: skip
     app.command()(command)

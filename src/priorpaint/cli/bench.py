@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -14,6 +15,7 @@ from priorpaint.errors import Cancelled, UsageError
 
 from .options import Device, Offline, Quiet, Threads, use_threads, with_options
 from .terminal import echo, echo_files
+from .workers import processes
 
 if TYPE_CHECKING:
     from priorpaint.batch import Store
@@ -78,6 +80,9 @@ class BenchOptions:
     batch_size: Annotated[int | None, Option(metavar="N", min=1, help="Samples computed together.")] = None
     device: Device = None
     threads: Threads = None
+    workers: Annotated[
+        int | None, Option(metavar="N", min=1, max=1024, help="Processes that compute cells; default: this one alone.")
+    ] = None
     quiet: Quiet = False
     as_json: Annotated[bool, Option("--json", help="Print report.json, or with --dry-run the numbers.")] = False
 
@@ -195,7 +200,7 @@ def _estimate(plan: Plan, prior: Prior, options: BenchOptions) -> None:
 
 def _run(plan: Plan, prior: Prior, options: BenchOptions) -> None:
     from priorpaint.batch import Store
-    from priorpaint.bench.run import run_bench, work, work_of
+    from priorpaint.bench.run import run_bench, work, work_of, worker
 
     from .progress import GridDisplay
     from .stopping import signals
@@ -206,10 +211,15 @@ def _run(plan: Plan, prior: Prior, options: BenchOptions) -> None:
     kept, cells = sum(cell.key in store for cell in plan.cells()), plan.num_cells
     if len(store):
         display.say(f"{kept} of {cells} cells are finished already; the folder has {len(store) - kept} others.")
+    executor = None
+    if options.workers is not None:
+        spec = {"spec": options.prior, "flags": options.prior_flags, "offline": options.offline}
+        make = partial(worker, plan, spec, options.out, options.images, options.batch_size)
+        executor = processes(make, options.workers, options.device, options.threads)
     with signals() as cancel:
         with display:
             outcome = run_bench(
-                plan, prior, store, options.images,
+                plan, prior, store, options.images, executor=executor,
                 batch_size=options.batch_size, limit=options.limit, on_event=display, cancel=cancel,
             )  # fmt: skip
         if outcome.cancelled:

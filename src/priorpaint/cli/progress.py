@@ -127,12 +127,13 @@ class GridDisplay(_Shown):
     def __init__(self, cells: int, work: Mapping[tuple[str, str], float], left: float, *, quiet: bool) -> None:
         self.cells, self.finished, self.failed = cells, 0, 0
         self._work, self._left, self._done = work, left, 0.0
+        self._shares: dict[str, float] = {}
         self._begun = self._last = time.monotonic()
         super().__init__(self._words(), 1.0, quiet=quiet)
 
     def __call__(self, event: Event) -> None:
         """An event of the run."""
-        about, now = event.item.about, 0.0
+        about, key = event.item.about, event.item.key
         work = self._work[about["method"], about["operator"]]
         if event.kind in ("kept", "done"):
             self.finished += 1
@@ -142,10 +143,11 @@ class GridDisplay(_Shown):
                 f"Failed: {about['method']} on {about['picture']}, {about['mask'] or about['operator']}: {event.error}"
             )
         if event.kind == "step":
-            now = event.share * work
+            self._shares[key] = event.share * work
         if event.kind in ("done", "failed"):
             self._done += work
-        self._show((self._done + now) / (self._left or 1.0))
+            self._shares.pop(key, None)
+        self._show((self._done + sum(self._shares.values())) / (self._left or 1.0))
 
     def _show(self, share: float) -> None:
         self._bar.update(self._task, completed=share, description=self._words())
@@ -157,6 +159,60 @@ class GridDisplay(_Shown):
 
     def _words(self) -> str:
         return f"{self.finished} of {self.cells} cells" + (f", {self.failed} failed" if self.failed else "")
+
+
+class BatchDisplay(_Shown):
+    """What the user sees of a batch: a bar, or a line a minute; failures and what is done again in any case.
+
+    Args:
+        pictures: how many it has.
+        samples: of each.
+    """
+
+    def __init__(self, pictures: int, samples: int, *, quiet: bool) -> None:
+        self.pictures, self.samples = pictures, samples
+        self.finished = self.failed = self._now = 0
+        self._shares: dict[str, float] = {}
+        self._begun: float | None = None
+        self._last = time.monotonic()
+        super().__init__(self._words(), float(pictures), quiet=quiet)
+
+    def __call__(self, event: Event) -> None:
+        """An event of the run."""
+        key, about = event.item.key, event.item.about
+        if event.kind == "started":
+            self._begun = self._begun or time.monotonic()
+            if "again" in about:
+                self.say(
+                    f"Again: {about['picture']}, for it has changed since, or its mask, the prior or the settings."
+                )
+        self._shares[key] = event.share
+        if event.kind in ("kept", "done", "failed"):
+            del self._shares[key]
+            self.finished += event.kind != "failed"
+            self.failed += event.kind == "failed"
+            self._now += event.kind != "kept"
+        if event.kind == "failed":
+            name = about["picture"]
+            self.say(f"Failed: {event.error if event.error.startswith(name) else f'{name}: {event.error}'}")
+        self._show()
+
+    def _show(self) -> None:
+        share = sum(self._shares.values())
+        done = self.finished + self.failed + share
+        self._bar.update(self._task, completed=done, description=self._words())
+        now = time.monotonic()
+        if self.quiet or self.console.is_terminal or now - self._last < _GRID_SECONDS:
+            return
+        self._last = now
+        seconds = now - (self._begun or now)
+        pace = (self._now + share) / seconds if seconds else 0.0
+        left = f"  {pace * 60:.3g} a minute  {duration((self.pictures - done) / pace)} left" if pace else ""
+        self.say(f"{math.floor(100 * done / self.pictures):3d}%  {self._words()}{left}")
+
+    def _words(self) -> str:
+        some = f"{self.finished} of {self.pictures} pictures, {self.finished * self.samples} samples"
+        return some + (f", {self.failed} failed" if self.failed else "")
 
 
 class PassDisplay(_Shown):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,13 +48,13 @@ PageOption = Annotated[int | None, Option("--page", metavar="N", min=1, help="Pa
 _DEEP_SUFFIXES = (".tif", ".tiff", ".npy")
 _LONG_SECONDS = 3600.0
 _WRITING = 0.02, 1e-7  # seconds that a file takes, and a byte of pixels
-# Fields of `JobOptions` that say what becomes of the results; the others are arguments of a plan.
-_OWN = ("out", "settings", "format", "overwrite", "resume", "yes", "read_back", "threads", "quiet", "as_json")
+# Fields of these options that say what becomes of the results; the others are arguments of a plan.
+_OWN = ("out", "settings", "format", "overwrite", "resume", "read_back", "threads", "quiet", "as_json")
 
 
 @dataclass(frozen=True)
-class JobOptions:
-    """Options of all commands that run a plan.
+class PlanOptions:
+    """Options of all commands that run plans.
 
     Raises:
         UsageError: some that cannot be meant.
@@ -115,7 +115,6 @@ class JobOptions:
     resume: Annotated[
         bool, Option("--resume", help="Go on with this very run, which was interrupted: draw what is missing.")
     ] = False
-    yes: Annotated[bool, Option("--yes", help="Start even what takes longer than an hour.")] = False
     as_json: Annotated[bool, Option("--json", help="Print run.json instead of the file names.")] = False
 
     def __post_init__(self) -> None:
@@ -125,6 +124,13 @@ class JobOptions:
             raise UsageError("--resume keeps what is finished and --overwrite replaces it; leave one of them out.")
         if self.negative_prompt is not None and self.guidance_scale == 1:
             raise UsageError("--negative-prompt has weight only with guidance; add --guidance 5, for example.")
+
+
+@dataclass(frozen=True)
+class JobOptions(PlanOptions):
+    """Options of the commands that run one plan."""
+
+    yes: Annotated[bool, Option("--yes", help="Start even what takes longer than an hour.")] = False
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -139,13 +145,14 @@ def pictures_in(folder: Path) -> list[Path]:
     return files
 
 
-def plan_arguments(options: JobOptions, own: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def plan_arguments(options: PlanOptions, own: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of a plan, and settings of its method.
 
     Raises:
         UsageError: a setting has the name of an argument.
     """
-    arguments = own | {name: value for name, value in asdict(options).items() if name not in _OWN}
+    names = [one.name for one in fields(PlanOptions) if one.name not in _OWN]
+    arguments = own | {name: getattr(options, name) for name in names}
     settings = read_settings(options.settings)
     for key in settings.keys() & arguments.keys():
         raise UsageError(f"the method has no setting {key!r}; `priorpaint methods NAME` lists those that it has.")

@@ -246,7 +246,7 @@ def planned(
         loaded, warnings = adapted.prior, (*warnings, *adapted.warnings)
     guided, classifier = _classified(loaded, options)
     cancellable = CancellablePrior(guided)
-    ready = _conditioned(fitted(rowwise(cancellable), options.fit, size), options)
+    ready = conditioned(fitted(rowwise(cancellable), options.fit, size), options)
     job = job_of(prior=ready, cancellable=cancellable, seeds=seeds)
     batch_size = options.batch_size
     if options.max_memory is not None:
@@ -331,7 +331,12 @@ def _classified(prior: Prior, options: Options) -> tuple[Prior, dict[str, Any] |
     return ClassifierGuidedPrior(prior, classifier, scale), {**classifier.facts, "scale": scale}
 
 
-def _conditioned(prior: Prior, options: Options) -> Prior:
+def conditioned(prior: Prior, options: Options) -> Prior:
+    """The prior under the label or prompt of a job.
+
+    Raises:
+        UsageError: it takes no such condition.
+    """
     label, prompt, scale = options.label, options.prompt, options.guidance_scale
     if options.classifier is not None and not prior.classes:
         label = None  # which the classifier alone was told

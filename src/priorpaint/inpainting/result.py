@@ -148,14 +148,15 @@ class Result:
 class Output:
     """The names of a run's files: STEM_0.png, STEM_1.png, ... (completions), STEM_mean.png, STEM_uncertainty.png and
     .npy (of two samples or more), STEM_sheet.png and run.json, or STEM_run.json in a folder that holds another
-    picture's run.json. Completions and mean have ``suffix``, the other pictures are PNG. ``read_back`` as for
-    `save_picture`.
+    picture's run.json, or with ``own_record`` in any. Completions and mean have ``suffix``, the other pictures are PNG.
+    ``read_back`` as for `save_picture`.
     """
 
     folder: str | Path
     stem: str
     suffix: str = ".png"
     read_back: bool = True
+    own_record: bool = False
 
     def __post_init__(self) -> None:
         if any(mark in self.stem for mark in (os.sep, os.altsep, "\0") if mark):
@@ -220,7 +221,7 @@ class Output:
             UsageError: as `check`, or another run is writing the same files.
         """
         lost = self.check(num_samples, overwrite=overwrite, picture=picture)  # before a folder is made
-        self._spare_inputs(num_samples, info)
+        self.spare_inputs(num_samples, info)
         with locked(Path(self.folder), self.stem):
             self._clear_parts()
             self.check(num_samples, overwrite=overwrite)
@@ -327,7 +328,7 @@ class Output:
             (Path(self.folder) / name).unlink(missing_ok=True)
         return self._summary(count)
 
-    def _spare_inputs(self, num_samples: int, info: Mapping[str, Any]) -> None:
+    def spare_inputs(self, num_samples: int, info: Mapping[str, Any]) -> None:
         """Say that a file of the run would replace one that it reads, whatever may be overwritten.
 
         Raises:
@@ -361,8 +362,9 @@ class Output:
 
     def _run_file(self) -> Path:
         shared = Path(self.folder) / RUN_FILE
-        if os.path.exists(self.path(RUN_FILE)):  # False of a name that is too long, which is told later
-            return self.path(RUN_FILE)
+        own = self.path(RUN_FILE)
+        if self.own_record or os.path.exists(own):  # False of a name that is too long, which is told later
+            return own
         if not os.path.exists(shared):
             return shared
         record = read_record(shared)
