@@ -44,9 +44,8 @@ app = typer.Typer(
     help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
 for command in (
-    adapt, bench, certify, doctor, figure, inpaint, likelihood, masks, methods, operators, restore, sample, theory,
-    adapt, batch, bench, certify, figure, inpaint, likelihood, masks, methods, operators, restore, sample, theory,
-    train,
+    adapt, batch, bench, certify, doctor, figure, inpaint, likelihood, masks, methods, operators, restore, sample,
+    theory, train,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(priors, name="priors")
