@@ -26,6 +26,7 @@ from .methods import methods
 from .priors import priors
 from .restore import operators, restore
 from .sample import sample
+from .serve import serve
 from .terminal import echo
 from .theory import theory
 from .train import train
@@ -43,7 +44,8 @@ app = typer.Typer(
     help="Fill in the missing parts of a picture, or restore it, with several plausible answers.",
 )
 for command in (
-    adapt, bench, certify, figure, inpaint, likelihood, masks, methods, operators, restore, sample, theory, train,
+    adapt, bench, certify, figure, inpaint, likelihood, masks, methods, operators, restore, sample, serve,
+    theory, train,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(priors, name="priors")
