@@ -55,7 +55,12 @@ def test_masks_grow_shrink_turn_round_and_come_from_colours(server: TestClient) 
     assert area(hole(), "invert") == 32 * 32 - 64
     assert area(None, "color", color="#ffff00", tolerance=0) == 16
     assert area(hole(), "color", color="#ffff00", tolerance=0) == 80
-    for operation, words in (("grow", "is empty"), ("alpha", "transparent"), ("color", "which colour"), ("x", "no op")):
+    for operation, words in (
+        ("grow", "is empty"),
+        ("alpha", "no transparency"),
+        ("color", "which colour"),
+        ("x", "no op"),
+    ):
         answer = adjust(server, picture, None, operation)
         assert answer.status_code == 422 and words in answer.json()["error"]
 

@@ -16,9 +16,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.background import BackgroundTask
 
 from priorpaint.errors import UsageError
-from priorpaint.inpainting.method import sample_seeds
+from priorpaint.inpainting.method import choose_solver, sample_seeds
 from priorpaint.priors.loading import PRIORS
-from priorpaint.solvers import solver
 
 from . import masks
 from .about import about, check_settings
@@ -154,15 +153,11 @@ async def post_job(
     """Start a job; what happens to it, its events tell."""
     upload = owner.picture(picture)
     _check_samples(state, samples)
-    parsed = _settings(settings)
-    check_settings(method, parsed)
-    solver(method or "ddnm", **parsed)  # a wrong value is told now
-    if prior not in PRIORS and prior not in state.options.priors:
-        raise UsageError(f"there is no prior {prior!r} here; whoever starts the server names others with --prior.")
     options = {"label": label, "prompt": prompt or None, "guidance_scale": guidance_scale}
-    seeds = sample_seeds(seed, samples)
-    asked = {"prior": prior, "method": method or None, "settings": parsed, "options": options, "seed": seed}
-    return await _start(state, owner, upload, await mask.read(), {**asked, "seeds": seeds}, estimate)
+    asked = {"prior": prior, "method": method or None, "settings": _settings(settings), "options": options}
+    _check_asked(state, asked)
+    asked |= {"seed": seed, "seeds": sample_seeds(seed, samples)}
+    return await _start(state, owner, upload, await mask.read(), asked, estimate)
 
 
 async def post_again(
@@ -172,9 +167,14 @@ async def post_again(
     sample: Annotated[int | None, Form(ge=0)] = None,
     mask: Annotated[UploadFile | None, File(description="part of the sample to paint once more")] = None,
     samples: Annotated[int, Form(ge=1)] = 4,
+    prior: Text = None,
+    method: Text = None,
+    settings: Text = None,
+    seed: Annotated[int | None, Form(ge=0, lt=2**48)] = None,
 ) -> dict[str, Any]:
     """With ``sample`` and ``mask``: paint a part of that answer again, the rest of it being known. Without: more
-    samples of the same job, whose seeds go on."""
+    samples of the same job, whose seeds go on. The job's own prior, method and settings serve, where a part of an
+    answer is not given others."""
     job = owner.job(id)
     _check_samples(state, samples)
     asked = {key: job.request[key] for key in ("prior", "method", "settings", "options", "seed")}
@@ -188,6 +188,10 @@ async def post_again(
     found = next((one for one in job.samples if one["index"] == sample), None)
     if found is None:
         raise Refused(404, f"there is no sample {sample} of this job yet; wait for it, or choose another.")
+    if settings is not None:
+        asked |= {"method": method or None, "settings": _settings(settings)}
+    asked |= {"prior": prior or asked["prior"], "seed": asked["seed"] if seed is None else seed}
+    _check_asked(state, asked)
     file = job.folder / found["file"]
     async with state.decoding:
         upload = await asyncio.to_thread(state.sessions.add_picture, owner, file.read_bytes(), f"{job.stem}.png")
@@ -198,6 +202,15 @@ async def post_again(
 def _check_samples(state: State, samples: int) -> None:
     if samples > state.options.limits.samples:
         raise UsageError(f"this server draws at most {state.options.limits.samples} samples at a time, not {samples}.")
+
+
+def _check_asked(state: State, asked: dict[str, Any]) -> None:
+    """Refuse a prior that nobody named, and settings that do not exist; wrong values of them are told now as well."""
+    check_settings(asked["method"], asked["settings"])
+    choose_solver(asked["method"], asked["settings"])
+    prior = asked["prior"]
+    if prior not in PRIORS and prior not in state.options.priors:
+        raise UsageError(f"there is no prior {prior!r} here; whoever starts the server names others with --prior.")
 
 
 def _settings(text: str) -> dict[str, Any]:

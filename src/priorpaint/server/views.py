@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 from PIL import Image, ImageCms
 
 from priorpaint.imaging import Picture
+from priorpaint.imaging.ranges import choose_range
 from priorpaint.imaging.sheets import shown
 
 LONGEST = 1600
@@ -41,5 +43,9 @@ def png(image: Image.Image) -> bytes:
 
 
 def picture_view(picture: Picture) -> bytes:
-    """`view` of a picture, as PNG."""
+    """`view` of a picture, as PNG; where it has more than 8 bits, the values that it uses are black to white."""
+    if picture.deep:
+        values = picture.values()
+        seen = np.isfinite(values).all(axis=2)
+        picture = picture.ranged(choose_range(values, seen, "auto", picture.name)[0]) if seen.any() else picture
     return png(view(picture.image, picture.icc))
