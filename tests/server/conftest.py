@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,3 +81,17 @@ def events(client: TestClient, job: str, **headers: str) -> list[tuple[int, str,
         if fields:
             out.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
     return out
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """A server as `priorpaint serve` starts it."""
+    command = [sys.executable, "-m", "priorpaint", "serve", "--port", "0", "--threads", "1", "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    found = re.search(r"http://\S+", process.stderr.readline())
+    assert found is not None
+    yield found[0]
+    process.terminate()
+    process.wait(20)
+    process.stderr.close()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,20 +25,6 @@ ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--
         "--disable-component-update", "--disable-sync"]  # fmt: skip
 SHOTS = os.environ.get("PRIORPAINT_SCREENSHOTS")
 LONG = 60_000
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A server as `priorpaint serve` starts it."""
-    command = [sys.executable, "-m", "priorpaint", "serve", "--port", "0", "--threads", "1", "--device", "cpu"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    found = re.search(r"http://\S+", process.stderr.readline())
-    assert found is not None
-    yield found[0]
-    process.terminate()
-    process.wait(20)
-    process.stderr.close()
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,8 @@ def serve(
     try:
         import uvicorn
 
-        from priorpaint.server.app import Options, create_app
+        from priorpaint.server.app import create_app
+        from priorpaint.server.state import Options
     except ImportError as error:
         if isinstance(error, MissingExtra):
             raise

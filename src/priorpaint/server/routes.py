@@ -154,7 +154,8 @@ async def post_job(
     upload = owner.picture(picture)
     _check_samples(state, samples)
     options = {"label": label, "prompt": prompt or None, "guidance_scale": guidance_scale}
-    asked = {"prior": prior, "method": method or None, "settings": _settings(settings), "options": options}
+    asked: dict[str, Any] = {"prior": prior, "method": method or None, "settings": _settings(settings)}
+    asked["options"] = options
     _check_asked(state, asked)
     asked |= {"seed": seed, "seeds": sample_seeds(seed, samples)}
     return await _start(state, owner, upload, await mask.read(), asked, estimate)

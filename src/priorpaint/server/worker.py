@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Queue
 from typing import Any, TextIO
@@ -89,8 +89,9 @@ class _Job:
     def run(self, prior: Prior) -> None:
         """Plan, say what it costs, and unless that is all draw the samples into files."""
         request = self.request
+        picture = read_picture(Path(request["picture"]).read_bytes())
         ready = plan(
-            Path(request["picture"]).read_bytes(),
+            replace(picture, orientation=1),  # the mask was painted on the upright view
             Path(request["mask"]).read_bytes(),
             prior,
             request["method"],

@@ -238,6 +238,7 @@ export class Editor {
     const { style } = this.cursor;
     [style.left, style.top, style.width, style.height] = [`${this.spot.x}px`, `${this.spot.y}px`, `${size}px`, `${size}px`];
     style.borderWidth = `${1.5 / this.view.scale}px`;
+    style.boxShadow = `0 0 0 ${1.5 / this.view.scale}px #000`;
   }
 
   // --- view
