@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 from pathlib import Path
@@ -82,18 +81,12 @@ def _bound(host: str, port: int) -> socket.socket:
         UsageError: the address is no address of this computer, or the port is in use.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, _, _, address = found[0]
-        listening = socket.socket(family, kind)
-        if os.name == "posix":
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         words = error.strerror or str(error)
         raise UsageError(
             f"{host} port {port} cannot be used ({words}); choose another --port (0 takes a free one)."
         ) from None
-    return listening
 
 
 def _check_folder(folder: Path) -> None:
