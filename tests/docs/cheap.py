@@ -99,6 +99,7 @@ RULES = (
     Rule(r"priorpaint inpaint .*--adapt", "sixteen crops, one completion, three steps", f"{INPAINT} --adapt-crops 16"),
     Rule(r"priorpaint adapt ", "sixteen crops", "--crops 16 --threads 1"),
     Rule(r"priorpaint inpaint ", "small pictures and networks, one completion, three steps", INPAINT),
+    Rule(r"priorpaint serve", "its help: a server does not end; tests/server starts one", "--help"),
     Rule(r"priorpaint masks ", "small pictures"),
     Rule(r"priorpaint figure ", "two iterations and two steps", "--samples 1 --iterations 2 --steps 2 --threads 1"),
     Rule(r"priorpaint certify --suite pictures --again", "what the folder holds is what the commands before it left"),

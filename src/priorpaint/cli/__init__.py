@@ -28,6 +28,7 @@ from .methods import methods
 from .priors import priors
 from .restore import operators, restore
 from .sample import sample
+from .serve import serve
 from .terminal import echo
 from .theory import theory
 from .train import train
@@ -45,7 +46,7 @@ app = typer.Typer(
 )
 for command in (
     adapt, batch, bench, certify, doctor, figure, inpaint, likelihood, masks, methods, operators, restore, sample,
-    theory, train,
+    serve, theory, train,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(priors, name="priors")
