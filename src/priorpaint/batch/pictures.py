@@ -24,7 +24,7 @@ from ..inpainting.method import choose_solver, method_name
 from ..inpainting.plans import Plan
 from ..inpainting.result import Output, Result, suffix_for
 from ..priors import Prior
-from ..priors.loading import load_prior
+from ..priors.loading import dtype_named, load_prior, precision_of
 from ..solvers.base import Cost
 from .entries import Entry
 from .runner import Item, Save, Step, Work, sentence_of
@@ -33,7 +33,7 @@ from .store import DONE, FAILED, Record, Store, content_key
 ABOUT, SUMMARY = "batch.json", "summary.csv"
 # Arguments of a plan that change how samples are computed, but no sample.
 _FREE = ("batch_size", "max_memory")
-_OF_PRIOR = ("prior", "prior_flags", "device", "offline")
+_OF_PRIOR = ("prior", "prior_flags", "device", "offline", "precision")
 _COLUMNS = (
     *("picture", "out", "state", "samples", "hole_share", "nfe_forward", "nfe_backward", "seconds"),
     *("warnings", "error"),
@@ -49,7 +49,7 @@ class Request:
         arguments: of `inpainting.api.plan`, but for picture and prior; ``mask`` is "alpha", "nan" or None, and an entry
             may have its own mask, label, prompt and seed.
         settings: of the method.
-        prior: arguments of `load_prior`: ``spec``, ``flags``, ``offline``.
+        prior: arguments of `load_prior`: ``spec``, ``flags``, ``offline``, ``dtype``.
         format, read_back: as for `Result.save`.
     """
 
@@ -72,7 +72,12 @@ class Request:
         choose_solver(arguments.get("method"), settings)
         suffix_for(format if (format or "").lower() != "same" else None)
         rest = {name: value for name, value in arguments.items() if name not in _OF_PRIOR}
-        prior = {"spec": arguments["prior"], "flags": arguments["prior_flags"], "offline": arguments["offline"]}
+        prior = {
+            "spec": arguments["prior"],
+            "flags": arguments["prior_flags"],
+            "offline": arguments["offline"],
+            "dtype": dtype_named(arguments.get("precision")),
+        }
         return Request(out, rest, settings, prior, format, read_back)
 
     def loaded(self, device: str | None) -> Prior:
@@ -120,7 +125,7 @@ class Request:
         }
         settings = asdict(solver) if is_dataclass(solver) else self.settings
         method = [method_name(solver), self.arguments.get("method") is None, settings]
-        known = [prior.hash, prior.spec, prior.flags]
+        known = [prior.hash, prior.spec, prior.flags, precision_of(prior)]
         parts = [arguments, method, sorted(self.settings), known, self.format]
         return list(json.loads(json.dumps(parts, default=str)))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from .inpaint import Adapt, AdaptCrops, Method
+from .inpaint import Adapt, AdaptCrops, Method, Refine, refined
 from .options import MaskOptions, use_threads, with_options
 from .running import PageOption, PlanOptions, RangeOption, plan_arguments
 from .terminal import echo, echo_files
@@ -68,6 +68,7 @@ def batch(
     masking: MaskOptions,
     sources: Sources,
     method: Method = None,
+    refine: Refine = None,
     adapt: Adapt = False,
     adapt_crops: AdaptCrops = None,
     value_range: RangeOption = "auto",
@@ -87,7 +88,13 @@ def batch(
     spared = [options.out, *([masking.mask_diff] if masking.mask_diff is not None else [])]
     entries = find_entries(sources, files, spared)
     own = _masking(masking, files.given, entries)
-    own |= {"method": method, "value_range": value_range, "page": page, "adapt": adapt_crops or adapt}
+    own |= {
+        "method": method,
+        "refine": refined(refine),
+        "value_range": value_range,
+        "page": page,
+        "adapt": adapt_crops or adapt,
+    }
     arguments, settings = plan_arguments(options, own)
     request = Request.of(options.out, arguments, settings, options.format, options.read_back)
     entries = entries if part is None else sharded(entries, part)

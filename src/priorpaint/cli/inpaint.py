@@ -57,7 +57,7 @@ def inpaint(
     own = {
         "image": image,
         "method": method,
-        "refine": read_settings(refine, "--refine", "steps=12") or None,
+        "refine": refined(refine),
         "value_range": value_range,
         "page": page,
         **masking.arguments(mask),
@@ -70,6 +70,15 @@ def inpaint(
         run(_learning(plan, options.quiet), image, options, **own, adapt=adapt_crops or True)
     else:
         run(plan, image, options, **own)
+
+
+def refined(texts: list[str] | None) -> dict[str, Any] | None:
+    """What --refine says; None where nothing is said.
+
+    Raises:
+        UsageError: a text that is not KEY=VALUE.
+    """
+    return read_settings(texts, "--refine", "steps=12") or None
 
 
 def _learning(plan: Callable[..., Plan], quiet: bool) -> Callable[..., Plan]:
