@@ -51,7 +51,18 @@ def test_solvers_operators_and_priors_add_few_modules_to_torch() -> None:
     assert len(added) <= MOST_NEW_MODULES
 
 
-COMMANDS = ("certify", "inpaint", "methods", "priors", "priors add", "priors info", "priors verify", "theory", "train")
+COMMANDS = (
+    "batch",
+    "certify",
+    "inpaint",
+    "methods",
+    "priors",
+    "priors add",
+    "priors info",
+    "priors verify",
+    "theory",
+    "train",
+)
 
 
 @pytest.mark.parametrize(
