@@ -2,8 +2,8 @@
 
     python benchmarks/precision.py
 
-Both are timed in turn, so that a busy machine slows both alike; of ten calls each, the shortest. The difference is that of
-the two estimates of x_0 at sigma = 1, root mean square, in levels of 255.
+Both are timed in turn, so that a busy machine slows both alike; of ten calls each, the shortest. The difference is that
+of the two estimates of x_0 at sigma = 1, root mean square, in levels of 255.
 """
 
 from __future__ import annotations
