@@ -21,7 +21,7 @@ from priorpaint.batch.entries import Entry, MaskFiles, find_entries, parse_shard
 from priorpaint.batch.pictures import Estimate, Painter, Request, open_store, write_summary
 from priorpaint.errors import CancelToken, PriorpaintError, UsageError
 from priorpaint.priors import Prior
-from priorpaint.priors.loading import load_prior
+from priorpaint.priors.loading import load_prior, precision_of
 from tests.command_line import exit_code, finish, start
 
 RUN = ("--prior", "avatars", "-n", "2", "--set", "steps=2")
@@ -65,6 +65,14 @@ def tree(tmp_path: Path) -> Path:
 def request(out: Path, **options: Any) -> Request:
     plain = {"prior": "avatars", "prior_flags": None, "offline": False, "mask": None, "num_samples": 2, "seed": 0}
     return Request.of(out, {**plain, **options}, {"steps": 2}, None, True)
+
+
+def test_the_precision_is_that_of_the_prior_and_part_of_what_a_result_depends_on(tmp_path: Path) -> None:
+    exact, rough = (request(tmp_path, precision=name) for name in ("float32", "bfloat16"))
+    assert "precision" not in exact.arguments
+    priors = exact.loaded("cpu"), rough.loaded("cpu")
+    assert [precision_of(prior) for prior in priors] == ["float32", "bfloat16"]
+    assert exact._key(priors[0]) != rough._key(priors[1])
 
 
 def test_a_tree_is_mirrored_and_every_picture_has_its_place(tree: Path, tmp_path: Path) -> None:
