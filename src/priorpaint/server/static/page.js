@@ -83,6 +83,7 @@ function choose(answer) {
   $("result").hidden = !answer;
   $("answer").hidden = !answer;
   $("mask").hidden = Boolean(answer) && !job;
+  $("cursor").hidden = true;
   if (answer) {
     $("answer").src = answer.view;
     $("badge").textContent = `${answer.changed} known pixels changed`;
