@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test slow lint format docs clean
+.PHONY: help demo serve test slow lint format docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    fill in an example picture and say where the results are"
+	@echo "make serve   open the web page: http://127.0.0.1:7860"
 	@echo "make test    run the fast tests"
 	@echo "make slow    run the slow tests"
 	@echo "make lint    ruff, mypy and the fence between the rooms"
@@ -25,7 +26,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) \
 		|| { rm -f $(BIN)/python; echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-# A stamp each for the three sets of packages; all are redone when a pin or a dependency changes.
+# A stamp each for the four sets of packages; all are redone when a pin or a dependency changes.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing priorpaint into $(VENV) (a few minutes the first time)"
 	$(INSTALL) -e .
@@ -34,6 +35,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing priorpaint and the development tools into $(VENV) (a few minutes the first time)"
 	$(INSTALL) -e ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-web: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing priorpaint and its web page into $(VENV) (a few minutes the first time)"
+	$(INSTALL) -e ".[web]"
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
@@ -45,6 +51,9 @@ demo: $(VENV)/.installed
 	$(BIN)/priorpaint inpaint examples/chelsea.png examples/chelsea-strokes.png -o $(OUT) --samples 4 --seed 0 --overwrite
 	@echo "The completions, their mean, the uncertainty picture and the contact sheet are in $(OUT):"
 	@ls $(OUT)
+
+serve: $(VENV)/.installed-web
+	$(BIN)/priorpaint serve
 
 # One process a core, each with one thread: many small tests gain more from that than from torch's own threads.
 test: $(VENV)/.installed-dev

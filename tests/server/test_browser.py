@@ -182,6 +182,7 @@ def test_sizes(browser: Any, address: str, name: str, size: tuple[int, int]) -> 
     for page in opened(browser, address, dict(zip(("width", "height"), size, strict=True))):
         page.locator("#example").click()
         playwright.expect(page.locator("#work")).to_be_visible()
+        page.locator("[data-tool=lasso]").click()
         paint(page)
         playwright.expect(page.locator("#undo")).to_be_enabled()
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -85,6 +87,16 @@ def test_junk_is_refused_in_a_sentence(server: TestClient, data: bytes) -> None:
     answer = server.post("/api/pictures", files={"file": ("x.png", data)})
     assert answer.status_code == 422
     assert answer.json()["error"].endswith(".") and "Traceback" not in answer.text
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(server: TestClient) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    answer = server.post("/api/pictures", files={"file": ("bomb.png", data)})
+    assert answer.status_code == 422 and "megapixels" in answer.json()["error"]
 
 
 def test_pages_of_the_wheel(server: TestClient) -> None:

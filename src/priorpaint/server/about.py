@@ -17,6 +17,7 @@ from priorpaint.solvers import SOLVERS
 
 from .limits import Limits
 
+DEFAULT_PRIOR = "photos"
 _FILES = ("perceptual",)  # settings that name a file of this computer
 # Of the default method: how the same picture is done in less time, and with more care.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -64,7 +65,7 @@ def about(priors: tuple[str, ...], limits: Limits, device: str | None) -> dict[s
     return {
         "version": __version__,
         "priors": embedded + named,
-        "default_prior": "photos",
+        "default_prior": DEFAULT_PRIOR,
         "methods": methods,
         "default_method": DEFAULT_METHOD,
         "default_settings": NARROW_SETTINGS,

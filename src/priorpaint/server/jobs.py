@@ -111,7 +111,7 @@ class JobQueue:
         self._waiting: deque[Job] = deque()
         self._current: Job | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._wake = asyncio.Event()
+        self._wake, self._starting = asyncio.Event(), asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -170,6 +170,21 @@ class JobQueue:
         elif job is self._current:
             await self._send({"op": "cancel", "id": job.id})
 
+    async def warm(self, prior: str) -> None:
+        """Have the worker load a prior while nobody waits for it, so that the first job need not."""
+        if self._process is None:
+            await self._started()
+            await self._send({"op": "load", "prior": prior})
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        """The worker process; a new one where there is none or it has died."""
+        async with self._starting:
+            if self._process is None or self._process.returncode is not None:
+                command = [sys.executable, "-m", "priorpaint.server.worker", json.dumps(self.options)]
+                pipe = asyncio.subprocess.PIPE
+                self._process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=_LINE)
+            return self._process
+
     async def _send(self, message: dict[str, Any]) -> None:
         process = self._process
         if process is None or process.stdin is None:
@@ -191,11 +206,7 @@ class JobQueue:
                 self._current = None
 
     async def _run(self, job: Job) -> None:
-        if self._process is None or self._process.returncode is not None:
-            command = [sys.executable, "-m", "priorpaint.server.worker", json.dumps(self.options)]
-            pipe = asyncio.subprocess.PIPE
-            self._process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=_LINE)
-        process = self._process
+        process = await self._started()
         assert process.stdout is not None
         await self._send({"op": "run", "job": job.request})
         while not job.over:

@@ -20,7 +20,7 @@ from priorpaint.inpainting.method import choose_solver, sample_seeds
 from priorpaint.priors.loading import PRIORS
 
 from . import masks
-from .about import about, check_settings
+from .about import DEFAULT_PRIOR, about, check_settings
 from .jobs import Job
 from .limits import Refused
 from .sessions import MASK, VIEW, Session, Upload, new_id
@@ -74,6 +74,7 @@ async def post_picture(state: Server, owner: Owner, file: Annotated[UploadFile, 
     data = await file.read()
     async with state.decoding:
         upload = await asyncio.to_thread(state.sessions.add_picture, owner, data, file.filename or "picture")
+    await state.queue.warm(DEFAULT_PRIOR)
     return about_picture(upload)
 
 
@@ -140,7 +141,7 @@ async def post_job(
     owner: Owner,
     picture: Annotated[str, Form()],
     mask: Annotated[UploadFile, File(description="PNG of the picture's size, white = repaint")],
-    prior: Annotated[str, Form()] = "photos",
+    prior: Annotated[str, Form()] = DEFAULT_PRIOR,
     method: Text = None,
     settings: Annotated[str, Form(max_length=_LARGEST_FIELD, description="of the method, a JSON object")] = "{}",
     samples: Annotated[int, Form(ge=1)] = 4,

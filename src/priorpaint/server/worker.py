@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Queue
@@ -217,7 +218,7 @@ class Worker:
 
     def __init__(self, out: TextIO, device: str | None, offline: bool) -> None:
         self._out, self._device, self._offline = out, device, offline
-        self._jobs: Queue[dict[str, Any] | None] = Queue()
+        self._jobs: Queue[dict[str, Any]] = Queue()
         self._lock = threading.Lock()
         self._current: _Job | None = None
         self._cancelled: set[str] = set()
@@ -227,8 +228,8 @@ class Worker:
         """Take in what the server says, until it is gone; then the process ends at once."""
         for line in lines:
             message = json.loads(line)
-            if message["op"] == "run":
-                self._jobs.put(message["job"])
+            if message["op"] != "cancel":
+                self._jobs.put(message)
                 continue
             with self._lock:
                 self._cancelled.add(message["id"])
@@ -238,7 +239,13 @@ class Worker:
 
     def work(self) -> None:
         """Run jobs for ever."""
-        while (request := self._jobs.get()) is not None:
+        while True:
+            message = self._jobs.get()
+            if message["op"] == "load":
+                with suppress(PriorpaintError):  # a job that wants it will say what is wrong
+                    self._loaded(message["prior"])
+                continue
+            request = message["job"]
             job = _Job(request, self._out, _Deadline(request["limits"]["seconds"]))
             with self._lock:
                 self._current = job
@@ -246,7 +253,9 @@ class Worker:
                     job.cancel.cancel()
             try:
                 job.tell("started")
-                job.run(self._loaded(job))
+                if not self._has(request["prior"]):
+                    job.tell("loading", what=f"the prior {request['prior']}")
+                job.run(self._loaded(request["prior"]))
             except PriorpaintError as error:
                 job.tell("failed", message=_NO_MEMORY if isinstance(error, MemoryError) else str(error))
             except Exception as error:
@@ -256,11 +265,12 @@ class Worker:
                 self._current = None
                 self._cancelled.discard(request["id"])
 
-    def _loaded(self, job: _Job) -> Prior:
-        spec = job.request["prior"]
-        if self._prior is None or self._prior[0] != spec:
+    def _has(self, spec: str) -> bool:
+        return self._prior is not None and self._prior[0] == spec
+
+    def _loaded(self, spec: str) -> Prior:
+        if self._prior is None or not self._has(spec):
             self._prior = None  # its memory is free before the next one is read
-            job.tell("loading", what=f"the prior {spec}")
             self._prior = spec, load_prior(spec, device=self._device, offline=self._offline)
         return self._prior[1]
 

@@ -6,7 +6,7 @@ for (const [path, methods] of Object.entries(told.paths)) {
     const fields = [...Object.keys(told.components?.schemas?.[body]?.properties ?? {}), ...(route.parameters ?? []).map((one) => one.name)];
     const row = document.createElement("tr");
     for (const words of [`${method.toUpperCase()} ${path}`, route.description ?? route.summary, fields.join(", ")]) {
-      row.append(Object.assign(document.createElement("td"), { textContent: words }));
+      row.append(Object.assign(document.createElement("td"), { textContent: words.replaceAll("``", "") }));
     }
     document.getElementById("routes").append(row);
   }

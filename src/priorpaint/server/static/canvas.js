@@ -84,6 +84,10 @@ export class Editor {
     } else if (op.kind === "rectangle") {
       const [a, b] = [op.points[0], op.points.at(-1)];
       c.fillRect(Math.min(a.x, b.x), Math.min(a.y, b.y), Math.abs(a.x - b.x), Math.abs(a.y - b.y));
+    } else if (op.kind === "lasso") {
+      c.beginPath();
+      op.points.forEach((p) => c.lineTo(p.x, p.y));
+      c.fill();
     } else {
       if (op.kind === "eraser") c.globalCompositeOperation = "destination-out";
       c.lineWidth = op.size;
@@ -169,7 +173,7 @@ export class Editor {
     else if (this.stroke) {
       const events = event.getCoalescedEvents?.() ?? [];
       this.stroke.points.push(...(events.length ? events : [event]).map((one) => this.at(one)));
-      if (this.stroke.kind === "rectangle") this.redraw();
+      if (this.stroke.kind !== "brush" && this.stroke.kind !== "eraser") this.redraw();
       this.draw(this.stroke);
     } else this.pan(event.clientX - before.clientX, event.clientY - before.clientY);
     this.pointers.set(event.pointerId, event);
@@ -234,7 +238,7 @@ export class Editor {
 
   place() {
     this.cursor.hidden = this.tool === "pan" || this.space;
-    const size = this.tool === "rectangle" ? 6 / this.view.scale : this.size;
+    const size = this.tool === "rectangle" || this.tool === "lasso" ? 6 / this.view.scale : this.size;
     const { style } = this.cursor;
     [style.left, style.top, style.width, style.height] = [`${this.spot.x}px`, `${this.spot.y}px`, `${size}px`, `${size}px`];
     style.borderWidth = `${1.5 / this.view.scale}px`;

@@ -83,6 +83,7 @@ function choose(answer) {
   $("result").hidden = !answer;
   $("answer").hidden = !answer;
   $("mask").hidden = Boolean(answer) && !job;
+  $("cursor").hidden = true;
   if (answer) {
     $("answer").src = answer.view;
     $("badge").textContent = `${answer.changed} known pixels changed`;
@@ -273,7 +274,7 @@ function resize(size) {
 // --- controls
 
 const keys = {
-  b: () => pick("brush"), e: () => pick("eraser"), r: () => pick("rectangle"), h: () => pick("pan"),
+  b: () => pick("brush"), e: () => pick("eraser"), r: () => pick("rectangle"), l: () => pick("lasso"), h: () => pick("pan"),
   "[": () => resize(editor.size / 1.25), "]": () => resize(editor.size * 1.25 + 1),
   "+": () => editor.zoom(1.25), "-": () => editor.zoom(0.8), 0: () => editor.fit(),
   R: () => safely(begin)(), n: () => blink(), a: accept, Delete: () => discard(), "?": () => $("help").showModal(),
