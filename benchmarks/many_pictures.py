@@ -35,6 +35,7 @@ from priorpaint.batch import Processes, Store, run_all
 from priorpaint.batch.entries import MaskFiles, find_entries
 from priorpaint.batch.pictures import Request
 from priorpaint.batch.runner import Record, Save, Step, Work
+from priorpaint.imaging.reading import FILE_FORMATS
 from priorpaint.imaging.writing import FORMATS
 from priorpaint.inpainting.api import plan as plan_job
 from priorpaint.priors.loading import load_prior
@@ -79,7 +80,7 @@ def _options() -> argparse.Namespace:
 def opened(photos: Path) -> list[Image.Image]:
     """Some photos of a folder."""
     files = sorted(path for path in photos.iterdir() if path.suffix.lower() in FORMATS)
-    return [Image.open(path).convert("RGB") for path in files[:20]]
+    return [Image.open(path, formats=FILE_FORMATS).convert("RGB") for path in files[:20]]
 
 
 def write_pictures(folder: Path, photos: Path, count: int, seed: int) -> int:

@@ -233,7 +233,6 @@ class Prior:
                     f"the prior {self.name} needs a {side} that is a multiple of {self.image_multiple}, not {have}"
                 )
 
-    @torch.no_grad()
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the prior into a folder that `load_prior` reads; what `priorpaint train` makes can do that.
 
@@ -253,6 +252,7 @@ class Prior:
             "upload its own files."
         )
 
+    @torch.no_grad()
     def sample(
         self,
         num: int,
