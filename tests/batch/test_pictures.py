@@ -19,6 +19,7 @@ import priorpaint
 from priorpaint.batch import Inline, Store, run_all
 from priorpaint.batch.entries import Entry, MaskFiles, find_entries, parse_shard, sharded
 from priorpaint.batch.pictures import Estimate, Painter, Request, open_store, write_summary
+from priorpaint.cli.workers import processes
 from priorpaint.errors import CancelToken, PriorpaintError, UsageError
 from priorpaint.priors import Prior
 from priorpaint.priors.loading import load_prior, precision_of
@@ -234,6 +235,37 @@ def test_a_picture_that_breaks_after_it_was_finished_is_listed(tmp_path: Path, p
     assert state() == ["done"]
 
 
+def test_files_that_are_gone_are_made_again_and_a_failure_of_other_contents_is_settled(
+    tmp_path: Path, prior: Prior
+) -> None:
+    path, asked = picture(tmp_path / "in/a.png"), request(tmp_path / "out", boxes=[(8, 8, 6, 6)], num_samples=1)
+
+    def run() -> tuple[int, int, int, bool, list[str]]:
+        store, entries, said = Store(asked.out), find_entries([str(path.parent)], MaskFiles()), list[bool]()
+        items = asked.items(prior, entries, store)
+        ran = run_all(
+            store, items, Inline(Painter(asked, prior)), on_event=lambda event: said.append("again" in event.item.about)
+        )
+        with open(write_summary(store), newline="", encoding="utf-8") as file:
+            return ran.done, ran.kept, ran.failed, said[-1], [row["state"] for row in csv.DictReader(file)]
+
+    assert run() == (1, 0, 0, False, ["done"])
+    (asked.out / "a_0.png").unlink()
+    assert run() == (1, 0, 0, True, ["done"])
+    assert run() == (0, 1, 0, False, ["done"])
+    record = asked.out / "a_run.json"
+    facts = json.loads(record.read_text())
+    del facts["nfe"]  # as a run leaves it that was killed while it replaced the results
+    record.write_text(json.dumps({**facts, "finished_samples": 0}))
+    assert run() == (1, 0, 0, True, ["done"])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200])
+    assert run() == (0, 0, 1, True, ["failed"])
+    path.write_bytes(whole)
+    assert run() == (0, 1, 0, False, ["done"])
+    assert Store(asked.out).failed() == {} and len([*Store(asked.out).done()]) == 1
+
+
 def test_a_stop_in_a_picture_leaves_no_file_of_it(tmp_path: Path, prior: Prior) -> None:
     path, asked, token = picture(tmp_path / "in/a.png"), request(tmp_path / "out", boxes=[(8, 8, 6, 6)]), CancelToken()
     store = Store(asked.out)
@@ -262,6 +294,13 @@ def test_an_estimate_writes_nothing_and_counts_what_a_run_takes(tree: Path, tmp_
     share, cost, seconds = estimate.of(Entry(tree / "a.png", "a"))  # type: ignore[misc]
     assert (share, cost.forward, cost.backward) == (0.25, 4, 0) and seconds > 0  # type: ignore[union-attr]
     assert "is damaged or incomplete" in str(estimate.of(Entry(tree / "cut.png", "cut")))
+    picture(tmp_path / "wide.png", side=(64, 32))
+    few, many = request(tmp_path, boxes=[(8, 8, 16, 16)]), request(tmp_path, boxes=[(8, 8, 16, 16), (40, 8, 16, 16)])
+    loads = [Painter(one, prior).plan(Entry(tmp_path / "wide.png", "wide")).load for one in (few, many)]
+    assert loads[1] > loads[0]
+    _, _, longer = estimate.of(Entry(tmp_path / "wide.png", "wide"))  # type: ignore[misc]
+    first = Painter(asked, prior).plan(Entry(tree / "a.png", "a")).load
+    assert longer / seconds == pytest.approx(loads[0] / first)  # type: ignore[operator]
     assert not asked.out.exists()
 
 
@@ -270,6 +309,32 @@ def test_a_condition_that_the_prior_does_not_take_is_refused_before_any_work(tmp
         request(tmp_path, label=99).checked(prior, [Entry(Path("a.png"), "a")])
     with pytest.raises(UsageError, match="stepz"):
         Request.of(tmp_path, {"prior": "avatars", "prior_flags": None, "offline": False}, {"stepz": 2}, None, True)
+
+
+def test_a_source_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(path: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UsageError, match=r"the folder .* cannot be read \(Permission denied\); check"):
+        find_entries([str(tmp_path)], MaskFiles())
+
+
+def test_a_gpu_with_a_number_has_one_process() -> None:
+    assert processes(Painter, None, "cuda:1", 1).devices == ["cuda:1"]  # type: ignore[arg-type]
+    assert processes(Painter, 3, "cuda:1", 1).devices == ["cuda:1"] * 3  # type: ignore[arg-type]
+
+
+def test_a_dry_run_learns_nothing_and_a_shard_removes_nothing_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("priorpaint.inpainting.adapting.adapted", lambda *_, **__: pytest.fail("it learns"))
+    path = picture(tmp_path / "a.png")
+    command = ("batch", path, "-o", tmp_path / "out", "--box", "8,8,16,16", *RUN, "--threads", "1")
+    assert exit_code(monkeypatch, *command, "--dry-run", "--adapt", "--device", "cpu") == 0
+    assert "learning each picture (--adapt) comes on top" in capsys.readouterr().out
+    assert exit_code(monkeypatch, *command, "--overwrite", "--shard", "1/2") == 2
+    assert "give --resume to all parts" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_command_lists_then_does_then_passes_over(

@@ -208,6 +208,8 @@ def _walk(folder: Path, closed: set[Path]) -> Iterator[tuple[Path, str]]:
         for name in pictures:
             yield here / name, ""
     for error in broken:
+        if Path(error.filename) == folder:
+            raise UsageError(f"the folder {folder} cannot be read ({error.strerror}); check its permissions.")
         yield Path(error.filename), f"the folder {error.filename} cannot be read ({error.strerror})."
 
 

@@ -17,11 +17,11 @@ from ..errors import PriorpaintError, UsageError
 from ..imaging.bounds import read_file
 from ..imaging.writing import make_folder, write_bytes_atomic
 from ..inpainting import api
-from ..inpainting.coarse_to_fine import weight
 from ..inpainting.events import Event as JobEvent
 from ..inpainting.events import Step as JobStep
 from ..inpainting.method import choose_solver, method_name
 from ..inpainting.plans import Plan
+from ..inpainting.record import RUN_FILE, interrupted, read_record
 from ..inpainting.result import Output, Result, suffix_for
 from ..priors import Prior
 from ..priors.loading import dtype_named, load_prior, precision_of
@@ -105,7 +105,10 @@ class Request:
 
     def items(self, prior: Prior, entries: Sequence[Entry], store: Store) -> Iterator[Item]:
         """Every picture as an item, made when its turn comes. Where something of it has changed since it was finished,
-        it says so: ``again`` is the key that it had."""
+        or files of its results are gone, it says so: ``again`` is the key that it had."""
+        failures: dict[str, set[str]] = {}
+        for key, record in store.failed().items():
+            failures.setdefault(record.get("out", ""), set()).add(key)
         shared = self._key(prior)
         digest = lru_cache(maxsize=64)(_digest)  # one mask may be that of every picture
         for entry in entries:
@@ -113,7 +116,22 @@ class Request:
             key = content_key(shared, entry.out, contents, [entry.label, entry.prompt, entry.seed])
             about = {"picture": str(entry.picture), "out": entry.out}
             before = store.at(entry.out)
+            if key in store:
+                if failures.get(entry.out, set()) - {key}:  # of contents that it had meanwhile
+                    store.settle(key, entry.out)
+                if not self._whole(entry):
+                    store.forget(key, entry.out)
+                    about["again"] = key
             yield Item(key, about if before in (None, key) else {**about, "again": before}, entry)
+
+    def _whole(self, entry: Entry) -> bool:
+        """Whether all files that the record of an entry's run names are in place, and the run came to its end."""
+        place = PurePosixPath(entry.out)
+        folder = self.out.joinpath(*place.parent.parts)
+        record = read_record(folder / f"{place.name}_{RUN_FILE}")
+        if record is None or interrupted(record):
+            return False
+        return all((folder / str(name)).exists() for name in record["outputs"])
 
     def _key(self, prior: Prior) -> list[Any]:
         """What the results depend on beside the entry, in JSON values, files by their contents."""
@@ -242,8 +260,8 @@ class Estimate:
             self.painter.output(entry, plan).check(len(plan.seeds), overwrite=True, picture=plan.looks)
             cost = plan.cost
             if self._second is None:
-                self._second = plan.seconds() / weight(cost)
-            return float((~plan.known).mean()), cost, weight(cost) * self._second
+                self._second = plan.seconds() / plan.load
+            return float((~plan.known).mean()), cost, plan.load * self._second
         except PriorpaintError as error:
             return sentence_of(error)
 
@@ -262,7 +280,7 @@ def write_summary(store: Store) -> Path:
         writer.writeheader()
         rows = {record["out"]: _row(record) for record in store.done()}
         for record in store.failed().values():  # but those of a place that is finished since
-            if store.at(record["out"]) == record.get("again"):
+            if store.at(record["out"]) in (None, record.get("again")):
                 rows[record["out"]] = _row(record)
         writer.writerows(rows[out] for out in sorted(rows))
         write_bytes_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -3,7 +3,8 @@
 An item is known by its key, a hash of everything that its result depends on. Its files are written first, each beside
 its name, synced and renamed (`imaging.writing`); then one line goes to ``done.jsonl``. So a key in that log has all of
 its files, and a process that dies loses the item in flight and nothing else. A record may say where its result lies
-(``out``): an item that comes later to the same place has replaced it, so its key counts as finished no longer.
+(``out``): an item that comes later to the same place has replaced it, so its key counts as finished no longer. Nor does
+one whose record says later that it is ``gone``.
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ class Store:
 
     def _add(self, record: Record) -> None:
         key, place = record["key"], record.get("out")
+        if record.get("gone"):
+            self._done.discard(key)
+            if self._at.get(place) == key:
+                del self._at[place]
+            return
         if isinstance(place, str):
             self._done.discard(self._at.get(place, key))
             self._at[place] = key
@@ -78,16 +84,25 @@ class Store:
         return len(self._done)
 
     def done(self) -> Iterator[Record]:
-        """The records of finished items, the first of each key, in the order in which they were finished."""
-        seen: set[str] = set()
+        """The records of finished items, the first of each key since its files were there, in the order in which they
+        were finished."""
+        found: dict[str, Record] = {}
         for record in records(self.folder / DONE):
-            if record["key"] in self._done and record["key"] not in seen:
-                seen.add(record["key"])
-                yield record
+            if record.get("gone"):
+                found.pop(record["key"], None)
+            elif record["key"] in self._done:
+                found.setdefault(record["key"], record)
+        yield from found.values()
 
     def failed(self) -> dict[str, Record]:
         """The last failure of each item that has not been finished since, by key."""
-        return {record["key"]: record for record in records(self.folder / FAILED) if record["key"] not in self._done}
+        last: dict[str, Record] = {}
+        for record in records(self.folder / FAILED):
+            if record.get("gone"):
+                last = {key: one for key, one in last.items() if one.get("out") != record.get("out")}
+            elif record["key"] not in self._done:
+                last[record["key"]] = record
+        return last
 
     def finish(self, key: str, record: Record) -> None:
         """Say that an item is finished; all of its files must be in place.
@@ -100,6 +115,24 @@ class Store:
         record = {"key": key, **record}
         append(self.folder / DONE, record)
         self._add(record)
+
+    def forget(self, key: str, place: str) -> None:
+        """Say that the files of a finished item are gone, so that it counts as finished no longer.
+
+        Raises:
+            UsageError: the log cannot be written.
+        """
+        record = {"key": key, "out": place, "gone": True}
+        append(self.folder / DONE, record)
+        self._add(record)
+
+    def settle(self, key: str, place: str) -> None:
+        """Take back what failed at a place with other contents than those of ``key``, which it has again.
+
+        Raises:
+            UsageError: the log cannot be written.
+        """
+        append(self.folder / FAILED, {"key": key, "out": place, "gone": True})
 
     def fail(self, key: str, record: Record, error: str) -> None:
         """Say that an item failed, and why in one sentence.

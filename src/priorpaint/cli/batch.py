@@ -82,8 +82,14 @@ def batch(
     """
     from priorpaint.batch.entries import MaskFiles, find_entries, parse_shard, sharded
     from priorpaint.batch.pictures import Request, open_store
+    from priorpaint.errors import UsageError
 
     part = None if options.shard is None else parse_shard(options.shard)
+    if part is not None and options.overwrite:
+        raise UsageError(
+            "--overwrite would remove what the other parts of --shard have done; empty the folder, and give --resume "
+            "to all parts."
+        )
     files = MaskFiles(options.mask, options.masks, options.mask_suffix)
     spared = [options.out, *([masking.mask_diff] if masking.mask_diff is not None else [])]
     entries = find_entries(sources, files, spared)
@@ -93,14 +99,14 @@ def batch(
         "refine": refined(refine),
         "value_range": value_range,
         "page": page,
-        "adapt": adapt_crops or adapt,
+        "adapt": (adapt_crops or adapt) and not options.dry_run,  # a list of pictures is no reason to learn them
     }
     arguments, settings = plan_arguments(options, own)
     request = Request.of(options.out, arguments, settings, options.format, options.read_back)
     entries = entries if part is None else sharded(entries, part)
     use_threads(options.threads)
     if options.dry_run:
-        _list(request, entries, options)
+        _list(request, entries, options, learns=bool(adapt_crops or adapt))
         return
     about = {"sources": sources, "method": method, "settings": settings, "prior": options.prior}
     store = open_store(options.out, about, resume=options.resume, overwrite=options.overwrite)
@@ -172,7 +178,7 @@ def _say_end(outcome: Outcome, pictures: int, summary: Path, options: BatchOptio
         echo(f"{word}{finished} of {pictures} pictures are finished and in {options.out}{failed}{goes_on}.", err=True)
 
 
-def _list(request: Request, entries: Sequence[Entry], options: BatchOptions) -> None:
+def _list(request: Request, entries: Sequence[Entry], options: BatchOptions, *, learns: bool) -> None:
     """What each picture would take, and all of them; nothing is written."""
     from priorpaint.batch.pictures import Estimate, Painter
 
@@ -201,7 +207,10 @@ def _list(request: Request, entries: Sequence[Entry], options: BatchOptions) -> 
         _tell("end", pictures=len(entries), failed=failed, nfe=calls, seconds=round(total, 1))
     else:
         cannot = f", {failed} of which cannot be done" if failed else ""
-        echo(f"{len(entries)} pictures{cannot}; {calls} calls of the prior, about {clock(total)} one after another")
+        more = "; learning each picture (--adapt) comes on top" if learns else ""
+        echo(
+            f"{len(entries)} pictures{cannot}; {calls} calls of the prior, about {clock(total)} one after another{more}"
+        )
     if failed:
         raise typer.Exit(SOME_FAILED)
 

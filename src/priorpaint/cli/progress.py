@@ -184,7 +184,8 @@ class BatchDisplay(_Shown):
             self._begun = self._begun or time.monotonic()
             if "again" in about:
                 self.say(
-                    f"Again: {about['picture']}, for it has changed since, or its mask, the prior or the settings."
+                    f"Again: {about['picture']}, for it has changed since, or its mask, the prior or the settings, "
+                    "or files of its results are gone."
                 )
         self._shares[key] = event.share
         if event.kind in ("kept", "done", "failed"):

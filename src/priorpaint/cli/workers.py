@@ -19,7 +19,8 @@ Workers = Annotated[
 
 
 def processes(make: Callable[[str], Work], workers: int | None, device: str | None, threads: int | None) -> Processes:
-    """A process for each GPU, or on the CPU one for each ``threads`` cores; ``workers`` says another number."""
+    """A process for each GPU, or on the CPU one for each ``threads`` cores, and one on a device that has a number;
+    ``workers`` says another number."""
     import torch
 
     from priorpaint.batch import Processes
@@ -30,7 +31,8 @@ def processes(make: Callable[[str], Work], workers: int | None, device: str | No
         gpus = max(1, torch.cuda.device_count())
         devices = [f"cuda:{i % gpus}" for i in range(workers or gpus)]
     else:
-        devices = [device] * (workers or max(1, cores // (threads or cores)))
+        own = max(1, cores // (threads or cores)) if device.startswith("cpu") else 1  # such as cuda:1
+        devices = [device] * (workers or own)
     if threads is None and len(devices) > 1:
         threads = max(1, cores // len(devices))
     return Processes(make, devices, threads)

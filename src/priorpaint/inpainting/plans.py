@@ -92,6 +92,12 @@ class Plan:
         """Calls of the prior for all samples, one for each row; a fixed-size prior may take several windows a call."""
         return self._job.work.cost(len(self.seeds))
 
+    @property
+    def load(self) -> float:
+        """What the run computes, in pixels times calls of the prior, with what a call costs besides: it takes time in
+        proportion to it."""
+        return sum(self._job.work.load(len(self.seeds)).values())
+
     def about_hole(self) -> str:
         """How much is to be repainted, in how many windows, and with how many calls of the prior; one line."""
         windows, samples = len(self.windows), len(self.seeds)
