@@ -294,13 +294,12 @@ def test_an_estimate_writes_nothing_and_counts_what_a_run_takes(tree: Path, tmp_
     share, cost, seconds = estimate.of(Entry(tree / "a.png", "a"))  # type: ignore[misc]
     assert (share, cost.forward, cost.backward) == (0.25, 4, 0) and seconds > 0  # type: ignore[union-attr]
     assert "is damaged or incomplete" in str(estimate.of(Entry(tree / "cut.png", "cut")))
-    picture(tmp_path / "wide.png", side=(64, 32))
-    few, many = request(tmp_path, boxes=[(8, 8, 16, 16)]), request(tmp_path, boxes=[(8, 8, 16, 16), (40, 8, 16, 16)])
-    loads = [Painter(one, prior).plan(Entry(tmp_path / "wide.png", "wide")).load for one in (few, many)]
-    assert loads[1] > loads[0]
-    _, _, longer = estimate.of(Entry(tmp_path / "wide.png", "wide"))  # type: ignore[misc]
-    first = Painter(asked, prior).plan(Entry(tree / "a.png", "a")).load
-    assert longer / seconds == pytest.approx(loads[0] / first)  # type: ignore[operator]
+    wide = Entry(picture(tmp_path / "wide.png", side=(96, 96)), "wide")
+    first = estimate.painter.plan(Entry(tree / "a.png", "a")).load
+    estimate.painter = Painter(request(tmp_path / "out", boxes=[(8, 8, 56, 56)]), prior)
+    _, dear, longer = estimate.of(wide)  # type: ignore[misc]
+    assert longer / seconds == pytest.approx(estimate.painter.plan(wide).load / first)  # type: ignore[operator]
+    assert longer / seconds > 1.5 * dear.forward / cost.forward  # type: ignore
     assert not asked.out.exists()
 
 

@@ -63,7 +63,7 @@ class Store:
         key, place = record["key"], record.get("out")
         if record.get("gone"):
             self._done.discard(key)
-            if self._at.get(place) == key:
+            if isinstance(place, str) and self._at.get(place) == key:
                 del self._at[place]
             return
         if isinstance(place, str):
