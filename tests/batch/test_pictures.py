@@ -319,7 +319,9 @@ def test_a_source_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: py
         find_entries([str(tmp_path)], MaskFiles())
 
 
-def test_a_gpu_with_a_number_has_one_process() -> None:
+def test_a_gpu_with_a_number_has_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    assert processes(Painter, None, "cpu", 2).devices == ["cpu"] * 2  # type: ignore[arg-type]
     assert processes(Painter, None, "cuda:1", 1).devices == ["cuda:1"]  # type: ignore[arg-type]
     assert processes(Painter, 3, "cuda:1", 1).devices == ["cuda:1"] * 3  # type: ignore[arg-type]
 
