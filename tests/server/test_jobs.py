@@ -8,6 +8,7 @@ import os
 import signal
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -153,3 +154,32 @@ def test_two_sessions_do_not_see_each_other(server: TestClient, app: Any, done: 
 def test_run_json_has_the_settings(server: TestClient, done: dict[str, Any]) -> None:
     record = json.loads(server.get(f"/api/jobs/{done['id']}/files/run.json").content)
     assert record["call"]["steps"] == 2 and record["prior"]["name"] == "photos"
+
+
+def test_estimates_take_no_room_and_leave_no_file(server: TestClient, app: Any, done: dict[str, Any]) -> None:
+    at_work = start(server, done["picture"], hole(), samples=4, settings='{"steps": 900}').json()["id"]
+    asked = [start(server, done["picture"], hole(), estimate=True) for _ in range(3)]
+    assert [one.status_code for one in asked] == [202] * 3
+    job = start(server, done["picture"], hole())
+    assert job.status_code == 202
+    ids = [one.json()["id"] for one in asked]
+    for one in (at_work, job.json()["id"]):
+        server.delete(f"/api/jobs/{one}")
+        events(server, one)
+    states = [events(server, one)[-1][2]["state"] for one in ids]
+    assert states == ["cancelled"] * 3  # each by the next one, the last by the job
+    owner = app.state.server.sessions.find(server.cookies["priorpaint"])
+    mask = owner.folder / f"{ids[0]}.mask.png"
+    assert mask.exists()
+    server.delete(f"/api/jobs/{ids[0]}", params={"forget": True})
+    assert not mask.exists()
+
+
+def test_jobs_that_come_at_once_do_not_overfill_the_queue(server: TestClient, done: dict[str, Any]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: start(server, done["picture"], hole(), settings='{"steps": 900}'), range(8)))
+    taken = [one.json()["id"] for one in answers if one.status_code == 202]
+    for one in reversed(taken):
+        server.delete(f"/api/jobs/{one}")
+        events(server, one)
+    assert len(taken) == 2 and {one.status_code for one in answers} == {202, 503}

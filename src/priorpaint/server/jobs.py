@@ -140,18 +140,19 @@ class JobQueue:
         """Of the worker process; None before its first job."""
         return None if self._process is None else self._process.pid
 
-    def check_room(self, own: int) -> None:
+    def check_room(self, own: int, estimate: bool = False) -> None:
         """Say that no job can be taken in.
 
         Args:
-            own: jobs of the same session that are not over.
+            own: jobs of the same session that are not over, estimates left out.
+            estimate: whether it is one; of these as many can wait beside the jobs, whose place they do not take.
 
         Raises:
             Refused: the queue is full.
         """
         if own >= self.limits.own:
             raise Refused(503, f"you have {own} jobs waiting already; wait for one to end.", {"Retry-After": "10"})
-        if len(self._waiting) >= self.limits.waiting:
+        if sum(job.estimate == estimate for job in self._waiting) >= self.limits.waiting:
             raise Refused(503, "the queue is full; try again in half a minute.", {"Retry-After": "30"})
 
     def add(self, job: Job) -> int:

@@ -159,7 +159,7 @@ async def post_job(
     asked["options"] = options
     _check_asked(state, asked)
     asked |= {"seed": seed, "seeds": sample_seeds(seed, samples)}
-    return await _start(state, owner, upload, await mask.read(), asked, estimate)
+    return await _start(state, owner, upload, mask, asked, estimate)
 
 
 async def post_again(
@@ -185,8 +185,8 @@ async def post_again(
     if mask is None or sample is None:
         first = job.request["first"] + job.request["samples"]
         seeds = sample_seeds(job.request["seed"], first + samples)[first:]
-        data = Path(job.request["mask"]).read_bytes()
-        return await _start(state, owner, owner.picture(job.picture), data, {**asked, "seeds": seeds, "first": first})
+        asked |= {"seeds": seeds, "first": first}
+        return await _start(state, owner, owner.picture(job.picture), Path(job.request["mask"]), asked)
     found = next((one for one in job.samples if one["index"] == sample), None)
     if found is None:
         raise Refused(404, f"there is no sample {sample} of this job yet; wait for it, or choose another.")
@@ -198,7 +198,7 @@ async def post_again(
     async with state.decoding:
         upload = await asyncio.to_thread(state.sessions.add_picture, owner, file.read_bytes(), f"{job.stem}.png")
     seeds = sample_seeds(asked["seed"], samples)
-    return await _start(state, owner, upload, await mask.read(), {**asked, "seeds": seeds})
+    return await _start(state, owner, upload, mask, {**asked, "seeds": seeds})
 
 
 def _check_samples(state: State, samples: int) -> None:
@@ -226,22 +226,29 @@ def _settings(text: str) -> dict[str, Any]:
 
 
 async def _start(
-    state: State, owner: Session, upload: Upload, mask: bytes, asked: dict[str, Any], estimate: bool = False
+    state: State, owner: Session, upload: Upload, mask: UploadFile | Path, asked: dict[str, Any], estimate: bool = False
 ) -> dict[str, Any]:
     """Check the mask, put the job into the queue, and say what is known of it."""
-    state.queue.check_room(sum(not job.over for job in owner.jobs.values()))
+    for job in list(owner.jobs.values()):
+        if job.estimate and not job.over:  # whoever asks anew does not wait for the old answer
+            await state.queue.cancel(job)
+    state.queue.check_room(owner.unfinished, estimate)
     async with state.decoding:
-        hole = await asyncio.to_thread(masks.read_hole, mask, upload.size)
+        data = mask.read_bytes() if isinstance(mask, Path) else await mask.read()
+        hole = await asyncio.to_thread(masks.read_hole, data, upload.size)
     if not hole.any() or hole.all():
         raise UsageError("the mask is empty; paint what is to be filled." if not hole.any() else
                          "the mask covers the whole picture; leave a part of it uncovered.")  # fmt: skip
+    # No await from here on: what others asked for meanwhile counts, and nothing comes between the check and the queue.
+    owner.picture(upload.id)
+    state.queue.check_room(owner.unfinished, estimate)
     samples, id, limits = len(asked["seeds"]), new_id(), state.options.limits
     state.sessions.check_space(owner, (samples + 2) * 4 * hole.size if not estimate else 0)
     kept = state.options.keep is not None and not estimate
     folder = (state.options.keep if kept and state.options.keep else owner.folder) / id
     folder.mkdir(parents=True)
     file = owner.folder / f"{id}.{MASK}"
-    file.write_bytes(mask)
+    file.write_bytes(data)
     request = {
         "first": 0,
         **asked,

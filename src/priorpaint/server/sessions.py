@@ -73,6 +73,11 @@ class Session:
             raise Refused(404, "there is no such picture; upload it again: the server keeps pictures for a while only.")
         return self.pictures[id]
 
+    @property
+    def unfinished(self) -> int:
+        """How many of its jobs are not over; estimates are none."""
+        return sum(not job.over and not job.estimate for job in list(self.jobs.values()))
+
     def job(self, id: str) -> Job:
         """One of its jobs.
 
@@ -173,6 +178,7 @@ class Sessions:
     def remove_job(self, session: Session, job: Job) -> None:
         """Forget a job that is over; with ``--keep`` its files stay."""
         del session.jobs[job.id]
+        Path(job.request["mask"]).unlink(missing_ok=True)
         if not job.kept:
             shutil.rmtree(job.folder, ignore_errors=True)
 
