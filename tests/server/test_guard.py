@@ -104,6 +104,8 @@ def test_a_cookie_that_the_server_did_not_make_opens_nothing(app: Any, server: T
         ({"method": "vipaint", "settings": '{"perceptual": "/etc/passwd"}'}, "no setting 'perceptual'"),
         ({"method": "nonsense"}, "there is no method"),
         ({"settings": '{"steps": -1}'}, "greater than or equal"),
+        ({"settings": '{"steps": 1001}'}, "at most 1000"),
+        ({"settings": '{"steps": "2000"}'}, ""),
         ({"settings": '{"steps": [1]}'}, "a number, a word"),
         ({"settings": "[" * 9999}, "JSON object"),
         ({"settings": '{"device": "cuda"}'}, "no setting 'device'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -9,6 +10,8 @@ import signal
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.server.conftest import client_of, events, file_of, hole, photo, start, upload
+from priorpaint.server.jobs import _GRACE, Job, JobQueue
+from tests.server.conftest import LIMITS, client_of, events, file_of, hole, photo, start, upload
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +123,7 @@ def test_a_cancelled_job_keeps_what_is_finished_and_a_waiting_one_never_starts(
 
 
 def test_a_job_beyond_the_limits_is_told_its_cost_and_not_run(server: TestClient, done: dict[str, Any]) -> None:
-    job = start(server, done["picture"], hole(), samples=4, settings='{"steps": 2000}').json()["id"]
+    job = start(server, done["picture"], hole(), samples=4, method="repaint", settings='{"steps": 1000}').json()["id"]
     _, name, told = events(server, job)[-1]
     assert name == "failed" and "calls of the prior" in told["message"] and "fewer steps" in told["message"]
 
@@ -183,3 +187,50 @@ def test_jobs_that_come_at_once_do_not_overfill_the_queue(server: TestClient, do
         server.delete(f"/api/jobs/{one}")
         events(server, one)
     assert len(taken) == 2 and {one.status_code for one in answers} == {202, 503}
+
+
+def test_transparent_pixels_that_are_painted_over_become_opaque(server: TestClient) -> None:
+    image = photo().convert("RGBA")
+    image.putalpha(Image.fromarray(np.where(np.asarray(Image.open(io.BytesIO(hole()))) > 0, 0, 200).astype(np.uint8)))
+    job = start(server, upload(server, file_of(image))["id"], hole(), samples=1).json()["id"]
+    assert events(server, job)[-1][2] == {"event": "end", "state": "done", "finished": 1, "changed": 0}
+    out = np.asarray(Image.open(io.BytesIO(server.get(f"/api/jobs/{job}/files/result_0.png").content)))
+    assert (out[10:18, 10:18, 3] == 255).all() and (out[:10, :, 3] == 200).all()
+
+
+class _Broken(JobQueue):
+    """Its process can be started when ``go`` is set, and never answers; the second time it fails."""
+
+    def __init__(self) -> None:
+        super().__init__(replace(LIMITS, seconds=-_GRACE + 0.05), {})
+        self.go, self.told, self.stdout = asyncio.Event(), list[str](), asyncio.StreamReader()
+
+    async def _started(self) -> Any:
+        if self.told:
+            raise OSError("no more processes")
+        await self.go.wait()
+        return self
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if self.go.is_set():
+            self.told.append(message["op"])
+
+
+def test_a_queue_outlives_whatever_happens_to_a_job(tmp_path: Path) -> None:
+    async def work() -> tuple[list[str], list[Job]]:
+        queue, jobs = _Broken(), [Job(name, tmp_path, "p", "s", {}) for name in "ab"]
+        await queue.start()
+        for job in jobs:
+            queue.add(job)
+        await asyncio.sleep(0.01)
+        await queue.cancel(jobs[0])  # while its process starts
+        queue.go.set()
+        for job in jobs:
+            _ = [event async for event in job.listen(0)]
+        await queue.stop()
+        return queue.told, jobs
+
+    told, (silent, lost) = asyncio.run(work())
+    assert told == ["run", "cancel"]
+    assert silent.state == lost.state == "failed"
+    assert "said nothing" in str(silent.message) and "no more processes" in str(lost.message)

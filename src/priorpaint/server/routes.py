@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.background import BackgroundTask
 
 from priorpaint.errors import UsageError
-from priorpaint.inpainting.method import choose_solver, sample_seeds
+from priorpaint.inpainting.method import sample_seeds
 from priorpaint.priors.loading import PRIORS
 
 from . import masks
@@ -207,9 +207,8 @@ def _check_samples(state: State, samples: int) -> None:
 
 
 def _check_asked(state: State, asked: dict[str, Any]) -> None:
-    """Refuse a prior that nobody named, and settings that do not exist; wrong values of them are told now as well."""
+    """Refuse a prior that nobody named, and settings that do not exist or have wrong values."""
     check_settings(asked["method"], asked["settings"])
-    choose_solver(asked["method"], asked["settings"])
     prior = asked["prior"]
     if prior not in PRIORS and prior not in state.options.priors:
         raise UsageError(f"there is no prior {prior!r} here; whoever starts the server names others with --prior.")
