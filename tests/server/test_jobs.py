@@ -96,6 +96,11 @@ def test_a_part_of_an_answer_is_painted_again_and_the_rest_of_it_stays(
     assert wrong.status_code == 422 and "both sample and mask" in wrong.json()["error"]
     gone = server.post(f"/api/jobs/{done['id']}/again", data={"sample": 7}, files={"mask": ("m.png", part)})
     assert gone.status_code == 404
+    deaf = server.post(f"/api/jobs/{done['id']}/again", data={"samples": 1, "method": "dps"})
+    assert deaf.status_code == 422 and "job's own prior" in deaf.json()["error"]
+    form = {"sample": 1, "samples": 1, "method": "nonsense"}
+    named = server.post(f"/api/jobs/{done['id']}/again", data=form, files={"mask": ("m.png", part)})
+    assert named.status_code == 422 and "no method 'nonsense'" in named.json()["error"]
 
 
 def test_an_estimate_draws_nothing(server: TestClient, done: dict[str, Any]) -> None:
@@ -105,6 +110,8 @@ def test_an_estimate_draws_nothing(server: TestClient, done: dict[str, Any]) -> 
     planned = next(told for _, name, told in heard if name == "planned")
     assert planned["evaluations"] >= 4 and planned["seconds"] > 0
     assert server.get(f"/api/jobs/{job}/all.zip").status_code == 404
+    early = server.get(f"/api/jobs/{job}/files/preview.png")
+    assert early.status_code == 404 and "not yet" in early.json()["error"]
 
 
 def test_a_cancelled_job_keeps_what_is_finished_and_a_waiting_one_never_starts(
