@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,17 @@ def test_uploads_are_counted_while_they_are_read(server: TestClient) -> None:
     assert server.post("/api/pictures", content=parts(), headers=headers).status_code == 413
 
 
+def _unread() -> Iterator[bytes]:
+    pytest.fail("the body was read")
+    yield b""
+
+
 def test_a_server_for_others_asks_for_its_token() -> None:
     with client_of(create_app(Options(token="secret", hosts=frozenset({"lab"}), any_address=True))) as client:
         assert client.get("/").status_code == 200  # the page itself holds nothing
         assert client.get("/api/about").status_code == 401
         assert client.get("/api/about", headers={"Authorization": "Bearer wrong"}).status_code == 401
+        assert client.post("/api/pictures", content=_unread()).status_code == 401
         assert client.get("/api/about", headers={"Authorization": "Bearer secret"}).status_code == 200
         assert client.get("/api/about").status_code == 200  # the session is open
         assert client.get("/api/about", headers={"Host": "10.0.0.7:7860"}).status_code == 200
@@ -104,6 +111,8 @@ def test_a_cookie_that_the_server_did_not_make_opens_nothing(app: Any, server: T
         ({"method": "vipaint", "settings": '{"perceptual": "/etc/passwd"}'}, "no setting 'perceptual'"),
         ({"method": "nonsense"}, "there is no method"),
         ({"settings": '{"steps": -1}'}, "greater than or equal"),
+        ({"settings": '{"steps": 1001}'}, "at most 1000"),
+        ({"settings": '{"steps": "2000"}'}, ""),
         ({"settings": '{"steps": [1]}'}, "a number, a word"),
         ({"settings": "[" * 9999}, "JSON object"),
         ({"settings": '{"device": "cuda"}'}, "no setting 'device'"),
@@ -146,3 +155,15 @@ def test_quota_and_time_to_live() -> None:
         time.sleep(0.02)
         assert session in sessions.sweep()
         assert not session.folder.exists() and sessions.find(session.id) is None
+
+
+def test_sessions_without_pictures_and_jobs_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("priorpaint.server.sessions._MOST_SESSIONS", 2)
+    sessions = Sessions(tmp_path, LIMITS)
+    busy, idle = sessions.open(), sessions.open()
+    sessions.add_picture(busy, file_of(photo()), "a.png")
+    third = sessions.open()
+    assert sessions.find(idle.id) is None and sessions.find(busy.id) is busy
+    sessions.add_picture(third, file_of(photo()), "b.png")
+    with pytest.raises(Refused, match="too many people"):
+        sessions.open()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
 import signal
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.server.conftest import client_of, events, file_of, hole, photo, start, upload
+from priorpaint.server.jobs import _GRACE, Job, JobQueue
+from tests.server.conftest import LIMITS, client_of, events, file_of, hole, photo, start, upload
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +96,11 @@ def test_a_part_of_an_answer_is_painted_again_and_the_rest_of_it_stays(
     assert wrong.status_code == 422 and "both sample and mask" in wrong.json()["error"]
     gone = server.post(f"/api/jobs/{done['id']}/again", data={"sample": 7}, files={"mask": ("m.png", part)})
     assert gone.status_code == 404
+    deaf = server.post(f"/api/jobs/{done['id']}/again", data={"samples": 1, "method": "dps"})
+    assert deaf.status_code == 422 and "job's own prior" in deaf.json()["error"]
+    form = {"sample": 1, "samples": 1, "method": "nonsense"}
+    named = server.post(f"/api/jobs/{done['id']}/again", data=form, files={"mask": ("m.png", part)})
+    assert named.status_code == 422 and "no method 'nonsense'" in named.json()["error"]
 
 
 def test_an_estimate_draws_nothing(server: TestClient, done: dict[str, Any]) -> None:
@@ -100,6 +110,8 @@ def test_an_estimate_draws_nothing(server: TestClient, done: dict[str, Any]) -> 
     planned = next(told for _, name, told in heard if name == "planned")
     assert planned["evaluations"] >= 4 and planned["seconds"] > 0
     assert server.get(f"/api/jobs/{job}/all.zip").status_code == 404
+    early = server.get(f"/api/jobs/{job}/files/preview.png")
+    assert early.status_code == 404 and "not yet" in early.json()["error"]
 
 
 def test_a_cancelled_job_keeps_what_is_finished_and_a_waiting_one_never_starts(
@@ -118,7 +130,7 @@ def test_a_cancelled_job_keeps_what_is_finished_and_a_waiting_one_never_starts(
 
 
 def test_a_job_beyond_the_limits_is_told_its_cost_and_not_run(server: TestClient, done: dict[str, Any]) -> None:
-    job = start(server, done["picture"], hole(), samples=4, settings='{"steps": 2000}').json()["id"]
+    job = start(server, done["picture"], hole(), samples=4, method="repaint", settings='{"steps": 1000}').json()["id"]
     _, name, told = events(server, job)[-1]
     assert name == "failed" and "calls of the prior" in told["message"] and "fewer steps" in told["message"]
 
@@ -153,3 +165,79 @@ def test_two_sessions_do_not_see_each_other(server: TestClient, app: Any, done: 
 def test_run_json_has_the_settings(server: TestClient, done: dict[str, Any]) -> None:
     record = json.loads(server.get(f"/api/jobs/{done['id']}/files/run.json").content)
     assert record["call"]["steps"] == 2 and record["prior"]["name"] == "photos"
+
+
+def test_estimates_take_no_room_and_leave_no_file(server: TestClient, app: Any, done: dict[str, Any]) -> None:
+    at_work = start(server, done["picture"], hole(), samples=4, settings='{"steps": 900}').json()["id"]
+    asked = [start(server, done["picture"], hole(), estimate=True) for _ in range(3)]
+    assert [one.status_code for one in asked] == [202] * 3
+    job = start(server, done["picture"], hole())
+    assert job.status_code == 202
+    ids = [one.json()["id"] for one in asked]
+    for one in (at_work, job.json()["id"]):
+        server.delete(f"/api/jobs/{one}")
+        events(server, one)
+    states = [events(server, one)[-1][2]["state"] for one in ids]
+    assert states == ["cancelled"] * 3  # each by the next one, the last by the job
+    owner = app.state.server.sessions.find(server.cookies["priorpaint"])
+    mask = owner.folder / f"{ids[0]}.mask.png"
+    assert mask.exists()
+    server.delete(f"/api/jobs/{ids[0]}", params={"forget": True})
+    assert not mask.exists()
+
+
+def test_jobs_that_come_at_once_do_not_overfill_the_queue(server: TestClient, done: dict[str, Any]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: start(server, done["picture"], hole(), settings='{"steps": 900}'), range(8)))
+    taken = [one.json()["id"] for one in answers if one.status_code == 202]
+    for one in reversed(taken):
+        server.delete(f"/api/jobs/{one}")
+        events(server, one)
+    assert len(taken) == 2 and {one.status_code for one in answers} == {202, 503}
+
+
+def test_transparent_pixels_that_are_painted_over_become_opaque(server: TestClient) -> None:
+    image = photo().convert("RGBA")
+    image.putalpha(Image.fromarray(np.where(np.asarray(Image.open(io.BytesIO(hole()))) > 0, 0, 200).astype(np.uint8)))
+    job = start(server, upload(server, file_of(image))["id"], hole(), samples=1).json()["id"]
+    assert events(server, job)[-1][2] == {"event": "end", "state": "done", "finished": 1, "changed": 0}
+    out = np.asarray(Image.open(io.BytesIO(server.get(f"/api/jobs/{job}/files/result_0.png").content)))
+    assert (out[10:18, 10:18, 3] == 255).all() and (out[:10, :, 3] == 200).all()
+
+
+class _Broken(JobQueue):
+    """Its process can be started when ``go`` is set, and never answers; the second time it fails."""
+
+    def __init__(self) -> None:
+        super().__init__(replace(LIMITS, seconds=-_GRACE + 0.05), {})
+        self.go, self.told, self.stdout = asyncio.Event(), list[str](), asyncio.StreamReader()
+
+    async def _started(self) -> Any:
+        if self.told:
+            raise OSError("no more processes")
+        await self.go.wait()
+        return self
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if self.go.is_set():
+            self.told.append(message["op"])
+
+
+def test_a_queue_outlives_whatever_happens_to_a_job(tmp_path: Path) -> None:
+    async def work() -> tuple[list[str], list[Job]]:
+        queue, jobs = _Broken(), [Job(name, tmp_path, "p", "s", {}) for name in "ab"]
+        await queue.start()
+        for job in jobs:
+            queue.add(job)
+        await asyncio.sleep(0.01)
+        await queue.cancel(jobs[0])  # while its process starts
+        queue.go.set()
+        for job in jobs:
+            _ = [event async for event in job.listen(0)]
+        await queue.stop()
+        return queue.told, jobs
+
+    told, (silent, lost) = asyncio.run(work())
+    assert told == ["run", "cancel"]
+    assert silent.state == lost.state == "failed"
+    assert "said nothing" in str(silent.message) and "no more processes" in str(lost.message)

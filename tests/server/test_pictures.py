@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from priorpaint.errors import UsageError
 from priorpaint.server.masks import filled
 from tests.server.conftest import file_of, hole, photo, upload
 
@@ -80,6 +81,11 @@ def test_holes_are_filled_whatever_way_leads_out() -> None:
         [[c == "#" for c in row] for row in ("#######", "#.....#", "#.###.#", "#.#...#", "#.#####", "#......")]
     )
     assert (filled(spiral) == spiral).all()
+    snake = np.ones((7, 801), dtype=bool)  # a way that goes up and down 200 times
+    snake[1:-1, 1::2] = snake[1, 2:-1:4] = snake[-2, 4:-1:4] = False
+    snake[0, 1] = False
+    with pytest.raises(UsageError, match="winds too much"):
+        filled(snake)
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"%PDF-1.4", b"\xff\xd8\xff"])

@@ -123,6 +123,7 @@ def plan(
     page: int | None = None,
     refine: Mapping[str, Any] | None = None,
     adapt: bool | int = False,
+    opaque_holes: bool = False,
     on_event: OnEvent | None = None,
     cancel: CancelToken | None = None,
     **options: Any,
@@ -150,6 +151,8 @@ def plan(
             that is named refines as it fills, and starts thin holes from noise.
         adapt: whether the prior first learns the known part of the picture (`training.adaptation.adapt`); a number is
             how many crops of 64x64 pixels of it. What it has learned is kept for later runs (`inpainting.adapting`).
+        opaque_holes: whether the filled pixels become opaque, which ``mask="alpha"`` implies; else each keeps its own
+            opacity, so that transparent ones stay unseen.
         on_event: hears `Loading` before the prior is read, and `Adapting`.
         cancel: stops the learning.
         options: fields of `Masking` (boxes, mask_means, grow, extend, ...) and of `Options`, and settings of the
@@ -174,18 +177,20 @@ def plan(
     refiner = refiner_for(solver, method is not None, params, width, refine)
     about = {"image": about_picture(picture), "mask": about_mask(mask, hole)}
     warnings = (*picture.warnings, *hole.warnings, *told)
-    from_alpha = isinstance(mask, str) and mask == "alpha"
+    opaque_holes = flag(opaque_holes, "opaque_holes")
     job = partial(
         InpaintJob,
         picture=picture,
         known=hole.known,
         weight=hole.weight,
-        opaque_holes=from_alpha,
+        opaque_holes=opaque_holes or (isinstance(mask, str) and mask == "alpha"),
         solver=solver,
         refiner=refiner,
     )
     settings = None if refiner is None else asdict(refiner)  # type: ignore[call-overload]
     call = {**masking.call(), "value_range": asked, "page": page, "refine": settings}
+    if opaque_holes:
+        call["opaque_holes"] = True
     learn: Callable[[Prior], Adapted] | None = None
     if crops is not None:
         from .adapting import adapted

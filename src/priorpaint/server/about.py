@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from priorpaint import __version__
 from priorpaint.errors import UsageError
-from priorpaint.inpainting.method import DEFAULT_METHOD, NARROW_SETTINGS
+from priorpaint.inpainting.method import DEFAULT_METHOD, NARROW_SETTINGS, choose_solver
 from priorpaint.priors.loading import PRIORS
 from priorpaint.solvers import SOLVERS
 
@@ -19,6 +19,7 @@ from .limits import Limits
 
 DEFAULT_PRIOR = "photos"
 _FILES = ("perceptual",)  # settings that name a file of this computer
+_LARGEST_COUNT = 1000  # of steps, rounds and the like: a plan alone of more takes long, before a limit can be checked
 # Of the default method: how the same picture is done in less time, and with more care.
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"steps": 15},
@@ -34,7 +35,7 @@ def _schema(name: str) -> dict[str, Any]:
 
 
 def check_settings(method: str | None, settings: Mapping[str, Any]) -> None:
-    """Refuse settings that name a file of this computer, or that are no plain values.
+    """Refuse settings that name a file of this computer, that are no plain values, or wrong or endless ones.
 
     Raises:
         UsageError: there is one, or the method does not exist.
@@ -48,6 +49,11 @@ def check_settings(method: str | None, settings: Mapping[str, Any]) -> None:
             raise UsageError(f"{name} has no setting {key!r} here; its settings are {', '.join(_schema(name))}.")
         if not isinstance(value, str | int | float | bool | None):
             raise UsageError(f"the setting {key} is a number, a word, true, false or null.")
+    solver = choose_solver(method, settings)  # which reads "2000" and 2000.0 as whole numbers, too
+    for key in settings:
+        value = getattr(solver, key, None)
+        if isinstance(value, int) and value > _LARGEST_COUNT:
+            raise UsageError(f"the setting {key} is at most {_LARGEST_COUNT} here, not {value}; take a smaller one.")
 
 
 def about(priors: tuple[str, ...], limits: Limits, device: str | None) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from priorpaint import __version__
 from priorpaint.errors import PriorpaintError, UsageError, printable
 
-from .guard import Guard
+from .guard import Guard, Scope
 from .limits import Refused
 from .routes import add_routes
 from .sessions import Sessions
@@ -53,8 +54,13 @@ def create_app(options: Options) -> FastAPI:
     )
     _tell_errors(app)
     add_routes(app)
-    limits = options.limits
-    app.add_middleware(Guard, hosts=options.hosts, any_address=options.any_address, largest=limits.upload)
+
+    def admits(scope: Scope) -> bool:
+        server: State = app.state.server
+        return server.admits(HTTPConnection(scope))
+
+    allowed: dict[str, Any] = {"hosts": options.hosts, "any_address": options.any_address}
+    app.add_middleware(Guard, **allowed, largest=options.limits.upload, admits=admits)
     return app
 
 

@@ -12,9 +12,11 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Admits = Callable[[Scope], bool]
 
 WRITE_HEADER = "x-priorpaint"
 """A header that every write needs: no form and no image of another page can send it without being asked for it."""
+NO_TOKEN = "the token is missing or wrong; open the address that the server printed."
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _POLICY = (
@@ -60,10 +62,12 @@ class Guard:
         hosts: names in the Host header besides those of loopback.
         any_address: whether the header may be any IP address too, which no DNS server can point elsewhere.
         largest: bytes of a request's body.
+        admits: whether a request has a session or may open one. Of writes this is asked before their body is read; the
+            routes ask again.
     """
 
-    def __init__(self, app: App, hosts: frozenset[str], any_address: bool, largest: int) -> None:
-        self.app, self.largest = app, largest
+    def __init__(self, app: App, hosts: frozenset[str], any_address: bool, largest: int, admits: Admits) -> None:
+        self.app, self.largest, self._admits = app, largest, admits
         self._hosts, self._any_address = hosts | set(_LOOPBACK), any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,6 +98,8 @@ class Guard:
             return 403, "requests come from this server's own page, or from a program."
         if WRITE_HEADER not in one:
             return 403, f"a request that changes something has the header {WRITE_HEADER}: 1."
+        if not self._admits(scope):
+            return 401, NO_TOKEN
         length = one.get("content-length", "0")
         if not length.isdecimal():
             return 400, "the length of the request is not a number."

@@ -18,6 +18,7 @@ from .limits import Limits, Refused
 
 _OFTEN = ("step", "preview")  # events of which a late listener needs the last one only
 _LINE = 2**22
+_GRACE = 120.0  # seconds beyond the limit of a job for which its worker may be silent
 _LAST_WORDS = 5.0  # seconds that a worker has to end by itself
 
 
@@ -32,6 +33,7 @@ class Job:
         estimate: whether it only says what a job would cost.
         state: queued, running, done, cancelled or failed.
         kept: whether its files outlive the server.
+        unwanted: whether it was cancelled while it was at work, which its worker may not know yet.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Job:
     request: dict[str, Any]
     estimate: bool = False
     kept: bool = False
+    unwanted: bool = False
     state: str = "queued"
     created: float = field(default_factory=time.time)
     planned: dict[str, Any] | None = None
@@ -140,18 +143,19 @@ class JobQueue:
         """Of the worker process; None before its first job."""
         return None if self._process is None else self._process.pid
 
-    def check_room(self, own: int) -> None:
+    def check_room(self, own: int, estimate: bool = False) -> None:
         """Say that no job can be taken in.
 
         Args:
-            own: jobs of the same session that are not over.
+            own: jobs of the same session that are not over, estimates left out.
+            estimate: whether it is one; of these as many can wait beside the jobs, whose place they do not take.
 
         Raises:
             Refused: the queue is full.
         """
         if own >= self.limits.own:
             raise Refused(503, f"you have {own} jobs waiting already; wait for one to end.", {"Retry-After": "10"})
-        if len(self._waiting) >= self.limits.waiting:
+        if sum(job.estimate == estimate for job in self._waiting) >= self.limits.waiting:
             raise Refused(503, "the queue is full; try again in half a minute.", {"Retry-After": "30"})
 
     def add(self, job: Job) -> int:
@@ -168,13 +172,15 @@ class JobQueue:
             self._waiting.remove(job)
             job.happened({"event": "end", "job": job.id, "state": "cancelled", "finished": 0, "changed": 0})
         elif job is self._current:
+            job.unwanted = True
             await self._send({"op": "cancel", "id": job.id})
 
     async def warm(self, prior: str) -> None:
         """Have the worker load a prior while nobody waits for it, so that the first job need not."""
         if self._process is None:
-            await self._started()
-            await self._send({"op": "load", "prior": prior})
+            with contextlib.suppress(OSError):  # a job will say what is wrong
+                await self._started()
+                await self._send({"op": "load", "prior": prior})
 
     async def _started(self) -> asyncio.subprocess.Process:
         """The worker process; a new one where there is none or it has died."""
@@ -202,15 +208,33 @@ class JobQueue:
             self._current = self._waiting.popleft()
             try:
                 await self._run(self._current)
+            except Exception as error:  # whatever happens to one job, the next one gets its turn
+                await self._failed(self._current, error)
             finally:
                 self._current = None
+
+    async def _failed(self, job: Job, error: Exception) -> None:
+        """Tell that a job was lost, with the process, whose further lines nobody could tell from a new job's."""
+        if isinstance(error, asyncio.TimeoutError):
+            words = "the process that computes has said nothing for too long and was ended; try a smaller picture."
+        else:
+            words = f"the job was lost ({type(error).__name__}: {error}); start it again."
+        process = self._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        if not job.over:
+            job.happened({"event": "failed", "job": job.id, "message": words})
 
     async def _run(self, job: Job) -> None:
         process = await self._started()
         assert process.stdout is not None
         await self._send({"op": "run", "job": job.request})
+        if job.unwanted:  # said while the process started, when nobody could hear it
+            await self._send({"op": "cancel", "id": job.id})
         while not job.over:
-            line = await process.stdout.readline()
+            line = await asyncio.wait_for(process.stdout.readline(), self.limits.seconds + _GRACE)
             if not line:
                 job.happened({"event": "failed", "job": job.id, "message": _death(await process.wait())})
                 return

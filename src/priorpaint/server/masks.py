@@ -14,6 +14,7 @@ from .views import png
 
 OPERATIONS = ("grow", "shrink", "invert", "fill", "color", "alpha")
 _WHITE = 128
+_MOST_ROUNDS = 64
 
 
 def read_hole(data: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -70,16 +71,22 @@ def adjusted(
 
 
 def filled(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The hole and all that it surrounds: what is not connected (by edges) with the picture's border."""
+    """The hole and all that it surrounds: what is not connected (by edges) with the picture's border.
+
+    Raises:
+        UsageError: a way out of it turns so often that following it takes too long.
+    """
     outside = np.zeros_like(hole)
     for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
         outside[edge] = ~hole[edge]
     count = -1
-    while (now := int(outside.sum())) != count:  # as many rounds as a way out has turns
+    for _ in range(_MOST_ROUNDS):  # a way out takes half as many as it has turns
+        if (now := int(outside.sum())) == count:
+            return ~outside
         count = now
         for axis in (0, 1):
             outside = _spread(outside, hole, axis)
-    return ~outside
+    raise UsageError("the mask winds too much for its islands to be found; paint over them, or make the mask larger.")
 
 
 def _spread(outside: NDArray[np.bool_], hole: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.background import BackgroundTask
 
 from priorpaint.errors import UsageError
-from priorpaint.inpainting.method import choose_solver, sample_seeds
+from priorpaint.inpainting.method import sample_seeds
 from priorpaint.priors.loading import PRIORS
 
 from . import masks
@@ -25,7 +25,7 @@ from .jobs import Job
 from .limits import Refused
 from .sessions import MASK, VIEW, Session, Upload, new_id
 from .state import STATIC, State
-from .worker import PREVIEW, STEM
+from .worker import STEM
 
 _LARGEST_FIELD = 2**16
 
@@ -71,8 +71,8 @@ def get_about(state: Server, owner: Owner) -> dict[str, Any]:
 
 async def post_picture(state: Server, owner: Owner, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
     """Upload a picture's file, untouched; what is done later, is done to this very file."""
-    data = await file.read()
-    async with state.decoding:
+    async with state.decoding:  # which bounds how many files are in memory, too
+        data = await file.read()
         upload = await asyncio.to_thread(state.sessions.add_picture, owner, data, file.filename or "picture")
     await state.queue.warm(DEFAULT_PRIOR)
     return about_picture(upload)
@@ -120,20 +120,21 @@ async def post_adjust(
     tolerance: Annotated[int | None, Form(ge=0, le=255)] = None,
 ) -> Response:
     """A mask (PNG, white = repaint) made larger or smaller, turned round, without islands, or from a colour."""
-    upload, data = owner.picture(picture), None if mask is None else await mask.read()
+    upload = owner.picture(picture)
 
-    def work() -> bytes:
+    def work(data: bytes | None) -> bytes:
         hole = None if data is None else masks.read_hole(data, upload.size)
         return masks.adjusted(operation, upload.read(), hole, pixels, color, tolerance)
 
     async with state.decoding:
-        return Response(await asyncio.to_thread(work), media_type="image/png")
+        data = None if mask is None else await mask.read()
+        return Response(await asyncio.to_thread(work, data), media_type="image/png")
 
 
 def get_jobs(owner: Owner) -> dict[str, Any]:
     """All pictures and jobs of this session, the oldest first."""
-    jobs = [about_job(job) for job in owner.jobs.values() if not job.estimate]
-    return {"pictures": [about_picture(one) for one in owner.pictures.values()], "jobs": jobs}
+    jobs = [about_job(job) for job in list(owner.jobs.values()) if not job.estimate]
+    return {"pictures": [about_picture(one) for one in list(owner.pictures.values())], "jobs": jobs}
 
 
 async def post_job(
@@ -159,7 +160,7 @@ async def post_job(
     asked["options"] = options
     _check_asked(state, asked)
     asked |= {"seed": seed, "seeds": sample_seeds(seed, samples)}
-    return await _start(state, owner, upload, await mask.read(), asked, estimate)
+    return await _start(state, owner, upload, mask, asked, estimate)
 
 
 async def post_again(
@@ -175,30 +176,36 @@ async def post_again(
     seed: Annotated[int | None, Form(ge=0, lt=2**48)] = None,
 ) -> dict[str, Any]:
     """With ``sample`` and ``mask``: paint a part of that answer again, the rest of it being known. Without: more
-    samples of the same job, whose seeds go on. The job's own prior, method and settings serve, where a part of an
-    answer is not given others."""
+    samples of the same job, whose seeds go on. The job's own prior, method, settings and seed serve, where a part of
+    an answer is not given others; another method takes its own settings."""
     job = owner.job(id)
     _check_samples(state, samples)
     asked = {key: job.request[key] for key in ("prior", "method", "settings", "options", "seed")}
     if (sample is None) != (mask is None):
         raise UsageError("to paint a part of an answer again, give both sample and mask; to get more answers, neither.")
     if mask is None or sample is None:
+        if not (prior is method is settings is seed is None):
+            raise UsageError(
+                "more answers have the job's own prior, method, settings and seed; start a job for others."
+            )
         first = job.request["first"] + job.request["samples"]
         seeds = sample_seeds(job.request["seed"], first + samples)[first:]
-        data = Path(job.request["mask"]).read_bytes()
-        return await _start(state, owner, owner.picture(job.picture), data, {**asked, "seeds": seeds, "first": first})
+        asked |= {"seeds": seeds, "first": first}
+        return await _start(state, owner, owner.picture(job.picture), Path(job.request["mask"]), asked)
     found = next((one for one in job.samples if one["index"] == sample), None)
     if found is None:
         raise Refused(404, f"there is no sample {sample} of this job yet; wait for it, or choose another.")
     if settings is not None:
         asked |= {"method": method or None, "settings": _settings(settings)}
+    elif method and method != asked["method"]:
+        asked |= {"method": method, "settings": {}}
     asked |= {"prior": prior or asked["prior"], "seed": asked["seed"] if seed is None else seed}
     _check_asked(state, asked)
     file = job.folder / found["file"]
     async with state.decoding:
         upload = await asyncio.to_thread(state.sessions.add_picture, owner, file.read_bytes(), f"{job.stem}.png")
     seeds = sample_seeds(asked["seed"], samples)
-    return await _start(state, owner, upload, await mask.read(), {**asked, "seeds": seeds})
+    return await _start(state, owner, upload, mask, {**asked, "seeds": seeds})
 
 
 def _check_samples(state: State, samples: int) -> None:
@@ -207,9 +214,8 @@ def _check_samples(state: State, samples: int) -> None:
 
 
 def _check_asked(state: State, asked: dict[str, Any]) -> None:
-    """Refuse a prior that nobody named, and settings that do not exist; wrong values of them are told now as well."""
+    """Refuse a prior that nobody named, and settings that do not exist or have wrong values."""
     check_settings(asked["method"], asked["settings"])
-    choose_solver(asked["method"], asked["settings"])
     prior = asked["prior"]
     if prior not in PRIORS and prior not in state.options.priors:
         raise UsageError(f"there is no prior {prior!r} here; whoever starts the server names others with --prior.")
@@ -226,22 +232,29 @@ def _settings(text: str) -> dict[str, Any]:
 
 
 async def _start(
-    state: State, owner: Session, upload: Upload, mask: bytes, asked: dict[str, Any], estimate: bool = False
+    state: State, owner: Session, upload: Upload, mask: UploadFile | Path, asked: dict[str, Any], estimate: bool = False
 ) -> dict[str, Any]:
     """Check the mask, put the job into the queue, and say what is known of it."""
-    state.queue.check_room(sum(not job.over for job in owner.jobs.values()))
+    for job in list(owner.jobs.values()):
+        if job.estimate and not job.over:  # whoever asks anew does not wait for the old answer
+            await state.queue.cancel(job)
+    state.queue.check_room(owner.unfinished, estimate)
     async with state.decoding:
-        hole = await asyncio.to_thread(masks.read_hole, mask, upload.size)
+        data = mask.read_bytes() if isinstance(mask, Path) else await mask.read()
+        hole = await asyncio.to_thread(masks.read_hole, data, upload.size)
     if not hole.any() or hole.all():
         raise UsageError("the mask is empty; paint what is to be filled." if not hole.any() else
                          "the mask covers the whole picture; leave a part of it uncovered.")  # fmt: skip
+    # No await from here on: what others asked for meanwhile counts, and nothing comes between the check and the queue.
+    owner.picture(upload.id)
+    state.queue.check_room(owner.unfinished, estimate)
     samples, id, limits = len(asked["seeds"]), new_id(), state.options.limits
     state.sessions.check_space(owner, (samples + 2) * 4 * hole.size if not estimate else 0)
     kept = state.options.keep is not None and not estimate
     folder = (state.options.keep if kept and state.options.keep else owner.folder) / id
     folder.mkdir(parents=True)
     file = owner.folder / f"{id}.{MASK}"
-    file.write_bytes(mask)
+    file.write_bytes(data)
     request = {
         "first": 0,
         **asked,
@@ -264,7 +277,7 @@ def about_job(job: Job) -> dict[str, Any]:
     address = f"/api/jobs/{job.id}"
     samples = [
         {**one, "file": f"{address}/files/{one['file']}", "view": f"{address}/files/view_{one['index']}.png"}
-        for one in job.samples
+        for one in list(job.samples)
     ]
     asked = {key: job.request[key] for key in ("prior", "method", "settings", "options", "seed", "samples", "first")}
     return {
@@ -321,7 +334,7 @@ def get_file(owner: Owner, id: str, name: str, download: bool = False) -> FileRe
     job = owner.job(id)
     if name == MASK:
         return FileResponse(job.request["mask"], media_type="image/png")
-    if name not in _names(job) and name != PREVIEW:
+    if name not in _names(job):
         raise Refused(404, "there is no such file of this job, or not yet.")
     attachment = name.replace(STEM, job.stem, 1) if download else None
     return FileResponse(job.folder / name, filename=attachment)
@@ -331,15 +344,20 @@ def _names(job: Job) -> list[str]:
     return sorted(path.name for path in job.folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
-def get_zip(owner: Owner, id: str) -> FileResponse:
+def get_zip(state: Server, owner: Owner, id: str) -> FileResponse:
     """All results of a job: samples, mean, uncertainty, sheet and run.json."""
     job = owner.job(id)
     names = [name for name in _names(job) if name.startswith(STEM) or name == "run.json"]
     if not names:
         raise Refused(404, "this job has no results yet; wait for its first sample.")
+    state.sessions.check_space(owner, sum((job.folder / name).stat().st_size for name in names))
     with tempfile.NamedTemporaryFile(dir=owner.folder, suffix=".zip", delete=False) as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for name in names:
-                archive.write(job.folder / name, name.replace(STEM, job.stem, 1))
-    path = Path(file.name)
+        path = Path(file.name)
+        try:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for name in names:
+                    archive.write(job.folder / name, name.replace(STEM, job.stem, 1))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
     return FileResponse(path, filename=f"{job.stem}.zip", background=BackgroundTask(path.unlink, missing_ok=True))

@@ -73,6 +73,11 @@ class Session:
             raise Refused(404, "there is no such picture; upload it again: the server keeps pictures for a while only.")
         return self.pictures[id]
 
+    @property
+    def unfinished(self) -> int:
+        """How many of its jobs are not over; estimates are none."""
+        return sum(not job.over and not job.estimate for job in list(self.jobs.values()))
+
     def job(self, id: str) -> Job:
         """One of its jobs.
 
@@ -117,14 +122,24 @@ class Sessions:
         """A new session.
 
         Raises:
-            Refused: there are too many.
+            Refused: there are too many that have pictures or jobs; one that has none makes room.
         """
-        if len(self._all) >= _MOST_SESSIONS:
+        if len(self._all) >= _MOST_SESSIONS and not self._drop_empty():
             raise Refused(503, "too many people are here; try again in a minute.", {"Retry-After": "60"})
         id = new_id()
         session = Session(id, self.root / new_id())
         self._all[id] = session
         return session
+
+    def _drop_empty(self) -> bool:
+        """Forget the one that was not seen for longest, of those without pictures and jobs."""
+        empty = [one for one in self._all.values() if not one.pictures and not one.jobs]
+        if not empty:
+            return False
+        oldest = min(empty, key=lambda one: one.seen)
+        del self._all[oldest.id]
+        shutil.rmtree(oldest.folder, ignore_errors=True)
+        return True
 
     def check_space(self, session: Session, more: int) -> None:
         """Say that there is no room for ``more`` bytes.
@@ -165,7 +180,7 @@ class Sessions:
     def remove_picture(self, session: Session, id: str) -> None:
         """Forget a picture that no job at work needs."""
         upload = session.picture(id)
-        if any(job.picture == id and not job.over for job in session.jobs.values()):
+        if any(job.picture == id and not job.over for job in list(session.jobs.values())):
             raise UsageError("a job at work needs this picture; cancel the job first.")
         del session.pictures[id]
         shutil.rmtree(upload.folder, ignore_errors=True)
@@ -173,6 +188,7 @@ class Sessions:
     def remove_job(self, session: Session, job: Job) -> None:
         """Forget a job that is over; with ``--keep`` its files stay."""
         del session.jobs[job.id]
+        Path(job.request["mask"]).unlink(missing_ok=True)
         if not job.kept:
             shutil.rmtree(job.folder, ignore_errors=True)
 
@@ -180,9 +196,9 @@ class Sessions:
         """Remove the sessions that nobody has asked for in a while and that have no job at work."""
         now, gone = time.monotonic(), []
         for session in list(self._all.values()):
-            if now - session.seen < self.limits.idle or any(not job.over for job in session.jobs.values()):
+            if now - session.seen < self.limits.idle or any(not job.over for job in list(session.jobs.values())):
                 continue
-            del self._all[session.id]
+            self._all.pop(session.id, None)
             shutil.rmtree(session.folder, ignore_errors=True)
             gone.append(session)
         return gone

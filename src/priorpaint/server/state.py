@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastapi import Request, Response
+from starlette.requests import HTTPConnection
 
+from .guard import NO_TOKEN
 from .jobs import JobQueue
 from .limits import Limits, Refused
 from .sessions import Session, Sessions
@@ -55,6 +57,15 @@ class State:
         self.queue = JobQueue(options.limits, worker)
         self.decoding = asyncio.Semaphore(2)  # pictures at a time; each takes up to 40 megapixels of memory
 
+    def admits(self, request: HTTPConnection) -> bool:
+        """Whether a request has an open session, or may open one."""
+        return self._told_token(request) or self.sessions.find(request.cookies.get(self.options.cookie)) is not None
+
+    def _told_token(self, request: HTTPConnection) -> bool:
+        token = self.options.token
+        said = request.headers.get("authorization", "").removeprefix("Bearer ")
+        return token is None or hmac.compare_digest(said.encode(), token.encode())
+
     def session(self, request: Request, response: Response) -> Session:
         """The session that asks, or a new one, whose cookie goes with the answer.
 
@@ -64,11 +75,8 @@ class State:
         found = self.sessions.find(request.cookies.get(self.options.cookie))
         if found is not None:
             return found
-        token = self.options.token
-        if token is not None:
-            said = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(said.encode(), token.encode()):
-                raise Refused(401, "the token is missing or wrong; open the address that the server printed.")
+        if not self._told_token(request):
+            raise Refused(401, NO_TOKEN)
         session = self.sessions.open()
         response.set_cookie(self.options.cookie, session.id, httponly=True, samesite="strict", path="/")
         return session

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ from priorpaint.priors import Prior
 from priorpaint.priors.loading import load_prior
 from priorpaint.priors.verify import doubts
 
+from .masks import read_hole
 from .views import LONGEST, png, view
 
 STEM = "result"
@@ -91,13 +93,15 @@ class _Job:
         """Plan, say what it costs, and unless that is all draw the samples into files."""
         request = self.request
         picture = read_picture(Path(request["picture"]).read_bytes())
+        mask = Path(request["mask"]).read_bytes()
         ready = plan(
             replace(picture, orientation=1),  # the mask was painted on the upright view
-            Path(request["mask"]).read_bytes(),
+            mask,
             prior,
             request["method"],
             request["samples"],
             request["seeds"],
+            opaque_holes=_transparent_inside(picture, mask),
             **request["options"],
             **request["settings"],
         )
@@ -182,6 +186,11 @@ class _Job:
         spent = time.monotonic() - now
         self._next_preview = time.monotonic() + max(_PREVIEW_SECONDS, spent / _PREVIEW_SHARE)
         self.tell("preview", samples=list(step.samples), window=list(step.window))
+
+
+def _transparent_inside(picture: Picture, mask: bytes) -> bool:
+    """Whether nobody would see what is painted somewhere in the hole, unless it becomes opaque."""
+    return picture.alpha is not None and bool((picture.alpha < 128)[read_hole(mask, picture.size)].any())
 
 
 def changed_pixels(picture: Picture, known: NDArray[np.bool_], path: Path) -> int:
@@ -277,6 +286,7 @@ class Worker:
 
 def main() -> None:
     """Serve one server over standard input and output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the server, which ends this process
     options = json.loads(sys.argv[1])
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints is no event

@@ -30,8 +30,10 @@ const safely = (action) => async (...given) => {
 
 const openFile = safely(async (file) => {
   if (!file) return;
+  if (job) throw new Refused("A job is at work; wait for it, or stop it, before you open another picture.");
   say("Reading the picture…");
   const picture = await json("/api/pictures", { method: "POST", form: { file } });
+  if (job) throw new Refused("A job was started meanwhile; open the picture again when it is done.");
   enter({ picture, from: null, view: picture.view, answers: [], ops: [], chosen: null });
   say(`${picture.name}, ${picture.width}×${picture.height}. Paint over what is to be filled.`);
   $("stage").focus({ preventScroll: true });
@@ -142,33 +144,34 @@ function tools() {
   for (const id of ["accept", "discard", "more", "new"]) $(id).disabled = Boolean(job);
 }
 
-async function started(answer) {
-  if (node.from && answer.picture.id !== node.picture.id) { // the accepted answer is a picture of its own now
-    node.picture = answer.picture;
-    node.from = null;
+async function started(answer, mine) {
+  if (mine.from && answer.picture.id !== mine.picture.id) { // the accepted answer is a picture of its own now
+    mine.picture = answer.picture;
+    mine.from = null;
   }
-  await follow(answer.id);
+  await follow(answer.id, mine);
 }
 
 async function begin() {
   if (!node || job) return;
   clearTimeout(wanted);
   if (editor.empty) throw new Refused("Paint over what is to be filled first.");
+  const mine = node; // another picture may be opened before the server answers
   const form = { ...asked(), mask: await editor.file(), samples: $("samples").value };
   say("Starting…");
-  await started(node.from
-    ? await json(`/api/jobs/${node.from.job}/again`, { method: "POST", form: { ...form, sample: node.from.index } })
-    : await json("/api/jobs", { method: "POST", form: { ...form, picture: node.picture.id } }));
+  await started(mine.from
+    ? await json(`/api/jobs/${mine.from.job}/again`, { method: "POST", form: { ...form, sample: mine.from.index } })
+    : await json("/api/jobs", { method: "POST", form: { ...form, picture: mine.picture.id } }), mine);
 }
 
 async function more() {
-  const last = node.answers.at(-1);
-  await follow((await json(`/api/jobs/${last.job}/again`, { method: "POST", form: { samples: $("samples").value } })).id);
+  const mine = node;
+  const last = mine.answers.at(-1);
+  await follow((await json(`/api/jobs/${last.job}/again`, { method: "POST", form: { samples: $("samples").value } })).id, mine);
 }
 
-async function follow(id) {
+async function follow(id, mine) {
   job = id;
-  const mine = node;
   tools();
   $("progress").removeAttribute("value");
   try {
@@ -190,7 +193,7 @@ function hear(event, id, mine) {
     $("progress").value = event.share;
     const left = event.seconds_left === null ? "" : `, ${Math.max(1, Math.round(event.seconds_left))} s left`;
     say(`Answer ${event.samples[0] + 1}: ${Math.round(100 * event.share)} %${left}`);
-  } else if (event.event === "preview" && !mine.chosen) {
+  } else if (event.event === "preview" && mine === node && !mine.chosen) {
     $("answer").src = `/api/jobs/${id}/files/preview.png?n=${Date.now()}`;
     $("answer").hidden = false;
     $("answer").style.clipPath = "";
@@ -199,6 +202,7 @@ function hear(event, id, mine) {
     const files = `/api/jobs/${id}/files`;
     const answer = { ...event, job: id, view: `${files}/view_${event.index}.png`, file: `${files}/${event.file}`, statistics: null };
     mine.answers.push(answer);
+    if (mine !== node) return; // another picture is shown
     if (mine.answers.length === 1) choose(answer);
     else showStrip();
   } else if (event.event === "statistics") {
@@ -356,7 +360,7 @@ async function restore() {
   if (!last.jobs.length) return;
   await editor.take(await (await call(last.jobs.at(-1).mask)).blob());
   const open = last.jobs.find((one) => one.state === "running" || one.state === "queued");
-  if (open) await follow(open.id);
+  if (open) await follow(open.id, last);
 }
 
 safely(async () => {
