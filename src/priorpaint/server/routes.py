@@ -184,7 +184,7 @@ async def post_again(
     if (sample is None) != (mask is None):
         raise UsageError("to paint a part of an answer again, give both sample and mask; to get more answers, neither.")
     if mask is None or sample is None:
-        if not (prior is method is settings is seed is None):
+        if any(one is not None for one in (prior, method, settings, seed)):
             raise UsageError(
                 "more answers have the job's own prior, method, settings and seed; start a job for others."
             )
