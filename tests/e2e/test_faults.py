@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from priorpaint import cli
+from priorpaint.errors import PriorError
 from priorpaint.imaging import Picture
 from priorpaint.inpainting.record import Record
 from priorpaint.inpainting.result import Output
@@ -161,6 +164,27 @@ main()
 """
     code, stdout, stderr = finish(start("--version", program=("-c", ending)))
     assert (code, stderr) == (0, "") and stdout
+
+
+def test_an_interrupt_that_a_library_swallows_is_no_damaged_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch's C code clears a KeyboardInterrupt that it meets, and goes on to say something else."""
+
+    def swallowed(*_: object, **__: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise PriorError("x.safetensors is damaged; download it again.")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(cli, "run_commands", swallowed)
+    monkeypatch.setattr(sys, "argv", ["priorpaint", "priors"])
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130 and capsys.readouterr().err == "priorpaint: stopped.\n"
 
 
 @pytest.mark.slow

@@ -7,8 +7,10 @@ keeping what is finished.
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 import warnings
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -81,18 +83,40 @@ def _run() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != _DEBUG]
     if len(arguments) < len(sys.argv) - 1:
         run_commands(app, args=arguments, prog_name="priorpaint")
+    interrupted = _heard_interrupts()
     try:
         run_commands(app, args=arguments, prog_name="priorpaint")
     except KeyboardInterrupt:
         _fail("stopped.", INTERRUPTED)
-    except PriorpaintError as error:
-        _fail(str(error), WRONG_USE if isinstance(error, UsageError) else FAILED)
     except Exception as error:
-        if out_of_memory(error):
-            _fail(NO_MEMORY, FAILED)
-        if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
-            _fail(f"{shortened(error.filename)} cannot be used ({error.strerror}); choose another path.", WRONG_USE)
-        _fail(f"{type(error).__name__}: {error} (run again with {_DEBUG} to see where).", FAILED)
+        if interrupted:
+            _fail("stopped.", INTERRUPTED)
+        _explain(error)
+
+
+def _heard_interrupts() -> list[int]:
+    """A list that grows with every Ctrl-C: libraries in C may swallow its exception and fail in ways of their own."""
+    heard: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def hear(signum: int, frame: FrameType | None) -> None:
+        heard.append(signum)
+        if callable(before):
+            before(signum, frame)
+
+    if callable(before):
+        signal.signal(signal.SIGINT, hear)
+    return heard
+
+
+def _explain(error: Exception) -> NoReturn:
+    if isinstance(error, PriorpaintError):
+        _fail(str(error), WRONG_USE if isinstance(error, UsageError) else FAILED)
+    if out_of_memory(error):
+        _fail(NO_MEMORY, FAILED)
+    if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
+        _fail(f"{shortened(error.filename)} cannot be used ({error.strerror}); choose another path.", WRONG_USE)
+    _fail(f"{type(error).__name__}: {error} (run again with {_DEBUG} to see where).", FAILED)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
