@@ -61,8 +61,9 @@ class Table:
         return self._name(place) in self._cells
 
     def add(self, cell: Cell) -> None:
-        """Add a cell, which holds its own key."""
-        self._cells[self._name(cell)] = cell
+        """Add a cell, which holds its own key. It is rounded as in the file, of which rows are means."""
+        rounded: Cell = _rounded(cell)
+        self._cells[self._name(rounded)] = rounded
 
     def save(self) -> None:
         """Write both files, each at once."""

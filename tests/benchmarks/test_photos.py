@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks import baselines, methods
 from benchmarks.photos import __main__ as program
 from benchmarks.photos import answers, denoising, inpainting, pictures, report, sheets
-from benchmarks.photos.table import aggregated
+from benchmarks.photos.table import Table, aggregated
 from priorpaint.diffusion.schedules import VE, VP
 from priorpaint.imaging import mask_generators as masks
 from priorpaint.inpainting.api import plan
@@ -338,3 +338,20 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_read(
     with pytest.raises(SystemExit):
         program.main([*arguments, "--data", "nowhere"])
     assert "error: " in capsys.readouterr().err
+
+
+def test_rows_are_means_of_what_the_file_holds(tmp_path: Path) -> None:
+    """The same after a run that only went on, which reads rounded cells."""
+
+    setup = {"commands": ["a"], "prior": "p", "prior_sha256": "0"}
+
+    def saved(resume: bool, *cells: dict[str, object]) -> str:
+        made = Table(tmp_path / "t", "inpainting", ("picture", "mask"), dict(setup), lambda _: "", resume)
+        for cell in cells:
+            made.add(dict(cell))
+        made.save()
+        return (tmp_path / "t.json").read_text()
+
+    seconds = (0.10000004, 0.10000004, 0.10000009)  # of seven digits .1, .1 and .1000001
+    cells = [{"picture": str(i), "mask": "box", "cpu_seconds": value} for i, value in enumerate(seconds)]
+    assert saved(False, *cells) == saved(True)
