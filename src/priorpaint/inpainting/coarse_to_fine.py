@@ -79,11 +79,16 @@ class Work:
 
     def cost_of(self, window: Window, num_samples: int) -> Cost:
         """Evaluations for all samples of a window: what they share once, the rest for each."""
+        fit, rest = self._parts(window, num_samples)
+        return Cost(fit.forward + rest.forward, fit.backward + rest.backward)
+
+    def _parts(self, window: Window, num_samples: int) -> tuple[Cost, Cost]:
+        """Of all samples of a window: what comes before them, once where they share it, and the samples themselves."""
         solver = self.solver_of(window)
         one, fit, fits = solver.cost(1), solver.shared_cost(), 1 if window.shared else num_samples
-        return Cost(
-            fits * fit.forward + num_samples * (one.forward - fit.forward),
-            fits * fit.backward + num_samples * (one.backward - fit.backward),
+        return (
+            Cost(fits * fit.forward, fits * fit.backward),
+            Cost(num_samples * (one.forward - fit.forward), num_samples * (one.backward - fit.backward)),
         )
 
     def cost(self, num_samples: int) -> Cost:
@@ -99,15 +104,9 @@ class Work:
         """The same with what calls cost besides, by kind: it is this that takes time."""
         load: dict[Hashable, float] = {}
         for window in self.windows:
-            solver = self.solver_of(window)
-            fit = weight(solver.shared_cost())
-            parts = (
-                (True, fit if window.shared else num_samples * fit),
-                (False, num_samples * (weight(solver.cost(1)) - fit)),
-            )
-            for fitting, evaluations in parts:
+            for fitting, part in zip((True, False), self._parts(window, num_samples), strict=True):
                 kind = self.kind_of(window, fitting)
-                load[kind] = load.get(kind, 0.0) + evaluations * self.load_of(window)
+                load[kind] = load.get(kind, 0.0) + weight(part) * self.load_of(window)
         return load
 
     def load_of(self, window: Window) -> float:

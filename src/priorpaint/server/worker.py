@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
 from typing import Any, TextIO
@@ -78,7 +78,6 @@ class _Job:
     request: dict[str, Any]
     out: TextIO
     cancel: _Deadline
-    started: float = field(default_factory=time.monotonic)
     _next_step: float = 0.0
     _next_preview: float = 0.0
     _icc: bytes | None = None
@@ -127,7 +126,7 @@ class _Job:
             self._end("cancelled", 0)
 
     def _draw(self, ready: Plan, output: Output, record: Record) -> None:
-        folder, self.started = Path(self.request["folder"]), time.monotonic()
+        folder = Path(self.request["folder"])
 
         def hear(event: Event) -> None:
             if isinstance(event, Loading):
@@ -177,7 +176,7 @@ class _Job:
         if now < self._next_step:
             return
         self._next_step = now + _STEP_SECONDS
-        left = None if share <= 0 else round((now - self.started) * (1 - share) / share, 1)
+        left = None if step.seconds_left is None else round(step.seconds_left, 1)
         about = {"share": round(share, 4), "seconds_left": left, "samples": list(step.samples)}
         self.tell("step", **about, window=list(step.window), scale=step.scale)
         if now < self._next_preview:
